@@ -1,0 +1,73 @@
+"""What every source of data gives: pictures with captions and, where it is known, the truth about what is in them."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from rizbin.core.errors import RizbinError
+
+
+class Refused(RizbinError):
+    """One picture or caption that cannot be used. Training skips and counts it; other rooms show the sentence."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object whose truth is known."""
+
+    name: str
+    """Its category, lower case, singular: "fire engine"."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom in pixels of the picture; right and bottom exclusive; around the visible part."""
+    mask: Bool[np.ndarray, "height width"]
+    """The visible pixels, exact, at the picture's size."""
+
+    @property
+    def area(self) -> int:
+        """Visible pixels."""
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture with its caption."""
+
+    key: str
+    """Names the sample in messages and lists: a file name, or "scenes/train/17"."""
+    image: UInt8[np.ndarray, "height width 3"]
+    """RGB, 0 to 255."""
+    caption: str
+    """Empty when the source has none."""
+    label: str = ""
+    """The one category of the whole picture where a source knows it, else empty."""
+    things: tuple[Thing, ...] = ()
+    """The objects, back to front; empty when the truth is not known."""
+    relations: tuple[tuple[int, str, int], ...] = ()
+    """(subject, "left of", object) with positions in `things`; only relations that hold."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The categories that are right answers for this picture."""
+        return frozenset(thing.name for thing in self.things) or frozenset({self.label} - {""})
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Samples by index. Sample i is a pure function of (source, i): no state, no order, no surprise at resume."""
+
+    name: str
+    """Short and human: "scenes:easy, train"."""
+    fingerprint: str
+    """Changes when the samples change, so that a run is not resumed on other data."""
+    endless: bool
+    """True when every index below 2**62 is a new sample; `len` is then a nominal epoch."""
+    categories: tuple[str, ...]
+    """All names that `Sample.names` may hold, sorted; empty when unknown."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`. Raises `Refused` when its picture or caption cannot be used."""
+        ...
