@@ -1,0 +1,50 @@
+# Every command sets up what it needs: a virtual environment in .venv, made once and mended when it was left half made.
+# All paths are relative, so the clone may lie anywhere, also under a name with spaces.
+
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench
+
+help:  ## Show these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: .venv/ready  ## Train DetailCLIP on the embedded world and write a report
+	$(RUN) rizbin demo
+
+test: check  ## Lint, types, import rules, spelling, and every test but the slow ones
+	$(RUN) pytest -m "not slow"
+
+check: .venv/ready  ## Lint, types, import rules and spelling
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pyright
+	.venv/bin/lint-imports
+	$(RUN) codespell_lib
+
+format: .venv/ready  ## Bring the code into the house's form
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+bench: .venv/ready  ## Run every benchmark; each prints its table
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
+
+# `ready` is written last. Without it the environment counts as half made: what is there is completed, and what cannot be
+# completed is made anew, once.
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "rizbin needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(NEW) || { rm -rf .venv; \
+	  echo "This Python cannot make virtual environments; on Debian and Ubuntu install python3-venv, then run make again." >&2; \
+	  exit 1; }
+	@echo "Setting up .venv; the first time this takes some minutes, since torch is large."
+	@$(INSTALL) && $(WHOLE) || { test ! -e .venv/ready && echo "What was in .venv is damaged; making it anew." >&2 \
+	  && $(NEW) && $(INSTALL) && $(WHOLE); } || { \
+	  echo "The packages could not be installed: see the lines above, then run make again (rm -r .venv starts afresh)." >&2; \
+	  exit 1; }
+	@touch .venv/ready
+
+NEW = $(PYTHON) -m venv --clear .venv
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+WHOLE = .venv/bin/python -c 'import rizbin, torch, torchvision, timm, open_clip, tyro, rich, safetensors, numpy, PIL, cv2, resvg_py, jaxtyping, pytest'
