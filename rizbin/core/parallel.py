@@ -218,8 +218,6 @@ def _check_alike(rows: Tensor) -> None:
 
     Without it unlike shapes end in wrong numbers or in a wait until the time limit.
     """
-    if rows.ndim == 0:
-        raise RizbinError("A tensor without dimensions cannot be gathered; give it a batch dimension first.")
     gradient = rows.requires_grad and torch.is_grad_enabled()
     spelled = f"{list(rows.shape)} {str(rows.dtype).removeprefix('torch.')}{' with gradient' * gradient}"
     own = torch.zeros(128, dtype=torch.uint8)

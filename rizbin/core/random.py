@@ -5,14 +5,14 @@ Nothing here holds state between calls, so resuming, more workers or more proces
 
 from hashlib import blake2b
 from operator import index
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-Word = int | str
+Word = SupportsIndex | str
 """One part of a key. Integers of any size and sign (numpy's too); text is taken letter by letter."""
 
 

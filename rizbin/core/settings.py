@@ -12,7 +12,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeVar, Union
@@ -43,17 +43,18 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(settings, field.name), field.name) for field in _fields(type(settings))}
 
 
-def from_dict(cls: type[Kind], data: Mapping[str, Any], where: str = "") -> Kind:
+def from_dict(cls: Callable[..., Kind], data: Any, where: str = "") -> Kind:
     """The settings that `data` spells out, each field checked.
 
     cls: a settings class, or a generic one with its argument (`Training[DetailCLIP.Settings]`).
+    data: what JSON holds there; checked to be a group of named values.
     where: dotted name of this group inside a larger one, for the messages.
     Raises RizbinError naming the dotted field when a key is unknown, missing or holds a value of the wrong type.
     """
     return _settings(cls, data, where)
 
 
-def explained(cls: type) -> dict[str, str]:
+def explained(cls: Any) -> dict[str, str]:
     """Field name -> the string under it in the source, on one line; fields without one are left out."""
     found: dict[str, str] = {}
     for ancestor in reversed(_origin(cls).__mro__):
@@ -62,7 +63,7 @@ def explained(cls: type) -> dict[str, str]:
     return found
 
 
-def every_field(cls: type) -> Iterator[Field]:
+def every_field(cls: Any) -> Iterator[Field]:
     """All leaves in order of definition; nested settings are entered, with the defaults that the outer class gives."""
     yield from _leaves(cls, dataclasses.MISSING, "")
 
