@@ -1,0 +1,6 @@
+"""The embedded world: endless composed pictures whose every truth is known."""
+
+from rizbin.data.scenes.source import CREDIT, Scenes
+from rizbin.data.scenes.vocabulary import CATEGORIES
+
+__all__ = ["CATEGORIES", "CREDIT", "Scenes"]

@@ -1,0 +1,199 @@
+"""Puts drawings on a background, so that enough of each stays visible, and knows which pixel belongs to which."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int8, UInt8
+
+from rizbin.data.scenes.backgrounds import background
+from rizbin.data.scenes.sprites import VISIBLE, Sprite
+
+MOST_HIDDEN = 0.4
+"""At most this share of any object lies behind others."""
+
+FEWEST_PIXELS = 6
+"""Smallest longest side of an object, pixels, whatever the preset says: below it no drawing can be told from another."""
+
+FEWEST_SEEN = 5
+"""Fewest pixels an object must show; thin drawings made tiny can fall below it, and are then made larger."""
+
+FEWEST_COVERED = 0.05
+"""An object is "in front of" another when it hides this share of it or more."""
+
+_PLACES = 8  # Places tried for one size of an object.
+_SIZES = 5  # Sizes tried before an object is left out.
+_BEGINNINGS = 50  # Pictures begun before drawings that must be there are given up.
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What a preset's scenes may hold."""
+
+    objects: tuple[int, int]
+    """Fewest and most objects."""
+    sides: tuple[float, float]
+    """Shortest and longest longer side of an object, share of the picture's side."""
+    spread: Literal["even", "log"]
+    """How sizes are drawn between the two: evenly, or evenly in their logarithm (more small ones)."""
+    turn: float
+    """Largest rotation either way, degrees."""
+    repeat: float
+    """Chance that an object is of a category that the scene already holds."""
+    backgrounds: tuple[str, ...]
+    """Kinds of background, equally likely; see `backgrounds.KINDS`. A kind may stand here more than once."""
+
+
+@dataclass(slots=True)
+class Placed:
+    """One object in a picture, in front of those placed before it."""
+
+    category: int
+    """Position in the source's names."""
+    left: int
+    top: int
+    mask: Bool[np.ndarray, "height width"]
+    """Its own pixels, hidden ones too, in the rectangle whose corner is (left, top)."""
+    full: int
+    """How many those are."""
+    visible: int
+    """How many of them no object in front hides."""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Around its visible pixels: left, top, right, bottom, the last two exclusive."""
+    hidden_by: tuple[int, ...] = ()
+    """Objects (positions in the picture) that hide `FEWEST_COVERED` of it or more."""
+
+
+@dataclass(slots=True)
+class Picture:
+    """A composed scene."""
+
+    image: UInt8[np.ndarray, "side side 3"]
+    owner: Int8[np.ndarray, "side side"]
+    """Which object a pixel shows, -1 for the background."""
+    placed: list[Placed]
+    """Back to front."""
+
+
+def compose(
+    world: World, side: int, drawings: list[tuple[int, Sprite]], needed: int, random: np.random.Generator
+) -> Picture | None:
+    """A picture of `side` pixels with `drawings` (category and sprite), back to front.
+
+    A drawing that finds no room, however small, is left out, but for the first `needed` (1 or more): without these the
+    picture is begun again, and None comes back when that does not help (drawings too thin to show a pixel).
+    """
+    for _ in range(_BEGINNINGS):
+        kind = world.backgrounds[int(random.random() * len(world.backgrounds))]
+        picture = Picture(background(kind, side, random), np.full((side, side), -1, np.int8), [])
+        for position, (category, sprite) in enumerate(drawings):
+            if not _place(picture, world, category, sprite, random) and position < needed:
+                break
+        else:
+            _measure(picture)
+            return picture
+    return None
+
+
+def _place(picture: Picture, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
+    side = len(picture.image)
+    smallest, largest = (max(FEWEST_PIXELS, share * side) for share in world.sides)
+    share = random.random()
+    length = (
+        smallest * (largest / smallest) ** share if world.spread == "log" else smallest + (largest - smallest) * share
+    )
+    turn = (2 * random.random() - 1) * world.turn
+    for _ in range(_SIZES):
+        pixels = _shape(sprite, length, turn)
+        mask = pixels[..., 3] >= VISIBLE
+        full = int(np.count_nonzero(mask))
+        if full < FEWEST_SEEN:
+            length = min(length * 1.5, largest)
+            continue
+        height, width = mask.shape
+        for _ in range(_PLACES):
+            left, top = int(random.random() * (side - width + 1)), int(random.random() * (side - height + 1))
+            if _take_room(picture, left, top, mask):
+                _paint(picture.image[top : top + height, left : left + width], pixels)
+                picture.placed.append(Placed(category, left, top, mask, full, full))
+                return True
+        length = max(smallest, length * 0.7)
+    return False
+
+
+def _take_room(picture: Picture, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
+    """Give these pixels to the next object, if every object behind keeps enough of itself in sight."""
+    right, bottom = left + mask.shape[1], top + mask.shape[0]
+    owners = picture.owner[top:bottom, left:right]
+    if any(
+        left < other.left + other.mask.shape[1]
+        and other.left < right
+        and top < other.top + other.mask.shape[0]
+        and other.top < bottom
+        for other in picture.placed
+    ):
+        lost = np.bincount(owners[mask] + 1, minlength=len(picture.placed) + 1)[1:].tolist()
+        for other, pixels in zip(picture.placed, lost, strict=True):
+            if pixels and other.visible - pixels < max(FEWEST_SEEN, (1 - MOST_HIDDEN) * other.full):
+                return False
+        for other, pixels in zip(picture.placed, lost, strict=True):
+            other.visible -= pixels
+    owners[mask] = len(picture.placed)
+    return True
+
+
+def _paint(region: UInt8[np.ndarray, "height width 3"], pixels: UInt8[np.ndarray, "height width 4"]) -> None:
+    """Lay `pixels` (colors multiplied by alpha) over `region`, in place."""
+    # (x * 257 + 257) >> 16 is x / 255 to the nearest for x + 127 below 65,536, and much cheaper than dividing.
+    behind = region * (255 - pixels[..., 3:]).astype(np.uint32) + np.uint32(127)
+    behind *= np.uint32(257)
+    behind += np.uint32(257)
+    behind >>= np.uint32(16)
+    cv2.add(behind.astype(np.uint8), np.ascontiguousarray(pixels[..., :3]), dst=region)
+
+
+def _shape(sprite: Sprite, length: float, turn: float) -> UInt8[np.ndarray, "height width 4"]:
+    """The drawing turned by `turn` degrees, its longer side then `length` pixels."""
+    source = sprite.at_least(length)
+    high, wide = source.shape[:2]
+    if not turn:
+        scale = length / max(high, wide)
+        return cv2.resize(
+            source, (max(1, round(wide * scale)), max(1, round(high * scale))), interpolation=cv2.INTER_AREA
+        )
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    across, down = wide * cosine + high * abs(sine), wide * abs(sine) + high * cosine
+    scale = length / max(across, down)
+    width, height = max(1, round(across * scale)), max(1, round(down * scale))
+    a, b = scale * cosine, scale * sine
+    # Pixel centers lie at whole numbers, so the middle of n pixels is (n - 1) / 2.
+    middle_x, middle_y = (wide - 1) / 2, (high - 1) / 2
+    matrix = np.array(
+        [
+            [a, b, (width - 1) / 2 - a * middle_x - b * middle_y],
+            [-b, a, (height - 1) / 2 + b * middle_x - a * middle_y],
+        ]
+    )
+    return cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR)
+
+
+def _measure(picture: Picture) -> None:
+    """Fill in what is known only once the last object lies in place."""
+    count = len(picture.placed)
+    for position, thing in enumerate(picture.placed):
+        height, width = thing.mask.shape
+        owners = picture.owner[thing.top : thing.top + height, thing.left : thing.left + width]
+        mine = owners == position
+        columns, rows = np.flatnonzero(mine.any(0)), np.flatnonzero(mine.any(1))
+        thing.box = (
+            thing.left + int(columns[0]),
+            thing.top + int(rows[0]),
+            thing.left + int(columns[-1]) + 1,
+            thing.top + int(rows[-1]) + 1,
+        )
+        if thing.visible < thing.full:
+            over = np.bincount(owners[thing.mask], minlength=count)
+            least = FEWEST_COVERED * thing.full
+            thing.hidden_by = tuple(k for k in range(position + 1, count) if over[k] >= least)

