@@ -46,6 +46,8 @@ class Sample:
     """The objects, back to front; empty when the truth is not known."""
     relations: tuple[tuple[int, str, int], ...] = ()
     """(subject, "left of", object) with positions in `things`; only relations that hold."""
+    captions: tuple[str, ...] = ()
+    """All captions where a source has several, `caption` first; training takes one of them at random each time."""
 
     @property
     def names(self) -> frozenset[str]:

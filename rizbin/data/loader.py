@@ -1,0 +1,215 @@
+"""The loader: batches of views and tokens, each a pure function of the seed and its position.
+
+Nothing is remembered from one batch to the next, so resuming costs nothing, and neither the number of workers nor the
+number of processes changes a pixel.
+"""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.random import generator
+from rizbin.data.order import index_at
+from rizbin.data.sample import Refused, Sample, Source
+from rizbin.data.tokens import Tokenizer
+from rizbin.data.views import View, ViewSpec
+
+MOST_REFUSED_IN_A_ROW = 100
+"""More than this and the run stops: such a source is broken, not blemished."""
+MOST_REFUSED_SHARE = 0.05
+"""More than this share of the samples tried and the run stops."""
+SHARE_COUNTS_FROM = 200
+"""Samples tried before the share is looked at: of the first twenty, one bad one is five percent already."""
+_PREFETCH = 2
+"""Batches that each worker prepares ahead."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's part of one step's samples."""
+
+    views: list[UInt8[Tensor, "batch size size 3"]]
+    """One entry for each view asked for; RGB, 0 to 255, channels last."""
+    crops: Float[Tensor, "views batch 4"]
+    """Left, top, right, bottom of each view as shares of the picture's sides."""
+    flips: Bool[Tensor, "views batch"]
+    """Whether the view is mirrored left and right."""
+    texts: Int[Tensor, "batch length"] | None
+    """Tokens, trimmed to the last end token of this part; None without a tokenizer."""
+    positions: list[int]
+    """Where these samples stand in the run: step * batch and on."""
+    refused: list[tuple[str, str]]
+    """Position and reason of every sample that could not be used; others stand in their places."""
+
+
+@dataclass
+class _Part:
+    """What a worker hands over. No exception crosses from a worker: torch would bury its sentence under a traceback."""
+
+    batch: Batch | None
+    """None when the samples of a position could not be replaced."""
+    refused: list[tuple[str, str]]
+    tried: int
+    failure: str = ""
+    """The sentence of a `RizbinError` that stops the run."""
+
+
+class Loader:
+    """Iterates the `Batch`es of the steps from `start_step` to `steps` - 1, for one process of `world`.
+
+    `batch` samples make a step over all processes together; process `rank` gets the contiguous slice of positions
+    step * batch + rank * batch / world and on, so that batches gathered in order of rank equal a single process's.
+    Endless sources are read by position, finite ones in a new order each epoch (`index_at`). A sample that is refused
+    is replaced by another that the seed, the position and nothing else decides, and is listed in `Batch.refused`.
+    `workers` processes prepare batches ahead; with 0 this process makes each one when it is asked for.
+
+    Raises `RizbinError` when the batch cannot be shared evenly, after more than 100 refused samples in a row, or when
+    more than 5 percent of the samples that this process tried (200 at least) were refused.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        views: ViewSpec,
+        tokenizer: Tokenizer | None,
+        *,
+        seed: int,
+        batch: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        start_step: int = 0,
+        steps: int,
+    ):
+        if batch < 1 or batch % world:
+            raise RizbinError(
+                f"a batch of {batch} cannot be shared evenly by {world} processes; give a multiple of {world}."
+            )
+        if len(source) < 1:
+            raise RizbinError(f"{source.name} holds no samples; give another source or split.")
+        self._steps = range(start_step, steps)
+        self._workers = workers
+        self._parts = _Parts(source, views, tokenizer, seed, batch, rank, world)
+        self._tried = self._refused = 0
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for part in self._read():
+            self._judge(part)
+            if part.batch is None:
+                raise RizbinError(part.failure)
+            yield part.batch
+
+    def _read(self) -> Iterator[_Part]:
+        if self._workers == 0:
+            yield from (self._parts[step] for step in self._steps)
+            return
+        yield from DataLoader(
+            self._parts,
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=min(self._workers, max(1, len(self._steps))),
+            prefetch_factor=_PREFETCH,
+            worker_init_fn=_quiet_worker,
+            # torch draws a base seed for its workers; from the global generator it would change the training.
+            generator=torch.Generator(),
+        )
+
+    def _judge(self, part: _Part) -> None:
+        """Stops the run when too many of all the samples tried were refused."""
+        self._tried += part.tried
+        self._refused += len(part.refused)
+        if self._tried >= SHARE_COUNTS_FROM and self._refused > MOST_REFUSED_SHARE * self._tried:
+            reason = f"; the last: {part.refused[-1][1]}" if part.refused else ""
+            raise RizbinError(
+                f"{self._refused} of {self._tried} samples could not be used, more than {MOST_REFUSED_SHARE:.0%}, "
+                f"so look at the data{reason}"
+            )
+
+
+class _Parts(Dataset):
+    """The part of every step that one process gets, by step."""
+
+    def __init__(
+        self, source: Source, views: ViewSpec, tokenizer: Tokenizer | None, seed: int, batch: int, rank: int, world: int
+    ):
+        self._source = source
+        self._views = [View(settings) for settings in views]
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._batch = batch
+        self._share = batch // world
+        self._rank = rank
+
+    def __getitem__(self, step: int) -> _Part:
+        first = step * self._batch + self._rank * self._share
+        positions = list(range(first, first + self._share))
+        refused: list[tuple[str, str]] = []
+        count = len(self._views)
+        views = [np.empty((self._share, view.settings.size, view.settings.size, 3), np.uint8) for view in self._views]
+        crops = np.empty((count, self._share, 4), np.float32)
+        flips = np.empty((count, self._share), np.bool_)
+        captions: list[str] = []
+        try:
+            for row, position in enumerate(positions):
+                sample = self._sample(position, refused)
+                random = generator(self._seed, "views", position)
+                captions.append(_caption(sample, random.random()))
+                for number, view in enumerate(self._views):
+                    views[number][row], crops[number, row], flips[number, row] = view(sample.image, random)
+        except RizbinError as error:
+            return _Part(None, refused, len(captions) + len(refused), str(error))
+        texts = self._tokenizer.trim(self._tokenizer.encode(captions)) if self._tokenizer else None
+        batch = Batch(
+            [torch.from_numpy(view) for view in views],
+            torch.from_numpy(crops),
+            torch.from_numpy(flips),
+            texts,
+            positions,
+            refused,
+        )
+        return _Part(batch, refused, self._share + len(refused))
+
+    def _sample(self, position: int, refused: list[tuple[str, str]]) -> Sample:
+        """The sample at this position, or the first usable of the replacements that the seed and the position give."""
+        index = position if self._source.endless else index_at(self._seed, position, len(self._source))
+        reason = ""
+        for attempt in range(MOST_REFUSED_IN_A_ROW + 1):
+            if attempt:
+                below = 2**62 if self._source.endless else len(self._source)
+                index = int(generator(self._seed, "replacement", position, attempt).integers(below))
+            try:
+                return self._usable(self._source[index])
+            except Refused as error:
+                reason = str(error)
+                refused.append((f"sample {index}", reason))
+        raise RizbinError(
+            f"more than {MOST_REFUSED_IN_A_ROW} samples in a row could not be used, so look at the data; "
+            f"the last: {reason}"
+        )
+
+    def _usable(self, sample: Sample) -> Sample:
+        if self._tokenizer and not sample.caption.strip():
+            raise Refused(f"{sample.key} has no caption; give it one, or train without text.")
+        return sample
+
+
+def _caption(sample: Sample, draw: float) -> str:
+    """One of the sample's captions, by a random number from 0 to 1."""
+    captions = sample.captions or (sample.caption,)
+    return captions[int(draw * len(captions))]
+
+
+def _quiet_worker(_: int) -> None:
+    """Leaves Ctrl-C to the main process, which saves; a worker that is told to end just ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

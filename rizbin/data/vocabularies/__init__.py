@@ -1,0 +1,1 @@
+"""The small vocabulary and the script that made it."""
