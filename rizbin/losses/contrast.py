@@ -1,0 +1,71 @@
+"""Contrastive losses. Each process computes its own rows against the columns of all; gathers carry gradient.
+
+With gradients averaged over processes afterwards, that is exactly the gradient of one process with the whole batch.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core import parallel
+
+
+def contrast(
+    images: Float[Tensor, "batch embedding"],
+    texts: Float[Tensor, "batch embedding"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""] | None,
+) -> Float[Tensor, ""]:
+    """CLIP's softmax loss, or SigLIP's sigmoid loss when there is a bias."""
+    return clip_loss(images, texts, scale) if bias is None else sigmoid_loss(images, texts, scale, bias)
+
+
+def clip_loss(
+    images: Float[Tensor, "batch embedding"], texts: Float[Tensor, "batch embedding"], scale: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE of unit-length pairs: row i of `images` belongs to row i of `texts`.
+
+    -1/2 mean_i [log softmax_j(scale <image_i, text_j>)_i + log softmax_j(scale <text_i, image_j>)_i]
+    Source: CLIP, arXiv 2103.00020, figure 3. `scale` is 1 / temperature.
+    """
+    targets = torch.arange(len(images), device=images.device) + parallel.rank() * len(images)
+    by_image = scale * images @ parallel.gather(texts).T
+    by_text = scale * texts @ parallel.gather(images).T
+    return (F.cross_entropy(by_image.float(), targets) + F.cross_entropy(by_text.float(), targets)) / 2
+
+
+def sigmoid_loss(
+    images: Float[Tensor, "batch embedding"],
+    texts: Float[Tensor, "batch embedding"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Every image-text pair judged on its own: -1/batch sum_ij log sigmoid(z_ij (scale <image_i, text_j> + bias)), z = 1 for i = j, else -1.
+
+    Source: SigLIP, arXiv 2303.15343, equation 1.
+    """
+    logits = (scale * images @ parallel.gather(texts).T + bias).float()
+    signs = -torch.ones_like(logits)
+    rows = torch.arange(len(images), device=images.device)
+    signs[rows, rows + parallel.rank() * len(images)] = 1.0
+    return -F.logsigmoid(signs * logits).sum(dim=1).mean()
+
+
+def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temperature: float) -> Float[Tensor, ""]:
+    """SimCLR's loss: each view must pick its sibling among all other views of the batch. Takes projections of any length.
+
+    Mean over the 2 * batch views of -log softmax over the others. Source: SimCLR, arXiv 2002.05709, equation 1.
+    Differs: the official code sums the two directions; the paper's algorithm 1 takes the mean, and so does this.
+    """
+    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    all_a, all_b = parallel.gather(a), parallel.gather(b)
+    rows = torch.arange(len(a), device=a.device)
+    own = rows + parallel.rank() * len(a)
+    loss = a.new_zeros(())
+    for mine, siblings, others in ((a, all_b, all_a), (b, all_a, all_b)):
+        with_siblings = (mine @ siblings.T).float() / temperature
+        with_others = (mine @ others.T).float() / temperature
+        with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))  # a view is not its own negative
+        loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
+    return loss / 2

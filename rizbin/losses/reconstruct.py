@@ -1,0 +1,37 @@
+"""Pixel reconstruction of removed patches (MAE, arXiv 2111.06377, section 3)."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch patches pixels"]:
+    """Pictures as patches in row order; each is [row, column, channel] flattened, size * size * 3 numbers."""
+    batch, channels, height, width = images.shape
+    tiles = images.reshape(batch, channels, height // size, size, width // size, size)
+    return tiles.permute(0, 2, 4, 3, 5, 1).reshape(batch, (height // size) * (width // size), size * size * channels)
+
+
+def unpatchify(patches: Float[Tensor, "batch patches pixels"], size: int, grid: tuple[int, int]) -> Float[Tensor, "batch 3 height width"]:
+    """The inverse of `patchify`."""
+    batch = patches.shape[0]
+    tiles = patches.reshape(batch, grid[0], grid[1], size, size, 3)
+    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, grid[0] * size, grid[1] * size)
+
+
+EPSILON = 1e-6
+"""Added to a patch's variance, as in MAE: a plain patch has none."""
+
+
+def patch_statistics(patches: Float[Tensor, "batch patches pixels"]) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
+    """Mean and standard deviation (unbiased, as in MAE's code) of each patch over its pixels and channels."""
+    variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+    return mean, (variance + EPSILON).sqrt()
+
+
+def pixel_loss(
+    predicted: Float[Tensor, "batch removed pixels"], patches: Float[Tensor, "batch patches pixels"], removed: Int[Tensor, "batch removed"]
+) -> Float[Tensor, ""]:
+    """Mean squared error on removed patches, each normalized by its own mean and deviation (which makes fine texture count)."""
+    target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+    mean, deviation = patch_statistics(target)
+    return ((predicted.to(target.dtype) - (target - mean) / deviation) ** 2).mean()

@@ -1,0 +1,141 @@
+"""A-CLIP: CLIP on what matters. A teacher looks at the whole picture; two crops lose the tokens that it attends to least.
+
+Source: Yang et al., "Attentive Mask CLIP", arXiv 2212.08653: CLIP on both masked crops, SimCLR between them, BYOL towards the
+teacher's whole picture. The official code cannot run (missing modules, SimCLR comparing a view with itself); this follows the
+paper, with the code's selection rule (2x2 blocks, 25 of 49 at 0.5, attention of all layers and heads).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.views import View
+from rizbin.losses.contrast import contrast, nt_xent
+from rizbin.losses.distill import regression
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.heads import mlp_head
+from rizbin.nets.momentum import follow, teacher_of
+from rizbin.nets.selection import select
+from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+
+
+def crop_map(
+    attention: Float[Tensor, "batch 1 rows columns"],
+    whole: Float[Tensor, "batch 4"],
+    crop: Float[Tensor, "batch 4"],
+    flipped: Bool[Tensor, " batch"],
+) -> Float[Tensor, "batch patches"]:
+    """The map of a `whole` picture as a `crop` of it sees it, on the same grid: bilinear at the crop's patch centers.
+
+    Rectangles are left, top, right, bottom as fractions of the source picture. What lies outside `whole` takes its border's value.
+    """
+    rows, columns = attention.shape[-2:]
+    across = (torch.arange(columns, device=crop.device) + 0.5) / columns
+    down = (torch.arange(rows, device=crop.device) + 0.5) / rows
+    across = torch.where(flipped[:, None], 1 - across, across)  # a mirrored view's left patch shows the crop's right
+    x = crop[:, 0:1] + across * (crop[:, 2:3] - crop[:, 0:1])
+    y = crop[:, 1:2] + down * (crop[:, 3:4] - crop[:, 1:2])
+    x = 2 * (x - whole[:, 0:1]) / (whole[:, 2:3] - whole[:, 0:1]) - 1  # grid_sample's frame: -1 to 1
+    y = 2 * (y - whole[:, 1:2]) / (whole[:, 3:4] - whole[:, 1:2]) - 1
+    at = torch.stack([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], dim=-1)
+    return F.grid_sample(attention, at.to(attention), padding_mode="border", align_corners=False).flatten(1)
+
+
+class ACLIP(Method):
+    """Two masked views against the caption, each other and the teacher."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        pair: ImageTextPair.Settings = ImageTextPair.Settings()
+        """The two towers."""
+        view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5)
+        """Each of the two augmented views; the teacher's view is the whole picture as it is."""
+        selection: Literal["attention", "random", "none"] = "attention"
+        """Which tokens the student keeps: those the teacher's CLS attends to most, random ones, or all (no removal)."""
+        keep_ratio: float = 0.5
+        """Share of the picture that the student sees, above 0 to 1."""
+        block: int = 2
+        """Side in patches of the squares that are kept or removed together."""
+        simclr_weight: float = 1.0
+        """Weight of SimCLR between the two masked views."""
+        simclr_temperature: float = 0.1
+        """SimCLR's temperature."""
+        byol_weight: float = 2.0
+        """Weight of BYOL towards the teacher's whole picture, mean of both views (code: 2)."""
+        projection_hidden: int = 4096
+        """Width of the projection and prediction heads."""
+        projection: int = 256
+        """Size of the projections."""
+        momentum: float = 0.996
+        """Share of itself that the teacher keeps at an update, at the start of the run."""
+        final_momentum: float = 1.0
+        """The same at the end, reached by a cosine."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        if not 0 < settings.keep_ratio <= 1:
+            raise RizbinError(f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1.")
+        self.settings = settings
+        self.pair = ImageTextPair(settings.pair)
+        self.tokenizer = self.pair.tokenizer
+        dim, hidden, out = self.pair.vision.dim, settings.projection_hidden, settings.projection
+        self.simclr_head = mlp_head(dim, hidden, out)
+        self.projector = mlp_head(dim, hidden, out, layers=2)
+        self.predictor = mlp_head(out, hidden, out, layers=2)
+        self.teacher = teacher_of(nn.ModuleDict({"vision": self.pair.vision, "projector": self.projector}))
+        size = self.pair.image_size
+        view = replace(settings.view, size=size)
+        self.views = (view, view, View.Settings(size=size))
+
+    @property
+    def encoder(self) -> ImageTextPair:
+        return self.pair
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        return {"main": [self.pair, self.simclr_head, self.projector, self.predictor]}
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        settings, rows = self.settings, len(batch.views[0])
+        with torch.no_grad():
+            whole = self.teacher["vision"](batch.views[2], attend=True)
+            target = self.teacher["projector"](self.pair.pool(whole))
+        features = self.pair.vision(torch.cat(batch.views[:2]), self._keep(whole.attention, batch, progress))
+        pooled = self.pair.pool(features)
+        texts = self.pair.encode_texts(batch.texts)
+        language = sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in self.pair.embed(features).chunk(2)) / 2
+        simclr = nt_xent(*self.simclr_head(pooled).split(rows), settings.simclr_temperature)
+        predictions = self.predictor(self.projector(pooled)).split(rows)
+        byol = sum(regression(prediction, target) for prediction in predictions) / 2
+        loss = language + settings.simclr_weight * simclr + settings.byol_weight * byol
+        yield Minimize(loss, records={"contrast": language, "simclr": simclr, "byol": byol, "scale": self.pair.scale})
+        self.pair.limit_scale()
+        momentum = progress.cosine(settings.momentum, settings.final_momentum)
+        follow(self.teacher["vision"], self.pair.vision, momentum)
+        follow(self.teacher["projector"], self.projector, momentum)
+
+    def _keep(self, attention: Tensor, batch: Batch, progress: Progress) -> Int[Tensor, "views kept"] | None:
+        """Kept patches of both views: the teacher's map of the whole picture, cut as the views were."""
+        settings, grid, rows = self.settings, self.pair.grid, len(batch.views[0])
+        if settings.selection == "none":
+            return None
+        if settings.selection == "random":
+            scores = torch.cat(progress.uniform("removal", rows, 2 * grid[0] * grid[1], attention.device).chunk(2, dim=1))
+        else:
+            seen = attention.view(rows, 1, *grid)
+            scores = torch.cat([crop_map(seen, batch.crops[2], batch.crops[view], batch.flips[view]) for view in (0, 1)])
+        return select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)[0]
+
+    @torch.no_grad()
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+        grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
+        attention = self.teacher["vision"](images, attend=True).attention
+        gone = torch.zeros_like(attention, dtype=torch.bool)
+        if self.settings.selection == "attention":
+            gone.scatter_(1, select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1], True)
+        return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), None)

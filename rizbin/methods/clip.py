@@ -1,0 +1,42 @@
+"""CLIP: a picture and its caption find each other among all others of the batch.
+
+Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020, figure 3.
+With `contrast = sigmoid` it is SigLIP's loss, arXiv 2303.15343.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rizbin.data.views import View
+from rizbin.losses.contrast import contrast
+from rizbin.nets.dual import ImageTextPair
+from rizbin.train.method import Batch, Method, Minimize, Progress
+
+
+class CLIP(Method):
+    """Two towers and a contrastive loss; the baseline of the family."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        pair: ImageTextPair.Settings = ImageTextPair.Settings()
+        """The two towers."""
+        view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
+        """The one augmented view; crops of at least half the picture, as in SLIP's CLIP (arXiv 2112.12750)."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.pair = ImageTextPair(settings.pair)
+        self.tokenizer = self.pair.tokenizer
+        self.views = (replace(settings.view, size=self.pair.image_size),)
+
+    @property
+    def encoder(self) -> ImageTextPair:
+        return self.pair
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        images = self.pair.encode_images(batch.views[0])
+        texts = self.pair.encode_texts(batch.texts)
+        loss = contrast(images, texts, self.pair.scale, self.pair.logit_bias)
+        yield Minimize(loss, records={"contrast": loss, "scale": self.pair.scale})
+        self.pair.limit_scale()

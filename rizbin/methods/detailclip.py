@@ -1,0 +1,280 @@
+"""DetailCLIP: CLIP that must also say what stood in the patches it was not shown.
+
+A slowly following teacher sees two views whole. The patches that its CLS token attends to least are removed from what the
+student sees. The student matches caption and picture (CLIP), predicts the teacher's CLS of the other view and the teacher's
+patches at the removed places (self-distillation), and paints the removed pixels (reconstruction).
+
+Source: Monsefi et al., "DetailCLIP: Detail-Oriented CLIP for Fine-Grained Tasks", arXiv 2409.06809, equation 10:
+    loss = CLIP + a1 * CLS + a2 * patch + a3 * reconstruction.
+Differs from the official code, each by measurement or because the original is a fault:
+- heads run only on the tokens whose loss needs them, so the patch center follows the removed patches, not all of them;
+- the teacher moves after the update, not before the forward; centers are buffers and stand in the checkpoint;
+- only what the losses need has a teacher (no text teacher: the original moved one and used it only in evaluation).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.views import View
+from rizbin.losses.contrast import contrast
+from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
+from rizbin.losses.reconstruct import patch_statistics, patchify, pixel_loss, unpatchify
+from rizbin.nets.decoder import Decoder
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.heads import PrototypeHead
+from rizbin.nets.momentum import follow, teacher_of
+from rizbin.nets.selection import half_resolution_places, select
+from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+
+
+class DetailCLIP(Method):
+    """CLIP, attention-based token removal, self-distillation and pixel reconstruction, each of which one flag turns off."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        pair: ImageTextPair.Settings = ImageTextPair.Settings()
+        """The two towers."""
+        view: View.Settings = View.Settings(
+            crop_area=(0.14, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2
+        )
+        """Each of the two augmented views (paper's code: these numbers, no mirroring)."""
+
+        selection: Literal["attention", "random", "none"] = "attention"
+        """Which tokens the student keeps: those the teacher's CLS attends to most, random ones, or all (no removal)."""
+        keep_ratio: float = 0.5
+        """Share of the picture that the student sees, above 0 to 1 (the paper's code calls this the mask ratio; 0.5)."""
+        block: int = 2
+        """Side in patches of the squares that are kept or removed together (paper's code: 2; its figures show 1)."""
+
+        distillation: bool = True
+        """Predict the teacher's CLS and patches. Off: one of the three techniques is gone."""
+        cls_weight: float = 1.0
+        """Weight a1 of the CLS term (paper: 1)."""
+        patch_weight: float = 1.0
+        """Weight a2 of the patch term on removed places (paper: 1)."""
+        visible_weight: float = 0.0
+        """Weight of a patch term on kept places, taken from the encoder itself and normalized on its own (iBOT++, as TIPSv2 does; paper: 0)."""
+        prototypes: int = 8192
+        """How many prototypes CLS and patches are compared with (paper: 8192, shared)."""
+        head_hidden: int = 2048
+        """Width of the prototype head's two hidden layers."""
+        head_bottleneck: int = 256
+        """Size of the unit vectors that meet the prototypes."""
+        student_temperature: float = 0.1
+        """Temperature of the student's distribution."""
+        teacher_temperature: float = 0.04
+        """Temperature of the teacher's CLS distribution: lower is sharper."""
+        patch_temperature: float = 0.07
+        """Temperature of the teacher's patch distribution after its warm-up."""
+        patch_temperature_start: float = 0.04
+        """The same at the first step."""
+        patch_temperature_warmup: float = 0.04
+        """Share of the run over which it rises (paper's code: 1 epoch of 25)."""
+
+        reconstruction: bool = True
+        """Predict the removed pixels. Off: one of the three techniques is gone."""
+        reconstruction_weight: float = 1.0
+        """Weight a3 of the pixel term (paper: 1; 2 lost 0.7 points there)."""
+        decoder_width: int = 768
+        """Channels of the decoder through which removed places are predicted."""
+        decoder_blocks: int = 1
+        """Blocks of the decoder (paper's code: 1)."""
+        decoder_heads: int = 16
+        """Attention heads of the decoder."""
+
+        contrast_view: Literal["masked", "clean"] = "masked"
+        """What meets the caption: both masked views (paper), or the whole picture unaugmented, at the price of one more pass (SigLIP 2)."""
+        contrast_weight: float = 1.0
+        """Weight of the CLIP term (paper: 1)."""
+        late_start: float = 0.0
+        """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8; paper: 0)."""
+
+        teacher_resolution: Literal["full", "half"] = "full"
+        """Pictures for the teacher at full or half the side; half costs a quarter (A-CLIP-eff)."""
+        momentum: float = 0.996
+        """Share of itself that the teacher keeps at an update, at the start of the run."""
+        final_momentum: float = 1.0
+        """The same at the end, reached by a cosine. Below 1 the teacher keeps learning from the captions (SILC; paper: 1)."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        _check(settings)
+        self.settings = settings
+        self.pair = ImageTextPair(settings.pair)
+        self.tokenizer = self.pair.tokenizer
+        vision = self.pair.vision
+        self.views = (replace(settings.view, size=self.pair.image_size),) * 2
+        if settings.contrast_view == "clean":
+            self.views += (View.Settings(size=self.pair.image_size),)
+        self.head = self.decoder = self.from_decoder = self.to_pixels = self.teacher = None
+        removes = settings.selection != "none"
+        if settings.distillation:
+            self.head = PrototypeHead(
+                vision.dim, settings.prototypes, hidden=settings.head_hidden, bottleneck=settings.head_bottleneck
+            )
+            self.cls_center, self.patch_center = Center(settings.prototypes), Center(settings.prototypes)
+            self.visible_center = Center(settings.prototypes)
+        if removes and (settings.reconstruction or settings.distillation):
+            self.decoder = Decoder(vision.dim, settings.decoder_width, blocks=settings.decoder_blocks, heads=settings.decoder_heads)
+            if settings.decoder_width != vision.dim and settings.distillation:
+                self.from_decoder = nn.Linear(settings.decoder_width, vision.dim)
+        if removes and settings.reconstruction:
+            self.to_pixels = nn.Linear(settings.decoder_width, vision.patch_size**2 * 3)
+        if settings.distillation or settings.selection == "attention":
+            parts = {"vision": vision} | ({"head": self.head} if self.head is not None else {})
+            self.teacher = teacher_of(nn.ModuleDict(parts))
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        return {"main": [module for name, module in self.named_children() if name != "teacher"]}
+
+    @property
+    def encoder(self) -> ImageTextPair:
+        return self.pair
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        settings = self.settings
+        images = torch.cat(batch.views[:2])  # both views in one pass through each network
+        auxiliary = progress.fraction >= settings.late_start
+        keep, removed, told = self._teach(images, progress, auxiliary)
+        student = self.pair.vision(images, keep)
+        records: dict[str, Tensor] = {}
+
+        texts = self.pair.encode_texts(batch.texts)
+        if settings.contrast_view == "clean":
+            records["contrast"] = contrast(self.pair.encode_images(batch.views[2]), texts, self.pair.scale, self.pair.logit_bias)
+        else:
+            views = self.pair.embed(student).chunk(2)
+            records["contrast"] = sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in views) / 2
+        loss = settings.contrast_weight * records["contrast"]
+
+        decoded = None
+        if auxiliary and self.decoder is not None and removed.shape[1]:
+            everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
+            decoded = everywhere.gather(1, removed.unsqueeze(-1).expand(-1, -1, everywhere.shape[-1]))
+        if auxiliary and self.head is not None:
+            records |= self._distill(student, decoded, keep, removed, told, progress)
+            loss = loss + settings.cls_weight * records["cls"] + settings.patch_weight * records.get("patch", 0.0)
+            loss = loss + settings.visible_weight * records.get("visible", 0.0)
+        if decoded is not None and self.to_pixels is not None:
+            records["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, self.pair.patch_size), removed)
+            loss = loss + settings.reconstruction_weight * records["pixels"]
+
+        yield Minimize(loss, records={**records, "scale": self.pair.scale})
+        self.pair.limit_scale()
+        if self.teacher is not None:
+            momentum = progress.cosine(settings.momentum, settings.final_momentum)
+            follow(self.teacher["vision"], self.pair.vision, momentum)
+            if self.head is not None:
+                follow(self.teacher["head"], self.head, momentum)
+
+    @torch.no_grad()
+    def _teach(
+        self, images: Float[Tensor, "views 3 height width"], progress: Progress, distill: bool
+    ) -> tuple[Int[Tensor, "views kept"], Int[Tensor, "views removed"], "_Told | None"]:
+        """What the student keeps, what is removed, and what the teacher says of both, from one pass over the whole views."""
+        settings, grid = self.settings, self._grid(images)
+        places = grid[0] * grid[1]
+        half = settings.teacher_resolution == "half"
+        seen = None
+        if self.teacher is not None and (settings.selection == "attention" or distill):
+            shown = F.avg_pool2d(images, 2) if half else images
+            seen = self.teacher["vision"](shown, attend=settings.selection == "attention")
+        if settings.selection == "none":
+            keep = torch.arange(places, device=images.device).expand(len(images), -1)
+            removed = keep[:, :0]
+        else:
+            if settings.selection == "random":
+                # Numbers for both views side by side, so that each picture keeps its own numbers however the batch is shared.
+                scores = progress.uniform("removal", len(images) // 2, 2 * places, images.device)
+                scores = torch.cat(scores.chunk(2, dim=1))
+            else:
+                scores = _to_grid(seen.attention, grid, half)
+            keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
+        if not distill or self.head is None:
+            return keep, removed, None
+        head = self.teacher["head"]
+        where = (lambda at: half_resolution_places(at, grid)) if half else (lambda at: at)
+        warm = progress.linear(settings.patch_temperature_start, settings.patch_temperature, over=settings.patch_temperature_warmup)
+
+        def distributions(features: Tensor, center: Center, temperature: float) -> Tensor:
+            scores = head(features)
+            told = teacher_distribution(scores, center.value, temperature)
+            center.update(scores)
+            return told
+
+        def at(places: Int[Tensor, "views places"], center: Center) -> Tensor:
+            wanted = seen.patches.gather(1, where(places).unsqueeze(-1).expand(-1, -1, seen.patches.shape[-1]))
+            return distributions(wanted.flatten(0, 1), center, warm)
+
+        return keep, removed, _Told(
+            cls=distributions(seen.cls, self.cls_center, settings.teacher_temperature),
+            removed=at(removed, self.patch_center) if settings.patch_weight and removed.shape[1] else None,
+            visible=at(keep, self.visible_center) if settings.visible_weight else None,
+        )
+
+    def _distill(self, student, decoded, keep, removed, told: "_Told", progress: Progress) -> dict[str, Tensor]:
+        """The terms of self-distillation: CLS across views, removed patches through the decoder, kept patches from the encoder."""
+        temperature = self.settings.student_temperature
+        u, v = told.cls.chunk(2)
+        terms = {"cls": cross_entropy(self.head(student.cls), torch.cat([v, u]), temperature).mean()}
+        if told.removed is not None and decoded is not None:
+            features = self.from_decoder(decoded) if self.from_decoder is not None else decoded
+            terms["patch"] = cross_entropy(self.head(features.flatten(0, 1)), told.removed, temperature).mean()
+        if told.visible is not None:
+            terms["visible"] = cross_entropy(self.head(student.patches.flatten(0, 1)), told.visible, temperature).mean()
+        return terms
+
+    def _grid(self, images: Float[Tensor, "views 3 height width"]) -> tuple[int, int]:
+        return images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
+
+    @torch.no_grad()
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+        grid, settings = self._grid(images), self.settings
+        eye = self.teacher["vision"] if self.teacher is not None else self.pair.vision
+        attention = eye(images, attend=True).attention
+        if settings.selection == "none":
+            return Look(attention.unflatten(1, grid), torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), None)
+        scores = attention if settings.selection == "attention" else Progress(0, 1).uniform("look", *attention.shape, images.device)
+        keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
+        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
+        painted = None
+        if self.to_pixels is not None:
+            seen = self.pair.vision(images, keep)
+            patches = patchify(images, self.pair.patch_size)
+            mean, deviation = patch_statistics(patches)
+            # The network predicts patches normalized by their own statistics; the truth's are put back to show them, as MAE does.
+            predicted = self.to_pixels(self.decoder(seen.cls, seen.patches, keep, grid)) * deviation + mean
+            painted = unpatchify(torch.where(gone.unsqueeze(-1), predicted, patches), self.pair.patch_size, grid)
+        return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), painted)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """The teacher's distributions."""
+
+    cls: Float[Tensor, "views prototypes"]
+    removed: Float[Tensor, "tokens prototypes"] | None
+    visible: Float[Tensor, "tokens prototypes"] | None
+
+
+def _to_grid(attention: Float[Tensor, "views tokens"], grid: tuple[int, int], half: bool) -> Float[Tensor, "views patches"]:
+    if not half:
+        return attention
+    coarse = attention.view(-1, 1, grid[0] // 2, grid[1] // 2)
+    return F.interpolate(coarse, scale_factor=2, mode="nearest").flatten(1)
+
+
+def _check(settings: DetailCLIP.Settings) -> None:
+    if not 0 < settings.keep_ratio <= 1:
+        raise RizbinError(f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1.")
+    if not 0 <= settings.late_start < 1:
+        raise RizbinError(f"late_start is {settings.late_start}; choose a share of the run from 0 to below 1.")
+    if settings.selection == "none" and settings.reconstruction and not settings.distillation:
+        raise RizbinError("With selection none nothing is removed, so there is nothing to reconstruct; turn reconstruction off or removal on.")

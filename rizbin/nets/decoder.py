@@ -1,0 +1,50 @@
+"""The decoder of masked reconstruction: fills removed places with a mask token and lets them look at the kept ones.
+
+Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377; one block, as in DetailCLIP.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from rizbin.core.errors import RizbinError
+
+
+class Decoder(nn.Module):
+    """From features of kept patches to a feature for every patch."""
+
+    def __init__(self, dim: int, width: int, *, blocks: int = 1, heads: int = 16) -> None:
+        super().__init__()
+        if width % heads or width % 4:
+            raise RizbinError(f"A decoder of width {width} cannot have {heads} heads; its width must be a multiple of the heads and of 4.")
+        self.embed = nn.Linear(dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(blocks)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        cls: Float[Tensor, "batch dim"],
+        kept: Float[Tensor, "batch kept dim"],
+        keep: Int[Tensor, "batch kept"],
+        grid: tuple[int, int],
+    ) -> Float[Tensor, "batch patches width"]:
+        """Features of all patches in row order; `keep` says where each kept patch stands in the grid (height, width)."""
+        batch, patches = keep.shape[0], grid[0] * grid[1]
+        visible = self.embed(kept)
+        full = self.mask_token.to(visible.dtype).expand(batch, patches, -1)
+        full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, visible.shape[-1]), visible)
+        full = full + sincos_positions(grid, full.shape[-1]).to(full)
+        tokens = torch.cat([self.embed(cls).unsqueeze(1), full], dim=1)
+        return self.norm(self.blocks(tokens))[:, 1:]
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:
+    """Fixed 2-D sine-cosine positions: a quarter each of sin(row), cos(row), sin(column), cos(column); wavelengths 2 pi to 10000 * 2 pi."""
+    quarter = width // 4
+    frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
+    rows, columns = torch.meshgrid(torch.arange(grid[0]).float(), torch.arange(grid[1]).float(), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
+    return torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1)

@@ -1,0 +1,125 @@
+"""The image-text pair: two towers, one space. What every image-text method trains and every other room uses."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.data.tokens import Tokenizer
+from rizbin.nets.text import TextEncoder
+from rizbin.nets.vision import Features, VisionEncoder
+
+
+class ImageTextPair(nn.Module):
+    """An image encoder and a text encoder that embed into one space. Building it gives random weights.
+
+    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from `pair.tokenizer`.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        vision: VisionEncoder.Settings = VisionEncoder.Settings()
+        """The image tower."""
+        text: TextEncoder.Settings = TextEncoder.Settings()
+        """The text tower."""
+        embedding: int = 128
+        """Size of the shared space; 512 in CLIP's base models."""
+        pool: Literal["cls", "mean"] = "mean"
+        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP) or the mean of the patch tokens, which ties each
+        patch to words and learns small pictures faster."""
+        contrast: Literal["softmax", "sigmoid"] = "softmax"
+        """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv 2303.15343), which
+        adds a learned bias."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vision = VisionEncoder(settings.vision)
+        self.text = TextEncoder(settings.text, settings.embedding)
+        self.image_projection = nn.Linear(self.vision.dim, settings.embedding, bias=False)
+        nn.init.normal_(self.image_projection.weight, std=self.vision.dim**-0.5)
+        # CLIP starts at temperature 0.07 and learns its logarithm (section 2.5); SigLIP at 0.1 with bias -10 (section 3.2).
+        sigmoid = settings.contrast == "sigmoid"
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0 if sigmoid else 1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns captions into tokens for `encode_texts`."""
+        return self.text.tokenizer
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square picture in pixels."""
+        return self.settings.vision.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width in patches."""
+        return self.vision.grid
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.vision.patch_size
+
+    def pool(self, features: Features) -> Float[Tensor, "batch dim"]:
+        """The one feature of the picture: CLS, or the mean of the patches that were run."""
+        return features.cls if self.settings.pool == "cls" else features.patches.mean(dim=1)
+
+    def embed(self, features: Features) -> Float[Tensor, "batch embedding"]:
+        """Unit-length picture embeddings from features."""
+        return F.normalize(self.image_projection(self.pool(features)), dim=-1)
+
+    def encode_images(
+        self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None
+    ) -> Float[Tensor, "batch embedding"]:
+        """Unit-length embeddings of pictures, or of their kept patches."""
+        return self.embed(self.vision(images, keep))
+
+    def encode_texts(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
+        """Unit-length embeddings of captions."""
+        return F.normalize(self.text(tokens), dim=-1)
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        """CLS and patch features with attention, before any projection."""
+        return self.vision(images, attend=True)
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """What cosines are multiplied by: 1 / temperature."""
+        return self.logit_scale.exp()
+
+    @torch.no_grad()
+    def limit_scale(self) -> None:
+        """Keeps `scale` in [1, 100], as CLIP does for stability; called after each update."""
+        self.logit_scale.clamp_(0.0, math.log(100.0))
+
+    def pooled(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """One feature a picture before the projection: what k-NN and probes are measured on."""
+        return self.pool(self.vision(images))
+
+    def dense(
+        self, images: Float[Tensor, "batch 3 height width"], how: Literal["plain", "neighbors"] = "plain"
+    ) -> Float[Tensor, "batch rows columns embedding"]:
+        """Unit-length patch embeddings in the text space: projected last-layer patches, or those of the training-free dense head."""
+        patches = self.vision(images).patches if how == "plain" else self.vision.neighbor_patches(images)
+        rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        return F.normalize(self.image_projection(patches), dim=-1).unflatten(1, (rows, columns))
+
+    def attention(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
+        """CLS-to-patch attention, mean over all layers and heads."""
+        rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        attention = self.vision(images, attend=True).attention
+        assert attention is not None
+        return attention.unflatten(1, (rows, columns))
+
+    def attention_heads(
+        self, images: Float[Tensor, "batch 3 height width"], layer: int = -1
+    ) -> Float[Tensor, "batch heads rows columns"]:
+        """CLS-to-patch attention of each head of one layer."""
+        return self.vision.attention_heads(images, layer)

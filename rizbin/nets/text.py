@@ -1,0 +1,126 @@
+"""The text encoder: CLIP's causal transformer, with parameters named as in OpenCLIP so that export is a copy.
+
+Source: Radford et al., arXiv 2103.00020, section 2.4; names from open_clip's TextTransformer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.data.tokens import Tokenizer
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x): the approximation that OpenAI's CLIP and its descendants were trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class TextAttention(nn.Module):
+    """Self-attention in which a word sees only itself and what stands before it, or all that `seen` marks; keys of nn.MultiheadAttention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        batch, length, width = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
+        return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
+
+
+class TextBlock(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = TextAttention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+        self.mlp.add_module("gelu", QuickGELU() if quick_gelu else nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        x = x + self.attn(self.ln_1(x), seen)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks under the name that OpenCLIP's weights use."""
+
+    def __init__(self, width: int, layers: int, heads: int, quick_gelu: bool = False) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList(TextBlock(width, heads, quick_gelu) for _ in range(layers))
+        # CLIP's initialization: residual branches shrink with depth so that their sum keeps its size.
+        attention_std, branch_std = width**-0.5, (2 * layers) ** -0.5 * width**-0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=attention_std)
+            nn.init.normal_(block.attn.out_proj.weight, std=branch_std)
+            nn.init.zeros_(block.attn.out_proj.bias)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=branch_std)
+
+    def forward(
+        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        for block in self.resblocks:
+            x = block(x, seen)
+        return x
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text tower up to its projection. Tokens are padded with 0 behind the end token."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        tokenizer: Tokenizer.Settings = Tokenizer.Settings()
+        """Vocabulary and the longest caption in tokens."""
+        width: int = 128
+        """Channels of a token; 512 in CLIP's base models."""
+        layers: int = 3
+        """Transformer blocks; 12 in CLIP."""
+        heads: int = 4
+        """Attention heads; CLIP uses width / 64, a small width wants more."""
+        quick_gelu: bool = False
+        """The activation of OpenAI's CLIP and of the DetailCLIP code; GELU otherwise."""
+
+    def __init__(self, settings: Settings, embedding: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = Tokenizer(settings.tokenizer)
+        width = settings.width
+        self.token_embedding = nn.Embedding(self.tokenizer.size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(settings.tokenizer.context, width))
+        self.transformer = Transformer(width, settings.layers, settings.heads, settings.quick_gelu)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.empty(width, embedding))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=width**-0.5)
+
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
+        """Embeddings, not yet of unit length, read at the end token (the highest id)."""
+        # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the end.
+        tokens = self.tokenizer.trim(tokens)
+        words = self.words(self.token_embedding(tokens))
+        return words[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)] @ self.text_projection
+
+    def words(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """One feature a token after the last norm, from embedded tokens without positions."""
+        x = embedded + self.positional_embedding[: embedded.shape[1]]
+        return self.ln_final(self.transformer(x))

@@ -1,0 +1,177 @@
+"""The image encoder: a timm VisionTransformer that can run on a subset of its tokens and say what its CLS token looks at.
+
+timm's weights load unchanged. What timm lacks and this adds: kept tokens at any resolution, the CLS token's attention
+computed from that one query row (a full attention matrix is never made), and a training-free dense head.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import timm
+import torch
+from jaxtyping import Float, Int
+from timm.layers.attention import Attention
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the encoder saw, after its last norm."""
+
+    cls: Float[Tensor, "batch dim"]
+    patches: Float[Tensor, "batch tokens dim"]
+    """All patches in row order, or only the kept ones in the order of `keep`."""
+    attention: Float[Tensor, "batch tokens"] | None
+    """CLS-to-patch attention, mean over all layers and heads; a row sums to less than 1, the rest goes to CLS and registers."""
+
+
+class RowAttention(Attention):
+    """timm's attention that can also hand out the softmax row of its first token (CLS) for the price of one query."""
+
+    rows: list[Tensor] | None = None
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        if self.rows is None:
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        query, key = self.q_norm(query), self.k_norm(key)
+        # Softmax in float32: under bf16 the row would lose the order of near-equal patches, and selection is by order.
+        scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
+        self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal)
+        x = self.norm(x.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
+        return self.proj_drop(self.proj(x))
+
+
+class VisionEncoder(nn.Module):
+    """A timm VisionTransformer without its classifier. Pictures are normalized floats [batch 3 height width]."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        name: str = "rizbin_vit_mini_patch8_64"
+        """timm's name of a VisionTransformer; the default learns the embedded world on two cores."""
+        image_size: int = 64
+        """Side of the square picture in pixels at which position embeddings are made."""
+        registers: int = 0
+        """Extra tokens without a place, which take over the artefacts that large ViTs put on background patches (arXiv 2309.16588)."""
+        drop_path: float = 0.0
+        """Probability of skipping a block in training, growing linearly with depth to this value."""
+        pretrained: bool = False
+        """Start from timm's published weights (needs the network or timm's cache)."""
+        freeze_patch_embedding: bool = False
+        """Keep the patch embedding at its random start, as MoCo v3 and the DetailCLIP code do (arXiv 2104.02057)."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        keywords = {"num_classes": 0, "img_size": settings.image_size, "drop_path_rate": settings.drop_path}
+        if settings.registers:
+            keywords["reg_tokens"] = settings.registers
+        try:
+            trunk = timm.create_model(
+                settings.name, pretrained=settings.pretrained, attn_layer=RowAttention, dynamic_img_size=True, **keywords
+            )
+        except (RuntimeError, TypeError) as error:
+            raise RizbinError(
+                f"timm cannot build '{settings.name}' as a VisionTransformer ({error}); choose a name from timm.list_models('vit_*')."
+            ) from error
+        if not isinstance(trunk, VisionTransformer) or trunk.cls_token is None:
+            raise RizbinError(f"'{settings.name}' is not a VisionTransformer with a CLS token; choose a name such as vit_small_patch16_224.")
+        self.trunk = trunk
+        if settings.freeze_patch_embedding:
+            trunk.patch_embed.requires_grad_(False)
+        self.dim = int(trunk.embed_dim)
+        self.grid = cast(tuple[int, int], tuple(trunk.patch_embed.grid_size))
+        """Height and width in patches at `image_size`."""
+        self.patch_size = settings.image_size // self.grid[0]
+        # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into kept ones.
+        self._stem_overlaps = isinstance(trunk.patch_embed, HybridEmbed)
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None, *, attend: bool = False
+    ) -> Features:
+        """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`. `attend` also gives attention."""
+        with self.rows(attend) as rows:
+            tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep)))
+        prefix = self.trunk.num_prefix_tokens
+        attention = torch.stack(rows).mean(dim=(0, 2))[:, prefix:] if attend else None
+        return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=attention)
+
+    def tokens(
+        self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """What enters the first block: prefix tokens (CLS, registers), then embedded patches with their positions."""
+        if images.shape[-1] % self.patch_size or images.shape[-2] % self.patch_size:
+            raise RizbinError(
+                f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of {self.patch_size}; resize it."
+            )
+        if keep is not None and self._stem_overlaps:
+            images = images * self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
+        tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
+        if keep is not None:
+            prefix = self.trunk.num_prefix_tokens
+            patches = tokens[:, prefix:].gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+            tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
+        return self.trunk.norm_pre(tokens)
+
+    def visible(self, keep: Int[Tensor, "batch kept"], height: int, width: int) -> Float[Tensor, "batch 1 height width"]:
+        """1 on the pixels of kept patches, 0 on those of removed ones."""
+        rows, columns = height // self.patch_size, width // self.patch_size
+        mask = torch.zeros(keep.shape[0], rows * columns, device=keep.device).scatter_(1, keep, 1.0)
+        return F.interpolate(mask.view(-1, 1, rows, columns), scale_factor=self.patch_size, mode="nearest")
+
+    @contextmanager
+    def rows(self, watch: bool = True) -> Iterator[list[Tensor]]:
+        """Collects the CLS rows [batch heads tokens] of every block that runs inside."""
+        collected: list[Tensor] = []
+        attentions = [block.attn for block in self.trunk.blocks]
+        for attention in attentions:
+            attention.rows = collected if watch else None
+        try:
+            yield collected
+        finally:
+            for attention in attentions:
+                attention.rows = None
+
+    def attention_heads(
+        self, images: Float[Tensor, "batch 3 height width"], layer: int = -1
+    ) -> Float[Tensor, "batch heads rows columns"]:
+        """CLS-to-patch attention of each head of one layer (the last by default), as a map."""
+        with self.rows() as collected:
+            self.trunk.blocks(self.tokens(images))
+        row = collected[layer][:, :, self.trunk.num_prefix_tokens :]
+        return row.unflatten(-1, (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size))
+
+    def neighbor_patches(
+        self, images: Float[Tensor, "batch 3 height width"], spread: float = 1.0
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Patch features of a training-free dense head: in the last block each patch gathers from patches that are alike and near.
+
+        The last block's attention becomes softmax(key key^T * scale + exp(-distance^2 / (2 spread^2))), its residual and MLP are
+        left out; `spread` is in patches (NACLIP, arXiv 2404.08181; residual and MLP dropped as in ClearCLIP, arXiv 2407.12442).
+        """
+        prefix = self.trunk.num_prefix_tokens
+        tokens = self.tokens(images)
+        for block in self.trunk.blocks[:-1]:
+            tokens = block(tokens)
+        last = self.trunk.blocks[-1]
+        attention = last.attn
+        patches = last.norm1(tokens)[:, prefix:]
+        batch, count, _ = patches.shape
+        qkv = attention.qkv(patches).reshape(batch, count, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+        key, value = attention.k_norm(qkv[1]), qkv[2]
+        rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+        place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(images)
+        near = torch.exp(-(torch.cdist(place, place) ** 2) / (2 * spread**2))
+        weights = ((key * attention.scale) @ key.transpose(-2, -1) + near).softmax(-1)
+        gathered = (weights @ value).transpose(1, 2).reshape(batch, count, -1)
+        return self.trunk.norm(attention.proj(attention.norm(gathered)))

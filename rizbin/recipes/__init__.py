@@ -1,0 +1,1 @@
+"""Complete runs: which settings we stand behind, and the function that runs them."""

@@ -1,0 +1,113 @@
+"""The contract between a method and the trainer.
+
+A method's `step` is a generator: each `yield Minimize(loss)` is the paper's line "update", and what follows it runs once that
+update has been made. So the order of events stands on the page, and no hooks are needed.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rizbin.core import parallel, random
+from rizbin.data.tokens import Tokenizer
+from rizbin.data.views import ViewSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees of one step on this process, on the device."""
+
+    views: list[Float[Tensor, "batch 3 size size"]]
+    """One tensor a view of the method's `views`, normalized."""
+    crops: Float[Tensor, "views batch 4"]
+    """Where each view was cut from its picture: left, top, right, bottom as fractions of the picture."""
+    flips: Bool[Tensor, "views batch"]
+    """Whether the view was mirrored after the cut."""
+    texts: Int[Tensor, "batch length"] | None
+    """Caption tokens up to the batch's last end token; None for methods without text."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where in the run a step stands. All schedules and all randomness of a method come from here, so a step can be replayed."""
+
+    step: int
+    """0 for the first step."""
+    steps: int
+    """Steps of the whole run."""
+    seed: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """0 at the first step, approaching 1 at the end."""
+        return self.step / max(self.steps, 1)
+
+    def cosine(self, start: float, end: float) -> float:
+        """From `start` to `end` along half a cosine."""
+        return end + (start - end) * (1 + math.cos(math.pi * self.fraction)) / 2
+
+    def linear(self, start: float, end: float, *, over: float) -> float:
+        """From `start` to `end` over the first `over` (a fraction) of the run, then `end`."""
+        return end if over <= 0 or self.fraction >= over else start + (end - start) * self.fraction / over
+
+    def uniform(self, name: str, rows: int, columns: int, device: torch.device) -> Float[Tensor, "rows columns"]:
+        """Random numbers in [0, 1), the same for a given (seed, step, name) however many processes share the batch.
+
+        `rows` is this process's share; each process gets its own rows of the batch's numbers.
+        """
+        generator = torch.Generator().manual_seed(random.key(self.seed, self.step, name))
+        numbers = torch.rand(parallel.world_size() * rows, columns, generator=generator)
+        return numbers[parallel.rank() * rows : (parallel.rank() + 1) * rows].to(device)
+
+
+@dataclass(frozen=True)
+class Minimize:
+    """A wish of a method: make one update that lowers `loss`."""
+
+    loss: Float[Tensor, ""]
+    by: str = "main"
+    """Which of the method's optimizers moves."""
+    records: Mapping[str, Tensor | float] = field(default_factory=dict)
+    """Numbers to log beside the loss: its parts, temperatures, health."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a method can show of pictures: what its teacher attends to, what it removes, what it makes of the rest."""
+
+    attention: Float[Tensor, "batch rows columns"]
+    removed: Bool[Tensor, "batch rows columns"]
+    reconstruction: Float[Tensor, "batch 3 height width"] | None
+    """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel term."""
+
+
+class Method(nn.Module, ABC):
+    """Images (and captions) in, an encoder out. One file a method; `rizbin.methods` is discovered."""
+
+    Settings: ClassVar[type[Any]]
+    views: ViewSpec
+    """The crops it wants of every picture."""
+    tokenizer: Tokenizer | None = None
+    """Set by methods that read captions."""
+    @property
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """What is kept after training."""
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        """Which parts each optimizer moves; parts named nowhere are moved by the method itself (teachers) or not at all."""
+        return {"main": [self]}
+
+    @abstractmethod
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        """Yields each update that the method wants for this batch, in order."""
+
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+        """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
+        return None

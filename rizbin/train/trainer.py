@@ -1,0 +1,321 @@
+"""The loop. It knows the contract of a method and the name of none.
+
+It owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure function of
+(weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rizbin.core import checkpoint, parallel, random
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.core.signals import graceful
+from rizbin.data.loader import Loader
+from rizbin.data.loader import Batch as RawBatch
+from rizbin.data.sample import Source
+from rizbin.data.views import normalize
+from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.train.schedules import decay_groups, warmup_cosine
+from rizbin.train.sharding import shard, whole_state
+
+
+class NotFinite(RizbinError):
+    """The loss or a gradient is infinite or not a number; the update was not made."""
+
+
+class Stopped(RizbinError):
+    """The run was asked to stop; it saved and can go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    """Updates made in all."""
+    seconds: float
+    """Of this call, without what came before a resume."""
+
+
+class Trainer:
+    """Runs a method over a source for a number of steps, in a run folder."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        learning_rate: float = 1e-3
+        """Peak of the schedule."""
+        final_learning_rate: float = 1e-5
+        """Where the warm-up starts and the cosine ends."""
+        warmup: float = 0.05
+        """Share of the run over which the learning rate rises."""
+        weight_decay: float = 0.05
+        """AdamW's, on tensors of two and more dimensions."""
+        beta1: float = 0.9
+        """AdamW's decay of the mean gradient."""
+        beta2: float = 0.98
+        """AdamW's decay of the squared gradient; 0.98 as in CLIP, steadier than 0.999 in short runs."""
+        epsilon: float = 1e-8
+        """AdamW's guard against division by zero."""
+        clip: float = 0.0
+        """Largest norm of the gradient; 0 leaves it as it is."""
+        precision: Literal["fp32", "bf16"] = "fp32"
+        """Number format of the forward pass; weights stay fp32."""
+        compile: bool = False
+        """Compile the networks with torch.compile (in place; minutes at the start, faster after)."""
+        sharding: Literal["replicated", "fsdp"] = "replicated"
+        """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large for one GPU."""
+        workers: int = 0
+        """Processes that prepare pictures; changes speed, never the pictures."""
+        keep_checkpoints: int = 2
+        """How many checkpoints stay on disk."""
+        log_every: int = 10
+        """Steps between lines of metrics.jsonl."""
+
+    def __init__(self, settings: Settings, *, batch: int, steps: int, checkpoint_every: int, seed: int) -> None:
+        self.settings = settings
+        self.batch, self.steps, self.checkpoint_every, self.seed = batch, steps, checkpoint_every, seed
+        self.device = parallel.device()
+
+    def fit(
+        self,
+        method: Method,
+        source: Source,
+        run: RunFolder,
+        *,
+        quiet: bool = False,
+        until: int | None = None,
+        watch: Callable[[int, Method], dict[str, float]] | None = None,
+        watch_every: int = 0,
+    ) -> Outcome:
+        """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
+
+        watch: called every `watch_every` steps on the main process; what it returns is logged.
+        Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data saved).
+        """
+        begin = time.perf_counter()
+        method.to(self.device).train()
+        if self.settings.sharding == "fsdp":
+            shard(method)
+        if self.settings.compile:
+            for module in method.children():
+                module.compile()
+        optimizers = self.optimizers(method)
+        start = self._resume(method, optimizers, run)
+        last = self.steps if until is None else min(until, self.steps)
+        loader = self._loader(method, source, start, last)
+        with graceful() as stop, Bar(last, run.path.name, start=start, quiet=quiet or not parallel.is_main()) as bar:
+            saved = start
+            for step, raw in enumerate(loader, start):
+                records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
+                done = step + 1
+                if parallel.is_main():
+                    run.note_refused(raw.refused)
+                if done % self.settings.log_every == 0 or done == last:
+                    numbers = {name: round(float(value), 6) for name, value in records.items()}
+                    if watch is not None and watch_every and done % watch_every == 0 and parallel.is_main():
+                        numbers |= watch(done, method)
+                    if parallel.is_main():
+                        elapsed = round(time.perf_counter() - begin, 3)
+                        run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
+                    bar.update(done, **{name: numbers[name] for name in ("loss", "contrast") if name in numbers})
+                else:
+                    bar.update(done)
+                asked = parallel.any_true(stop.asked)
+                if asked or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
+                    if self._save(method, optimizers, run, done, bar):
+                        saved = done
+                    if asked and done < last:
+                        if saved != done:
+                            raise RizbinError(f"Asked to stop at step {done}, but the checkpoint could not be written; the newest is of step {saved}.")
+                        raise Stopped(f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there.")
+        return Outcome(last, time.perf_counter() - begin)
+
+    def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
+        """AdamW for each of the method's groups of parts."""
+        settings = self.settings
+        made = {}
+        for name, parts in method.optimizers().items():
+            decay, keep = decay_groups(parts)
+            made[name] = torch.optim.AdamW(
+                [{"params": decay, "weight_decay": settings.weight_decay}, {"params": keep, "weight_decay": 0.0}],
+                lr=settings.learning_rate,
+                betas=(settings.beta1, settings.beta2),
+                eps=settings.epsilon,
+                fused=True,
+            )
+        return made
+
+    def step(
+        self,
+        method: Method,
+        optimizers: dict[str, torch.optim.Optimizer],
+        batch: Batch,
+        step: int,
+        run: RunFolder | None = None,
+        positions: list[int] | None = None,
+    ) -> dict[str, Tensor | float]:
+        """Makes every update that the method wants for one batch; returns what it recorded, averaged over processes."""
+        settings = self.settings
+        # Dropped paths and their like follow from the step, not from what ran before it.
+        torch.manual_seed(random.key(self.seed, "step", step, parallel.rank()))
+        rate = warmup_cosine(
+            step, self.steps, peak=settings.learning_rate, floor=settings.final_learning_rate, warmup=settings.warmup
+        )
+        records: dict[str, Tensor | float] = {"learning_rate": rate}
+        wishes = method.step(batch, Progress(step, self.steps, self.seed))
+        while (wish := self._next(wishes)) is not None:
+            optimizer = optimizers[wish.by]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            norm = self._update(wish, optimizer, step, method, run, positions)
+            prefix = "" if wish.by == "main" else f"{wish.by}/"
+            records[f"{prefix}loss"] = wish.loss.detach()
+            records[f"{prefix}gradient_norm"] = norm
+            records |= {f"{prefix}{name}": value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
+        if parallel.world_size() > 1:
+            records = {name: parallel.mean(value) if isinstance(value, Tensor) else value for name, value in records.items()}
+        return records
+
+    def _next(self, wishes: Iterator[Minimize]) -> Minimize | None:
+        """The method's next wish. Autocast covers the method's own code only: backward and update run outside it."""
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+            return next(wishes, None)
+
+    def _update(
+        self,
+        wish: Minimize,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        method: Method,
+        run: RunFolder | None,
+        positions: list[int] | None,
+    ) -> Tensor:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.zero_grad(set_to_none=True)
+        wish.loss.backward()
+        parallel.average_gradients([parameter for parameter in parameters if not hasattr(parameter, "full_tensor")])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(wish.loss.detach()))
+        if parallel.any_true(not finite):
+            raise NotFinite(self._failure(method, optimizer, step, wish, run, positions))
+        if self.settings.clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+        optimizer.step()
+        return norm
+
+    def _failure(self, method, optimizer, step: int, wish: Minimize, run: RunFolder | None, positions: list[int] | None) -> str:
+        """Keeps what a replay of the bad step needs, and says what happened."""
+        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss, **wish.records}.items())
+        where = ""
+        if run is not None:
+            folder = run.path / "failures"
+            tensors, state = self._state(method, {"main": optimizer})
+            if parallel.is_main():
+                state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
+                checkpoint.save(folder, step, tensors, state, keep=1)
+            where = f"; weights, batch and randomness of the step are kept in {folder} for a replay"
+        return (
+            f"Step {step + 1} gave a loss or gradient that is not finite ({parts}), so the update was not made{where}; "
+            f"lower the learning rate, clip the gradient or use fp32."
+        )
+
+    def _loader(self, method: Method, source: Source, start: int, last: int) -> Loader:
+        return Loader(
+            source,
+            method.views,
+            method.tokenizer,
+            seed=self.seed,
+            batch=self.batch,
+            rank=parallel.rank(),
+            world=parallel.world_size(),
+            workers=self.settings.workers,
+            start_step=start,
+            steps=last,
+        )
+
+    def _on_device(self, raw: RawBatch) -> Batch:
+        to = lambda tensor: tensor.to(self.device, non_blocking=True)  # noqa: E731 - four uses, one line
+        return Batch(
+            views=[normalize(to(view)) for view in raw.views],
+            crops=to(raw.crops),
+            flips=to(raw.flips),
+            texts=None if raw.texts is None else to(raw.texts),
+        )
+
+    def _state(self, method: Method, optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Everything that shapes the next step: the method's tensors (weights, teachers, centers), and each optimizer's."""
+        tensors = {"method": whole_state(method.state_dict())}
+        for name, optimizer in optimizers.items():
+            moments = optimizer.state_dict()["state"]
+            flat = {f"{index}.{key}": value for index, values in moments.items() for key, value in values.items()}
+            tensors[f"optimizer_{name}"] = whole_state(flat)
+        return tensors, {"world_size": parallel.world_size()}
+
+    def _save(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder, step: int, bar: Bar) -> bool:
+        tensors, state = self._state(method, optimizers)
+        failed = ""
+        if parallel.is_main():
+            try:
+                checkpoint.save(run.checkpoints, step, tensors, state, keep=self.settings.keep_checkpoints)
+            except checkpoint.SaveFailed as error:
+                failed = str(error)
+                bar.warn(f"{failed} Training goes on and the next save is tried as planned.")
+        return not parallel.any_true(bool(failed))
+
+    def _resume(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder) -> int:
+        """Loads the newest good checkpoint; returns how many steps it holds."""
+        found = checkpoint.load(run.checkpoints, warn=run.warn)
+        if found is None:
+            return 0
+        load_method(method, found.tensors["method"])
+        for name, optimizer in optimizers.items():
+            _load_optimizer(optimizer, found.tensors[f"optimizer_{name}"])
+        if parallel.is_main():
+            run.metrics.truncate_after(found.step)
+        parallel.barrier()
+        return found.step
+
+
+def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copies a checkpoint's tensors into a method, sharded or not."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    if any(hasattr(parameter, "full_tensor") for parameter in method.parameters()):
+        set_model_state_dict(method, tensors, options=StateDictOptions(full_state_dict=True))
+    else:
+        method.load_state_dict(tensors)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, value in flat.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if hasattr(parameter, "full_tensor") and value.ndim:
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def read_failure(path: Path) -> dict[str, Any]:
+    """What was kept of a step that was not finite: positions of its samples, seed, step and the parts of its loss."""
+    found = checkpoint.load(path / "failures")
+    if found is None:
+        raise RizbinError(f"{path} keeps no failed step.")
+    return json.loads(json.dumps(found.state))
