@@ -1,0 +1,132 @@
+"""What all sources of real pictures share: a list of entries, its split into train and test, its fingerprint."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.gate import read_image
+from rizbin.data.sample import Refused, Sample
+
+Split = Literal["train", "test", "all"]
+
+TEST_SHARE = 0.05
+"""Of the pictures, for the test split."""
+ENOUGH = 4
+"""Times the size asked for: large JPEGs are decoded at no more than they need to be, and a crop of a sixteenth of the
+area, smaller than any method here takes, still has all its pixels."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture that a source has found, not yet read."""
+
+    key: str
+    """Names it in messages, and decides its split: its path inside the source."""
+    path: Path
+    captions: tuple[str, ...] = ()
+    text: Path | None = None
+    """A file with the caption, read when the sample is."""
+    label: str = ""
+    problem: str = ""
+    """The sentence of the refusal, when it is known beforehand that the entry cannot be used."""
+
+
+Keyed = TypeVar("Keyed")
+
+
+class Listing:
+    """A finite source: the entries of one split, each read through the image gate when asked for."""
+
+    endless = False
+
+    def __init__(self, name: str, entries: Sequence[Entry], *, split: Split, size: int = 0):
+        """`size` is the side of the views to come; with 0 every picture is decoded at full size."""
+        chosen = choose([(entry.key, entry) for entry in entries], split)
+        self.name = f"{name}, {split}"
+        self.categories: tuple[str, ...] = tuple(sorted({entry.label for entry in entries} - {""}))
+        self.fingerprint = fingerprint(_facts(entries), split)
+        self._entries = chosen
+        self._enough = ENOUGH * size
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        entry = self._entries[index]
+        if entry.problem:
+            raise Refused(entry.problem)
+        captions = (read_caption(entry.text),) if entry.text else entry.captions
+        image = read_image(entry.path, enough=self._enough)
+        return Sample(entry.key, image, captions[0] if captions else "", entry.label, captions=captions)
+
+
+def choose(keyed: Sequence[tuple[str, Keyed]], split: Split) -> list[Keyed]:
+    """Those of one split, in order: a hash of the key puts 5 percent into "test" and the others into "train".
+
+    The same key goes to the same side on every machine and whatever else is there; but each side gets one at least,
+    as soon as there are two keys. "all" is both.
+    """
+    if split == "all":
+        return [thing for _, thing in keyed]
+    shares = {key: _share(key) for key, _ in keyed}
+    test = {key for key, share in shares.items() if share < TEST_SHARE}
+    if len(shares) > 1:
+        ordered = sorted(shares, key=lambda key: (shares[key], key))
+        test = (test | {ordered[0]}) - {ordered[-1]}
+    return [thing for key, thing in keyed if (key in test) == (split == "test")]
+
+
+def read_caption(path: Path) -> str:
+    """The text of a caption file. Raises `Refused` when it is missing, empty or not UTF-8."""
+    try:
+        return check_caption(path.read_bytes(), str(path))
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror}); write the picture's caption into it.") from error
+
+
+def check_caption(text: str | bytes, name: str) -> str:
+    """The caption without white space around it. Raises `Refused` when it is empty or not UTF-8."""
+    try:
+        caption = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        caption.encode("utf-8")  # bytes that were no UTF-8 have become lone surrogates
+    except UnicodeError as error:
+        raise Refused(f"the caption of {name} is not UTF-8; save it as UTF-8.") from error
+    if not (caption := caption.replace("\0", " ").strip()):
+        raise Refused(f"the caption of {name} is empty; write one.")
+    return caption
+
+
+def fingerprint(facts: Iterable[str], split: Split) -> str:
+    """A hash of the facts about the samples (names, sizes, captions; no times, so a copy has the same)."""
+    digest = blake2b(digest_size=16)
+    for fact in (split, *facts):
+        digest.update(fact.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def check_any(entries: Sequence[Entry], place: str) -> None:
+    """Raises `RizbinError` when there is no entry at all."""
+    if not entries:
+        raise RizbinError(f"{place} holds no pictures; give one that has some (JPEG, PNG, WebP, BMP, GIF).")
+
+
+def _share(key: str) -> float:
+    """A number from 0 to 1 that depends on the key alone."""
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) / 2**64
+
+
+def _facts(entries: Sequence[Entry]) -> Iterable[str]:
+    for entry in entries:
+        text = _bytes(entry.text) if entry.text else ""
+        yield f"{entry.key}\t{_bytes(entry.path)}\t{text}\t{entry.captions}\t{entry.label}"
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file; -1 when it is missing."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1

@@ -1,0 +1,216 @@
+"""Webdataset tars as a source (img2dataset's layout): read in place, by an index of offsets, never unpacked.
+
+A sample is the members of one name before the first dot: `000000017.jpg`, `000000017.txt`, `000000017.json`. Only
+regular files count; links, devices, absolute names and names with ".." are passed over. The index stands beside each
+tar as `NAME.tar.index.json`, so that only the first opening reads the tar through.
+"""
+
+import glob
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.gate import ENDINGS, MOST_BYTES, read_image
+from rizbin.data.listing import ENOUGH, Split, check_caption, choose, fingerprint
+from rizbin.data.sample import Refused, Sample
+
+MOST_TEXT_BYTES = 2**20
+"""Of a caption or JSON member."""
+_TEXTS = (".txt", ".caption", ".json")
+"""Members that hold the caption, the first that is there; of JSON the field caption, text or title."""
+_LABEL = ".cls"
+_INDEX_VERSION = 1
+
+Member = tuple[int, int]
+"""Offset and bytes inside the tar."""
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """One sample of a shard: its members by ending."""
+
+    shard: Path
+    key: str
+    members: dict[str, Member]
+
+
+class Shards:
+    """A finite source: the samples of all shards that a pattern names, in order of shard and place."""
+
+    endless = False
+
+    def __init__(self, pattern: str, *, split: Split, size: int = 0):
+        """`pattern` may hold *, ? and braces: data/{00000..00012}.tar. Raises `RizbinError` when nothing is there."""
+        paths = find_shards(pattern)
+        found = [packed for path in paths for packed in _index(path)]
+        if not any(set(packed.members) & set(ENDINGS) for packed in found):
+            raise RizbinError(f"the shards {pattern} hold no pictures; give tars with .jpg and .txt members.")
+        keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in found]
+        self._samples = choose(keyed, split)
+        self._enough = ENOUGH * size
+        self.name = f"shards:{pattern}, {split}"
+        self.categories: tuple[str, ...] = tuple(sorted({_label(packed) for packed in found} - {""}))
+        facts = (f"{key} {sorted((end, size) for end, (_, size) in packed.members.items())}" for key, packed in keyed)
+        self.fingerprint = fingerprint(facts, split)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        packed = self._samples[index]
+        key = f"{packed.shard.name}/{packed.key}"
+        picture = next((packed.members[ending] for ending in ENDINGS if ending in packed.members), None)
+        if picture is None:
+            raise Refused(f"{key} has no picture among its members; leave it out of the shard.")
+        if picture[1] > MOST_BYTES:
+            raise Refused(f"{key} has {picture[1]} bytes, more than {MOST_BYTES}; make it smaller.")
+        label = _label(packed)
+        image = read_image(_bytes(packed.shard, picture, key), name=key, enough=self._enough)
+        return Sample(key, image, _caption(packed, key, label), label)
+
+
+def find_shards(pattern: str) -> list[Path]:
+    """The tars that a pattern names, sorted. Raises `RizbinError` when there are none."""
+    if re.match(r"\w+:", pattern) and not re.match(r"[A-Za-z]:[\\/]", pattern):
+        raise RizbinError(f"shards are read from this machine's disk, not from {pattern}; fetch them first.")
+    found = sorted({Path(path) for part in _braces(pattern) for path in glob.glob(part, recursive=True)})
+    paths = [path for path in found if path.is_file() and path.suffix == ".tar"]
+    if not paths:
+        raise RizbinError(f"no .tar file is named by {pattern}; give a pattern such as shards:data/*.tar.")
+    return paths
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    """The patterns that {00000..00012} and {a,b} stand for."""
+    opened = re.search(r"\{([^{}]*)\}", pattern)
+    if not opened:
+        yield pattern
+        return
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", opened[1])
+    if span:
+        first, last = int(span[1]), int(span[2])
+        if abs(last - first) >= 1_000_000:
+            raise RizbinError(f"{{{opened[1]}}} names over a million shards; give a smaller range.")
+        choices = [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
+    else:
+        choices = opened[1].split(",")
+    for choice in choices:
+        yield from _braces(pattern[: opened.start()] + choice + pattern[opened.end() :])
+
+
+def _index(path: Path) -> list[_Packed]:
+    """The samples of a shard, from the index beside it when that fits, else from the tar itself."""
+    try:
+        facts = path.stat()
+        stamp = [_INDEX_VERSION, facts.st_size, facts.st_mtime_ns]
+        sidecar = path.with_name(f"{path.name}.index.json")
+        samples = _read_index(sidecar, stamp)
+        if samples is None:
+            samples = _scan(path, facts.st_size)
+            _write_index(sidecar, stamp, samples)
+    except OSError as error:
+        raise RizbinError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    return [_Packed(path, key, members) for key, members in samples.items()]
+
+
+def _scan(path: Path, size: int) -> dict[str, dict[str, Member]]:
+    """Members by ending by key, in order. What lies beyond the end of a tar that was cut short is left out."""
+    samples: dict[str, dict[str, Member]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            before = -1
+            while (member := tar.next()) is not None and tar.offset > before:  # a made-up size could lead back
+                before = tar.offset
+                place = _place(member)
+                if place is None or not 0 <= member.size <= size - member.offset_data:
+                    continue
+                key, ending = place
+                samples.setdefault(key, {}).setdefault(ending, (member.offset_data, member.size))
+    except tarfile.TarError as error:
+        if not samples:
+            raise RizbinError(f"{path} is no plain tar ({error}); compressed shards must be unpacked once.") from error
+    return samples
+
+
+def _place(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Key and ending of a member that may be read; None for all others."""
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or "\\" in member.name or "\0" in member.name:
+        return None
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or path.name.startswith("."):
+        return None
+    stem, dot, ending = path.name.partition(".")
+    ending = f".{ending.lower()}"
+    return (str(path.with_name(stem)), ending) if dot and ending in (*ENDINGS, *_TEXTS, _LABEL) else None
+
+
+def _read_index(sidecar: Path, stamp: list[int]) -> dict[str, dict[str, Member]] | None:
+    """The index, or None when it is missing, for another tar, or not what we write."""
+    try:
+        found = json.loads(sidecar.read_bytes())
+        if found["tar"] != stamp:
+            return None
+        samples = {
+            str(key): {str(ending): (int(offset), int(length)) for ending, (offset, length) in members.items()}
+            for key, members in found["samples"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    ends = (offset + length for members in samples.values() for offset, length in members.values())
+    starts = (min(member) for members in samples.values() for member in members.values())
+    return samples if min(starts, default=0) >= 0 and max(ends, default=0) <= stamp[1] else None
+
+
+def _write_index(sidecar: Path, stamp: list[int], samples: dict[str, dict[str, Member]]) -> None:
+    """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without."""
+    draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps({"tar": stamp, "samples": samples}), encoding="utf-8")
+        draft.replace(sidecar)
+    except OSError:
+        draft.unlink(missing_ok=True)
+
+
+def _bytes(shard: Path, member: Member, key: str) -> bytes:
+    offset, length = member
+    try:
+        with shard.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except OSError as error:
+        raise Refused(f"{key} cannot be read ({error.strerror}); check {shard}.") from error
+    if len(data) != length:
+        raise Refused(f"{key} is cut short; fetch {shard} again.")
+    return data
+
+
+def _label(packed: _Packed) -> str:
+    """The text of the `.cls` member; empty without one."""
+    member = packed.members.get(_LABEL)
+    if member is None or member[1] > MOST_TEXT_BYTES:
+        return ""
+    return _bytes(packed.shard, member, packed.key).decode("utf-8", "replace").strip()
+
+
+def _caption(packed: _Packed, key: str, label: str) -> str:
+    """The caption; the label where there is no member for one."""
+    ending = next((ending for ending in _TEXTS if ending in packed.members), None)
+    if ending is None:
+        return check_caption(label, key)
+    member = packed.members[ending]
+    if member[1] > MOST_TEXT_BYTES:
+        raise Refused(f"the caption of {key} has {member[1]} bytes; keep it under {MOST_TEXT_BYTES}.")
+    data = _bytes(packed.shard, member, key)
+    if ending != ".json":
+        return check_caption(data, key)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"the JSON of {key} is broken; write a .txt with the caption instead.") from error
+    texts = [found.get(name) for name in ("caption", "text", "title")] if isinstance(found, dict) else []
+    return check_caption(next((text for text in texts if isinstance(text, str)), ""), key)
