@@ -1,0 +1,152 @@
+"""How far the work is: a bar on a terminal, a plain line now and then anywhere else."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_EVERY = 10.0
+"""Seconds between two plain lines: a log of hours stays readable, and silence never looks like a hang."""
+
+_SHOWN = 4
+"""Numbers beside the bar; more do not fit into 120 columns."""
+
+
+class Bar:
+    """Shows how much of `total` is done, from `with` to its end.
+
+    On a terminal: label, bar, done and total, rate, elapsed, time left and up to four numbers. Elsewhere (a file, a
+    pipe) the same as plain lines: the first, the last and one about every ten seconds. `say` and `warn` print between
+    without tearing the bar.
+
+    total: units of work, 0 when unknown.
+    label: what is being done: "training detailclip".
+    quiet: no bar and no `say`; warnings are still printed.
+    Everything goes to standard error, so that results on standard output stay clean.
+    """
+
+    def __init__(self, total: int, label: str, *, quiet: bool = False) -> None:
+        self.total = total
+        self.label = label
+        self.quiet = quiet
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._rich: Progress | None = None
+        self._first: tuple[float, int] | None = None  # when and where the first update stood: a resumed run is not fast
+        self._printed = (float("-inf"), -1)  # when the last plain line came, and for how much done
+        self._latest: tuple[int, dict[str, Any]] | None = None
+
+    def __enter__(self) -> "Bar":
+        if not self.quiet and self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                _RateColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[numbers]}"),
+            )
+            self._rich = Progress(*columns, console=self._console, refresh_per_second=5)
+            self._rich.add_task(_plain(self.label), total=self.total or None, numbers="", rate=None, start=True)
+            self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+            self._rich = None
+        elif not self.quiet and self._latest is not None and self._latest[0] != self._printed[1]:
+            self._line(*self._latest)
+
+    def update(self, done: int, **numbers: float | int | str) -> None:
+        """`done` units of the total are done; `numbers` stand beside the bar, the first four of them."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        if self.quiet:
+            return
+        self._latest = (done, numbers)
+        if self._rich is not None:
+            task = self._rich.tasks[0]
+            self._rich.update(task.id, completed=done, numbers=_spelled(numbers), rate=self._rate(now, done))
+        elif now - self._printed[0] >= _EVERY or (done == self.total and self._printed[1] != done):
+            self._line(done, numbers)
+
+    def say(self, text: str) -> None:
+        """Prints one line of news; not when quiet."""
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Prints one line that must be seen, quiet or not."""
+        self._print(f"warning: {text}", style="yellow")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        console = self._rich.console if self._rich is not None else self._console
+        console.print(Text(text, style=style or ""))
+
+    def _line(self, done: int, numbers: dict[str, Any]) -> None:
+        now = time.monotonic()
+        self._printed = (now, done)
+        rate = self._rate(now, done)
+        elapsed = now - (self._first[0] if self._first is not None else now)
+        parts = [f"{self.label}: {done}" + (f"/{self.total}" if self.total else "")]
+        if rate is not None:
+            parts.append(f"{_number(rate)}/s")
+            parts.append(f"{_duration(elapsed)} gone")
+            if self.total:
+                parts.append(f"{_duration((self.total - done) / rate)} left")
+        parts += [_spelled(numbers)] if numbers else []
+        self._print(", ".join(parts))
+
+    def _rate(self, now: float, done: int) -> float | None:
+        """Units a second since the first update; None before there is anything to divide."""
+        if self._first is None or now <= self._first[0] or done <= self._first[1]:
+            return None
+        return (done - self._first[1]) / (now - self._first[0])
+
+
+class _RateColumn(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.fields["rate"]
+        return Text(f"{_number(rate)}/s" if rate is not None else "")
+
+
+def _plain(text: str) -> str:
+    """Text in which rich finds no markup."""
+    return text.replace("[", r"\[")
+
+
+def _spelled(numbers: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {_number(value)}" for name, value in list(numbers.items())[:_SHOWN])
+
+
+def _number(value: Any) -> str:
+    """Four digits that matter, no trailing noise."""
+    if isinstance(value, str | int):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 10_000 or value != value else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """4:09 or 1:02:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
