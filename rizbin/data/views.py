@@ -87,7 +87,7 @@ class View:
         )
         height, width = image.shape[:2]
         left, top, right, bottom = _rectangle(height, width, settings, rectangles)
-        pixels = _resize(image[top:bottom, left:right], settings.size, settings.size)
+        pixels = _resize(image[top:bottom, left:right], settings.size)
         flipped = flip < settings.flip
         if flipped:
             pixels = cv2.flip(pixels, 1)
@@ -111,7 +111,7 @@ def whole(image: Picture, size: int) -> Square:
     """The picture as evaluation sees it: its central square, resized to `size` (area shrinking, bicubic growing)."""
     height, width = image.shape[:2]
     left, top, right, bottom = _central(height, width, 1.0)
-    return _resize(image[top:bottom, left:right], size, size)
+    return _resize(image[top:bottom, left:right], size)
 
 
 def normalize(images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
@@ -219,10 +219,10 @@ def _central(height: int, width: int, ratio: float) -> tuple[int, int, int, int]
     return left, top, left + crop_width, top + crop_height
 
 
-def _resize(image: Picture, height: int, width: int) -> Picture:
+def _resize(image: Picture, size: int) -> Square:
     """Area averages when shrinking, so that fine detail does not alias; bicubic when growing."""
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    shrinks = min(image.shape[:2]) >= size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def _check(settings: View.Settings) -> None:
