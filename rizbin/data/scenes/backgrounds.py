@@ -27,7 +27,7 @@ class _Field(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _field(side: int) -> _Field:
-    """Coordinates from -1 to 1, and one field of grain (drawing it anew for each scene would cost more than the scene)."""
+    """Coordinates from -1 to 1, and one field of grain: drawn anew for each scene it would cost more than the scene."""
     line = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
     across, down = np.meshgrid(line, line)
     grain = generator("scenes", "grain").standard_normal((side + _SLACK, side + _SLACK, 3), np.float32) * np.float32(
@@ -99,7 +99,8 @@ def _dots(field: _Field, side: int, random: np.random.Generator) -> Float32[np.n
 
 def _clouds(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     cells = int(random.integers(3, 9))
-    coarse = random.uniform(DARKEST, BRIGHTEST, (cells, cells, 3)).astype(np.float32)
+    # Around one color: free colors everywhere would be louder than any drawing.
+    coarse = _color(random) + random.uniform(-60, 60, (cells, cells, 3)).astype(np.float32)
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 

@@ -44,7 +44,7 @@ _IRREGULAR |= {
     "tooth": "teeth",
 }
 _IRREGULAR |= {word: word + "es" for word in ("potato", "tomato", "mango", "buffalo", "mosquito", "hero", "torpedo")}
-_IRREGULAR |= {word: word for word in ("sheep", "deer", "fish", "bison", "squid", "shrimp", "angelfish", "pufferfish")}
+_IRREGULAR |= {word: word for word in ("sheep", "deer", "fish", "bison", "squid", "shrimp")}
 _IRREGULAR |= {word: word for word in ("scissors", "glasses", "trousers", "shorts", "pants", "series", "aircraft")}
 
 
@@ -56,6 +56,8 @@ def plural(name: str) -> str:
     start, last = name[: -len(name.split(" ")[-1])], name.split(" ")[-1]
     if last in _IRREGULAR:
         return start + _IRREGULAR[last]
+    if last.endswith("fish"):
+        return name
     if last.endswith(("s", "x", "z", "ch", "sh")):
         return f"{name}es"
     if last.endswith("y") and last[-2:-1] not in "aeiou":

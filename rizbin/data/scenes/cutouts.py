@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
+from rizbin.data.gate import read_rgba
 from rizbin.data.sample import Refused
 from rizbin.data.scenes.sprites import Sprite, make_sprite
 
@@ -45,8 +46,6 @@ def read_cutouts(folder: Path, side: int) -> tuple[dict[str, list[Sprite]], str]
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "height width 4"]:
-    from rizbin.data.gate import read_rgba
-
     try:
         pixels = read_rgba(path, name=str(path))
     except Refused as problem:
@@ -69,7 +68,7 @@ def name_of(path: Path) -> str:
             raise RizbinError(f"{beside} cannot be read as text; save it as UTF-8 with the name in it.") from problem
     else:
         beside = path
-        words = re.sub(r"[\W_]*\d+$", "", path.stem)
+        words = re.sub(r"[\W_]*\d+[\W_]*$", "", path.stem)
     name = " ".join(re.sub(r"[^\w'-]|_", " ", words).split()).strip("-' ").lower()
     name = name if beside.suffix == ".txt" else " ".join(name.replace("-", " ").split())
     if not any(letter.isalpha() for letter in name) or len(name) > LONGEST_NAME:

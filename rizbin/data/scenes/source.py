@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -46,8 +46,9 @@ class Scenes:
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         preset: Literal["easy", "hard"] = "easy"
-        """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. hard: 1 to 6 objects of 4 to
-        70 percent (6 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered grounds."""
+        """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. hard: 1 to 6 objects of
+        4 to 70 percent (6 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
+        grounds."""
         size: int = 64
         """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
         categories: int = 32
@@ -72,7 +73,7 @@ class Scenes:
         self._set_up(settings, names, [[sprite] for sprite in sprites], openmoji_stamp(), "scenes")
 
     @classmethod
-    def from_cutouts(cls, folder: str | Path, settings: Settings) -> Self:
+    def from_cutouts(cls, folder: str | Path, settings: Settings) -> "Scenes":
         """The same world with your own drawings: every PNG with transparency in `folder` and the folders in it.
 
         The name is what stands in the `.txt` beside the picture, else the file's name: "red_mug-03.png" is a "red mug".

