@@ -35,8 +35,8 @@ _PREFETCH = 2
 class Batch:
     """This process's part of one step's samples."""
 
-    views: list[UInt8[Tensor, "batch size size 3"]]
-    """One entry for each view asked for; RGB, 0 to 255, channels last."""
+    views: list[UInt8[Tensor, "batch _ _ 3"]]
+    """One [batch, size, size, 3] for each view asked for; RGB, 0 to 255, channels last."""
     crops: Float[Tensor, "views batch 4"]
     """Left, top, right, bottom of each view as shares of the picture's sides."""
     flips: Bool[Tensor, "views batch"]
