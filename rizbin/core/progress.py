@@ -25,6 +25,11 @@ _SHOWN = 4
 """Numbers beside the bar; more do not fit into 120 columns."""
 
 
+def warn(text: str) -> None:
+    """Prints one line that must be seen to standard error, where no bar stands."""
+    Bar(0, "").warn(text)
+
+
 class Bar:
     """Shows how much of `total` is done, from `with` to its end.
 
@@ -34,21 +39,24 @@ class Bar:
 
     total: units of work, 0 when unknown.
     label: what is being done: "training detailclip".
+    start: units that were done before, so that a resumed run is not taken for a fast one.
     quiet: no bar and no `say`; warnings are still printed.
     Everything goes to standard error, so that results on standard output stay clean.
     """
 
-    def __init__(self, total: int, label: str, *, quiet: bool = False) -> None:
+    def __init__(self, total: int, label: str, *, start: int = 0, quiet: bool = False) -> None:
         self.total = total
         self.label = label
         self.quiet = quiet
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._rich: Progress | None = None
-        self._first: tuple[float, int] | None = None  # when and where the first update stood: a resumed run is not fast
+        self._start = start
+        self._began = time.monotonic()
         self._printed = (float("-inf"), -1)  # when the last plain line came, and for how much done
         self._latest: tuple[int, dict[str, Any]] | None = None
 
     def __enter__(self) -> "Bar":
+        self._began = time.monotonic()
         if not self.quiet and self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -60,7 +68,9 @@ class Bar:
                 TextColumn("{task.fields[numbers]}"),
             )
             self._rich = Progress(*columns, console=self._console, refresh_per_second=5)
-            self._rich.add_task(_plain(self.label), total=self.total or None, numbers="", rate=None, start=True)
+            self._rich.add_task(
+                _plain(self.label), total=self.total or None, completed=self._start, numbers="", rate=None
+            )
             self._rich.start()
         return self
 
@@ -75,11 +85,9 @@ class Bar:
 
     def update(self, done: int, **numbers: float | int | str) -> None:
         """`done` units of the total are done; `numbers` stand beside the bar, the first four of them."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, done)
         if self.quiet:
             return
+        now = time.monotonic()
         self._latest = (done, numbers)
         if self._rich is not None:
             task = self._rich.tasks[0]
@@ -104,7 +112,7 @@ class Bar:
         now = time.monotonic()
         self._printed = (now, done)
         rate = self._rate(now, done)
-        elapsed = now - (self._first[0] if self._first is not None else now)
+        elapsed = now - self._began
         parts = [f"{self.label}: {done}" + (f"/{self.total}" if self.total else "")]
         if rate is not None:
             parts.append(f"{_number(rate)}/s")
@@ -115,10 +123,10 @@ class Bar:
         self._print(", ".join(parts))
 
     def _rate(self, now: float, done: int) -> float | None:
-        """Units a second since the first update; None before there is anything to divide."""
-        if self._first is None or now <= self._first[0] or done <= self._first[1]:
+        """Units a second since the start; None before there is anything to divide."""
+        if now <= self._began or done <= self._start:
             return None
-        return (done - self._first[1]) / (now - self._first[0])
+        return (done - self._start) / (now - self._began)
 
 
 class _RateColumn(ProgressColumn):
