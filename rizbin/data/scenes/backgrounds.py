@@ -41,16 +41,16 @@ def background(kind: str, side: int, random: np.random.Generator) -> UInt8[np.nd
     field = _field(side)
     picture = _PAINTERS[kind](field, side, random)
     top, left = random.integers(0, _SLACK, 2).tolist()
-    picture = picture + field.grain[top : top + side, left : left + side]
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    # One pass: add, round, cut to 0 to 255.
+    return np.asarray(cv2.add(picture, field.grain[top : top + side, left : left + side], dtype=cv2.CV_8U), np.uint8)
 
 
 def _color(random: np.random.Generator) -> Float32[np.ndarray, "3"]:
     return random.uniform(DARKEST, BRIGHTEST, 3).astype(np.float32)
 
 
-def _plain(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "1 1 3"]:
-    return _color(random)[None, None]
+def _plain(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
+    return _mix(np.zeros_like(field.across), random)
 
 
 def _gradient(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
@@ -65,7 +65,7 @@ def _gradient(field: _Field, side: int, random: np.random.Generator) -> Float32[
 def _mix(share: Float32[np.ndarray, "side side"], random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     """Two colors, the second by `share` (0 to 1)."""
     first, second = _color(random), _color(random)
-    return first + share[..., None] * (second - first)
+    return np.asarray(cv2.transform(share, np.stack([second - first, first], axis=1)), np.float32)
 
 
 def _wave(field: _Field, angle: float, periods: float, phase: float) -> Float32[np.ndarray, "side side"]:
@@ -104,7 +104,7 @@ def _clouds(field: _Field, side: int, random: np.random.Generator) -> Float32[np
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def _clutter(field: _Field, side: int, random: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
+def _clutter(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     """8 to 24 rectangles, ellipses, triangles and lines on a plain ground; none of them is a drawing of anything."""
     picture = np.empty((side, side, 3), np.uint8)
     picture[:] = _color(random)
@@ -130,7 +130,7 @@ def _clutter(field: _Field, side: int, random: np.random.Generator) -> UInt8[np.
         else:
             end = (x + round(2 * wide * (2 * turn - 1)), y + round(2 * high * (2 * more - 1)))
             cv2.line(picture, (x, y), end, color, max(1, side // 48))
-    return picture
+    return picture.astype(np.float32)
 
 
 _PAINTERS = {

@@ -14,8 +14,9 @@ from rizbin.data.scenes.sprites import VISIBLE, Sprite
 MOST_HIDDEN = 0.4
 """At most this share of any object lies behind others."""
 
-FEWEST_PIXELS = 6.0
-"""Least longer side of an object, pixels, whatever the preset says: below it no drawing can be told from another."""
+FEWEST_PIXELS = 8.0
+"""Least longer side of an object, pixels, whatever the preset says: one patch of the small networks, and below
+it no drawing can be told from another."""
 
 FEWEST_SEEN = 5
 """Fewest pixels an object must show; thin drawings made tiny can fall below it, and are then made larger."""

@@ -47,7 +47,7 @@ class Scenes:
     class Settings:
         preset: Literal["easy", "hard"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. hard: 1 to 6 objects of
-        4 to 70 percent (6 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
+        4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds."""
         size: int = 64
         """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
