@@ -46,5 +46,5 @@ bench: .venv/ready  ## Run every benchmark; each prints its table
 	@touch .venv/ready
 
 NEW = $(PYTHON) -m venv --clear .venv
-INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]'
 WHOLE = .venv/bin/python -c 'import rizbin, torch, torchvision, timm, open_clip, tyro, rich, safetensors, numpy, PIL, cv2, resvg_py, jaxtyping, pytest'

@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rizbin.api import export, fit, load, measure
+    from rizbin.api import export, fit, load, measure, report
 
 __version__ = "0.1.0.dev0"
-__all__ = ["__version__", "export", "fit", "load", "measure"]
+__all__ = ["__version__", "export", "fit", "load", "measure", "report"]
 
 
 def __getattr__(name: str) -> Any:

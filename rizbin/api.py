@@ -1,0 +1,137 @@
+"""What one does with Rizbin, as five functions; the command line calls the same ones."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.open import open_source
+from rizbin.data.sample import Source
+from rizbin.evaluate.measurement import Report
+from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.export import load_pair, save_open_clip
+from rizbin.recipes import presets
+from rizbin.recipes.training import LoadedRun, load_run, train
+from rizbin.studies.report import write_report
+
+Training = presets.Training
+
+
+def fit(
+    method: str | Training[Any],
+    *,
+    preset: str = "",
+    run: str | Path = "",
+    minutes: float | None = None,
+    quiet: bool = False,
+    **changes: Any,
+) -> Path:
+    """Trains a method, or goes on with the run that lies in the folder; returns the folder of the run.
+
+    method: a name ("detailclip") or complete settings, as `rizbin.recipes.presets.preset` gives them.
+    preset: the settings that a name starts from; empty: the method's first.
+    run: its folder; empty: `folder_of` the settings.
+    minutes: a budget of time; once measured, it takes the place of `steps`.
+    changes: fields of the settings: data, steps, batch, seed, ...; a group takes a dict: settings={"keep_ratio": 0.3}.
+    Raises RizbinError when something of this cannot be.
+    """
+    if isinstance(method, str):
+        method = presets.preset(method, preset or presets.names(method)[0])
+    training = _changed(method, changes)
+    return train(training, Path(run) if run else folder_of(training, minutes), minutes=minutes, quiet=quiet)
+
+
+def measure(
+    what: str | Path,
+    *,
+    data: str = "",
+    settings: Evaluation.Settings = Evaluation.Settings(),
+    quiet: bool = False,
+) -> Report:
+    """All numbers of a run or an exported model, each beside those of the same network with random weights.
+
+    data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
+    """
+    return _measured(_found(what), data, settings, quiet)[0]
+
+
+def report(what: str | Path, *, data: str = "", quiet: bool = False) -> Path:
+    """Measures a run and writes its `report.html`, numbers and pictures in one file; returns the file's path."""
+    found = _found(what)
+    if isinstance(found, ImageTextPair):
+        raise RizbinError(
+            f"{what} is a model without its run; a report needs a run folder, `rizbin evaluate` does not."
+        )
+    numbers, source = _measured(found, data, Evaluation.Settings(), quiet)
+    run = RunFolder(found.folder)
+    return write_report(
+        run, pair=found.pair, method=found.method, source=source, evaluation=numbers, history=run.metrics.read()
+    )
+
+
+def load(what: str | Path) -> ImageTextPair:
+    """The trained image-text pair of a run folder or of a folder that `export` wrote."""
+    found = _found(what)
+    return found if isinstance(found, ImageTextPair) else found.pair
+
+
+def export(what: str | Path, folder: str | Path, *, half: bool = False) -> Path:
+    """Writes the model into a new folder that open_clip loads as "local-dir:FOLDER"; half: weights in 16 bits."""
+    pair, target = load(what), Path(folder)
+    if target.exists() and any(target.iterdir()):
+        raise RizbinError(f"{target} is not empty; name a new folder to export to.")
+    save_open_clip(pair, target, half=half)
+    return target
+
+
+def folder_of(training: Training[Any], minutes: float | None) -> Path:
+    """runs/METHOD-HASH: the same settings find their run again, other settings get a folder of their own."""
+    spelled = json.dumps([to_dict(training), minutes], sort_keys=True)
+    return Path("runs") / f"{training.method}-{hashlib.sha256(spelled.encode()).hexdigest()[:8]}"
+
+
+def _changed(training: Training[Any], changes: Mapping[str, Any]) -> Training[Any]:
+    """The settings with some fields replaced, types and names checked."""
+    if not changes:
+        return training
+    return from_dict(Training[type(training.settings)], _merged(to_dict(training), changes))
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new` laid over `old`, groups merged into groups."""
+    both = {name: (old[name], value) for name, value in new.items() if isinstance(value, Mapping) and name in old}
+    return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
+
+
+def _found(what: str | Path) -> LoadedRun | ImageTextPair:
+    """A run where the folder is one, else the model in it."""
+    folder = Path(what)
+    if not folder.is_dir():
+        raise RizbinError(f"There is no folder {folder}; give the folder of a run or of an exported model.")
+    return load_run(folder) if (folder / "settings.json").exists() else load_pair(folder)
+
+
+def _measured(
+    found: LoadedRun | ImageTextPair, data: str, settings: Evaluation.Settings, quiet: bool
+) -> tuple[Report, Source]:
+    """The numbers, and the pictures that they were measured on."""
+    alone = isinstance(found, ImageTextPair)
+    pair, trained = (found, None) if alone else (found.pair, found.training)
+    spec = data or (trained.data if trained else "scenes")
+    # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
+    source, taught = (open_source(spec, split=part, size=pair.image_size, seed=0) for part in ("test", "train"))
+    numbers = evaluate(
+        pair,
+        source,
+        train_source=taught,
+        settings=settings,
+        look=None if alone else found.method.look,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )
+    return numbers, source

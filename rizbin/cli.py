@@ -1,0 +1,399 @@
+"""The command line: parse, call one function of one room, show what it gave.
+
+Flags are derived from the settings classes and never written down here. Exit status: 0 done; 2 the input was wrong, in
+one sentence; 75 stopped on request with everything saved; 130 interrupted; 1 a fault of ours, with its traceback.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rizbin.core.errors import RizbinError
+
+if TYPE_CHECKING:  # torch and its company load in seconds; the commands that need them import them when called
+    from rizbin.recipes.presets import Training
+
+STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
+
+
+class Command(NamedTuple):
+    """One word after `rizbin`."""
+
+    run: Callable[[list[str]], int]
+    does: str
+    example: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    trace = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    if words[:1] == ["--"]:  # some Pythons hand on the mark that keeps torchrun from reading our flags as its own
+        words = words[1:]
+    try:
+        return _dispatch(words)
+    except SystemExit as end:  # tyro's way of saying that it has shown the help
+        return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # the reader of a pipe has gone; point stdout elsewhere or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("rizbin: interrupted", file=sys.stderr)
+        return 130
+    except (RizbinError, OSError) as error:
+        if trace:
+            raise
+        print(f"rizbin: {_spoken(error)}", file=sys.stderr)
+        return 2
+
+
+def _spoken(error: Exception) -> str:
+    """An error as one sentence."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return " ".join(str(error).split())
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from rizbin import __version__
+
+        print(f"rizbin {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise RizbinError(f"There is no command {words[0]!r}; {_near(words[0], list(COMMANDS))}")
+    return COMMANDS[words[0]].run(words[1:])
+
+
+def _near(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+
+
+def _help() -> str:
+    """The first page that anybody sees. Made without importing torch: it has to be there at once."""
+    lines = ["rizbin trains, measures and inspects vision-language models that keep the detail.", ""]
+    lines += ["usage: rizbin COMMAND [options]", ""]
+    for name, command in COMMANDS.items():
+        lines += [f"  {name:<10}{command.does}", f"            $ {command.example}"]
+    lines += ["", f"methods: {', '.join(_methods())}"]
+    lines += ["data: scenes (drawn on the fly, no download), a folder of pictures, a table of paths and captions, ..."]
+    lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` every setting of a method."]
+    lines += ["Anywhere: --version, and --traceback to see where an error came from."]
+    return "\n".join(lines)
+
+
+def _methods() -> dict[str, str]:
+    """Method -> what it is in one sentence: the first line of its file, read without importing it."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "methods").glob("[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        found[path.stem] = text.split("\n", 1)[0]
+    return found
+
+
+def _parse(target: Any, words: list[str], name: str) -> Any:
+    """What tyro makes of the words; its framed complaints become one sentence."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=words, prog=f"rizbin {name}")
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+    raise RizbinError(_complaint(said.getvalue(), name))
+
+
+def _complaint(framed: str, name: str) -> str:
+    """tyro's framed error as one sentence; what is not recognized here comes through in tyro's own words."""
+    bare = [re.sub(r"[╭╮╰╯│─]|-{9,}", " ", line).strip() for line in framed.splitlines()]
+    said = re.split(r"\n{2,}", "\n".join(bare[1:]).strip("\n"))  # without the title; rules have become empty lines
+    reason = " ".join(said[0].split()).rstrip(".")
+    reason = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", reason)
+    reason = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", reason)
+    reason = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", reason)
+    close = re.search(r"--[\w.-]+", said[1]) if said[1:] and said[1].startswith("Perhaps") else None
+    advice = f"did you mean {close.group()}?" if close else f"`rizbin {name} --help` lists what there is."
+    return f"{reason[:1].upper()}{reason[1:]}; {advice}"
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _train(words: list[str]) -> int:
+    methods = _methods()
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: rizbin train METHOD [--data D] [--steps N | --minutes M] [--batch B] [--seed S] [--run DIR] ...")
+        print("", *(f"  {name:<12}{text}" for name, text in methods.items()), sep="\n")
+        print("\n`rizbin train METHOD --help` lists every setting. The same command again goes on where a run stopped.")
+        return 0
+    name = words[0]
+    if name.startswith("-"):
+        raise RizbinError(f"The method comes first: rizbin train METHOD {name} ...; there are {', '.join(methods)}.")
+    if name not in methods:
+        raise RizbinError(f"There is no method {name!r}; {_near(name, list(methods))}")
+    from rizbin.recipes import presets
+
+    given = {word.split("=", 1)[0] for word in words}
+    if {"--steps", "--minutes"} <= given:
+        raise RizbinError("Both --steps and --minutes were given; a run has one length, so keep one of them.")
+    known = presets.names(name)
+    preset = _value_of("--preset", words) or known[0]
+    if preset not in known:
+        raise RizbinError(f"{name} has no preset {preset!r}; {_near(preset, list(known))}")
+    default = presets.preset(name, preset)
+    flags = _parse(_train_flags(default, Around(preset=preset), known), words[1:], f"train {name}")
+    return _trained(default, flags, words)
+
+
+def _value_of(flag: str, words: list[str]) -> str:
+    """The value of a flag that has to be known before all flags are; empty when it was not given."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag or word.startswith(f"{flag}="):
+            return following if word == flag else word.split("=", 1)[1]
+    return ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Around:
+    """What a training is told besides its settings: these change how it goes, not what it is."""
+
+    minutes: float = 0.0
+    """A budget of time instead of --steps; measured once and turned into a number of steps. 0: by --steps."""
+    run: str = ""
+    """Folder of the run. Empty: a name under runs/ made from the settings."""
+    preset: str = "small"
+    """Settings to start from; other flags change them."""
+    report: bool = True
+    """Measure the model at the end and write report.html."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def _train_flags(default: "Training[Any]", around: Around, presets: tuple[str, ...]) -> type:
+    """The flags of one training as a class for tyro: short ones in front, then every setting by its dotted name."""
+    from typing import Annotated
+
+    import tyro
+
+    from rizbin.core.settings import explained
+
+    text = explained(type(default)) | explained(Around)
+    text["method"] = text["settings"]
+    text["preset"] += f" One of {', '.join(presets)}."
+    values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    del values["method"]  # the word after `train`
+    values["method"] = values.pop("settings")  # --method.keep-ratio is what one looks for
+    groups = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
+    short = {name: value for name, value in values.items() if name not in groups}
+    flags = [
+        (name, Annotated[type(value), tyro.conf.arg(help=text.get(name))], dataclasses.field(default=value))
+        for name, value in (short | vars(around) | groups).items()
+    ]
+    made = dataclasses.make_dataclass("Flags", flags, frozen=True, kw_only=True)
+    made.__doc__ = f"Trains {default.method}. A run that was stopped goes on when the same command is given again."
+    return made
+
+
+def _trained(default: "Training[Any]", flags: Any, words: list[str]) -> int:
+    """Runs what the flags ask for."""
+    from rizbin import api
+
+    names = {field.name for field in dataclasses.fields(default)} - {"method", "settings"}
+    changed = {name: getattr(flags, name) for name in names}
+    training = dataclasses.replace(default, settings=flags.method, **changed)
+    if flags.minutes < 0:
+        raise RizbinError(f"--minutes is {flags.minutes:g}; give a positive number of minutes.")
+
+    def start() -> Path:
+        return api.fit(training, run=flags.run, minutes=flags.minutes or None, quiet=flags.quiet)
+
+    return _run(start, ["train", *words], report=flags.report, quiet=flags.quiet)
+
+
+def _run(start: Callable[[], Path], words: list[str], *, report: bool, quiet: bool) -> int:
+    """Trains by `start`, then measures and writes the report; the exit status says whether it was stopped before."""
+    from rizbin import api
+    from rizbin.core import parallel
+    from rizbin.train.trainer import Stopped
+
+    try:
+        run = start()
+    except Stopped as stop:
+        _say(f"{stop} To go on:\n  {again(words)}")
+        return STOPPED
+    finally:
+        parallel.stop()
+    _say(f"Trained: {run}")
+    if report and _first():
+        _say(f"The report: {api.report(run, quiet=quiet)}")
+    return 0
+
+
+def _first() -> bool:
+    """Whether this is the process that speaks for all: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    """Prints once, however many processes there are."""
+    if _first():
+        print(text)
+
+
+def again(words: list[str]) -> str:
+    """The command that goes on with a run: the same again, under torchrun if it was started by it."""
+    command = shlex.join(words)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes, machines = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ.get("GROUP_WORLD_SIZE", "1")
+        several = "" if machines == "1" else f"--nnodes {machines} (and the other flags as before) "
+        return f"torchrun {several}--nproc-per-node {processes} -m rizbin -- {command}"
+    return f"rizbin {command}"
+
+
+def _evaluate(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    from rizbin import api
+
+    def evaluate(
+        what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER")],
+        data: str = "",
+        json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        settings: Annotated[api.Evaluation.Settings, tyro.conf.OmitArgPrefixes] = api.Evaluation.Settings(),
+    ) -> tuple[str, str, bool, api.Evaluation.Settings]:
+        """Measures a model, and a randomly initialized one beside it.
+
+        Args:
+            what: A run folder, or a folder that export wrote.
+            data: Pictures to measure on, as for train; empty: the test part of what the run was trained with.
+            json: Print the numbers with their protocols as JSON.
+            settings: How it is measured.
+        """
+        return what, data, json, settings
+
+    what, data, as_json, settings = _parse(evaluate, words, "evaluate")
+    found = api.measure(what, data=data, settings=settings, quiet=as_json)
+    print(found.to_json() if as_json else found.table())
+    return 0
+
+
+def _export(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    def export(
+        run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+        to: tuple[str, str],
+        half: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    ) -> tuple[str, tuple[str, str], bool]:
+        """Writes a trained model in a form that other software loads.
+
+        Args:
+            run: A run folder, or the name of a model that comes with Rizbin.
+            to: The form and a new folder: open_clip DIR, for open_clip.create_model_and_transforms("local-dir:DIR").
+            half: Store the weights in 16 bits.
+        """
+        return run, to, half
+
+    run, (form, folder), half = _parse(export, words, "export")
+    if form != "open_clip":
+        raise RizbinError(f"There is no form {form!r} to export to; give --to open_clip DIR.")
+    from rizbin import api
+
+    print(api.export(run, folder, half=half))
+    return 0
+
+
+def _demo(words: list[str]) -> int:
+    def demo(run: str = "runs/demo") -> str:
+        """Trains DetailCLIP on drawn scenes for some minutes and writes a report of what it learned.
+
+        Args:
+            run: Folder of the run. A demo that was stopped goes on when it is started again.
+        """
+        return run
+
+    run = Path(_parse(demo, words, "demo"))
+    from rizbin.recipes.demo import demo as train_it
+
+    return _run(lambda: train_it(run), ["demo", *words], report=True, quiet=False)
+
+
+def _doctor(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    def doctor(json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False) -> bool:
+        """Says what is installed and what this machine can do.
+
+        Args:
+            json: Print it as JSON, for a fault report.
+        """
+        return json
+
+    as_json = _parse(doctor, words, "doctor")
+    from rizbin.doctor import examine, lines
+
+    report = examine()
+    if as_json:
+        import json
+
+        print(json.dumps(report, indent=2))
+        return 0
+    from rich.console import Console
+
+    console, last = Console(highlight=False), ""
+    for section, name, value, well in lines(report):
+        if section != last:
+            console.print(f"\n[bold]{section}[/bold]")
+        mark = "[green]ok[/green] " if well else "[red]bad[/red]"
+        console.print(f"  {mark} {name:<24} ", value, sep="", markup=True)
+        last = section
+    return 0
+
+
+def _list_methods(words: list[str]) -> int:
+    def methods() -> None:
+        """Lists the methods that `rizbin train` knows, each with what it is."""
+
+    if words:
+        _parse(methods, words, "methods")
+    for name, text in _methods().items():
+        print(f"{name:<12}{text}")
+    return 0
+
+
+COMMANDS = {
+    "demo": Command(_demo, "train DetailCLIP on drawn scenes for some minutes, write a report", "rizbin demo"),
+    "train": Command(
+        _train,
+        "train a method on pictures with captions",
+        "rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
+    ),
+    "evaluate": Command(
+        _evaluate, "measure a model, beside a randomly initialized one", "rizbin evaluate runs/mine --json"
+    ),
+    "export": Command(_export, "write a model for open_clip", "rizbin export runs/mine --to open_clip mine-open-clip"),
+    "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
+    "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),
+}
