@@ -177,6 +177,14 @@ def test_relations_of_made_boxes() -> None:
     assert found == {(0, "left of", 1), (1, "right of", 0), (0, "above", 2), (2, "below", 0),
                      (1, "right of", 2), (2, "left of", 1)}  # fmt: skip
     assert relations([(0, 0, 30, 30), (10, 10, 40, 40)], [(), ()], 64) == (), "middles inside each other"
+    small = (27, 27, 37, 37)
+    for other in (
+        (18, 0, 64, 64),
+        (0, 18, 64, 64),
+        (0, 0, 46, 64),
+        (0, 0, 64, 46),
+    ):  # The small one's middle lies inside the other, whose middle lies beyond the small one.
+        assert relations([small, other], [(), ()], 64) == relations([other, small], [(), ()], 64) == ()
     assert relations([(0, 0, 30, 30), (10, 10, 40, 40)], [(1,), ()], 64) == ((1, "in front of", 0), (0, "behind", 1))
 
 

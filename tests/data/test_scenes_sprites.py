@@ -104,6 +104,13 @@ def test_every_drawing_is_seen_at_16_pixels() -> None:
         assert seen.max() > 120 or seen.min() < 60, name
 
 
+def test_drawings_have_their_colors() -> None:
+    strawberry, whale = (
+        sprite.levels[0].astype(int).mean((0, 1)) for sprite in openmoji_sprites(("strawberry", "whale"), 64)
+    )
+    assert strawberry[0] > 1.5 * strawberry[2] and whale[2] > 1.5 * whale[0]
+
+
 def test_levels_shrink_and_keep_the_color() -> None:
     disc = np.zeros((100, 60, 4), np.uint8)
     cv2.ellipse(disc, (30, 50), (20, 40), 0, 0, 360, (200, 100, 50, 255), -1)
