@@ -37,17 +37,17 @@ def open_coco(path: Path, *, split: Split, size: int = 0) -> Listing:
     objects: dict[Any, list[Record]] = defaultdict(list)
     for annotation in annotations:
         if isinstance(annotation.get("caption"), str):
-            captions[annotation.get("image_id")].append(annotation["caption"])
-        elif annotation.get("category_id") in names and not annotation.get("iscrowd"):
-            objects[annotation.get("image_id")].append(annotation)
+            captions[_id(annotation, "image_id")].append(annotation["caption"])
+        elif _id(annotation, "category_id") in names and not annotation.get("iscrowd"):
+            objects[_id(annotation, "image_id")].append(annotation)
     folder = _picture_folder(path, images)
     # An instances file alone has no captions, which is enough for methods without text and for measuring.
-    entries = [_entry(image, folder, captions[image.get("id")] if captions else None) for image in images]
+    entries = [_entry(image, folder, captions[_id(image, "id")] if captions else None) for image in images]
     check_any(entries, str(path))
     truths = {
-        entry.key: _Truth(image, tuple(objects[image.get("id")]))
+        entry.key: _Truth(image, tuple(objects[_id(image, "id")]))
         for entry, image in zip(entries, images, strict=True)
-        if objects[image.get("id")]
+        if objects[_id(image, "id")]
     }
     return _Coco(path.name, entries, truths, names, split=split, size=size)
 
@@ -144,6 +144,8 @@ def _mask(record: Record, height: int, width: int) -> Mask:
         polygons = [np.array([(left, top), (left + wide, top), (left + wide, top + high), (left, top + high)])]
     mask = np.zeros((height, width), np.bool_)
     for polygon in polygons:
+        if not np.isfinite(polygon).all():
+            raise ValueError("a corner is not finite")
         mask |= fill_polygon(polygon, height, width)
     return mask
 
@@ -171,10 +173,18 @@ def _read(path: Path) -> tuple[list[Record], list[Record], dict[Any, str]]:
         raise RizbinError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise RizbinError(f"{path} is no JSON ({error}); give a COCO captions file.") from error
-    if not isinstance(found, dict) or not all(_is_records(found.get(name)) for name in ("images", "annotations")):
+    parts = ("images", "annotations", "categories")
+    if not isinstance(found, dict) or not all(_is_records({"categories": [], **found}.get(name)) for name in parts):
         raise RizbinError(f"{path} is no COCO file; it needs the lists images and annotations. For a table use .jsonl.")
-    names = {one["id"]: str(one["name"]).lower() for one in found.get("categories") or [] if {"id", "name"} <= set(one)}
+    names = {_id(one, "id"): str(one["name"]).lower() for one in found.get("categories", []) if one.get("name")}
+    names.pop(None, None)
     return found["images"], found["annotations"], names
+
+
+def _id(record: Record, name: str) -> int | str | None:
+    """The number or name that one record gives another; None when it is neither."""
+    found = record.get(name)
+    return found if isinstance(found, int | str) else None
 
 
 def _is_records(found: object) -> bool:

@@ -1,0 +1,166 @@
+"""COCO's JSON: captions, objects with masks from polygons, run lengths and boxes, and files that are none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.coco import decode_runs, fill_polygon, open_coco
+from rizbin.data.sample import Refused
+from tests.data.pictures import write
+
+IMAGES = [{"id": number, "file_name": f"{number}.png", "width": 12, "height": 12} for number in range(3)]
+CAPTIONS = [
+    {"image_id": 0, "caption": "zero"},
+    {"image_id": 0, "caption": " "},
+    {"image_id": 0, "caption": "nothing"},
+    {"image_id": 1, "caption": ""},
+]
+RUNS = [12 * 2 + 3, 4, 144 - 31]  # column 2, rows 3 to 6
+OBJECTS = [
+    {"image_id": 0, "category_id": 5, "segmentation": [[2, 3, 6, 3, 6, 7, 2, 7]], "bbox": [2, 3, 4, 4]},
+    {"image_id": 0, "category_id": 9, "segmentation": {"counts": RUNS, "size": [12, 12]}},
+    {"image_id": 0, "category_id": 9, "bbox": [8, 8, 40, 2]},
+    {"image_id": 0, "category_id": 5, "bbox": [0, 0, 12, 12], "iscrowd": 1},
+    {"image_id": 0, "category_id": 5, "bbox": [40, 40, 2, 2]},
+]
+CATEGORIES = [{"id": 5, "name": "Cat"}, {"id": 9, "name": "dog"}]
+
+
+UNNAMED = '{"images": [], "annotations": [], "categories": [3]}'
+
+
+def save(path: Path, **parts: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(parts))
+    return path
+
+
+def test_captions(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / f"{number}.png", number)
+    path = save(tmp_path / "captions.json", images=IMAGES, annotations=CAPTIONS)
+    source = open_coco(path, split="all")
+    assert source[0].captions == ("zero", "nothing") and source[0].caption == "zero" and source[0].things == ()
+    with pytest.raises(Refused, match=r"1\.png is empty"):
+        source[1]
+    with pytest.raises(Refused, match=r"2\.png has no caption"):
+        source[2]
+
+
+def test_things_have_exact_masks(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", 0)
+    path = save(tmp_path / "instances.json", images=IMAGES[:1], annotations=OBJECTS, categories=CATEGORIES)
+    source = open_coco(path, split="all", size=64)
+    things = source[0].things
+    assert [(thing.name, thing.box) for thing in things] == [
+        ("cat", (2, 3, 6, 7)),
+        ("dog", (2, 3, 3, 7)),
+        ("dog", (8, 8, 12, 10)),
+    ]
+    assert [thing.area for thing in things] == [16, 4, 8]
+    assert source.categories == ("cat", "dog") and source[0].names == {"cat", "dog"} and source[0].caption == ""
+
+
+def test_cocos_own_layout(tmp_path: Path) -> None:
+    write(tmp_path / "val2017/0.png", 7)
+    folder = tmp_path / "annotations"
+    captions = save(folder / "captions_val2017.json", images=IMAGES[:1], annotations=CAPTIONS)
+    instances = save(folder / "instances_val2017.json", images=IMAGES[:1], annotations=OBJECTS, categories=CATEGORIES)
+    for path in (captions, instances):
+        sample = open_coco(path, split="all")[0]
+        assert sample.caption == "zero" and len(sample.things) == 3 and sample.image[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"segmentation": {"counts": [5, 5], "size": [12, 12]}},
+        {"segmentation": {"counts": "~~~"}},
+        {"segmentation": [[1, 2, 3]]},
+        {"segmentation": [[1, 2, "x", 4]]},
+        {"segmentation": {}, "bbox": [1, 2]},
+        {"bbox": [0, 0, 1e999, 5]},
+        {},
+    ],
+)
+def test_broken_annotations_refuse_their_picture(tmp_path: Path, broken: dict) -> None:
+    write(tmp_path / "0.png", 0)
+    annotations = [{"image_id": 0, "category_id": 5, **broken}]
+    path = save(tmp_path / "a.json", images=IMAGES[:1], annotations=annotations, categories=CATEGORIES)
+    with pytest.raises(Refused, match=r"0\.png has an annotation"):
+        open_coco(path, split="all")[0]
+
+
+def test_annotations_of_another_size_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", 0, side=20)
+    path = save(tmp_path / "a.json", images=IMAGES[:1], annotations=OBJECTS, categories=CATEGORIES)
+    with pytest.raises(Refused, match="20 x 20 pixels, its annotations are for 12 x 12"):
+        open_coco(path, split="all")[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"images": [1], "annotations": []}', '{"images": 3}', "\xff", UNNAMED]
+)
+def test_other_json_is_explained(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(RizbinError, match=r"is no JSON|is no COCO file"):
+        open_coco(path, split="all")
+
+
+def test_odd_numbers_of_records_spoil_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", 0)
+    odd = [{"image_id": [0], "caption": "x"}, {"image_id": 0, "category_id": {}}, {"caption": "nobody's"}]
+    categories = [{"id": [1], "name": "odd"}, {"id": 3}]
+    path = save(
+        tmp_path / "a.json", images=[*IMAGES[:1], {"id": {}}], annotations=CAPTIONS + odd, categories=categories
+    )
+    source = open_coco(path, split="all")
+    assert source[0].caption == "zero" and source.categories == ()
+    with pytest.raises(Refused, match="has no file_name"):
+        source[1]
+
+
+def pack_runs(runs: list[int]) -> str:
+    """COCO's compression, written from its description: the test's own other half of the round trip."""
+    text = ""
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        while True:
+            bits, value = value & 31, value >> 5
+            done = value == (-1 if bits & 16 else 0)
+            text += chr((bits if done else bits | 32) + 48)
+            if done:
+                break
+    return text
+
+
+@settings(deadline=None, max_examples=100)
+@given(some.data())
+def test_run_lengths_come_back(data: some.DataObject) -> None:
+    height, width = data.draw(some.integers(1, 70)), data.draw(some.integers(1, 70))
+    mask = np.random.default_rng(data.draw(some.integers(0, 99))).random((height, width)) < data.draw(some.floats(0, 1))
+    flat = np.concatenate([[False], mask.T.ravel()])
+    runs = np.diff(np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]), [height * width]])).tolist()
+    assert np.array_equal(decode_runs(runs, height, width), mask)
+    assert np.array_equal(decode_runs(pack_runs(runs), height, width), mask)
+
+
+def test_polygons_are_filled_as_pixel_centers_say() -> None:
+    # Against the definition, slowly: inside is where a ray to the left crosses the outline an odd number of times.
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        corners = random.random((6, 2)) * 24 - 4
+        expected = np.zeros((16, 16), bool)
+        for row in range(16):
+            for column in range(16):
+                x, y = column + 0.5, row + 0.5
+                for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, 0), strict=True):
+                    if (y1 <= y) != (y2 <= y) and x1 + (y - y1) * (x2 - x1) / (y2 - y1) <= x:
+                        expected[row, column] ^= True
+        assert np.array_equal(fill_polygon(corners, 16, 16), expected)
