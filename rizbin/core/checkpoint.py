@@ -269,10 +269,13 @@ def _read(path: Path, step: int) -> Checkpoint:
     """A checkpoint whose every byte verifies; raises _Damaged."""
     names = _verify(path, step)
     try:
-        tensors = {
-            name.removesuffix(".safetensors"): load_file(path / name) for name in names if name.endswith(".safetensors")
-        }
+        tensors = {name.removesuffix(".safetensors"): _tensors(path / name) for name in names if name != "state.json"}
         state = json.loads((path / "state.json").read_bytes())
     except OSError as error:
         raise _Damaged(f"it cannot be read: {error.strerror or error}") from error
     return Checkpoint(step=step, tensors=tensors, state=state, path=path)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, copied out of it: `load_file` only maps it, and the file may be removed later."""
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}

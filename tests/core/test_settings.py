@@ -50,6 +50,8 @@ class Training(Generic[Kind]):
     """Free text."""
     stop_at: int | Literal["never"] = "never"
     """Step or "never"."""
+    layers: Literal[0, 1] = 0
+    """How many."""
     more: tuple[Kind, ...] = ()
     """Others."""
 
@@ -99,7 +101,7 @@ def test_any_settings_come_back_the_same(settings: Method.Settings):
 
 WRONG = [
     ({"method__keep_ration": 1}, r"no setting method\.keep_ration; did you mean keep_ratio\?$"),
-    ({"nonsense": 1}, r"no setting nonsense; known here are method, view, steps, note, stop_at, more\.$"),
+    ({"nonsense": 1}, r"no setting nonsense; known here are method, view, steps, note, stop_at, layers, more\.$"),
     ({"method__keep_ratio": "half"}, r"The setting method\.keep_ratio is 'half'; give a finite number\.$"),
     ({"method__keep_ratio": True}, r"method\.keep_ratio is True; give a finite number"),
     ({"method__keep_ratio": None}, r"method\.keep_ratio is None; give a finite number"),
@@ -119,6 +121,8 @@ WRONG = [
     ({"method__views": {"size": 1}}, r"method\.views is .*; give a list, each item a group of named settings\.$"),
     ({"method__teacher_size": "big"}, r"method\.teacher_size is 'big'; give a whole number\.$"),
     ({"stop_at": "nevver"}, r"give a whole number or never \(did you mean never\?\)\.$"),
+    ({"layers": True}, r"layers is True; give 0 or 1\.$"),
+    ({"layers": 1.0}, r"layers is 1\.0; give 0 or 1\.$"),
     ({"stop_at": None}, r"stop_at is None; give a whole number or never\.$"),
     ({"method": 3}, r"The setting method is 3; give a group of named settings there\.$"),
 ]
@@ -168,7 +172,7 @@ def test_every_field_has_dotted_names_and_the_outer_defaults():
     fields = {leaf.name: leaf for leaf in every_field(FULL)}
     assert list(fields) == [
         *("method.keep_ratio", "method.selection", "method.views", "method.teacher_size"),
-        *("view.size", "view.crop_area", "view.flip", "steps", "note", "stop_at", "more"),
+        *("view.size", "view.crop_area", "view.flip", "steps", "note", "stop_at", "layers", "more"),
     ]
     assert fields["view.size"] == ("view.size", int, 96, "Side in pixels.")
     assert fields["method.keep_ratio"].default == 0.5
