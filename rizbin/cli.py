@@ -235,7 +235,7 @@ def _run(start: Callable[[], Path], words: list[str], *, report: bool, quiet: bo
     try:
         run = start()
     except Stopped as stop:
-        _say(f"{stop} To go on:\n  {again(words)}")
+        _say(f"{stop}\n  {again(words)}")
         return STOPPED
     finally:
         parallel.stop()

@@ -1,5 +1,6 @@
 """The command line: what it says, what it refuses, how it ends."""
 
+import json
 import os
 import re
 import resource
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
 from rizbin import cli
@@ -124,6 +126,27 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert cli.again(words) == "torchrun --nproc-per-node 2 -m rizbin -- train clip --data 'my pictures'"
+
+
+def test_the_doctor_finds_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "doctor", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["packages"]["numpy"] == numpy.__version__
+    assert report["machine"]["cores"] >= 1
+    assert report["speed"]["scenes per second"] > 0 and report["speed"]["matrix products GFLOP/s"] > 0
+    assert call(capsys, "doctor")[1].count("\n") > sum(map(len, report.values()))
+
+
+def test_the_doctor_says_what_is_missing_and_what_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rizbin import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: "" if name in ("torch", "ruff") else "1.0")
+    packages = doctor._packages()
+    assert packages["torch"] == "missing: needed by every command"
+    assert packages["ruff"] == "missing: needed by make check, make format only"
+    rows = {name: well for _, name, _, well in doctor.lines({"packages": packages})}
+    assert not rows["torch"] and rows["ruff"] and rows["numpy"]
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
