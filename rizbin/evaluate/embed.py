@@ -1,0 +1,254 @@
+"""One pass over a source that gives everything the measurements need: read once, embedded once, used by all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int16, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core import random
+from rizbin.core.errors import RizbinError
+from rizbin.data.order import index_at
+from rizbin.data.sample import Refused, Source
+from rizbin.data.views import normalize, whole
+
+Advance = Callable[[int], None]
+"""Is told how many more pictures are done."""
+
+
+@runtime_checkable
+class Pair(Protocol):
+    """What the measurements ask of an image-text pair; `rizbin.nets.ImageTextPair` is one."""
+
+    settings: Any
+
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+    def features(self, images: Tensor) -> Any: ...
+    def pool(self, features: Any) -> Tensor: ...
+    def embed(self, features: Any) -> Tensor: ...
+    def encode_texts(self, tokens: Tensor) -> Tensor: ...
+    def dense(self, images: Tensor, how: Any = "plain") -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One picture as the network will get it, with what is known about it in the same frame."""
+
+    pixels: UInt8[np.ndarray, "size size 3"]
+    caption: str
+    names: frozenset[str]
+    things: tuple[tuple[str, Bool[np.ndarray, "size size"]], ...]
+    """(category, visible pixels), back to front, only what is left after the central crop."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """All objects of some pictures, in one row."""
+
+    picture: Int[Tensor, "objects"]
+    """Position among the pictures."""
+    category: Int[Tensor, "objects"]
+    area: Float[Tensor, "objects"]
+    """Visible share of the picture, 0 to 1."""
+    cover: Float[Tensor, "objects rows columns"]
+    """Share of each patch that the object covers, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with the truth about them as tensors. Pixel frames are those of the square that the network gets."""
+
+    pixels: UInt8[Tensor, "pictures size size 3"]
+    captions: list[str]
+    right: Bool[Tensor, "pictures categories"]
+    """Which categories are in the picture."""
+    masked: Int[Tensor, "masked"]
+    """The pictures whose objects are known exactly, ascending."""
+    labels: Int16[Tensor, "masked size size"]
+    """For each of those and each pixel: 0 background, else 1 + category."""
+    objects: Objects
+
+    @classmethod
+    def of(cls, seen: Sequence[Seen], categories: tuple[str, ...], size: int, grid: tuple[int, int]) -> "Pictures":
+        """Gathers samples. Names outside `categories` are no answers, and their objects are background."""
+        number = {name: position for position, name in enumerate(categories)}
+        right = torch.zeros(len(seen), len(categories), dtype=torch.bool)
+        masked = [position for position, one in enumerate(seen) if one.things]
+        labels = np.zeros((len(masked), size, size), np.int16)
+        rows: list[tuple[int, int, float, Tensor]] = []
+        for position, one in enumerate(seen):
+            right[position, [number[name] for name in one.names if name in number]] = True
+        for place, position in enumerate(masked):
+            for name, mask in seen[position].things:
+                if name not in number:
+                    continue
+                labels[place][mask] = 1 + number[name]
+                cover = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), grid)[0]
+                rows.append((position, number[name], float(mask.mean()), cover))
+        objects = Objects(
+            picture=torch.tensor([row[0] for row in rows], dtype=torch.long),
+            category=torch.tensor([row[1] for row in rows], dtype=torch.long),
+            area=torch.tensor([row[2] for row in rows]),
+            cover=torch.stack([row[3] for row in rows]) if rows else torch.zeros(0, *grid),
+        )
+        return cls(
+            pixels=torch.from_numpy(np.stack([one.pixels for one in seen]))
+            if seen
+            else torch.zeros(0, size, size, 3).byte(),
+            captions=[one.caption for one in seen],
+            right=right,
+            masked=torch.tensor(masked, dtype=torch.long),
+            labels=torch.from_numpy(labels),
+            objects=objects,
+        )
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a pair makes of pictures. On the CPU."""
+
+    images: Float[Tensor, "pictures embedding"]
+    """Unit length, in the text space."""
+    pooled: Float[Tensor, "pictures dim"]
+    """Before the projection."""
+    attention: Float[Tensor, "masked rows columns"]
+    """CLS to patch, mean over layers and heads; of pictures with known objects."""
+    patches: Float[Tensor, "masked picked dim"]
+    """Patch features before the projection, in half precision to save memory; of pictures with known objects."""
+    scores: dict[str, Float[Tensor, "dense categories rows columns"]]
+    """By kind of dense head: cosine of each patch with each category; of the first pictures with known objects."""
+
+
+def read(
+    source: Source, count: int, size: int, *, seed: int, advance: Advance
+) -> tuple[list[Seen], list[tuple[str, str]]]:
+    """Up to `count` samples as central squares of `size` pixels, and the refused ones with their reasons.
+
+    An endless source gives its first samples, a finite one a random choice that `seed` decides.
+    """
+    # Refused samples of an endless source are replaced, but a source that gives nothing else must end.
+    positions = count + 100 if source.endless else len(source)
+    seen: list[Seen] = []
+    refused: list[tuple[str, str]] = []
+    for position in range(positions):
+        if len(seen) == count:
+            break
+        index = position if source.endless else index_at(seed, position, len(source))
+        try:
+            sample = source[index]
+        except Refused as reason:
+            refused.append((str(index), str(reason)))
+            continue
+        things = tuple((thing.name, _squared(thing.mask, size)) for thing in sample.things)
+        seen.append(
+            Seen(
+                pixels=whole(sample.image, size),
+                caption=sample.caption.strip(),
+                names=sample.names,
+                things=tuple((name, mask) for name, mask in things if mask.any()),
+            )
+        )
+        advance(1)
+    return seen, refused
+
+
+def _squared(mask: Bool[np.ndarray, "height width"], size: int) -> Bool[np.ndarray, "size size"]:
+    """The mask in the frame of `whole`, by `whole` itself, so that the two cannot part."""
+    return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2), size)[..., 0] >= 128
+
+
+def embed_texts(
+    pair: Pair, texts: Sequence[str], *, batch: int, device: torch.device
+) -> Float[Tensor, "texts embedding"]:
+    """Unit embeddings of texts, on the CPU; equal texts are encoded once."""
+    unique = list(dict.fromkeys(texts))
+    if not unique:
+        return torch.zeros(0, 0)
+    parts = [
+        pair.encode_texts(pair.tokenizer.encode(unique[start : start + batch]).to(device)).float().cpu()
+        for start in range(0, len(unique), batch)
+    ]
+    place = {text: position for position, text in enumerate(unique)}
+    return _finite(torch.cat(parts))[[place[text] for text in texts]]
+
+
+def embed(
+    pair: Pair,
+    pictures: Pictures,
+    words: Float[Tensor, "categories embedding"],
+    *,
+    batch: int,
+    device: torch.device,
+    dense: int,
+    picked: Int[Tensor, "masked picked"] | None = None,
+    advance: Advance,
+) -> Embedded:
+    """Embeds all pictures.
+
+    Of those with known objects, the first `dense` get patch-text scores and `picked` says which patches to keep (None:
+    all). Raises RizbinError when an embedding is not finite.
+    """
+    images, pooled, attention, patches = [], [], [], []
+    scores: dict[str, list[Tensor]] = {"plain": [], "neighbors": []}
+    rows, columns = pair.grid
+    done = 0
+    for start in range(0, len(pictures), batch):
+        pixels = normalize(pictures.pixels[start : start + batch].to(device))
+        features = pair.features(pixels)
+        images.append(pair.embed(features).float().cpu())
+        pooled.append(pair.pool(features).float().cpu())
+        inside = pictures.masked[(pictures.masked >= start) & (pictures.masked < start + batch)].to(device) - start
+        if len(inside):
+            attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
+            kept = features.patches[inside]
+            if picked is not None:
+                chosen = picked[done : done + len(inside)].to(device)
+                kept = kept.gather(1, chosen.unsqueeze(-1).expand(-1, -1, kept.shape[-1]))
+            patches.append(kept.half().cpu())
+            for how, found in scores.items():
+                if done < dense:
+                    places = pair.dense(pixels[inside[: dense - done]], how).float()
+                    found.append((places @ words.to(device).T).permute(0, 3, 1, 2).cpu())
+            done += len(inside)
+        advance(len(pixels))
+    picks = rows * columns if picked is None else picked.shape[1]
+    features_at = pooled[0].shape[1] if pooled else 0
+    return Embedded(
+        images=_finite(torch.cat(images)),
+        pooled=_finite(torch.cat(pooled)),
+        attention=torch.cat(attention) if attention else torch.zeros(0, rows, columns),
+        patches=torch.cat(patches) if patches else torch.zeros(0, picks, features_at).half(),
+        scores={
+            how: _finite(torch.cat(found)) if found else torch.zeros(0, len(words), rows, columns)
+            for how, found in scores.items()
+        },
+    )
+
+
+def pick_patches(masked: int, patches: int, count: int, *, seed: int) -> Int[Tensor, "masked picked"]:
+    """`count` different patches of each picture, at random."""
+    generator = random.torch_generator(seed, "patches of a picture")
+    return torch.rand(masked, patches, generator=generator).argsort(dim=1)[:, : min(count, patches)]
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values; nan compares false with all and would make ranks look perfect."""
+    if not torch.isfinite(values).all():
+        raise RizbinError(
+            "The network gives embeddings that are not finite numbers, so nothing can be measured; "
+            "go back to an earlier checkpoint of its run."
+        )
+    return values

@@ -1,0 +1,181 @@
+"""Segmentation without and with training: patch-text similarity, and a linear layer on patch features.
+
+Zero-shot: each patch takes the category whose text is nearest (Zhou et al., arXiv 2112.01071). Background has no text,
+so a pixel is background where no category stands out; how far one must stand out is chosen on training pictures.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int, Int16
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.evaluate.measurement import Measurement
+from rizbin.evaluate.probe import LinearProbe
+from rizbin.evaluate.ranks import best_rank
+
+_VALUES = 2_000_000
+"""Upsampled scores held at once: 8 MB stay near the processor."""
+_CANDIDATES = 24
+"""Thresholds tried: quantiles of the margins, so that they fall where pixels are."""
+HEADS = {"zero_shot": "plain", "dense_head": "neighbors"}
+"""Room of the measurement: how the pair makes its patch embeddings."""
+_SAID = {
+    "plain": "last-layer patch features pass the image projection and meet the texts by cosine",
+    "neighbors": "patch features of the training-free head (last block without residual and MLP, each patch gathering "
+    "from alike and near ones) pass the image projection and meet the texts by cosine",
+}
+
+
+def confusion(
+    truth: Int[Tensor, "*any"], predicted: Int[Tensor, "*any"], classes: int
+) -> Int[Tensor, "classes classes"]:
+    """How many pixels of class row were called class column."""
+    cells = truth.long().flatten() * classes + predicted.long().flatten()
+    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+
+def mean_iou(counts: Int[Tensor, "classes classes"]) -> float:
+    """Intersection over union, 0 to 1, averaged over the classes that are in the truth or were predicted."""
+    both = counts.diagonal().double()
+    union = counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal()
+    return (both[union > 0] / union[union > 0]).mean().item()
+
+
+def upsampled(
+    scores: Float[Tensor, "pictures classes rows columns"], size: int
+) -> Iterator[tuple[int, Float[Tensor, "chunk classes size size"]]]:
+    """(first picture, bilinear scores at pixel resolution) of a few pictures at a time."""
+    chunk = max(1, _VALUES // (scores.shape[1] * size * size))
+    for start in range(0, len(scores), chunk):
+        # Classes innermost: interpolation and the maximum over classes then take a seventh of the time.
+        some = scores[start : start + chunk].contiguous(memory_format=torch.channels_last)
+        yield start, F.interpolate(some, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def standing_out(
+    scores: Float[Tensor, "pictures categories rows columns"], size: int
+) -> tuple[Float[Tensor, "pictures size size"], Int16[Tensor, "pictures size size"]]:
+    """How far each pixel's best category stands above the mean of all, and that category as a label (1 + category)."""
+    margins, labels = [], []
+    for _, pixels in upsampled(scores, size):
+        best, category = pixels.max(dim=1)
+        margins.append(best - pixels.mean(dim=1))
+        labels.append((category + 1).to(torch.int16))
+    return torch.cat(margins), torch.cat(labels)
+
+
+def choose_threshold(
+    margins: Float[Tensor, "*pixels"],
+    predicted: Int16[Tensor, "*pixels"],
+    truth: Int16[Tensor, "*pixels"],
+    classes: int,
+) -> float:
+    """The margin under which a pixel is best called background: that of the greatest mIoU, the smallest of equals."""
+    flat = margins.flatten()
+    sample = flat[:: 1 + len(flat) // 1_000_000]
+    candidates = sample.quantile(torch.arange(_CANDIDATES) / _CANDIDATES).tolist()
+    quality = [mean_iou(confusion(truth, _with_background(margins, predicted, at), classes)) for at in candidates]
+    return candidates[quality.index(max(quality))]
+
+
+def _with_background(margins: Tensor, predicted: Tensor, threshold: float) -> Tensor:
+    return torch.where(margins >= threshold, predicted, 0)
+
+
+def zero_shot_miou(
+    scores: Float[Tensor, "pictures categories rows columns"],
+    labels: Int16[Tensor, "pictures size size"],
+    train_scores: Float[Tensor, "train categories rows columns"],
+    train_labels: Int16[Tensor, "train size size"],
+    room: str,
+    how: str,
+) -> Measurement:
+    """mIoU over all categories and background; the threshold comes from the training pictures."""
+    size, classes = labels.shape[-1], scores.shape[1] + 1
+    threshold = choose_threshold(*standing_out(train_scores, size), train_labels, classes)
+    margins, predicted = standing_out(scores, size)
+    counts = confusion(labels, _with_background(margins, predicted, threshold), classes)
+    return Measurement(
+        name=f"segmentation/{room}/miou",
+        value=100 * mean_iou(counts),
+        protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels of "
+        f"{len(labels)} pictures at {size}x{size}: {_SAID[how]}, cosines are upsampled bilinearly, a pixel is "
+        f"background where its best category is less than {threshold:.4f} above the mean of all, which was best on "
+        f"{len(train_labels)} training pictures.",
+    )
+
+
+def patch_shares(
+    labels: Int16[Tensor, "pictures size size"], grid: tuple[int, int], classes: int
+) -> Float[Tensor, "pictures patches classes"]:
+    """Which share of each patch (row order) belongs to each class, 0 to 1; class 0 is background."""
+    pictures, size, _ = labels.shape
+    rows, columns = grid
+    inside = (
+        labels.view(pictures, rows, size // rows, columns, size // columns).transpose(2, 3).flatten(3).flatten(1, 2)
+    )
+    shares = torch.zeros(*inside.shape[:2], classes)
+    return shares.scatter_add_(2, inside.long(), torch.full(inside.shape, 1 / inside.shape[2]))
+
+
+def foreground(
+    scores: Float[Tensor, "pictures categories rows columns"],
+    shares: Float[Tensor, "pictures patches classes"],
+    room: str,
+    how: str,
+) -> list[Measurement]:
+    """The share of patches, at least half covered by one category, that are nearest to it.
+
+    Once among all categories, once among those in the picture.
+    """
+    most, category = shares[:, :, 1:].max(dim=2)
+    covered = most >= 0.5
+    patches = scores.flatten(2).transpose(1, 2)
+    truth = F.one_hot(category, scores.shape[1]).bool()
+    present = (shares[:, :, 1:].sum(dim=1) > 0).unsqueeze(1).expand_as(truth)
+    several = covered & (present.sum(dim=2) > 1)
+    found = []
+    for name, chosen, among, said in (
+        ("foreground", covered, torch.ones_like(present), f"all {scores.shape[1]} categories"),
+        ("foreground_in_picture", several, present, "the categories in its picture, where these are two or more"),
+    ):
+        if not bool(chosen.any()):
+            continue
+        right = best_rank(patches[chosen].masked_fill(~among[chosen], -torch.inf), truth[chosen]) == 1
+        found.append(
+            Measurement(
+                name=f"segmentation/{room}/{name}",
+                value=100 * right.double().mean().item(),
+                chance=100 * (1 / among[chosen].sum(dim=1).double()).mean().item(),
+                protocol=f"Share of {len(right)} patches, at least half covered by one category, whose nearest text "
+                f"among {said} is that category's (ties are wrong): {_SAID[how]}.",
+            )
+        )
+    return found
+
+
+def linear_miou(
+    probe: LinearProbe,
+    patches: Float[Tensor, "pictures patches dim"],
+    labels: Int16[Tensor, "pictures size size"],
+    grid: tuple[int, int],
+    *,
+    taught: str,
+) -> Measurement:
+    """mIoU of a linear layer on patch features over categories and background."""
+    size, classes = labels.shape[-1], len(probe.bias)
+    counts = torch.zeros(classes, classes, dtype=torch.long)
+    for start in range(0, len(labels), 100):
+        logits = probe(patches[start : start + 100].float()).transpose(1, 2).unflatten(2, grid)
+        for first, pixels in upsampled(logits, size):
+            at = start + first
+            counts += confusion(labels[at : at + len(pixels)], pixels.argmax(dim=1), classes)
+    return Measurement(
+        name="segmentation/linear/miou",
+        value=100 * mean_iou(counts),
+        protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels of "
+        f"{len(labels)} pictures at {size}x{size}, of a linear layer on standardized last-layer patch features "
+        f"{taught}, weight decay {probe.decay:g}, logits upsampled bilinearly.",
+    )

@@ -1,0 +1,358 @@
+"""All measurements of an image-text pair on one source, beside those of the same network with random weights."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.sample import Source
+from rizbin.data.views import normalize
+from rizbin.evaluate import frequency, knn, probe, retrieval, segmentation, sizes, tokens, zero_shot
+from rizbin.evaluate.embed import Advance, Embedded, Pair, Pictures, Seen, embed, embed_texts, pick_patches, read
+from rizbin.evaluate.measurement import Measurement, Report
+
+Found = tuple[list[Measurement], list[tuple[str, str]]]
+"""Measurements, and (name, reason) of what was left out."""
+
+
+class Bar(Protocol):
+    """What is told how far the evaluation is; `rizbin.core.progress.Bar` is one."""
+
+    def update(self, done: int, **numbers: float) -> None: ...
+
+
+MakeBar = Callable[[int, str], AbstractContextManager[Any]]
+"""(total pictures, label) in, a `Bar` to enter out: `rizbin.core.progress.Bar` itself."""
+
+
+class Evaluation:
+    """Measures pairs under fixed settings."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        images: int = 1000
+        """Pictures to measure on; 1,000 put the standard error of a share at 1.6 points or less."""
+        train_images: int = 2000
+        """Pictures of the training source for k-NN, probes and the background threshold."""
+        batch: int = 100
+        """Pictures embedded at once; changes speed and memory only."""
+        seed: int = 0
+        """Decides which pictures of a finite source are taken, the held-out fifth, and the random weights."""
+        templates: zero_shot.TemplateSet = "scenes"
+        """Prompts of a category: "scenes" (as the embedded world's captions), "plain" (7 of CLIP's) or "openai80"."""
+        k: int = 20
+        """Neighbors that vote (DINO, arXiv 2104.14294)."""
+        temperature: float = 0.07
+        """Temperature of the neighbors' weights (DINO)."""
+        decays: tuple[float, ...] = (0.1, 0.01, 0.001, 0.0001)
+        """Weight decays that the probes choose from, as a factor of |weight|^2 / 2."""
+        probe_steps: int = 40
+        """Most L-BFGS iterations of a probe; the loss then moves by less than a percent."""
+        probe_patches: int = 8
+        """Patches of each training picture that the segmentation probe learns from, at random."""
+        threshold_images: int = 300
+        """Training pictures on which the background threshold is chosen."""
+        size_edges: tuple[float, float] = (0.02, 0.10)
+        """An object is small under the first, large from the second, as shares of the picture's area."""
+        keep_ratio: float = 0.5
+        """Share of blocks that the token filter keeps (DetailCLIP, A-CLIP: 0.5)."""
+        block: int = 2
+        """Side in patches of the squares that the token filter keeps or removes whole; 1 for single patches."""
+        bands: tuple[float, ...] = (0.25, 0.5)
+        """Where frequency bands end, as shares of the Nyquist frequency; the last band has no end."""
+        baseline: bool = True
+        """Measure the same network with random weights too; doubles the time."""
+
+    def __init__(self, settings: Settings) -> None:
+        _check(settings)
+        self.settings = settings
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        pair: Pair,
+        source: Source,
+        *,
+        train_source: Source | None = None,
+        look: frequency.Looker | None = None,
+        bar: MakeBar | None = None,
+    ) -> Report:
+        """See `evaluate`."""
+        settings = self.settings
+        counts = [_available(source, settings.images)]
+        counts.append(_available(train_source, settings.train_images) if train_source is not None else 0)
+        # Read, embedded, and embedded by the random network.
+        with _advancing(bar, sum(counts) * (3 if settings.baseline else 2)) as advance:
+            seen, refused = read(source, counts[0], pair.image_size, seed=settings.seed, advance=advance)
+            if not seen:
+                reason = f" (the first reason: {refused[0][1]})" if refused else ""
+                raise RizbinError(
+                    f"The source '{source.name}' gave no picture to measure on{reason}; "
+                    "point the evaluation at other data."
+                )
+            train_seen: list[Seen] = []
+            if train_source is not None:
+                train_seen, more = read(train_source, counts[1], pair.image_size, seed=settings.seed, advance=advance)
+                refused += more
+            categories = source.categories or tuple(sorted({name for one in seen + train_seen for name in one.names}))
+            test, train = (Pictures.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen))
+            found, left_out = self._measure(pair, test, train, categories, look, advance)
+            if settings.baseline:
+                found = _beside(
+                    found, self._measure(random_like(pair, settings.seed), test, train, categories, None, advance)[0]
+                )
+        return Report(
+            measurements=tuple(found),
+            left_out=tuple(left_out),
+            images=len(test),
+            source=source.name,
+            refused=tuple(refused),
+        )
+
+    def _measure(
+        self,
+        pair: Pair,
+        test: Pictures,
+        train: Pictures,
+        categories: tuple[str, ...],
+        look: frequency.Looker | None,
+        advance: Advance,
+    ) -> Found:
+        """Every measurement that the pictures allow, of one network."""
+        settings = self.settings
+        with _resting(pair) as device:
+            at = {"batch": settings.batch, "device": device}
+            words = zero_shot.embed_categories(pair, categories, settings.templates, **at)
+            texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
+            test_seen = embed(pair, test, words, dense=len(test.masked), advance=advance, **at)
+            rows, columns = pair.grid
+            picked = pick_patches(len(train.masked), rows * columns, settings.probe_patches, seed=settings.seed)
+            dense = min(settings.threshold_images, len(train.masked))
+            train_seen = (
+                embed(pair, train, words, dense=dense, picked=picked, advance=advance, **at) if len(train) else None
+            )
+        parts = (
+            self._whole_pictures(test, test_seen, train, train_seen, words, texts),
+            self._patches(test, test_seen, train, train_seen, picked),
+            self._objects(test, test_seen, words, look, device),
+            self._reconstruction(test, look, device),
+        )
+        return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
+
+    def _whole_pictures(
+        self,
+        test: Pictures,
+        seen: Embedded,
+        train: Pictures,
+        train_seen: Embedded | None,
+        words: Tensor,
+        texts: Tensor | None,
+    ) -> Found:
+        """Zero-shot classification, retrieval, k-NN, linear probe."""
+        settings, found, left_out = self.settings, [], []
+        named = bool(test.right.any()) and test.right.shape[1] > 1
+        if named:
+            found += zero_shot.measure(seen.images, words, test.right, settings.templates)
+        else:
+            left_out.append(("zero_shot", "The source does not name two or more categories."))
+        if texts is not None:
+            found += retrieval.measure(seen.images, texts, test.captions)
+        else:
+            left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
+        if not named:
+            left_out += [(room, "The source does not name two or more categories.") for room in ("knn", "probe")]
+        elif train_seen is None or train.right.any(dim=1).sum() < 10:
+            left_out += [
+                (room, "There are not 10 training pictures with these categories.") for room in ("knn", "probe")
+            ]
+        else:
+            both = seen.pooled, test.right, train_seen.pooled, train.right
+            found += knn.measure(*both, k=settings.k, temperature=settings.temperature)
+            found += probe.measure(*both, decays=settings.decays, steps=settings.probe_steps, seed=settings.seed)
+        return found, left_out
+
+    def _patches(
+        self, test: Pictures, seen: Embedded, train: Pictures, train_seen: Embedded | None, picked: Tensor
+    ) -> Found:
+        """Segmentation: zero-shot from both dense heads, and by a linear layer."""
+        settings = self.settings
+        if not len(test.masked) or test.right.shape[1] < 2:
+            return [], [
+                ("segmentation", "The source does not know the objects' exact masks in two or more categories.")
+            ]
+        found: list[Measurement] = []
+        classes, grid = 1 + test.right.shape[1], (seen.attention.shape[1], seen.attention.shape[2])
+        shares = segmentation.patch_shares(test.labels, grid, classes)
+        taught = train_seen is not None and len(train.masked) >= 10
+        for room, how in segmentation.HEADS.items():
+            if taught and train_seen is not None:
+                train_scores = train_seen.scores[how]
+                train_labels = train.labels[: len(train_scores)]
+                found.append(
+                    segmentation.zero_shot_miou(seen.scores[how], test.labels, train_scores, train_labels, room, how)
+                )
+            found += segmentation.foreground(seen.scores[how], shares, room, how)
+        if not taught or train_seen is None:
+            return found, [
+                (f"segmentation/{room}/miou", "There are not 10 training pictures with exact masks.")
+                for room in (*segmentation.HEADS, "linear")
+            ]
+        targets = segmentation.patch_shares(train.labels, grid, classes)
+        targets = targets.gather(1, picked.unsqueeze(-1).expand(-1, -1, classes)).flatten(0, 1)
+        features = train_seen.patches.float().flatten(0, 1)
+        layer = probe.choose_and_fit(
+            features, targets, "one", decays=settings.decays, steps=settings.probe_steps, seed=settings.seed
+        )
+        said = (
+            f"that was fitted to the class shares of {picked.shape[1]} random patches of each of {len(picked)} "
+            f"training pictures by L-BFGS in at most {settings.probe_steps} iterations"
+        )
+        found.append(segmentation.linear_miou(layer, seen.patches, test.labels, grid, taught=said))
+        return found, []
+
+    def _objects(
+        self, test: Pictures, seen: Embedded, words: Tensor, look: frequency.Looker | None, device: torch.device
+    ) -> Found:
+        """Recall by size and object pixels kept."""
+        settings = self.settings
+        if not len(test.objects.picture):
+            return [], [(room, "The source does not know the objects' exact masks.") for room in ("sizes", "tokens")]
+        found, left_out = sizes.measure(
+            seen.images, words, test.right, test.objects, test.masked, seen.scores["plain"], settings.size_edges
+        )
+        rows, columns = seen.attention.shape[1:]
+        if rows % settings.block or columns % settings.block:
+            reason = (
+                f"A grid of {rows}x{columns} patches does not divide into blocks of {settings.block}x{settings.block}."
+            )
+            return found, [*left_out, ("tokens", reason)]
+        attention, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
+        if look is not None:
+            looks = [look(images) for images in self._batches(test.pixels[test.masked], device)]
+            shown = [one.attention.float().cpu() for one in looks if one is not None]
+            if len(shown) == len(looks) and shown[0].shape[1:] == (rows, columns):
+                attention, whose = (
+                    torch.cat(shown),
+                    "the attention that the method shows (its teacher's where it has one)",
+                )
+        found.append(
+            tokens.measure(attention, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose)
+        )
+        return found, left_out
+
+    def _reconstruction(self, test: Pictures, look: frequency.Looker | None, device: torch.device) -> Found:
+        """Reconstruction error by frequency band."""
+        found = frequency.measure(look, self._batches(test.pixels, device), self.settings.bands) if look else []
+        if found:
+            return found, []
+        return [], [("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")]
+
+    def _batches(self, pixels: Tensor, device: torch.device) -> Iterator[Tensor]:
+        for some in pixels.split(self.settings.batch):
+            yield normalize(some.to(device))
+
+
+def evaluate(
+    pair: Pair,
+    source: Source,
+    *,
+    train_source: Source | None = None,
+    settings: Evaluation.Settings = Evaluation.Settings(),
+    look: frequency.Looker | None = None,
+    bar: MakeBar | None = None,
+) -> Report:
+    """Everything that can be measured of `pair` on `source`; what cannot is named with the reason.
+
+    `train_source` (pictures that are not in `source`) is what k-NN, probes and the background threshold learn from.
+    `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out. `bar` makes
+    a progress bar from (total pictures, label). Pictures are the central squares at the pair's size. Leaves the pair in
+    the mode (train or eval) it came in. Raises RizbinError when no picture can be used or embeddings are not finite.
+    """
+    return Evaluation(settings)(pair, source, train_source=train_source, look=look, bar=bar)
+
+
+def random_like(pair: Pair, seed: int) -> Pair:
+    """The same network with random weights from `seed`, on the same device; the caller's random state stays."""
+    settings = pair.settings
+    if settings.vision.pretrained:
+        settings = replace(settings, vision=replace(settings.vision, pretrained=False))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        other = type(pair)(settings)  # pyright: ignore[reportCallIssue] (a Protocol says nothing of construction)
+    return other.to(_device(pair)) if isinstance(other, nn.Module) else other
+
+
+def _beside(found: list[Measurement], random: list[Measurement]) -> list[Measurement]:
+    values = {measurement.name: measurement.value for measurement in random}
+    return [replace(measurement, baseline=values.get(measurement.name)) for measurement in found]
+
+
+def _device(pair: Pair) -> torch.device:
+    first = next(pair.parameters(), None) if isinstance(pair, nn.Module) else None
+    return first.device if first is not None else torch.device("cpu")
+
+
+@contextmanager
+def _resting(pair: Pair) -> Iterator[torch.device]:
+    """The pair in evaluation mode, and back; gives its device."""
+    modules = [(module, module.training) for module in pair.modules()] if isinstance(pair, nn.Module) else []
+    if isinstance(pair, nn.Module):
+        pair.eval()
+    try:
+        yield _device(pair)
+    finally:
+        # One by one: a frozen part may rest in a network that trains.
+        for module, training in modules:
+            module.training = training
+
+
+@contextmanager
+def _advancing(bar: MakeBar | None, total: int) -> Iterator[Advance]:
+    done = 0
+    with bar(total, "measuring") if bar is not None else nullcontext() as shown:
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            if shown is not None:
+                shown.update(done)
+
+        yield advance
+
+
+def _available(source: Source, wanted: int) -> int:
+    return wanted if source.endless else min(wanted, len(source))
+
+
+def _captioned(pictures: Pictures) -> bool:
+    return all(pictures.captions) and len({caption.lower() for caption in pictures.captions}) > 1
+
+
+def _check(settings: Evaluation.Settings) -> None:
+    """Refuses settings that nothing can be measured with."""
+    for name, least in (
+        ("images", 1),
+        ("train_images", 0),
+        ("batch", 1),
+        ("k", 1),
+        ("probe_steps", 1),
+        ("probe_patches", 1),
+        ("threshold_images", 1),
+        ("block", 1),
+    ):
+        if (value := getattr(settings, name)) < least:
+            raise RizbinError(f"The evaluation's {name} is {value}; give {least} or more.")
+    if settings.temperature <= 0:
+        raise RizbinError(f"The evaluation's temperature is {settings.temperature}; give a number above 0.")
+    if not 0 < settings.keep_ratio <= 1:
+        raise RizbinError(f"The evaluation's keep_ratio is {settings.keep_ratio}; give a share above 0, up to 1.")
+    if not settings.decays or min(settings.decays) < 0:
+        raise RizbinError(f"The evaluation's decays are {settings.decays}; give one or more numbers from 0 on.")
+    for name in ("size_edges", "bands"):
+        edges = getattr(settings, name)
+        if not edges or edges[0] <= 0 or sorted(set(edges)) != list(edges):
+            raise RizbinError(f"The evaluation's {name} are {edges}; give rising numbers above 0.")

@@ -1,0 +1,53 @@
+"""Does the token filter keep what matters? The share of object pixels on the patches that attention selects."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int16
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.evaluate.measurement import Measurement
+from rizbin.nets.selection import select
+
+Attention = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch rows columns"]]
+"""Normalized pictures in, one attention value a patch out."""
+
+
+def kept_patches(
+    attention: Float[Tensor, "pictures rows columns"], *, keep_ratio: float, block: int
+) -> Bool[Tensor, "pictures rows columns"]:
+    """Which patches stay: the most attended `block` x `block` squares (the rule that methods train with)."""
+    pictures, rows, columns = attention.shape
+    keep, _ = select(attention.flatten(1), (rows, columns), keep_ratio=keep_ratio, block=block)
+    kept = torch.zeros(pictures, rows * columns, dtype=torch.bool).scatter_(1, keep, True)
+    return kept.unflatten(1, (rows, columns))
+
+
+def object_pixels_kept(
+    kept: Bool[Tensor, "pictures rows columns"], labels: Int16[Tensor, "pictures size size"]
+) -> float:
+    """The share, 0 to 1, of all object pixels of all pictures that lie on kept patches; nan without objects."""
+    on_patch = F.adaptive_avg_pool2d((labels > 0).double(), (kept.shape[1], kept.shape[2]))
+    return (on_patch[kept].sum() / on_patch.sum()).item()
+
+
+def measure(
+    attention: Float[Tensor, "pictures rows columns"],
+    labels: Int16[Tensor, "pictures size size"],
+    *,
+    keep_ratio: float,
+    block: int,
+    whose: str,
+) -> Measurement:
+    """Object pixels kept; beside it what a random choice of as many patches keeps on average, which is their share."""
+    kept = kept_patches(attention, keep_ratio=keep_ratio, block=block)
+    squares = f"{block}x{block} blocks of patches" if block > 1 else "single patches"
+    return Measurement(
+        name="tokens/object_pixels_kept",
+        value=100 * object_pixels_kept(kept, labels),
+        chance=100 * kept.double().mean().item(),
+        protocol=f"Share of all object pixels of {len(labels)} pictures on the {int(kept[0].sum())} of "
+        f"{kept[0].numel()} patches kept by {whose} (keep ratio {keep_ratio:g}, {squares}); chance keeps as many at "
+        "random.",
+    )
