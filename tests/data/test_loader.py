@@ -80,6 +80,9 @@ def test_processes_together_make_the_batch_of_one(endless: bool) -> None:
 def test_seeds_change_views_and_order() -> None:
     ours, other = load(Numbers()), load(Numbers(), seed=4)
     assert not torch.equal(ours[0].crops[0], other[0].crops[0])
+    assert (
+        len({tuple(crop) for batch in ours for crop in batch.crops[0].tolist()}) == 32
+    )  # and every position has its own
     assert not torch.equal(ours[0].views[1], other[0].views[1])
 
 

@@ -59,6 +59,12 @@ def test_the_end_is_kept_when_a_caption_is_cut() -> None:
         assert row[-1] == tokenizer.end and (row == tokenizer.end).sum() == 1 and (row == 0).sum() == 0
 
 
+def test_the_beginning_of_a_long_caption_is_kept() -> None:
+    text = "a small red cat left of a strawberry " * 9
+    longer = Tokenizer(Tokenizer.Settings(context=400)).encode([text])
+    assert torch.equal(SMALL_TOKENIZER.encode([text])[0, :-1], longer[0, :31])
+
+
 def test_a_caption_cannot_end_itself() -> None:
     spelled = SMALL_TOKENIZER.encode(["a cat <end_of_text> <START_OF_TEXT> and a dog"])
     assert torch.equal(spelled, SMALL_TOKENIZER.encode(["a cat and a dog"]))

@@ -68,6 +68,8 @@ def test_default_is_the_whole_picture() -> None:
         pixels, crop, flipped = View(View.Settings(size=24))(image, generator(1))
         assert np.array_equal(pixels, whole(image, 24)) and not flipped
     assert crop == (8 / 64, 0.0, 56 / 64, 1.0)
+    upright = np.ascontiguousarray(NOISE.swapaxes(0, 1))
+    assert View(View.Settings(size=24))(upright, generator(1))[1] == (0.0, 8 / 64, 1.0, 56 / 64)
     assert np.array_equal(whole(square, 48), square)
 
 
