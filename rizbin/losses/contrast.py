@@ -32,7 +32,7 @@ def clip_loss(
     targets = torch.arange(len(images), device=images.device) + parallel.rank() * len(images)
     by_image = scale * images @ parallel.gather(texts).T
     by_text = scale * texts @ parallel.gather(images).T
-    return (F.cross_entropy(by_image.float(), targets) + F.cross_entropy(by_text.float(), targets)) / 2
+    return (F.cross_entropy(_wide(by_image), targets) + F.cross_entropy(_wide(by_text), targets)) / 2
 
 
 def sigmoid_loss(
@@ -45,7 +45,7 @@ def sigmoid_loss(
 
     Source: SigLIP, arXiv 2303.15343, equation 1.
     """
-    logits = (scale * images @ parallel.gather(texts).T + bias).float()
+    logits = _wide(scale * images @ parallel.gather(texts).T + bias)
     signs = -torch.ones_like(logits)
     rows = torch.arange(len(images), device=images.device)
     signs[rows, rows + parallel.rank() * len(images)] = 1.0
@@ -64,8 +64,13 @@ def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temper
     own = rows + parallel.rank() * len(a)
     loss = a.new_zeros(())
     for mine, siblings, others in ((a, all_b, all_a), (b, all_a, all_b)):
-        with_siblings = (mine @ siblings.T).float() / temperature
-        with_others = (mine @ others.T).float() / temperature
+        with_siblings = _wide(mine @ siblings.T) / temperature
+        with_others = _wide(mine @ others.T) / temperature
         with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))  # a view is not its own negative
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2
+
+
+def _wide(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """At least float32: a softmax over thousands of columns in bf16 loses the small ones."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

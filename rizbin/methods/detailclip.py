@@ -260,8 +260,8 @@ class _Told:
     """The teacher's distributions."""
 
     cls: Float[Tensor, "views prototypes"]
-    removed: Float[Tensor, "tokens prototypes"] | None
-    visible: Float[Tensor, "tokens prototypes"] | None
+    removed: Float[Tensor, "gone prototypes"] | None
+    visible: Float[Tensor, "seen prototypes"] | None
 
 
 def _to_grid(attention: Float[Tensor, "views tokens"], grid: tuple[int, int], half: bool) -> Float[Tensor, "views patches"]:

@@ -140,6 +140,23 @@ class Trainer:
                         raise Stopped(f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there.")
         return Outcome(last, time.perf_counter() - begin)
 
+    def time_steps(self, method: Method, source: Source, *, warm: int, timed: int) -> float:
+        """Seconds of one step, data included: the median of `timed` steps after `warm` ones. Spoils `method`'s weights."""
+        method.to(self.device).train()
+        if self.settings.compile:
+            for module in method.children():
+                module.compile()
+        optimizers = self.optimizers(method)
+        seconds = []
+        loader = self._loader(method, source, 0, warm + timed)
+        begin = time.perf_counter()
+        for step, raw in enumerate(loader):
+            records = self.step(method, optimizers, self._on_device(raw), step)
+            float(records["loss"])  # waits for a GPU
+            seconds.append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+        return sorted(seconds[warm:])[timed // 2]
+
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
         """AdamW for each of the method's groups of parts."""
         settings = self.settings
@@ -279,6 +296,8 @@ class Trainer:
         """Loads the newest good checkpoint; returns how many steps it holds."""
         found = checkpoint.load(run.checkpoints, warn=run.warn)
         if found is None:
+            if list(run.checkpoints.glob("step_*")):
+                raise RizbinError(f"None of the checkpoints in {run.checkpoints} is whole; remove that folder to train from the start.")
             return 0
         load_method(method, found.tensors["method"])
         for name, optimizer in optimizers.items():

@@ -1,0 +1,121 @@
+"""Saves an image-text pair as an OpenCLIP folder, which is also how Rizbin keeps its own models.
+
+The folder holds open_clip_config.json and open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's settings)
+and, for the small vocabulary, its merges file. open_clip loads it by "local-dir:FOLDER" and gives the same embeddings.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import load_file, save_file
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.tokens import SMALL, Tokenizer
+from rizbin.data.views import MEAN, STD
+from rizbin.nets.dual import ImageTextPair
+
+CONFIG, WEIGHTS, OWN, VOCABULARY = "open_clip_config.json", "open_clip_model.safetensors", "rizbin.json", "vocabulary.txt.gz"
+
+
+def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> None:
+    """Writes `pair` into `folder` (made if missing). `half` stores weights in 16 bits: half the size, embeddings equal to about 1e-3."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {_to_open_clip(name): value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}
+        if half:
+            tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        save_file(tensors, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(open_clip_config(pair.settings), indent=2) + "\n")
+        (folder / OWN).write_text(json.dumps(to_dict(pair.settings), indent=2) + "\n")
+        if pair.settings.text.tokenizer.vocabulary == "small":
+            shutil.copyfile(SMALL, folder / VOCABULARY)
+    except OSError as error:
+        raise RizbinError(f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written.") from error
+
+
+def load_pair(folder: Path) -> ImageTextPair:
+    """The pair in a folder written by `save_open_clip`, in evaluation mode, in 32 bits. Raises RizbinError when it is not such a folder."""
+    folder = Path(folder)
+    try:
+        settings = from_dict(ImageTextPair.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, json.JSONDecodeError) as error:
+        raise RizbinError(f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote.") from error
+    except Exception as error:  # safetensors raises its own type for a damaged file
+        if isinstance(error, RizbinError):
+            raise
+        raise RizbinError(f"The weights in {folder / WEIGHTS} are damaged ({error}); export the model again.") from error
+    pair = ImageTextPair(settings)
+    pair.load_state_dict({_from_open_clip(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+    return pair.eval()
+
+
+def can_export(settings: ImageTextPair.Settings) -> str:
+    """Empty when open_clip can build these towers, else the reason in a sentence."""
+    vision = settings.vision
+    if vision.name.startswith("rizbin_"):
+        return ""
+    built = timm.get_pretrained_cfg(vision.name)
+    size = built.input_size[-1] if built else 224
+    if vision.image_size != size:
+        return f"open_clip builds {vision.name} at {size} pixels only, and this one was trained at {vision.image_size}."
+    if vision.registers:
+        return f"open_clip builds {vision.name} without registers, and this one has {vision.registers}."
+    return ""
+
+
+def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
+    """What open_clip_config.json says of these towers. Names that start with "rizbin_" are known after `import rizbin.nets`."""
+    if reason := can_export(settings):
+        raise RizbinError(f"{reason} Train with its own size and no registers to export it.")
+    text, vision = settings.text, settings.vision
+    config: dict[str, Any] = {
+        "embed_dim": settings.embedding,
+        "vision_cfg": {
+            "timm_model_name": vision.name,
+            "timm_model_pretrained": False,
+            "timm_pool": "token" if settings.pool == "cls" else "avg",
+            "timm_proj": "linear",
+            "image_size": vision.image_size,
+        },
+        "text_cfg": {
+            "context_length": text.tokenizer.context,
+            "vocab_size": _vocabulary_size(settings),
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.layers,
+        },
+    }
+    if text.quick_gelu:
+        config["quick_gelu"] = True
+    if settings.contrast == "sigmoid":
+        config["init_logit_bias"] = -10.0
+    preprocess = {"mean": list(MEAN), "std": list(STD), "interpolation": "bicubic", "resize_mode": "shortest"}
+    return {"model_cfg": config, "preprocess_cfg": preprocess}
+
+
+def _vocabulary_size(settings: ImageTextPair.Settings) -> int:
+    return Tokenizer(settings.text.tokenizer).size
+
+
+_PREFIXES = {"vision.trunk.": "visual.trunk.", "image_projection.": "visual.head.proj.", "text.": ""}
+
+
+def _to_open_clip(name: str) -> str:
+    for ours, theirs in _PREFIXES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _from_open_clip(name: str) -> str:
+    for ours, theirs in _PREFIXES.items():
+        if theirs and name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name if name.startswith("logit_") else f"text.{name}"
+

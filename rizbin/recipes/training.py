@@ -1,0 +1,148 @@
+"""Runs a training from settings to a run folder, and opens such a folder again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rizbin import methods
+from rizbin.core import checkpoint, parallel, random
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.open import open_source
+from rizbin.data.sample import Source
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.export import can_export, save_open_clip
+from rizbin.recipes.presets import Training
+from rizbin.train.method import Method
+from rizbin.train.trainer import Trainer, load_method
+
+CALIBRATION_STEPS = 6
+"""Timed steps behind a budget in minutes; two more before them warm the caches."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run folder, opened."""
+
+    folder: Path
+    training: Training[Any]
+    method: Method
+    """In evaluation mode, with the weights of its newest checkpoint."""
+    step: int
+    """How many steps that checkpoint has."""
+
+    @property
+    def pair(self) -> ImageTextPair:
+        """The image-text pair that the method trained."""
+        if not isinstance(self.method.encoder, ImageTextPair):
+            raise RizbinError(f"{self.training.method} in {self.folder} trains no image-text pair.")
+        return self.method.encoder
+
+
+def train(
+    training: Training[Any],
+    run: Path,
+    *,
+    minutes: float | None = None,
+    quiet: bool = False,
+    watch: Callable[[int, Method], dict[str, float]] | None = None,
+    watch_every: int = 0,
+) -> Path:
+    """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
+
+    minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays exact.
+    Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped after a signal.
+    """
+    parallel.start()
+    _check(training)
+    source = open_source(training.data, split="train", size=_image_size(training), seed=0)
+    if minutes is not None:
+        training = replace(training, steps=_steps_within(minutes, training, source, Path(run), quiet))
+    # Created on all processes alike; only the main one writes.
+    folder = RunFolder(Path(run))
+    folder.create_or_resume({**to_dict(training), "data_fingerprint": source.fingerprint})
+    finished = folder.finished_steps()
+    if finished is not None:
+        if parallel.is_main() and not quiet:
+            print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
+        return folder.path
+    method = build(training)
+    trainer = Trainer(
+        training.trainer,
+        batch=training.batch,
+        steps=training.steps,
+        checkpoint_every=training.checkpoint_every,
+        seed=training.seed,
+    )
+    trainer.fit(method, source, folder, quiet=quiet, watch=watch, watch_every=watch_every)
+    if parallel.is_main():
+        encoder = method.encoder
+        if isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+            save_open_clip(encoder, folder.path / "model")
+        folder.mark_finished(training.steps)
+    parallel.barrier()
+    return folder.path
+
+
+def build(training: Training[Any]) -> Method:
+    """The method with its first weights, which follow from the seed alone."""
+    torch.manual_seed(random.key(training.seed, "weights"))
+    return methods.find(training.method)(training.settings)
+
+
+def load_run(folder: Path) -> LoadedRun:
+    """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
+    kept = RunFolder(Path(folder)).read_settings()
+    training = training_from(kept)
+    found = checkpoint.load(Path(folder) / "checkpoints")
+    if found is None:
+        raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
+    method = build(training)
+    load_method(method, found.tensors["method"])
+    return LoadedRun(Path(folder), training, method.eval(), found.step)
+
+
+def training_from(kept: dict[str, Any]) -> Training[Any]:
+    """Complete settings from what settings.json holds."""
+    kept = {name: value for name, value in kept.items() if name != "data_fingerprint"}
+    name = kept.get("method", "")
+    return from_dict(Training[methods.find(str(name)).Settings], kept, where="settings.json")
+
+
+def _check(training: Training[Any]) -> None:
+    for name in ("steps", "batch"):
+        if getattr(training, name) < 1:
+            raise RizbinError(f"{name} is {getattr(training, name)}; it must be 1 or more.")
+    if training.batch < 2:
+        raise RizbinError("batch is 1; a contrastive method needs at least 2 pictures to tell apart.")
+
+
+def _image_size(training: Training[Any]) -> int:
+    pair = getattr(training.settings, "pair", None)
+    return pair.vision.image_size if pair is not None else 64
+
+
+def _steps_within(minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool) -> int:
+    """How many steps fit into `minutes`: those the run recorded when it began, else from timing a few on weights thrown away."""
+    if minutes <= 0:
+        raise RizbinError(f"minutes is {minutes}; give a positive number.")
+    begun = RunFolder(run).recorded_steps()
+    if begun is not None:
+        return begun
+    begin = time.perf_counter()
+    # Without checkpoints, records or a folder: nothing of the calibration stays.
+    trainer = Trainer(training.trainer, batch=training.batch, steps=training.steps, checkpoint_every=0, seed=training.seed)
+    seconds = trainer.time_steps(build(training), source, warm=2, timed=CALIBRATION_STEPS)
+    left = minutes * 60 - (time.perf_counter() - begin)
+    steps = max(int(left / seconds), 1)
+    agreed = int(parallel.broadcast_text(str(steps)))  # one clock for all processes
+    if parallel.is_main() and not quiet:
+        with Bar(1, "", quiet=True) as bar:
+            bar.say(f"{seconds * 1000:.0f} ms a step: {agreed} steps of {training.batch} fit into {minutes:g} minutes.")
+    return agreed

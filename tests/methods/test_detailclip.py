@@ -1,0 +1,119 @@
+"""DetailCLIP's own: its preset, its terms, its switches."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.losses.contrast import clip_loss
+from rizbin.methods.detailclip import DetailCLIP
+from rizbin.nets.selection import select
+from rizbin.recipes.presets import preset
+from rizbin.train.method import Progress
+from tests.toys import batch_for, build, tiny
+
+
+def test_the_paper_preset_has_the_papers_numbers() -> None:
+    training = preset("detailclip", "paper")
+    settings = training.settings
+    assert (settings.keep_ratio, settings.block, settings.selection) == (0.5, 2, "attention")
+    assert {settings.cls_weight, settings.patch_weight, settings.reconstruction_weight, settings.contrast_weight} == {1.0}
+    assert (settings.prototypes, settings.head_hidden, settings.head_bottleneck) == (8192, 2048, 256)
+    assert (settings.decoder_width, settings.decoder_blocks, settings.decoder_heads) == (768, 1, 16)
+    assert (settings.student_temperature, settings.teacher_temperature, settings.patch_temperature) == (0.1, 0.04, 0.07)
+    assert (settings.momentum, settings.final_momentum) == (0.996, 1.0)
+    assert settings.view.flip == 0.0 and settings.view.crop_area == (0.14, 1.0)
+    assert settings.pair.pool == "cls" and settings.pair.vision.freeze_patch_embedding and settings.pair.text.quick_gelu
+    assert (training.batch, training.trainer.learning_rate, training.trainer.weight_decay) == (4096, 5e-4, 0.5)
+
+
+def test_a_step_equals_the_papers_sum_written_out() -> None:
+    """Every term computed again from the parts, one picture and one token at a time, in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        method = build("detailclip").double().eval()
+        assert isinstance(method, DetailCLIP)
+        with torch.no_grad():  # a teacher that differs from its student, centers that are not zero
+            for parameter in method.teacher.parameters():  # type: ignore[union-attr]
+                parameter.mul_(1.1)
+            method.cls_center.value.uniform_(-0.1, 0.1)
+            method.patch_center.value.uniform_(-0.1, 0.1)
+        settings, pair = method.settings, method.pair
+        batch, progress = batch_for(method), Progress(5, 10)
+        batch = replace(batch, views=[view.double() for view in batch.views])
+        cls_center, patch_center = method.cls_center.value.clone(), method.patch_center.value.clone()
+        wish = next(iter(method.step(batch, progress)))
+
+        contrast = cls = patch = pixels = torch.zeros(())
+        count = len(batch.views[0])
+        texts = pair.encode_texts(batch.texts)
+        vision, head = method.teacher["vision"], method.teacher["head"]  # type: ignore[index]
+        told_cls: list[list[torch.Tensor]] = [[], []]
+        said_cls: list[list[torch.Tensor]] = [[], []]
+        for which, view in enumerate(batch.views[:2]):
+            embeddings = []
+            for image in view:
+                whole = vision(image[None], attend=True)
+                keep, removed = select(whole.attention, pair.grid, keep_ratio=settings.keep_ratio, block=settings.block)
+                seen = pair.vision(image[None], keep)
+                embeddings.append(F.normalize(pair.image_projection(seen.patches.mean(1)), dim=-1))
+                told_cls[which].append(((head(whole.cls) - cls_center) / settings.teacher_temperature).softmax(-1))
+                said_cls[which].append((method.head(seen.cls) / settings.student_temperature).log_softmax(-1))  # type: ignore[misc]
+                everywhere = method.decoder(seen.cls, seen.patches, keep, pair.grid)  # type: ignore[misc]
+                for place in removed[0].tolist():
+                    target = ((head(whole.patches[:, place]) - patch_center) / settings.patch_temperature).softmax(-1)
+                    guess = (method.head(everywhere[:, place]) / settings.student_temperature).log_softmax(-1)  # type: ignore[misc]
+                    patch = patch - (target * guess).sum() / (2 * count * removed.shape[1])
+                    row, column = place // pair.grid[1] * pair.patch_size, place % pair.grid[1] * pair.patch_size
+                    truth = image[:, row : row + pair.patch_size, column : column + pair.patch_size].permute(1, 2, 0).flatten()
+                    truth = (truth - truth.mean()) / (truth.var() + 1e-6).sqrt()
+                    painted = method.to_pixels(everywhere[0, place])  # type: ignore[misc]
+                    pixels = pixels + ((painted - truth) ** 2).mean() / (2 * count * removed.shape[1])
+            contrast = contrast + clip_loss(torch.cat(embeddings), texts, pair.scale) / 2
+        for teacher, student in ((0, 1), (1, 0)):
+            cls = cls - torch.cat([t * s for t, s in zip(told_cls[teacher], said_cls[student], strict=True)]).sum() / (2 * count)
+        expected = {"contrast": contrast, "cls": cls, "patch": patch, "pixels": pixels}
+        for name, value in expected.items():
+            got = wish.records[name]
+            assert isinstance(got, torch.Tensor) and isinstance(value, torch.Tensor)
+            assert abs(got.item() - value.item()) < 1e-9, name
+        assert abs(wish.loss.item() - sum(value.item() for value in expected.values())) < 1e-8
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_each_technique_is_turned_off_by_one_flag() -> None:
+    def records(**changes: object) -> set[str]:
+        method = build("detailclip", changes)
+        return set(next(iter(method.step(batch_for(method), Progress(5, 10)))).records) - {"scale"}
+
+    assert records() == {"contrast", "cls", "patch", "pixels"}
+    assert records(distillation=False) == {"contrast", "pixels"}
+    assert records(reconstruction=False) == {"contrast", "cls", "patch"}
+    assert records(selection="none") == {"contrast", "cls"}
+    assert records(visible_weight=1.0) == {"contrast", "cls", "patch", "pixels", "visible"}
+    assert records(late_start=0.9) == {"contrast"}
+
+
+def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
+    method = build("detailclip", {"late_start": 0.9, "selection": "random"})
+    method.teacher["vision"].forward = lambda *_, **__: pytest.fail("the teacher ran")  # type: ignore[index,union-attr]
+    next(iter(method.step(batch_for(method), Progress(0, 10))))
+
+
+@pytest.mark.parametrize(("change", "words"), [({"keep_ratio": 0.0}, "keep_ratio is 0"), ({"late_start": 1.0}, "late_start"), ({"keep_ratio": 1.5}, "keep_ratio")])
+def test_impossible_settings_get_a_sentence(change: dict[str, float], words: str) -> None:
+    with pytest.raises(RizbinError, match=words):
+        DetailCLIP(tiny("detailclip", change))
+
+
+def test_what_look_paints_is_the_picture_where_nothing_was_removed() -> None:
+    method = build("detailclip").eval()
+    images = torch.randn(2, 3, 32, 32)
+    look = method.look(images)
+    assert look is not None and look.reconstruction is not None
+    seen = ~look.removed.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].expand_as(images)
+    assert torch.allclose(look.reconstruction[seen], images[seen])
+    assert not torch.allclose(look.reconstruction[~seen], images[~seen], atol=1e-2)

@@ -1,0 +1,115 @@
+"""The pair, its text tower and its way into open_clip."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.tokens import Tokenizer
+from rizbin.nets import ImageTextPair
+from rizbin.nets.export import load_pair, save_open_clip
+from rizbin.nets.text import TextEncoder
+from rizbin.nets.vision import VisionEncoder
+
+CAPTIONS = ["a small cat left of a dog", "two pizzas", "a zebra with a very long tail " * 8]
+
+NANO = ImageTextPair.Settings(
+    vision=VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32),
+    text=TextEncoder.Settings(width=32, layers=2, heads=2),
+    embedding=16,
+)
+PLAIN = ImageTextPair.Settings(
+    vision=VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=224),
+    text=TextEncoder.Settings(tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=64, layers=2, heads=4, quick_gelu=True),
+    embedding=32,
+    pool="cls",
+    contrast="sigmoid",
+)
+
+
+@pytest.mark.parametrize("settings", [NANO, PLAIN], ids=["nano", "plain"])
+def test_open_clip_loads_the_export_and_gives_the_same_embeddings(settings: ImageTextPair.Settings, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pair = ImageTextPair(settings).eval()
+    save_open_clip(pair, tmp_path / "model")
+    name = f"local-dir:{tmp_path / 'model'}"
+    theirs = open_clip.create_model(name).eval()
+    size = settings.vision.image_size
+    images = torch.randn(2, 3, size, size)
+    tokens = pair.tokenizer.encode(CAPTIONS)
+    extra = {"bpe_path": str(tmp_path / "model" / "vocabulary.txt.gz")} if settings.text.tokenizer.vocabulary == "small" else {}
+    assert torch.equal(open_clip.get_tokenizer(name, **extra)(CAPTIONS), tokens)
+    with torch.no_grad():
+        # 1e-5: the figure that export must meet; measured about 1e-7.
+        assert torch.allclose(theirs.encode_image(images, normalize=True), pair.encode_images(images), atol=1e-5)
+        assert torch.allclose(theirs.encode_text(tokens, normalize=True), pair.encode_texts(tokens), atol=1e-5)
+        assert torch.equal(theirs.logit_scale, pair.logit_scale)
+        again = load_pair(tmp_path / "model")
+        assert torch.equal(again.encode_images(images), pair.encode_images(images))
+    assert again.settings == settings
+    if settings.contrast == "sigmoid":
+        assert float(theirs.logit_bias.detach()) == -10.0
+
+
+def test_half_export_is_half_the_size_and_close(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    pair = ImageTextPair(NANO).eval()
+    for half in (False, True):
+        save_open_clip(pair, tmp_path / str(half), half=half)
+    sizes = [(tmp_path / name / "open_clip_model.safetensors").stat().st_size for name in ("False", "True")]
+    assert sizes[1] < 0.6 * sizes[0]
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(load_pair(tmp_path / "True").encode_images(images), pair.encode_images(images), atol=5e-3)
+
+
+def test_bad_folders_get_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="holds no model"):
+        load_pair(tmp_path)
+    save_open_clip(ImageTextPair(NANO), tmp_path / "model")
+    weights = tmp_path / "model" / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RizbinError, match="damaged"):
+        load_pair(tmp_path / "model")
+    own = tmp_path / "model" / "rizbin.json"
+    own.write_text(json.dumps({**json.loads(own.read_text()), "colour": 1}))
+    with pytest.raises(RizbinError, match="colour"):
+        load_pair(tmp_path / "model")
+
+
+def test_towers_that_open_clip_cannot_build_say_so(tmp_path: Path) -> None:
+    pair = ImageTextPair(
+        ImageTextPair.Settings(vision=VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64), text=NANO.text)
+    )
+    with pytest.raises(RizbinError, match="224 pixels only"):
+        save_open_clip(pair, tmp_path)
+
+
+def test_text_is_read_at_its_end_and_trimming_changes_nothing() -> None:
+    torch.manual_seed(0)
+    pair = ImageTextPair(NANO).eval()
+    tokens = pair.tokenizer.encode(CAPTIONS)
+    with torch.no_grad():
+        together = pair.encode_texts(tokens)
+        alone = torch.cat([pair.encode_texts(tokens[row : row + 1]) for row in range(len(tokens))])
+        # A caption cut at the context keeps its end: two long captions that differ early do not fall together.
+        other = pair.encode_texts(pair.tokenizer.encode(["a dog with a very long tail " * 8]))
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert not torch.allclose(other[0], together[2], atol=1e-3)
+
+
+def test_dense_is_unit_length_and_mean_pooling_is_its_mean() -> None:
+    torch.manual_seed(0)
+    pair = ImageTextPair(NANO).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for how in ("plain", "neighbors"):
+            dense = pair.dense(images, how)
+            assert dense.shape == (2, 4, 4, 16)
+            assert torch.allclose(dense.norm(dim=-1), torch.ones(2, 4, 4), atol=1e-5)
+        pooled = pair.pooled(images)
+        assert torch.allclose(pooled, pair.vision(images).patches.mean(1), atol=1e-6)
+        assert pair.attention(images).shape == (2, 4, 4) and bool((pair.attention(images).sum((1, 2)) <= 1).all())

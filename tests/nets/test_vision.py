@@ -1,0 +1,118 @@
+"""The image encoder: subsets of tokens, the CLS row, blanked stems, timm's own numbers."""
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+from rizbin.core.errors import RizbinError
+from rizbin.nets.selection import blocks_kept, half_resolution_places, select
+from rizbin.nets.vision import VisionEncoder
+
+PLAIN = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64, registers=2)
+STEM = VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32)
+
+
+def encoder(settings: VisionEncoder.Settings) -> VisionEncoder:
+    torch.manual_seed(0)
+    return VisionEncoder(settings).eval()
+
+
+def images(size: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("settings", [PLAIN, STEM], ids=["plain", "stem"])
+def test_features_equal_timms_and_keeping_all_changes_nothing(settings: VisionEncoder.Settings) -> None:
+    network, pictures = encoder(settings), images(settings.image_size)
+    with torch.no_grad():
+        whole = network(pictures, attend=True)
+        timms = network.trunk.forward_features(pictures)
+        prefix = network.trunk.num_prefix_tokens
+        assert torch.allclose(whole.cls, timms[:, 0], atol=1e-5)
+        assert torch.allclose(whole.patches, timms[:, prefix:], atol=1e-5)
+        every = torch.arange(whole.patches.shape[1]).expand(2, -1)
+        kept = network(pictures, every)
+    assert torch.allclose(kept.cls, whole.cls, atol=1e-5)
+    assert kept.attention is None
+
+
+@pytest.mark.parametrize("settings", [PLAIN, STEM], ids=["plain", "stem"])
+def test_no_removed_pixel_reaches_the_student(settings: VisionEncoder.Settings) -> None:
+    network, pictures = encoder(settings), images(settings.image_size)
+    keep, removed = select(torch.rand(2, network.grid[0] * network.grid[1]), network.grid, keep_ratio=0.4, block=1)
+    gone = 1 - network.visible(keep, *pictures.shape[-2:])
+    with torch.no_grad():
+        before, after = network(pictures, keep), network(pictures + 7 * gone * torch.randn_like(pictures), keep)
+    assert torch.equal(before.cls, after.cls) and torch.equal(before.patches, after.patches)
+    assert removed.shape[1] + keep.shape[1] == network.grid[0] * network.grid[1]
+
+
+def test_a_stem_that_is_not_blanked_would_leak() -> None:
+    network, pictures = encoder(STEM), images(32)
+    network._stem_overlaps = False
+    keep, _ = select(torch.rand(2, 16), network.grid, keep_ratio=0.4, block=1)
+    gone = 1 - network.visible(keep, 32, 32)
+    with torch.no_grad():
+        assert not torch.equal(network(pictures, keep).patches, network(pictures + gone, keep).patches)
+
+
+def test_the_cls_row_equals_full_softmax_attention() -> None:
+    network, pictures = encoder(PLAIN), images(64)
+    with torch.no_grad():
+        got = network(pictures, attend=True).attention
+        x, rows = network.tokens(pictures), []
+        for block in network.trunk.blocks:
+            attention, batch, count = block.attn, *x.shape[:2]
+            query, key, _ = attention.qkv(block.norm1(x)).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+            rows.append((query @ key.transpose(-2, -1) * attention.scale).softmax(-1)[:, :, 0])
+            x = block(x)
+        expected = torch.stack(rows).mean((0, 2))[:, network.trunk.num_prefix_tokens :]
+        assert got is not None and torch.allclose(got, expected, atol=1e-6)
+        heads = network.attention_heads(pictures)
+        assert torch.allclose(heads.flatten(2), rows[-1][:, :, network.trunk.num_prefix_tokens :], atol=1e-6)
+    assert all(block.attn.rows is None for block in network.trunk.blocks)
+
+
+def test_any_resolution_that_divides_runs_and_others_are_refused() -> None:
+    network = encoder(PLAIN)
+    with torch.no_grad():
+        assert network(images(96)).patches.shape[1] == 36
+        assert network.neighbor_patches(images(96)).shape == (2, 36, network.dim)
+        with pytest.raises(RizbinError, match="patches of 16"):
+            network(images(50))
+
+
+def test_pretrained_state_loads_unchanged() -> None:
+    settings = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=224)
+    torch.manual_seed(3)
+    reference = timm.create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    network = encoder(settings)
+    network.trunk.load_state_dict(reference.state_dict())
+    picture = images(224, batch=1)
+    with torch.no_grad():
+        assert torch.allclose(network(picture).cls, reference.forward_features(picture)[:, 0], atol=1e-5)
+
+
+def test_what_is_no_vision_transformer_is_refused_in_a_sentence() -> None:
+    with pytest.raises(RizbinError, match="resnet18"):
+        VisionEncoder(VisionEncoder.Settings(name="resnet18"))
+
+
+def test_selection_keeps_the_best_blocks_as_the_papers_code_counts() -> None:
+    assert blocks_kept(49, 0.5) == 25  # 100 of 196 patches, as measured on the official code
+    scores = torch.zeros(1, 16)
+    scores[0, [10, 11, 14, 15]] = 1.0  # the lower right square
+    scores[0, 0] = 3.0  # one bright patch: its square's mean is .75
+    keep, removed = select(scores, (4, 4), keep_ratio=0.25, block=2)
+    assert keep.tolist() == [[0, 1, 4, 5, 10, 11, 14, 15]]
+    assert removed.tolist() == [[2, 3, 6, 7, 8, 9, 12, 13]]
+    keep, _ = select(scores, (4, 4), keep_ratio=0.1, block=1)
+    assert keep.tolist() == [[0, 10]]
+    assert select(scores, (4, 4), keep_ratio=1.0, block=1)[1].shape == (1, 0)
+    with pytest.raises(RizbinError, match="3x3"):
+        select(torch.zeros(1, 9), (3, 3), keep_ratio=0.5, block=2)
+
+
+def test_half_resolution_places() -> None:
+    assert half_resolution_places(torch.tensor([[0, 1, 4, 5, 10, 15]]), (4, 4)).tolist() == [[0, 0, 0, 0, 3, 3]]

@@ -1,0 +1,53 @@
+"""Methods and batches at toy size, for tests of methods and of the trainer."""
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rizbin import methods
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.text import TextEncoder
+from rizbin.nets.vision import VisionEncoder
+from rizbin.train.method import Batch, Method
+
+NANO = ImageTextPair.Settings(
+    vision=VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32),
+    text=TextEncoder.Settings(width=32, layers=1, heads=2),
+    embedding=16,
+)
+TINY: dict[str, Any] = {
+    "pair": NANO,
+    "prototypes": 32,
+    "head_hidden": 32,
+    "head_bottleneck": 16,
+    "decoder_width": 32,
+    "decoder_heads": 2,
+    "projection_hidden": 32,
+    "projection": 16,
+    "words_decoder_layers": 1,
+}
+
+def tiny(name: str, extra: dict[str, Any] | None = None) -> Any:
+    """The method's settings at toy size."""
+    settings = methods.find(name).Settings()
+    own = {field.name for field in dataclasses.fields(settings)}
+    return replace(settings, **{**{key: value for key, value in TINY.items() if key in own}, **(extra or {})})
+
+
+def build(name: str, extra: dict[str, Any] | None = None) -> Method:
+    torch.manual_seed(0)
+    return methods.find(name)(tiny(name, extra))
+
+
+def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
+    generator = torch.Generator().manual_seed(5)
+    views = [torch.randn(rows, 3, 32, 32, generator=generator)[own] for _ in method.views]
+    corner = torch.rand(len(method.views), rows, 2, generator=generator) * 0.4
+    crops = torch.cat([corner, corner + 0.6], dim=-1)
+    texts = None
+    if method.tokenizer is not None:
+        words = ["a cat", "two dogs left of a bus", "a large pizza", "a frog at the top", "an owl", "a fox", "a bee", "one taxi and a tree"]
+        texts = method.tokenizer.trim(method.tokenizer.encode([words[row % 8] for row in range(rows)])[own])
+    return Batch(views, crops[:, own], torch.zeros(len(views), rows, dtype=torch.bool)[:, own], texts)
