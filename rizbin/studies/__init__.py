@@ -1,0 +1,1 @@
+"""One question a file: it runs, compares and answers with numbers and pictures."""

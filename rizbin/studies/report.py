@@ -1,0 +1,370 @@
+"""The report of a run: what was trained, how well, and what it looks like. One file that opens without network."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import nn
+
+from rizbin.core.charts import Mark, Series
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Link, Part, Picture, Score, Swatch
+from rizbin.data.sample import Source
+from rizbin.data.views import denormalize, whole
+from rizbin.evaluate.measurement import Report
+from rizbin.nets.dual import ImageTextPair
+from rizbin.studies.cases import Pool, ask, first_samples, looks
+from rizbin.studies.numbers import label, numbers
+from rizbin.train.method import Look, Method
+from rizbin.visualize import attention, pca, reconstruct, removed, words
+from rizbin.visualize.colors import distinct
+
+SHOWN = 12
+"""Pictures shown in full: the first of the data, never chosen."""
+FAILED = 6
+"""Failures shown in full: the surest."""
+SEARCHED = 256
+"""Pictures in which failures are sought and captions are searched for."""
+CAPTIONS = 4
+"""Captions shown with the pictures they find."""
+
+OPENMOJI: tuple[Part, ...] = (
+    "The drawings in the scenes are by ",
+    Link("OpenMoji", "https://openmoji.org"),
+    ", the open-source emoji and icon project, licensed ",
+    Link("CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
+    "; the pictures of scenes on this page are adaptations under the same licence.",
+)
+"""The credit that the scenes' licence asks for."""
+
+_CURVES = {
+    "loss": "Loss, all terms",
+    "contrast": "Contrast of pictures and captions",
+    "cls": "Distillation of the whole picture (CLS)",
+    "patch": "Distillation of removed patches",
+    "visible": "Distillation of visible patches",
+    "pixels": "Reconstruction of removed pixels",
+    "scale": "Scale of the similarities",
+    "learning_rate": "Learning rate",
+    "gradient_norm": "Norm of the gradient",
+}
+"""Titles of known records, in the order of their charts; others follow under their own names."""
+_CLOCK = ("step", "images", "seconds")
+
+
+@runtime_checkable
+class Run(Protocol):
+    """What the report needs of a run folder."""
+
+    @property
+    def path(self) -> Path: ...
+
+
+def write_report(
+    run: Run,
+    *,
+    pair: ImageTextPair,
+    method: Method | None = None,
+    source: Source,
+    evaluation: Report,
+    history: list[dict],
+    credits: Sequence[Sequence[Part]] = (),
+) -> Path:
+    """Writes `report.html` into the run folder and returns its path.
+
+    Args:
+        run: The run folder; `settings.json` and `environment.json` are read from it where they exist.
+        pair: What was trained.
+        method: The method with its teacher, for the token pictures; None, or one without `look`, leaves them out.
+        source: Samples that were not trained on.
+        evaluation: The measured numbers.
+        history: Lines of metrics.jsonl.
+        credits: Lines for the foot of the page; the OpenMoji credit is added by itself when the data are scenes.
+
+    Raises:
+        RizbinError: The file cannot be written.
+    """
+    settings, machine = _read(run.path / "settings.json"), _read(run.path / "environment.json")
+    with _evaluating(pair, method):
+        samples = first_samples(source, SEARCHED)
+        pool = ask(pair, samples, source.categories) if samples else None
+        page = Page(f"{_title(method, settings)} on {source.name}", subtitle=_subtitle(history, machine))
+        numbers(page, evaluation)
+        if pool is not None:
+            _pictures(page, pool, pair, method, source)
+        _curves(page, history)
+    _how(page, settings, machine)
+    if source.name.startswith("scenes"):
+        page.credits(*OPENMOJI)
+    for line in credits:
+        page.credits(*line)
+    page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
+    return page.write(run.path / "report.html")
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module | None) -> Iterator[None]:
+    """Modules in evaluation mode, and back in their own mode afterwards."""
+    before = [(part, part.training) for module in modules if module is not None for part in module.modules()]
+    try:
+        for module in modules:
+            if module is not None:
+                module.eval()
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def _read(path: Path) -> dict:
+    """A JSON object, or an empty one when there is none: a report without it is better than no report."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _title(method: Method | None, settings: Mapping) -> str:
+    if method is not None:
+        return type(method).__name__
+    name = settings.get("method")
+    return name if isinstance(name, str) else "An image-text pair"
+
+
+def time_spent(history: Sequence[Mapping]) -> tuple[int, int, float]:
+    """(steps, images, seconds) of a whole run. The clock of the records starts anew whenever a run was resumed."""
+    steps = images = 0
+    seconds = last = 0.0
+    for record in history:
+        steps, images = max(steps, int(record.get("step", 0))), max(images, int(record.get("images", 0)))
+        now = float(record.get("seconds", last))
+        seconds += now - last if now >= last else now
+        last = now
+    return steps, images, seconds
+
+
+def _subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
+    steps, images, seconds = time_spent(history)
+    parts = []
+    if steps:
+        parts.append(f"{steps:,} steps")
+    if images:
+        parts.append(f"{images:,} images seen")
+    if seconds > 0:
+        parts.append(f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds")
+        parts += [f"{images / seconds:,.0f} images a second"] if images else []
+    name = next((machine[key] for key in ("machine", "device", "cpu", "processor") if machine.get(key)), None)
+    return " · ".join([*parts, *([str(name)] if name else [])])
+
+
+def _pictures(page: Page, pool: Pool, pair: ImageTextPair, method: Method | None, source: Source) -> None:
+    """Everything that is seen rather than counted."""
+    shown_first = list(range(min(SHOWN, len(pool.samples))))
+    failed = pool.worst(FAILED)
+    chosen = [*shown_first, *(index for index in failed if index not in shown_first)]
+    look = looks(method, pool.pictures[chosen])
+    vocabulary = words.embedded(pair, source.categories) if source.categories else None
+
+    def card(index: int) -> None:
+        own = None if look is None else (look, chosen.index(index))
+        _card(page, pool, index, pair, own, source.categories, vocabulary)
+
+    page.heading("What it sees")
+    page.text(f"The first {len(shown_first)} pictures of {source.name}, not chosen. Click a picture to enlarge it.")
+    page.explained(_columns(look, pool))
+    for index in shown_first:
+        card(index)
+    if pool.texts:
+        page.heading("Where it fails")
+        wrong = len(pool.worst(len(pool.samples)))
+        page.text(
+            f"Its first answer is wrong for {wrong} of {len(pool.samples)} pictures"
+            + (f"; these are the {len(failed)} where it was surest of a wrong one." if failed else ".")
+        )
+        for index in failed:
+            card(index)
+    _search(page, pool)
+    page.heading("What belongs together")
+    page.text(
+        "Each patch in the color of its features: their three main directions over all pictures shown here, as red, "
+        "green and blue. Like colors mean like features; what the first direction sets apart as background is dark."
+    )
+    colored = pca.pca_of(pair, pool.pictures[shown_first])
+    page.pictures(
+        [
+            Picture(
+                image=np.concatenate([pool.pictures[index], one]),
+                alt=f"Picture {index + 1} and under it the colors of its patches",
+            )
+            for index, one in zip(shown_first, colored, strict=True)
+        ]
+    )
+
+
+def _columns(look: Look | None, pool: Pool) -> list[tuple[str, str]]:
+    """One plain sentence for each kind of picture in a card."""
+    entries = [("Picture", "What the network is given.")]
+    if look is not None:
+        entries.append(("Attention", "Where the teacher's summary token looks: bright is much, dark is little."))
+        if bool(look.removed.any()):
+            share = 100 * float(look.removed.float().mean())
+            entries.append(
+                ("Removed", f"Hatched patches ({share:.0f} % here) are hidden from the student in training.")
+            )
+            if look.reconstruction is not None:
+                entries.append(
+                    (
+                        "Reconstruction",
+                        "The hatched patches as the student guesses them from the rest; each patch's brightness and "
+                        "contrast are the picture's own, since only the pattern within a patch is predicted.",
+                    )
+                )
+    entries.append(
+        (
+            "Words",
+            "Each place in the color of the caption's word that its features are nearest to; gray where none is near. "
+            "Nothing was trained to do this.",
+        )
+    )
+    if any(sample.things for sample in pool.samples):
+        entries.append(("Truth", "The same words where they really are."))
+    if pool.texts:
+        among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these pictures"
+        entries.append(("Answers", f"Its best three among {among}, with their probabilities; ✓ marks a right one."))
+    return entries
+
+
+def _card(
+    page: Page,
+    pool: Pool,
+    index: int,
+    pair: ImageTextPair,
+    own: tuple[Look, int] | None,
+    categories: Sequence[str],
+    vocabulary: np.ndarray | None,
+) -> None:
+    """One picture with all that the network makes of it."""
+    sample, picture = pool.samples[index], pool.pictures[index]
+    pictures = [Picture(image=picture, caption="Picture", alt=sample.caption or sample.key)]
+    if own is not None:
+        pictures += _tokens(picture, *own)
+    asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
+    legend: list[Swatch] = []
+    if asked:
+        colors = distinct(len(asked))
+        legend = [Swatch(color=color, text=word) for color, word in zip(colors, asked, strict=True)]
+        height, width = picture.shape[:2]
+        places = words.segmented(words.similarities(pair, picture, asked, against=vocabulary), height, width)
+        spoken = f"The picture colored by the words {', '.join(asked)}"
+        pictures.append(Picture(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
+        if sample.things:
+            masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
+            truth = words.painted(picture, words.true_numbers(masks, asked), colors)
+            pictures.append(Picture(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
+    page.card(
+        sample.caption or "(no caption)",
+        pictures,
+        small=sample.key,
+        legend=legend,
+        scores=[Score(name=one.text, value=one.share, good=one.right or None) for one in pool.answers(index)],
+    )
+
+
+def _square(mask: np.ndarray, size: int) -> np.ndarray:
+    """A mask of a sample in the frame of the picture that the network is given."""
+    return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
+
+
+def _tokens(picture: np.ndarray, look: Look, at: int) -> list[Picture]:
+    """Attention, removed tokens and reconstruction of one picture, as far as there are any."""
+    heat = attention.overlay(picture, look.attention[at].numpy())
+    out = [Picture(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
+    if not bool(look.removed.any()):
+        return out
+    gone = look.removed[at].numpy()
+    hatched = removed.removed(picture, gone)
+    out.append(Picture(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
+    if look.reconstruction is not None:
+        guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
+        filled = reconstruct.filled(picture, guess, gone)
+        out.append(Picture(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
+    return out
+
+
+def _search(page: Page, pool: Pool) -> None:
+    """Captions with the pictures that they find."""
+    asked = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
+    if not asked or len(pool.samples) < 2:
+        return
+    page.heading("Finding pictures by words")
+    page.text(
+        f"The first captions, each with the five of {len(pool.samples)} pictures that it finds; ✓ and a frame mark the "
+        "picture it belongs to."
+    )
+    for index in asked:
+        best, place = pool.found(index)
+        page.card(
+            pool.samples[index].caption,
+            [
+                Picture(
+                    image=pool.pictures[found],
+                    caption=pool.samples[found].caption,
+                    alt=f"Number {rank}: {pool.samples[found].caption}",
+                    good=True if found == index else None,
+                )
+                for rank, found in enumerate(best, 1)
+            ],
+            small=f"Its own picture comes at place {place} of {len(pool.samples)}",
+        )
+
+
+def _curves(page: Page, history: Sequence[Mapping]) -> None:
+    """A chart for every number that was recorded."""
+    page.heading("How it learned")
+    names = {key for record in history for key, value in record.items() if isinstance(value, int | float)} - {*_CLOCK}
+    if not names:
+        page.text("No records were kept of this run.")
+        return
+    order = [*(name for name in _CURVES if name in names), *sorted(names - {*_CURVES})]
+    marks = [
+        Mark(x=float(record.get("step", 0)), text=f"step {record.get('step', 0)}: {record['alarm']}")
+        for record in history
+        if isinstance(record.get("alarm"), str)
+    ]
+    page.text("The faint line is what was recorded, the strong one its running mean. Rest the pointer for values.")
+    if marks:
+        page.warning(f"Dashed red lines: {'; '.join(mark.text for mark in marks[:10])}.")
+    for name in order:
+        points = [(float(one.get("step", at)), float(one[name])) for at, one in enumerate(history) if _has(one, name)]
+        line = Series(name=name, x=[x for x, _ in points], y=[y for _, y in points])
+        page.curves(_CURVES.get(name, label(name)), [line], marks=marks)
+
+
+def _has(record: Mapping, name: str) -> bool:
+    return isinstance(record.get(name), int | float)
+
+
+def _how(page: Page, settings: Mapping, machine: Mapping) -> None:
+    """All that is needed to make the run again."""
+    page.heading("How it was made")
+    page.text("All that is needed to make the run again.")
+    if settings:
+        page.details("Settings", _flat(settings))
+    if machine:
+        page.details("Machine and versions", _flat(machine))
+
+
+def _flat(value: Mapping, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text)."""
+    out: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            out += _flat(inner, f"{name}.")
+        else:
+            out.append((name, inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)))
+    return out
