@@ -157,8 +157,14 @@ def _subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
     if seconds > 0:
         parts.append(f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds")
         parts += [f"{images / seconds:,.0f} images a second"] if images else []
-    name = next((machine[key] for key in ("machine", "device", "cpu", "processor") if machine.get(key)), None)
-    return " · ".join([*parts, *([str(name)] if name else [])])
+    known = {
+        key: str(machine[key]) for key in ("gpu", "cpu", "threads") if machine.get(key) not in (None, "none", "unknown")
+    }
+    if "gpu" in known or "cpu" in known:
+        parts.append(known.get("gpu") or known["cpu"])
+    if "gpu" not in known and "threads" in known:
+        parts.append(f"{known['threads']} thread{'s' * (known['threads'] != '1')}")
+    return " · ".join(parts)
 
 
 def _pictures(page: Page, pool: Pool, pair: ImageTextPair, method: Method | None, source: Source) -> None:

@@ -86,7 +86,7 @@ def detailclip() -> DetailCLIP:
 def page(detailclip: DetailCLIP, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = Folder(tmp_path_factory.mktemp("run"))
     (folder.path / "settings.json").write_text(json.dumps({"method": "detailclip", "trainer": {"beta1": 0.9}}))
-    (folder.path / "environment.json").write_text(json.dumps({"machine": "an abacus"}))
+    (folder.path / "environment.json").write_text(json.dumps({"cpu": "an abacus", "gpu": "none", "threads": 2}))
     path = write_report(
         folder,
         pair=detailclip.pair,
@@ -105,7 +105,7 @@ def test_everything_is_on_the_page(page: str):
         assert len(re.findall(rf"<figcaption[^>]*>{caption}</figcaption>", page)) >= 12, caption
     for text in ("87.2 %", "random weights 5.0 %", "How &amp; why.", "No &lt;masks&gt;.", "trainer.beta1", "an abacus"):
         assert text in page
-    assert "20 steps · 1,280 images seen · 6 seconds · 213 images a second · an abacus" in page
+    assert "20 steps · 1,280 images seen · 6 seconds · 213 images a second · an abacus · 2 threads" in page
     assert "step 20: it &lt;collapsed&gt;" in page
     assert "Thanks &amp; more" in page
     assert "a &lt;b&gt;circle&lt;/b&gt; number 0" in page
