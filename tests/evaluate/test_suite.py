@@ -212,6 +212,21 @@ def test_texts_that_are_off_by_one_are_noticed() -> None:
     assert wrong["probe/top1"].value > 90  # reads no text
 
 
+def test_the_threshold_comes_from_the_training_pictures_it_says(report: Report) -> None:
+    class LaterWrong(Blocks):
+        """From the picture on at which the threshold is no longer asked: everything is a cat."""
+
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            everywhere = Thing("cat", (0, 0, SIZE, SIZE), np.ones((SIZE, SIZE), bool))
+            return sample if index < SETTINGS.threshold_images else replace(sample, things=(everywhere,))
+
+    settings = replace(SETTINGS, baseline=False)
+    found = evaluate(Colors(Sight()).know(), Blocks(), train_source=LaterWrong(10**6), settings=settings)
+    name = "segmentation/zero_shot/miou"
+    assert (found[name].value, found[name].protocol) == (report[name].value, report[name].protocol)
+
+
 def test_the_filter_looks_through_the_methods_eyes_when_it_shows_them(report: Report) -> None:
     alone = evaluate(Colors(Sight()).know(), Blocks(), settings=replace(SETTINGS, baseline=False))
     assert alone["tokens/object_pixels_kept"].value > 95
@@ -267,12 +282,19 @@ def test_the_pair_comes_back_as_it_was() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_embeddings_that_are_no_numbers_are_no_success() -> None:
+@pytest.mark.parametrize("part", ["pictures", "texts"])
+def test_embeddings_that_are_no_numbers_are_no_success(part: str) -> None:
     """nan compares false with everything; unchecked it would take the first rank."""
-    pair = Colors(Sight()).know()
-    pair.order.data.fill_(torch.nan)
+
+    class Lost(Colors):
+        def embed(self, features: Features) -> Tensor:
+            return super().embed(features) * (torch.nan if part == "pictures" else 1)
+
+        def encode_texts(self, tokens: Tensor) -> Tensor:
+            return super().encode_texts(tokens) * (torch.nan if part == "texts" else 1)
+
     with pytest.raises(RizbinError, match="not finite"):
-        evaluate(pair, Blocks(), settings=SETTINGS)
+        evaluate(Lost(Sight()).know(), Blocks(masks=False), settings=SETTINGS)
 
 
 class Broken(Blocks):
