@@ -88,16 +88,15 @@ def smooth_fill(
 
 
 def measure(
-    look: Looker, batches: Iterable[Float[Tensor, "_ 3 height width"]], edges: tuple[float, ...]
+    shown: Iterable[tuple[Float[Tensor, "_ 3 height width"], Look | None]], edges: tuple[float, ...]
 ) -> list[Measurement]:
-    """Relative error by band over all removed patches of all batches; empty when there is no reconstruction."""
+    """Relative error by band over all removed patches of all (pictures, look); empty without reconstructions."""
     truth = torch.zeros(len(edges) + 1, dtype=torch.double)
     wrong, wrong_by_filling = truth.clone(), truth.clone()
     patches = 0
-    for images in batches:
-        seen = look(images)
+    for images, seen in shown:
         if seen is None or seen.reconstruction is None:
-            return []
+            continue
         true = patches_of(images, seen.removed)
         patches += len(true)
         for total, guess in (

@@ -138,8 +138,8 @@ class Evaluation:
         parts = (
             self._whole_pictures(test, test_seen, train, train_seen, words, texts),
             self._patches(test, test_seen, train, train_seen, picked),
-            self._objects(test, test_seen, words, look, device),
-            self._reconstruction(test, look, device),
+            self._sizes(test, test_seen, words),
+            self._looked(test, test_seen, look, device),
         )
         return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
 
@@ -214,46 +214,51 @@ class Evaluation:
         found.append(segmentation.linear_miou(layer, seen.patches, test.labels, grid, taught=said))
         return found, []
 
-    def _objects(
-        self, test: Pictures, seen: Embedded, words: Tensor, look: frequency.Looker | None, device: torch.device
-    ) -> Found:
-        """Recall by size and object pixels kept."""
-        settings = self.settings
+    def _sizes(self, test: Pictures, seen: Embedded, words: Tensor) -> Found:
+        """Recall by object size."""
         if not len(test.objects.picture):
-            return [], [(room, "The source does not know the objects' exact masks.") for room in ("sizes", "tokens")]
-        found, left_out = sizes.measure(
-            seen.images, words, test.right, test.objects, test.masked, seen.scores["plain"], settings.size_edges
+            return [], [("sizes", "The source does not know the objects' exact masks.")]
+        return sizes.measure(
+            seen.images, words, test.right, test.objects, test.masked, seen.scores["plain"], self.settings.size_edges
         )
+
+    def _looked(self, test: Pictures, seen: Embedded, look: frequency.Looker | None, device: torch.device) -> Found:
+        """Object pixels kept, and reconstruction by frequency; the method's look is taken once for both."""
+        settings, found, left_out = self.settings, [], []
+        shown: list[Tensor | None] = []
+
+        def looks(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Look | None]]:
+            for some in test.pixels.split(settings.batch):
+                images = normalize(some.to(device))
+                one = look(images)
+                shown.append(None if one is None else one.attention.float().cpu())
+                yield images, one
+
+        bands = frequency.measure(looks(look), settings.bands) if look is not None else []
         rows, columns = seen.attention.shape[1:]
-        if rows % settings.block or columns % settings.block:
+        if not len(test.masked):
+            left_out.append(("tokens", "The source does not know the objects' exact masks."))
+        elif rows % settings.block or columns % settings.block:
             reason = (
                 f"A grid of {rows}x{columns} patches does not divide into blocks of {settings.block}x{settings.block}."
             )
-            return found, [*left_out, ("tokens", reason)]
-        attention, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
-        if look is not None:
-            looks = [look(images) for images in self._batches(test.pixels[test.masked], device)]
-            shown = [one.attention.float().cpu() for one in looks if one is not None]
-            if len(shown) == len(looks) and shown[0].shape[1:] == (rows, columns):
-                attention, whose = (
-                    torch.cat(shown),
-                    "the attention that the method shows (its teacher's where it has one)",
+            left_out.append(("tokens", reason))
+        else:
+            attention, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
+            maps = [one for one in shown if one is not None and one.shape[1:] == (rows, columns)]
+            if maps and len(maps) == len(shown):
+                attention = torch.cat(maps)[test.masked]
+                whose = "the attention that the method shows (its teacher's where it has one)"
+            found.append(
+                tokens.measure(
+                    attention, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose
                 )
-        found.append(
-            tokens.measure(attention, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose)
-        )
-        return found, left_out
-
-    def _reconstruction(self, test: Pictures, look: frequency.Looker | None, device: torch.device) -> Found:
-        """Reconstruction error by frequency band."""
-        found = frequency.measure(look, self._batches(test.pixels, device), self.settings.bands) if look else []
-        if found:
-            return found, []
-        return [], [("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")]
-
-    def _batches(self, pixels: Tensor, device: torch.device) -> Iterator[Tensor]:
-        for some in pixels.split(self.settings.batch):
-            yield normalize(some.to(device))
+            )
+        if not bands:
+            left_out.append(
+                ("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")
+            )
+        return found + bands, left_out
 
 
 def evaluate(

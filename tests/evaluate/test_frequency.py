@@ -86,7 +86,7 @@ def test_perfect_flat_and_opposite_painters() -> None:
 
     names = ["reconstruction/band1", "reconstruction/band2", "reconstruction/band3"]
     for factor, error in ((1.0, 0.0), (0.0, 1.0), (-1.0, 4.0), (0.5, 0.25)):
-        found = measure(painter(factor), images, EDGES)
+        found = measure([(batch, painter(factor)(batch)) for batch in images], EDGES)
         assert [one.name for one in found] == names
         assert [one.value for one in found] == pytest.approx([error] * 3, abs=1e-6)
         assert not found[0].higher_is_better and found[0].unit == "relative"
@@ -96,17 +96,17 @@ def test_perfect_flat_and_opposite_painters() -> None:
 
 def test_a_mean_that_is_wrong_is_not_counted() -> None:
     """Methods that predict normalized patches are handed the mean; a wrong one must not count for others either."""
-    found = measure(lambda batch: Shown(batch[:, 0], removed(), batch + 3), [pictures()], EDGES)
+    found = measure([(pictures(), Shown(pictures(), removed(), pictures() + 3))], EDGES)
     assert [one.value for one in found] == pytest.approx([0.0] * 3, abs=1e-6)
 
 
 def test_errors_on_visible_patches_do_not_count() -> None:
     hidden = removed().repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
     noisy = torch.where(hidden, pictures(), pictures().flip(0))
-    found = measure(lambda batch: Shown(batch[:, 0], removed(), noisy), [pictures()], EDGES)
+    found = measure([(pictures(), Shown(pictures(), removed(), noisy))], EDGES)
     assert [one.value for one in found] == pytest.approx([0.0] * 3, abs=1e-6)
 
 
 def test_without_a_painter_there_is_nothing() -> None:
-    assert measure(lambda batch: None, [pictures()], EDGES) == []
-    assert measure(lambda batch: Shown(batch[:, 0], removed(), None), [pictures()], EDGES) == []
+    assert measure([(pictures(), None)], EDGES) == []
+    assert measure([(pictures(), Shown(pictures(), removed(), None))], EDGES) == []
