@@ -20,7 +20,7 @@ from rizbin.losses.contrast import contrast, nt_xent
 from rizbin.losses.distill import regression
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
-from rizbin.nets.momentum import follow, teacher_of
+from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.train.method import Batch, Look, Method, Minimize, Progress
 
@@ -88,7 +88,7 @@ class ACLIP(Method):
         self.simclr_head = mlp_head(dim, hidden, out)
         self.projector = mlp_head(dim, hidden, out, layers=2)
         self.predictor = mlp_head(out, hidden, out, layers=2)
-        self.teacher = teacher_of(nn.ModuleDict({"vision": self.pair.vision, "projector": self.projector}))
+        self.teacher = Teacher({"vision": self.pair.vision, "projector": self.projector})
         size = self.pair.image_size
         view = replace(settings.view, size=size)
         self.views = (view, view, View.Settings(size=size))
@@ -116,8 +116,7 @@ class ACLIP(Method):
         yield Minimize(loss, records={"contrast": language, "simclr": simclr, "byol": byol, "scale": self.pair.scale})
         self.pair.limit_scale()
         momentum = progress.cosine(settings.momentum, settings.final_momentum)
-        follow(self.teacher["vision"], self.pair.vision, momentum)
-        follow(self.teacher["projector"], self.projector, momentum)
+        self.teacher.follow({"vision": self.pair.vision, "projector": self.projector}, momentum)
 
     def _keep(self, attention: Tensor, batch: Batch, progress: Progress) -> Int[Tensor, "views kept"] | None:
         """Kept patches of both views: the teacher's map of the whole picture, cut as the views were."""

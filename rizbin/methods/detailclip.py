@@ -29,7 +29,7 @@ from rizbin.losses.reconstruct import patch_statistics, patchify, pixel_loss, un
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
-from rizbin.nets.momentum import follow, teacher_of
+from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import half_resolution_places, select
 from rizbin.train.method import Batch, Look, Method, Minimize, Progress
 
@@ -128,8 +128,7 @@ class DetailCLIP(Method):
         if removes and settings.reconstruction:
             self.to_pixels = nn.Linear(settings.decoder_width, vision.patch_size**2 * 3)
         if settings.distillation or settings.selection == "attention":
-            parts = {"vision": vision} | ({"head": self.head} if self.head is not None else {})
-            self.teacher = teacher_of(nn.ModuleDict(parts))
+            self.teacher = Teacher(self._taught())
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         return {"main": [module for name, module in self.named_children() if name != "teacher"]}
@@ -169,10 +168,11 @@ class DetailCLIP(Method):
         yield Minimize(loss, records={**records, "scale": self.pair.scale})
         self.pair.limit_scale()
         if self.teacher is not None:
-            momentum = progress.cosine(settings.momentum, settings.final_momentum)
-            follow(self.teacher["vision"], self.pair.vision, momentum)
-            if self.head is not None:
-                follow(self.teacher["head"], self.head, momentum)
+            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+
+    def _taught(self) -> dict[str, nn.Module]:
+        """The student's parts that have a teacher."""
+        return {"vision": self.pair.vision} | ({"head": self.head} if self.head is not None else {})
 
     @torch.no_grad()
     def _teach(

@@ -19,7 +19,7 @@ from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
-from rizbin.nets.momentum import follow, teacher_of
+from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.nets.text import Transformer
 from rizbin.train.method import Batch, Look, Method, Minimize, Progress
@@ -78,7 +78,7 @@ class MaskCLIP(Method):
         self.hidden_word = nn.Parameter(torch.randn(text.width) * 0.02)
         self.words_decoder = Transformer(text.width, settings.words_decoder_layers, text.heads)
         self.to_words = nn.Linear(text.width, self.pair.tokenizer.size)
-        self.teacher = teacher_of(nn.ModuleDict({"vision": vision, "head": self.head}))
+        self.teacher = Teacher({"vision": vision, "head": self.head})
         self.views = (replace(settings.view, size=self.pair.image_size),)
 
     @property
@@ -98,8 +98,7 @@ class MaskCLIP(Method):
         yield Minimize(loss, records={"contrast": language, "patch": patch, "words": words, "scale": pair.scale})
         pair.limit_scale()
         momentum = progress.cosine(settings.momentum, settings.final_momentum)
-        follow(self.teacher["vision"], pair.vision, momentum)
-        follow(self.teacher["head"], self.head, momentum)
+        self.teacher.follow({"vision": pair.vision, "head": self.head}, momentum)
 
     def _patch_term(self, images: Float[Tensor, "batch 3 height width"], progress: Progress) -> Float[Tensor, ""]:
         """What the teacher says of the patches that the masked copy did not see."""

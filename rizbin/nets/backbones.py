@@ -7,12 +7,53 @@ stem gave 81 (Xiao et al., "Early Convolutions Help Transformers See Better", ar
 from functools import partial
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from timm.layers.hybrid_embed import HybridEmbed
-from timm.layers.norm import GroupNorm1
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_hybrid import ConvStem
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.core import parallel
+
+
+class VisibleBatchNorm(BatchNormAct2d):
+    """Batch norm whose statistics come from what may be seen: kept patches only, over all processes.
+
+    A student sees pictures with blanked patches, and evaluation whole ones. With statistics of the kept patches alone the norm is,
+    on them, the same function in both. (Group norm knows no batch, but learns far slower here: after 50 steps of CLIP the loss stood
+    at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
+    """
+
+    visible: Float[Tensor, "batch 1 height width"] | None = None
+    """1 on pixels of kept patches, set by the encoder for one forward pass; None means all."""
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        if not self.training or (self.visible is None and parallel.world_size() == 1):
+            return super().forward(x)
+        if self.visible is None:
+            seen = x.new_ones(len(x), 1, *x.shape[-2:])
+        else:
+            seen = F.interpolate(self.visible.to(x), x.shape[-2:], mode="nearest")
+        kept = x * seen
+        sums = torch.stack([kept.sum((0, 2, 3)), (kept * x).sum((0, 2, 3)), seen.sum().expand(x.shape[1])])
+        total, squares, count = parallel.gather(sums[None]).sum(0)
+        mean = total / count
+        variance = squares / count - mean**2
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+            self.running_mean.lerp_(mean, self.momentum or 0.1)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.1)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return self.act(x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None])
+
+
+def _norm(channels: int, **_: Any) -> VisibleBatchNorm:
+    return VisibleBatchNorm(channels, act_layer=nn.GELU, inplace=False)
 
 
 def _cfg(size: int) -> dict[str, Any]:
@@ -40,9 +81,7 @@ default_cfgs = generate_default_cfgs(
 def _stem_vit(
     variant: str, pretrained: bool, *, size: int, channels: tuple[int, ...], dim: int, depth: int, heads: int, **kwargs: Any
 ) -> VisionTransformer:
-    # GroupNorm, not BatchNorm: the student sees blanked pictures and the teacher whole ones, so batch statistics would
-    # differ between them, and between one process and two.
-    stem = ConvStem(channels=channels, depth=len(channels), stride=(2,) * len(channels), norm_layer=GroupNorm1, act_layer=nn.GELU)
+    stem = ConvStem(channels=channels, depth=len(channels), stride=(2,) * len(channels), norm_layer=_norm)  # type: ignore[arg-type]
     model_kwargs = {"img_size": size, "patch_size": 1, "embed_dim": dim, "depth": depth, "num_heads": heads, "num_classes": 0}
     return build_model_with_cfg(
         VisionTransformer, variant, pretrained, embed_layer=partial(HybridEmbed, backbone=stem), **{**model_kwargs, **kwargs}

@@ -1,32 +1,39 @@
-"""The teacher: a copy of a network that follows it slowly and never gets a gradient."""
+"""The teacher: a copy of networks that follows them slowly and never gets a gradient."""
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-def teacher_of(student: nn.Module) -> nn.Module:
-    """A copy of `student` without gradients, to be moved by `follow`."""
-    teacher = copy.deepcopy(student)
-    teacher.requires_grad_(False)
-    return teacher
+class Teacher(nn.ModuleDict):
+    """Copies of the student's parts by name. Always in evaluation mode: no dropped paths, and running batch statistics.
 
-
-@torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are copied.
-
-    One fused call for all tensors: a Python loop over parameters costs more than the arithmetic on small networks.
+    Source: mean teachers, arXiv 1703.01780; as BYOL's target (arXiv 2006.07733) and DINO's teacher (arXiv 2104.14294).
     """
-    ours, theirs = _moving(teacher.parameters(), student.parameters())
-    torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
-    for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
-        own.copy_(other)
 
+    def __init__(self, student: dict[str, nn.Module]) -> None:
+        super().__init__({name: copy.deepcopy(part) for name, part in student.items()})
+        self.requires_grad_(False)
+        self.eval()
 
-def _moving(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    # Frozen parameters (a fixed patch embedding) are equal already; skipping them keeps them bit-equal.
-    pairs = [(own, other) for own, other in zip(ours, theirs, strict=True) if other.requires_grad]
-    return [own for own, _ in pairs], [other.detach() for _, other in pairs]
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stays in evaluation mode, whatever the method does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def follow(self, student: dict[str, nn.Module], momentum: float) -> None:
+        """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are copied.
+
+        One fused call for all tensors: a Python loop over parameters costs more than the arithmetic on small networks.
+        """
+        ours: list[Tensor] = []
+        theirs: list[Tensor] = []
+        for name, part in student.items():
+            for own, other in zip(self[name].parameters(), part.parameters(), strict=True):
+                if other.requires_grad:  # frozen ones are equal already; skipping them keeps them bit-equal
+                    ours.append(own)
+                    theirs.append(other.detach())
+            for own, other in zip(self[name].buffers(), part.buffers(), strict=True):
+                own.copy_(other)
+        torch._foreach_lerp_(ours, theirs, 1.0 - momentum)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.nets.backbones import VisibleBatchNorm
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class VisionEncoder(nn.Module):
         self.patch_size = settings.image_size // self.grid[0]
         # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into kept ones.
         self._stem_overlaps = isinstance(trunk.patch_embed, HybridEmbed)
+        self._stem_norms = [module for module in trunk.patch_embed.modules() if isinstance(module, VisibleBatchNorm)]
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None, *, attend: bool = False
@@ -115,8 +117,13 @@ class VisionEncoder(nn.Module):
                 f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of {self.patch_size}; resize it."
             )
         if keep is not None and self._stem_overlaps:
-            images = images * self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
+            visible = self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
+            images = images * visible
+            for norm in self._stem_norms:
+                norm.visible = visible
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
+        for norm in self._stem_norms:
+            norm.visible = None
         if keep is not None:
             prefix = self.trunk.num_prefix_tokens
             patches = tokens[:, prefix:].gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

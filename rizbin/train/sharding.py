@@ -1,5 +1,8 @@
 """FSDP2: transformer blocks spread over the processes, for towers too large for one GPU."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +29,28 @@ def _is_block(module: nn.Module) -> bool:
     return hasattr(module, "attn") and hasattr(module, "mlp")
 
 
-def whole_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, gathered whole where they are sharded, without gradient. A collective: all processes call it."""
-    return {name: (value.full_tensor() if hasattr(value, "full_tensor") else value).detach() for name, value in tensors.items() if torch.is_tensor(value)}
+def is_sharded(tensor: Tensor) -> bool:
+    """True for a tensor of which this process holds a part."""
+    return hasattr(tensor, "full_tensor")
+
+
+def split_sharded(tensors: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Sharded and whole ones apart: torch's fused operations take one kind at a time."""
+    kinds = [[tensor for tensor in tensors if is_sharded(tensor) is kind] for kind in (False, True)]
+    return [kind for kind in kinds if kind]
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all gradients together, the same on every process."""
+    norms = []
+    for kind in (False, True):
+        if alike := [gradient for gradient in gradients if is_sharded(gradient) is kind]:
+            norm: Any = nn.utils.get_total_norm(alike)
+            norms.append(norm.full_tensor() if kind else norm)
+    return torch.stack(norms).norm() if norms else torch.zeros(())
+
+
+def whole_state(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors among these, gathered whole where they are sharded, without gradient. A collective: all processes call it."""
+    found = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
+    return {name: (value.full_tensor() if is_sharded(value) else value).detach() for name, value in found.items()}  # type: ignore[operator]

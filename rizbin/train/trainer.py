@@ -26,7 +26,7 @@ from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.train.method import Batch, Method, Minimize, Progress
 from rizbin.train.schedules import decay_groups, warmup_cosine
-from rizbin.train.sharding import shard, whole_state
+from rizbin.train.sharding import is_sharded, shard, split_sharded, total_norm, whole_state
 
 
 class NotFinite(RizbinError):
@@ -221,21 +221,21 @@ class Trainer:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         optimizer.zero_grad(set_to_none=True)
         wish.loss.backward()
-        parallel.average_gradients([parameter for parameter in parameters if not hasattr(parameter, "full_tensor")])
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        parallel.average_gradients([parameter for parameter in parameters if not is_sharded(parameter)])
+        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(wish.loss.detach()))
         if parallel.any_true(not finite):
             raise NotFinite(self._failure(method, optimizer, step, wish, run, positions))
         if self.settings.clip:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
+            for alike in split_sharded(parameters):
+                nn.utils.clip_grads_with_norm_(alike, self.settings.clip, norm)
         optimizer.step()
         return norm
 
     def _failure(self, method, optimizer, step: int, wish: Minimize, run: RunFolder | None, positions: list[int] | None) -> str:
         """Keeps what a replay of the bad step needs, and says what happened."""
-        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss, **wish.records}.items())
+        records = {name: value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
+        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss.detach(), **records}.items())
         where = ""
         if run is not None:
             folder = run.path / "failures"
@@ -297,7 +297,11 @@ class Trainer:
         found = checkpoint.load(run.checkpoints, warn=run.warn)
         if found is None:
             if list(run.checkpoints.glob("step_*")):
-                raise RizbinError(f"None of the checkpoints in {run.checkpoints} is whole; remove that folder to train from the start.")
+                raise RizbinError(
+                    f"None of the checkpoints in {run.checkpoints} is whole; remove that folder to train from the start."
+                )
+            if parallel.is_main():
+                run.metrics.truncate_after(0)  # a kill before the first checkpoint leaves records of steps to be made again
             return 0
         load_method(method, found.tensors["method"])
         for name, optimizer in optimizers.items():
@@ -312,7 +316,7 @@ def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Copies a checkpoint's tensors into a method, sharded or not."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-    if any(hasattr(parameter, "full_tensor") for parameter in method.parameters()):
+    if any(is_sharded(parameter) for parameter in method.parameters()):
         set_model_state_dict(method, tensors, options=StateDictOptions(full_state_dict=True))
     else:
         method.load_state_dict(tensors)
@@ -324,7 +328,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -
     for key, value in flat.items():
         index, name = key.split(".", 1)
         parameter = parameters[int(index)]
-        if hasattr(parameter, "full_tensor") and value.ndim:
+        if is_sharded(parameter) and value.ndim:
             from torch.distributed.tensor import distribute_tensor
 
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
