@@ -118,7 +118,7 @@ def _large(method: str, backbone: str, batch: int) -> Training[Any]:
     """CLIP's text tower (12 layers, width 512, 77 tokens) beside a timm backbone; the CLS token meets the text, as in the papers."""
     pair = ImageTextPair.Settings(
         vision=VisionEncoder.Settings(name=backbone, image_size=224),
-        text=TextEncoder.Settings(tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=512, layers=12, heads=8),
+        text=TextEncoder.Settings(tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=512, layers=12, heads=8, initialization="clip"),
         embedding=512,
         pool="cls",
     )

@@ -144,11 +144,17 @@ _PLACED_AT_MOST = 3  # Places told in one caption, to keep it short enough for a
 
 
 def describe(
-    names: list[str], boxes: list[Box], related: tuple[Relation, ...], side: int, random: np.random.Generator
+    names: list[str],
+    boxes: list[Box],
+    related: tuple[Relation, ...],
+    side: int,
+    random: np.random.Generator,
+    plain: float = 0.4,
 ) -> str:
     """A caption for objects with these names and visible boxes, drawn from the grammar.
 
-    Four in ten only name what is there; the others add sizes, places, a relation, or sizes and one of the others. Words
+    `plain` is the share that only names what is there; the others add sizes (a quarter of them), places (a third), or a
+    relation (the rest), the last two with sizes as well in half of the cases. Words
     of place and relation are told only of what is meant beyond doubt: a relation only between categories that occur
     once, a place of a category only when all of its objects are there.
     """
@@ -168,11 +174,12 @@ def describe(
         groups = [groups[i] for i in random.permutation(len(groups)).tolist()]
     beginning = _BEGINNINGS[int(random.random() * len(_BEGINNINGS))]
     kind, sized = random.random(), random.random() < 0.5
-    if kind < 0.4:
+    rest = 1 - plain
+    if kind < plain:
         body = _join([group.phrase(False) for group in groups])
-    elif kind < 0.55:
+    elif kind < plain + rest / 4:
         body = _join([group.phrase(True) for group in groups])
-    elif kind < 0.75:
+    elif kind < plain + rest * 7 / 12:
         body = _with_places(groups, sized)
     else:
         body = _with_relation(groups, related, sized, random) or _with_places(groups, sized)

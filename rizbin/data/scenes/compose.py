@@ -43,6 +43,8 @@ class World:
     """Largest rotation either way, degrees."""
     repeat: float
     """Chance that an object is of a category that the scene already holds."""
+    plain: float
+    """Share of captions that only name what is there."""
     backgrounds: tuple[str, ...]
     """Kinds of background, equally likely; see `backgrounds.KINDS`. A kind may stand here more than once."""
 

@@ -23,10 +23,14 @@ CREDIT = "Drawings by OpenMoji, the open-source emoji and icon project (openmoji
 
 WORLDS = {
     # The preset of the demo and of the figure "85 percent over 32 categories": nothing small, nothing busy.
-    "easy": World(objects=(1, 3), sides=(0.25, 0.6), spread="even", turn=0.0, repeat=0.05, backgrounds=("gradient",)),
+    # Captions mostly name: counts, sizes and places are shortcuts that a small network learns first, and with them in
+    # six captions of ten it still named nothing (7 percent) after 25,000 pictures where it named half with names alone.
+    "easy": World(
+        objects=(1, 3), sides=(0.25, 0.6), spread="even", turn=0.0, repeat=0.05, plain=0.85, backgrounds=("gradient",)
+    ),
     # Small, crowded, turned, on anything; clutter twice, as it is what small objects get lost in.
     "hard": World(
-        objects=(1, 6), sides=(0.04, 0.7), spread="log", turn=20.0, repeat=0.2, backgrounds=(*KINDS, "clutter")
+        objects=(1, 6), sides=(0.04, 0.7), spread="log", turn=20.0, repeat=0.2, plain=0.4, backgrounds=(*KINDS, "clutter")
     ),
 }
 
@@ -173,7 +177,7 @@ class Scenes:
         return Sample(
             key=key,
             image=picture.image,
-            caption=describe(names, boxes, related, self.settings.size, random),
+            caption=describe(names, boxes, related, self.settings.size, random, self._world.plain),
             label=names[0] if len(set(names)) == 1 else "",
             things=tuple(Thing(names[i], boxes[i], picture.owner == i) for i in range(len(names))),
             relations=related,
