@@ -17,7 +17,7 @@ from dataclasses import replace
 WORDS = "a photo of a small brown dog left of two red cars in front of an old stone house"
 
 
-def rizbin_step(batch: int, **changes: object):  # noqa: ANN201 - a closure
+def rizbin_step(batch: int, **changes: object):
     """One step of our method as the trainer makes it."""
     import torch
 
@@ -40,7 +40,7 @@ def rizbin_step(batch: int, **changes: object):  # noqa: ANN201 - a closure
     return lambda step: float(trainer.step(method, optimizers, made, step)["loss"])
 
 
-def open_clip_step(batch: int):  # noqa: ANN201 - a closure
+def open_clip_step(batch: int):
     """One step of open_clip's CLIP with the towers of our vits16 preset, as its own training loop makes it."""
     import torch
     from open_clip import CLIP, get_tokenizer
@@ -114,7 +114,10 @@ def main() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         result = json.loads(done.stdout.strip().splitlines()[-1])
         base = base or result["seconds"]
-        print(f"| {name:44} | {result['seconds']:10.2f} | {result['seconds'] / base:11.2f} | {result['peak_gb']:7.2f} |", flush=True)
+        print(
+            f"| {name:44} | {result['seconds']:10.2f} | {result['seconds'] / base:11.2f} | {result['peak_gb']:7.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

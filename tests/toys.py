@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "words_decoder_layers": 1,
 }
 
+
 def tiny(name: str, extra: dict[str, Any] | None = None) -> Any:
     """The method's settings at toy size."""
     settings = methods.find(name).Settings()
@@ -48,6 +49,15 @@ def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
     crops = torch.cat([corner, corner + 0.6], dim=-1)
     texts = None
     if method.tokenizer is not None:
-        words = ["a cat", "two dogs left of a bus", "a large pizza", "a frog at the top", "an owl", "a fox", "a bee", "one taxi and a tree"]
+        words = [
+            "a cat",
+            "two dogs left of a bus",
+            "a large pizza",
+            "a frog at the top",
+            "an owl",
+            "a fox",
+            "a bee",
+            "one taxi and a tree",
+        ]
         texts = method.tokenizer.trim(method.tokenizer.encode([words[row % 8] for row in range(rows)])[own])
     return Batch(views, crops[:, own], torch.zeros(len(views), rows, dtype=torch.bool)[:, own], texts)

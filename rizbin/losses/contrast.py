@@ -66,7 +66,9 @@ def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temper
     for mine, siblings, others in ((a, all_b, all_a), (b, all_a, all_b)):
         with_siblings = _wide(mine @ siblings.T) / temperature
         with_others = _wide(mine @ others.T) / temperature
-        with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))  # a view is not its own negative
+        with_others = with_others.index_put(
+            (rows, own), with_others.new_tensor(float("-inf"))
+        )  # a view is not its own negative
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2
 

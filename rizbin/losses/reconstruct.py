@@ -11,7 +11,9 @@ def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[
     return tiles.permute(0, 2, 4, 3, 5, 1).reshape(batch, (height // size) * (width // size), size * size * channels)
 
 
-def unpatchify(patches: Float[Tensor, "batch patches pixels"], size: int, grid: tuple[int, int]) -> Float[Tensor, "batch 3 height width"]:
+def unpatchify(
+    patches: Float[Tensor, "batch patches pixels"], size: int, grid: tuple[int, int]
+) -> Float[Tensor, "batch 3 height width"]:
     """The inverse of `patchify`."""
     batch = patches.shape[0]
     tiles = patches.reshape(batch, grid[0], grid[1], size, size, 3)
@@ -22,14 +24,18 @@ EPSILON = 1e-6
 """Added to a patch's variance, as in MAE: a plain patch has none."""
 
 
-def patch_statistics(patches: Float[Tensor, "batch patches pixels"]) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
+def patch_statistics(
+    patches: Float[Tensor, "batch patches pixels"],
+) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
     """Mean and standard deviation (unbiased, as in MAE's code) of each patch over its pixels and channels."""
     variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
     return mean, (variance + EPSILON).sqrt()
 
 
 def pixel_loss(
-    predicted: Float[Tensor, "batch removed pixels"], patches: Float[Tensor, "batch patches pixels"], removed: Int[Tensor, "batch removed"]
+    predicted: Float[Tensor, "batch removed pixels"],
+    patches: Float[Tensor, "batch patches pixels"],
+    removed: Int[Tensor, "batch removed"],
 ) -> Float[Tensor, ""]:
     """Mean squared error on removed patches, each normalized by its own mean and deviation (which makes fine texture count)."""
     target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))

@@ -54,7 +54,9 @@ class ACLIP(Method):
     class Settings:
         pair: ImageTextPair.Settings = ImageTextPair.Settings()
         """The two towers."""
-        view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5)
+        view: View.Settings = View.Settings(
+            crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5
+        )
         """Each of the two augmented views; the teacher's view is the whole picture as it is."""
         selection: Literal["attention", "random", "none"] = "attention"
         """Which tokens the student keeps: those the teacher's CLS attends to most, random ones, or all (no removal)."""
@@ -80,7 +82,9 @@ class ACLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         if not 0 < settings.keep_ratio <= 1:
-            raise RizbinError(f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1.")
+            raise RizbinError(
+                f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1."
+            )
         self.settings = settings
         self.pair = ImageTextPair(settings.pair)
         self.tokenizer = self.pair.tokenizer
@@ -108,7 +112,13 @@ class ACLIP(Method):
         features = self.pair.vision(torch.cat(batch.views[:2]), self._keep(whole.attention, batch, progress))
         pooled = self.pair.pool(features)
         texts = self.pair.encode_texts(batch.texts)
-        language = sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in self.pair.embed(features).chunk(2)) / 2
+        language = (
+            sum(
+                contrast(view, texts, self.pair.scale, self.pair.logit_bias)
+                for view in self.pair.embed(features).chunk(2)
+            )
+            / 2
+        )
         simclr = nt_xent(*self.simclr_head(pooled).split(rows), settings.simclr_temperature)
         predictions = self.predictor(self.projector(pooled)).split(rows)
         byol = sum(regression(prediction, target) for prediction in predictions) / 2
@@ -124,10 +134,14 @@ class ACLIP(Method):
         if settings.selection == "none":
             return None
         if settings.selection == "random":
-            scores = torch.cat(progress.uniform("removal", rows, 2 * grid[0] * grid[1], attention.device).chunk(2, dim=1))
+            scores = torch.cat(
+                progress.uniform("removal", rows, 2 * grid[0] * grid[1], attention.device).chunk(2, dim=1)
+            )
         else:
             seen = attention.view(rows, 1, *grid)
-            scores = torch.cat([crop_map(seen, batch.crops[2], batch.crops[view], batch.flips[view]) for view in (0, 1)])
+            scores = torch.cat(
+                [crop_map(seen, batch.crops[2], batch.crops[view], batch.flips[view]) for view in (0, 1)]
+            )
         return select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)[0]
 
     @torch.no_grad()
@@ -136,5 +150,7 @@ class ACLIP(Method):
         attention = self.teacher["vision"](images, attend=True).attention
         gone = torch.zeros_like(attention, dtype=torch.bool)
         if self.settings.selection == "attention":
-            gone.scatter_(1, select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1], True)
+            gone.scatter_(
+                1, select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1], True
+            )
         return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), None)

@@ -122,7 +122,9 @@ class DetailCLIP(Method):
             self.cls_center, self.patch_center = Center(settings.prototypes), Center(settings.prototypes)
             self.visible_center = Center(settings.prototypes)
         if removes and (settings.reconstruction or settings.distillation):
-            self.decoder = Decoder(vision.dim, settings.decoder_width, blocks=settings.decoder_blocks, heads=settings.decoder_heads)
+            self.decoder = Decoder(
+                vision.dim, settings.decoder_width, blocks=settings.decoder_blocks, heads=settings.decoder_heads
+            )
             if settings.decoder_width != vision.dim and settings.distillation:
                 self.from_decoder = nn.Linear(settings.decoder_width, vision.dim)
         if removes and settings.reconstruction:
@@ -147,10 +149,14 @@ class DetailCLIP(Method):
 
         texts = self.pair.encode_texts(batch.texts)
         if settings.contrast_view == "clean":
-            records["contrast"] = contrast(self.pair.encode_images(batch.views[2]), texts, self.pair.scale, self.pair.logit_bias)
+            records["contrast"] = contrast(
+                self.pair.encode_images(batch.views[2]), texts, self.pair.scale, self.pair.logit_bias
+            )
         else:
             views = self.pair.embed(student).chunk(2)
-            records["contrast"] = sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in views) / 2
+            records["contrast"] = (
+                sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in views) / 2
+            )
         loss = settings.contrast_weight * records["contrast"]
 
         decoded = None
@@ -201,7 +207,9 @@ class DetailCLIP(Method):
             return keep, removed, None
         head = self.teacher["head"]
         where = (lambda at: half_resolution_places(at, grid)) if half else (lambda at: at)
-        warm = progress.linear(settings.patch_temperature_start, settings.patch_temperature, over=settings.patch_temperature_warmup)
+        warm = progress.linear(
+            settings.patch_temperature_start, settings.patch_temperature, over=settings.patch_temperature_warmup
+        )
 
         def distributions(features: Tensor, center: Center, temperature: float) -> Tensor:
             scores = head(features)
@@ -213,10 +221,14 @@ class DetailCLIP(Method):
             wanted = seen.patches.gather(1, where(places).unsqueeze(-1).expand(-1, -1, seen.patches.shape[-1]))
             return distributions(wanted.flatten(0, 1), center, warm)
 
-        return keep, removed, _Told(
-            cls=distributions(seen.cls, self.cls_center, settings.teacher_temperature),
-            removed=at(removed, self.patch_center) if settings.patch_weight and removed.shape[1] else None,
-            visible=at(keep, self.visible_center) if settings.visible_weight else None,
+        return (
+            keep,
+            removed,
+            _Told(
+                cls=distributions(seen.cls, self.cls_center, settings.teacher_temperature),
+                removed=at(removed, self.patch_center) if settings.patch_weight and removed.shape[1] else None,
+                visible=at(keep, self.visible_center) if settings.visible_weight else None,
+            ),
         )
 
     def _distill(self, student, decoded, keep, removed, told: "_Told", progress: Progress) -> dict[str, Tensor]:
@@ -240,8 +252,16 @@ class DetailCLIP(Method):
         eye = self.teacher["vision"] if self.teacher is not None else self.pair.vision
         attention = eye(images, attend=True).attention
         if settings.selection == "none":
-            return Look(attention.unflatten(1, grid), torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device), None)
-        scores = attention if settings.selection == "attention" else Progress(0, 1).uniform("look", *attention.shape, images.device)
+            return Look(
+                attention.unflatten(1, grid),
+                torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device),
+                None,
+            )
+        scores = (
+            attention
+            if settings.selection == "attention"
+            else Progress(0, 1).uniform("look", *attention.shape, images.device)
+        )
         keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
         gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
         painted = None
@@ -264,7 +284,9 @@ class _Told:
     visible: Float[Tensor, "seen prototypes"] | None
 
 
-def _to_grid(attention: Float[Tensor, "views tokens"], grid: tuple[int, int], half: bool) -> Float[Tensor, "views patches"]:
+def _to_grid(
+    attention: Float[Tensor, "views tokens"], grid: tuple[int, int], half: bool
+) -> Float[Tensor, "views patches"]:
     if not half:
         return attention
     coarse = attention.view(-1, 1, grid[0] // 2, grid[1] // 2)
@@ -273,8 +295,12 @@ def _to_grid(attention: Float[Tensor, "views tokens"], grid: tuple[int, int], ha
 
 def _check(settings: DetailCLIP.Settings) -> None:
     if not 0 < settings.keep_ratio <= 1:
-        raise RizbinError(f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1.")
+        raise RizbinError(
+            f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1."
+        )
     if not 0 <= settings.late_start < 1:
         raise RizbinError(f"late_start is {settings.late_start}; choose a share of the run from 0 to below 1.")
     if settings.selection == "none" and settings.reconstruction and not settings.distillation:
-        raise RizbinError("With selection none nothing is removed, so there is nothing to reconstruct; turn reconstruction off or removal on.")
+        raise RizbinError(
+            "With selection none nothing is removed, so there is nothing to reconstruct; turn reconstruction off or removal on."
+        )

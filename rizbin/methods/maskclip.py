@@ -66,14 +66,18 @@ class MaskCLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         if not 0 < settings.keep_ratio < 1:
-            raise RizbinError(f"keep_ratio is {settings.keep_ratio}; something must be seen and something masked: choose between 0 and 1.")
+            raise RizbinError(
+                f"keep_ratio is {settings.keep_ratio}; something must be seen and something masked: choose between 0 and 1."
+            )
         self.settings = settings
         self.pair = ImageTextPair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         vision, text = self.pair.vision, settings.pair.text
         self.decoder = Decoder(vision.dim, settings.decoder_width, heads=settings.decoder_heads)
         self.from_decoder = nn.Linear(settings.decoder_width, vision.dim)
-        self.head = PrototypeHead(vision.dim, settings.prototypes, hidden=settings.head_hidden, bottleneck=settings.head_bottleneck)
+        self.head = PrototypeHead(
+            vision.dim, settings.prototypes, hidden=settings.head_hidden, bottleneck=settings.head_bottleneck
+        )
         self.center = Center(settings.prototypes)
         self.hidden_word = nn.Parameter(torch.randn(text.width) * 0.02)
         self.words_decoder = Transformer(text.width, settings.words_decoder_layers, text.heads)
@@ -124,10 +128,14 @@ class MaskCLIP(Method):
         place = torch.arange(tokens.shape[1], device=tokens.device)
         end = tokens.argmax(dim=1, keepdim=True)
         hidden = (place > 0) & (place < end) & (chance < self.settings.masked_words)
-        embedded = torch.where(hidden.unsqueeze(-1), self.hidden_word.to(text.token_embedding.weight.dtype), text.token_embedding(tokens))
+        embedded = torch.where(
+            hidden.unsqueeze(-1), self.hidden_word.to(text.token_embedding.weight.dtype), text.token_embedding(tokens)
+        )
         caption = (place <= end)[:, None, None]  # padding, whose length depends on the batch, is never looked at
         guesses = self.to_words(self.words_decoder(text.words(embedded), caption))
-        losses = F.cross_entropy(guesses.flatten(0, 1).float(), tokens.flatten().long(), reduction="none").view_as(chance)
+        losses = F.cross_entropy(guesses.flatten(0, 1).float(), tokens.flatten().long(), reduction="none").view_as(
+            chance
+        )
         # The mean per caption, then over captions: each process weighs its captions alike, as one process would.
         per_caption = (losses * hidden).sum(1) / hidden.sum(1).clamp(min=1)
         return per_caption.mean()

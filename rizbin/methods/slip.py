@@ -59,7 +59,9 @@ class SLIP(Method):
         rows = len(mild)
         images = torch.nn.functional.normalize(self.pair.image_projection(features[:rows]), dim=-1)
         language = contrast(images, self.pair.encode_texts(batch.texts), self.pair.scale, self.pair.logit_bias)
-        simclr = nt_xent(self.head(features[rows : 2 * rows]), self.head(features[2 * rows :]), self.settings.simclr_temperature)
+        simclr = nt_xent(
+            self.head(features[rows : 2 * rows]), self.head(features[2 * rows :]), self.settings.simclr_temperature
+        )
         loss = language + self.settings.simclr_weight * simclr
         yield Minimize(loss, records={"contrast": language, "simclr": simclr, "scale": self.pair.scale})
         self.pair.limit_scale()

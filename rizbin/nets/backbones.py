@@ -45,7 +45,9 @@ class VisibleBatchNorm(BatchNormAct2d):
         mean = total / count
         variance = squares / count - mean**2
         with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+            assert (
+                self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+            )
             self.running_mean.lerp_(mean, self.momentum or 0.1)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.1)
             self.num_batches_tracked.add_(1)
@@ -80,12 +82,31 @@ default_cfgs = generate_default_cfgs(
 
 
 def _stem_vit(
-    variant: str, pretrained: bool, *, size: int, channels: tuple[int, ...], dim: int, depth: int, heads: int, **kwargs: Any
+    variant: str,
+    pretrained: bool,
+    *,
+    size: int,
+    channels: tuple[int, ...],
+    dim: int,
+    depth: int,
+    heads: int,
+    **kwargs: Any,
 ) -> VisionTransformer:
     stem = ConvStem(channels=channels, depth=len(channels), stride=(2,) * len(channels), norm_layer=_norm)  # type: ignore[arg-type]
-    model_kwargs = {"img_size": size, "patch_size": 1, "embed_dim": dim, "depth": depth, "num_heads": heads, "num_classes": 0}
+    model_kwargs = {
+        "img_size": size,
+        "patch_size": 1,
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": heads,
+        "num_classes": 0,
+    }
     return build_model_with_cfg(
-        VisionTransformer, variant, pretrained, embed_layer=partial(HybridEmbed, backbone=stem), **{**model_kwargs, **kwargs}
+        VisionTransformer,
+        variant,
+        pretrained,
+        embed_layer=partial(HybridEmbed, backbone=stem),
+        **{**model_kwargs, **kwargs},
     )
 
 
@@ -102,11 +123,20 @@ def rizbin_vit_mini_reg4_patch8_64(pretrained: bool = False, **kwargs: Any) -> V
     """The same with four registers (Darcet et al., arXiv 2309.16588)."""
     kwargs = {"reg_tokens": 4, **kwargs}
     return _stem_vit(
-        "rizbin_vit_mini_reg4_patch8_64", pretrained, size=64, channels=(32, 64, 128), dim=128, depth=4, heads=4, **kwargs
+        "rizbin_vit_mini_reg4_patch8_64",
+        pretrained,
+        size=64,
+        channels=(32, 64, 128),
+        dim=128,
+        depth=4,
+        heads=4,
+        **kwargs,
     )
 
 
 @register_model
 def rizbin_vit_nano_patch8_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """32 px, 4x4 tokens, width 32, 2 blocks: for tests that must be quick."""
-    return _stem_vit("rizbin_vit_nano_patch8_32", pretrained, size=32, channels=(8, 16, 32), dim=32, depth=2, heads=2, **kwargs)
+    return _stem_vit(
+        "rizbin_vit_nano_patch8_32", pretrained, size=32, channels=(8, 16, 32), dim=32, depth=2, heads=2, **kwargs
+    )

@@ -17,7 +17,9 @@ class Decoder(nn.Module):
     def __init__(self, dim: int, width: int, *, blocks: int = 1, heads: int = 16) -> None:
         super().__init__()
         if width % heads or width % 4:
-            raise RizbinError(f"A decoder of width {width} cannot have {heads} heads; its width must be a multiple of the heads and of 4.")
+            raise RizbinError(
+                f"A decoder of width {width} cannot have {heads} heads; its width must be a multiple of the heads and of 4."
+            )
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         nn.init.normal_(self.mask_token, std=0.02)

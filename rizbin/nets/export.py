@@ -18,7 +18,12 @@ from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 
-CONFIG, WEIGHTS, OWN, VOCABULARY = "open_clip_config.json", "open_clip_model.safetensors", "rizbin.json", "vocabulary.txt.gz"
+CONFIG, WEIGHTS, OWN, VOCABULARY = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    "rizbin.json",
+    "vocabulary.txt.gz",
+)
 
 
 def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> None:
@@ -35,7 +40,9 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
         if pair.settings.text.tokenizer.vocabulary == "small":
             shutil.copyfile(SMALL, folder / VOCABULARY)
     except OSError as error:
-        raise RizbinError(f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written.") from error
+        raise RizbinError(
+            f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
+        ) from error
 
 
 def load_pair(folder: Path) -> ImageTextPair:
@@ -45,13 +52,22 @@ def load_pair(folder: Path) -> ImageTextPair:
         settings = from_dict(ImageTextPair.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
         tensors = load_file(folder / WEIGHTS)
     except (OSError, json.JSONDecodeError) as error:
-        raise RizbinError(f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote.") from error
+        raise RizbinError(
+            f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
+        ) from error
     except Exception as error:  # safetensors raises its own type for a damaged file
         if isinstance(error, RizbinError):
             raise
-        raise RizbinError(f"The weights in {folder / WEIGHTS} are damaged ({error}); export the model again.") from error
+        raise RizbinError(
+            f"The weights in {folder / WEIGHTS} are damaged ({error}); export the model again."
+        ) from error
     pair = ImageTextPair(settings)
-    pair.load_state_dict({_from_open_clip(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+    pair.load_state_dict(
+        {
+            _from_open_clip(name): value.float() if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
+    )
     return pair.eval()
 
 
@@ -118,4 +134,3 @@ def _from_open_clip(name: str) -> str:
         if theirs and name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name if name.startswith("logit_") else f"text.{name}"
-

@@ -42,7 +42,9 @@ class GatheredBatchNorm(nn.BatchNorm1d):
         return super().forward(parallel.gather(input))[own]
 
 
-def mlp_head(dim: int, hidden: int, out: int, *, layers: int = 3, norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp_head(
+    dim: int, hidden: int, out: int, *, layers: int = 3, norm: bool = True, last_norm: bool = False
+) -> nn.Sequential:
     """A projection or prediction head: `layers` linear layers, between them batch norm (over all processes) and ReLU.
 
     SimCLR v2 and SLIP use three layers of 4096 to 256; BYOL two. `last_norm` puts batch norm behind the last layer as well.

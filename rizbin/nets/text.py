@@ -35,7 +35,9 @@ class TextAttention(nn.Module):
         self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
     ) -> Float[Tensor, "batch length width"]:
         batch, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.heads, width // self.heads)
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(
+            batch, length, 3, self.heads, width // self.heads
+        )
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))

@@ -79,14 +79,20 @@ class VisionEncoder(nn.Module):
             keywords["reg_tokens"] = settings.registers
         try:
             trunk = timm.create_model(
-                settings.name, pretrained=settings.pretrained, attn_layer=RowAttention, dynamic_img_size=True, **keywords
+                settings.name,
+                pretrained=settings.pretrained,
+                attn_layer=RowAttention,
+                dynamic_img_size=True,
+                **keywords,
             )
         except (RuntimeError, TypeError) as error:
             raise RizbinError(
                 f"timm cannot build '{settings.name}' as a VisionTransformer ({error}); choose a name from timm.list_models('vit_*')."
             ) from error
         if not isinstance(trunk, VisionTransformer) or trunk.cls_token is None:
-            raise RizbinError(f"'{settings.name}' is not a VisionTransformer with a CLS token; choose a name such as vit_small_patch16_224.")
+            raise RizbinError(
+                f"'{settings.name}' is not a VisionTransformer with a CLS token; choose a name such as vit_small_patch16_224."
+            )
         self.trunk = trunk
         if settings.freeze_patch_embedding:
             trunk.patch_embed.requires_grad_(False)
@@ -99,7 +105,11 @@ class VisionEncoder(nn.Module):
         self._stem_norms = [module for module in trunk.patch_embed.modules() if isinstance(module, VisibleBatchNorm)]
 
     def forward(
-        self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None, *, attend: bool = False
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        keep: Int[Tensor, "batch kept"] | None = None,
+        *,
+        attend: bool = False,
     ) -> Features:
         """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`. `attend` also gives attention."""
         with self.rows(attend) as rows:
@@ -130,7 +140,9 @@ class VisionEncoder(nn.Module):
             tokens = torch.cat([tokens[:, :prefix], patches], dim=1)
         return self.trunk.norm_pre(tokens)
 
-    def visible(self, keep: Int[Tensor, "batch kept"], height: int, width: int) -> Float[Tensor, "batch 1 height width"]:
+    def visible(
+        self, keep: Int[Tensor, "batch kept"], height: int, width: int
+    ) -> Float[Tensor, "batch 1 height width"]:
         """1 on the pixels of kept patches, 0 on those of removed ones."""
         rows, columns = height // self.patch_size, width // self.patch_size
         mask = torch.zeros(keep.shape[0], rows * columns, device=keep.device).scatter_(1, keep, 1.0)
@@ -174,7 +186,11 @@ class VisionEncoder(nn.Module):
         attention = last.attn
         patches = last.norm1(tokens)[:, prefix:]
         batch, count, _ = patches.shape
-        qkv = attention.qkv(patches).reshape(batch, count, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
+        qkv = (
+            attention.qkv(patches)
+            .reshape(batch, count, 3, attention.num_heads, attention.head_dim)
+            .permute(2, 0, 3, 1, 4)
+        )
         key, value = attention.k_norm(qkv[1]), qkv[2]
         rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(images)

@@ -97,7 +97,16 @@ def paper(method: str) -> Training[Any]:
 
 _PRESETS = {"small": small, "vits16": vits16, "vitb16": vitb16, "paper": paper}
 
-_MILD = View.Settings(size=64, crop_area=(0.6, 1.0), crop_ratio=(0.8, 1.25), jitter=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+_MILD = View.Settings(
+    size=64,
+    crop_area=(0.6, 1.0),
+    crop_ratio=(0.8, 1.25),
+    jitter=0.5,
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    hue=0.02,
+)
 """Captions of the embedded world name sizes and places and its drawings are told apart by color: no mirror, gentle crops and colors."""
 
 _SMALL: dict[str, Any] = {
@@ -118,7 +127,13 @@ def _large(method: str, backbone: str, batch: int) -> Training[Any]:
     """CLIP's text tower (12 layers, width 512, 77 tokens) beside a timm backbone; the CLS token meets the text, as in the papers."""
     pair = ImageTextPair.Settings(
         vision=VisionEncoder.Settings(name=backbone, image_size=224),
-        text=TextEncoder.Settings(tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=512, layers=12, heads=8, initialization="clip"),
+        text=TextEncoder.Settings(
+            tokenizer=Tokenizer.Settings(vocabulary="clip", context=77),
+            width=512,
+            layers=12,
+            heads=8,
+            initialization="clip",
+        ),
         embedding=512,
         pool="cls",
     )

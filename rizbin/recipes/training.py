@@ -137,7 +137,9 @@ def _steps_within(minutes: float, training: Training[Any], source: Source, run: 
         return begun
     begin = time.perf_counter()
     # Without checkpoints, records or a folder: nothing of the calibration stays.
-    trainer = Trainer(training.trainer, batch=training.batch, steps=training.steps, checkpoint_every=0, seed=training.seed)
+    trainer = Trainer(
+        training.trainer, batch=training.batch, steps=training.steps, checkpoint_every=0, seed=training.seed
+    )
     seconds = trainer.time_steps(build(training), source, warm=2, timed=CALIBRATION_STEPS)
     left = minutes * 60 - (time.perf_counter() - begin)
     steps = max(int(left / seconds), 1)

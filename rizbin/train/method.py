@@ -95,6 +95,7 @@ class Method(nn.Module, ABC):
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
+
     @property
     @abstractmethod
     def encoder(self) -> nn.Module:

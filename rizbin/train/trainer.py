@@ -20,8 +20,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.signals import graceful
-from rizbin.data.loader import Loader
 from rizbin.data.loader import Batch as RawBatch
+from rizbin.data.loader import Loader
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.train.method import Batch, Method, Minimize, Progress
@@ -136,8 +136,12 @@ class Trainer:
                         saved = done
                     if asked and done < last:
                         if saved != done:
-                            raise RizbinError(f"Asked to stop at step {done}, but the checkpoint could not be written; the newest is of step {saved}.")
-                        raise Stopped(f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there.")
+                            raise RizbinError(
+                                f"Asked to stop at step {done}, but the checkpoint could not be written; the newest is of step {saved}."
+                            )
+                        raise Stopped(
+                            f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there."
+                        )
         return Outcome(last, time.perf_counter() - begin)
 
     def time_steps(self, method: Method, source: Source, *, warm: int, timed: int) -> float:
@@ -198,9 +202,14 @@ class Trainer:
             prefix = "" if wish.by == "main" else f"{wish.by}/"
             records[f"{prefix}loss"] = wish.loss.detach()
             records[f"{prefix}gradient_norm"] = norm
-            records |= {f"{prefix}{name}": value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
+            records |= {
+                f"{prefix}{name}": value.detach() if isinstance(value, Tensor) else value
+                for name, value in wish.records.items()
+            }
         if parallel.world_size() > 1:
-            records = {name: parallel.mean(value) if isinstance(value, Tensor) else value for name, value in records.items()}
+            records = {
+                name: parallel.mean(value) if isinstance(value, Tensor) else value for name, value in records.items()
+            }
         return records
 
     def _next(self, wishes: Iterator[Minimize]) -> Minimize | None:
@@ -232,10 +241,14 @@ class Trainer:
         optimizer.step()
         return norm
 
-    def _failure(self, method, optimizer, step: int, wish: Minimize, run: RunFolder | None, positions: list[int] | None) -> str:
+    def _failure(
+        self, method, optimizer, step: int, wish: Minimize, run: RunFolder | None, positions: list[int] | None
+    ) -> str:
         """Keeps what a replay of the bad step needs, and says what happened."""
         records = {name: value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
-        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss.detach(), **records}.items())
+        parts = ", ".join(
+            f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss.detach(), **records}.items()
+        )
         where = ""
         if run is not None:
             folder = run.path / "failures"
@@ -272,7 +285,9 @@ class Trainer:
             texts=None if raw.texts is None else to(raw.texts),
         )
 
-    def _state(self, method: Method, optimizers: dict[str, torch.optim.Optimizer]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    def _state(
+        self, method: Method, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """Everything that shapes the next step: the method's tensors (weights, teachers, centers), and each optimizer's."""
         tensors = {"method": whole_state(method.state_dict())}
         for name, optimizer in optimizers.items():
@@ -281,7 +296,9 @@ class Trainer:
             tensors[f"optimizer_{name}"] = whole_state(flat)
         return tensors, {"world_size": parallel.world_size()}
 
-    def _save(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder, step: int, bar: Bar) -> bool:
+    def _save(
+        self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder, step: int, bar: Bar
+    ) -> bool:
         tensors, state = self._state(method, optimizers)
         failed = ""
         if parallel.is_main():
@@ -301,7 +318,9 @@ class Trainer:
                     f"None of the checkpoints in {run.checkpoints} is whole; remove that folder to train from the start."
                 )
             if parallel.is_main():
-                run.metrics.truncate_after(0)  # a kill before the first checkpoint leaves records of steps to be made again
+                run.metrics.truncate_after(
+                    0
+                )  # a kill before the first checkpoint leaves records of steps to be made again
             return 0
         load_method(method, found.tensors["method"])
         for name, optimizer in optimizers.items():

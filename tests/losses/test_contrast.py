@@ -37,7 +37,9 @@ def slow_sigmoid(images: Tensor, texts: Tensor, scale: float, bias: float) -> fl
 
 
 def slow_nt_xent(a: Tensor, b: Tensor, temperature: float) -> float:
-    views = [row / row.norm() for pair in zip(a, b, strict=True) for row in pair]  # siblings side by side, as in the paper
+    views = [
+        row / row.norm() for pair in zip(a, b, strict=True) for row in pair
+    ]  # siblings side by side, as in the paper
     total = 0.0
     for i, view in enumerate(views):
         sibling = i + 1 if i % 2 == 0 else i - 1

@@ -69,7 +69,9 @@ def test_center_is_the_same_over_two_processes() -> None:
 def test_regression_is_two_minus_two_cosines_and_stops_the_target() -> None:
     a, b = scores(6, torch.float64).requires_grad_(), scores(7, torch.float64).requires_grad_()
     loss = regression(a, b)
-    expected = sum(2 - 2 * float(x @ y) / float(x.norm() * y.norm()) for x, y in zip(a.detach(), b.detach(), strict=True)) / len(a)
+    expected = sum(
+        2 - 2 * float(x @ y) / float(x.norm() * y.norm()) for x, y in zip(a.detach(), b.detach(), strict=True)
+    ) / len(a)
     assert abs(float(loss.detach()) - expected) < 1e-12
     loss.backward()
     assert a.grad is not None and b.grad is None

@@ -19,7 +19,9 @@ def test_the_paper_preset_has_the_papers_numbers() -> None:
     training = preset("detailclip", "paper")
     settings = training.settings
     assert (settings.keep_ratio, settings.block, settings.selection) == (0.5, 2, "attention")
-    assert {settings.cls_weight, settings.patch_weight, settings.reconstruction_weight, settings.contrast_weight} == {1.0}
+    assert {settings.cls_weight, settings.patch_weight, settings.reconstruction_weight, settings.contrast_weight} == {
+        1.0
+    }
     assert (settings.prototypes, settings.head_hidden, settings.head_bottleneck) == (8192, 2048, 256)
     assert (settings.decoder_width, settings.decoder_blocks, settings.decoder_heads) == (768, 1, 16)
     assert (settings.student_temperature, settings.teacher_temperature, settings.patch_temperature) == (0.1, 0.04, 0.07)
@@ -67,13 +69,19 @@ def test_a_step_equals_the_papers_sum_written_out() -> None:
                     guess = (method.head(everywhere[:, place]) / settings.student_temperature).log_softmax(-1)  # type: ignore[misc]
                     patch = patch - (target * guess).sum() / (2 * count * removed.shape[1])
                     row, column = place // pair.grid[1] * pair.patch_size, place % pair.grid[1] * pair.patch_size
-                    truth = image[:, row : row + pair.patch_size, column : column + pair.patch_size].permute(1, 2, 0).flatten()
+                    truth = (
+                        image[:, row : row + pair.patch_size, column : column + pair.patch_size]
+                        .permute(1, 2, 0)
+                        .flatten()
+                    )
                     truth = (truth - truth.mean()) / (truth.var() + 1e-6).sqrt()
                     painted = method.to_pixels(everywhere[0, place])  # type: ignore[misc]
                     pixels = pixels + ((painted - truth) ** 2).mean() / (2 * count * removed.shape[1])
             contrast = contrast + clip_loss(torch.cat(embeddings), texts, pair.scale) / 2
         for teacher, student in ((0, 1), (1, 0)):
-            cls = cls - torch.cat([t * s for t, s in zip(told_cls[teacher], said_cls[student], strict=True)]).sum() / (2 * count)
+            cls = cls - torch.cat([t * s for t, s in zip(told_cls[teacher], said_cls[student], strict=True)]).sum() / (
+                2 * count
+            )
         expected = {"contrast": contrast, "cls": cls, "patch": patch, "pixels": pixels}
         for name, value in expected.items():
             got = wish.records[name]
@@ -103,7 +111,14 @@ def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
     next(iter(method.step(batch_for(method), Progress(0, 10))))
 
 
-@pytest.mark.parametrize(("change", "words"), [({"keep_ratio": 0.0}, "keep_ratio is 0"), ({"late_start": 1.0}, "late_start"), ({"keep_ratio": 1.5}, "keep_ratio")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keep_ratio": 0.0}, "keep_ratio is 0"),
+        ({"late_start": 1.0}, "late_start"),
+        ({"keep_ratio": 1.5}, "keep_ratio"),
+    ],
+)
 def test_impossible_settings_get_a_sentence(change: dict[str, float], words: str) -> None:
     with pytest.raises(RizbinError, match=words):
         DetailCLIP(tiny("detailclip", change))

@@ -27,7 +27,13 @@ from tests.toys import NANO, batch_for, build, tiny
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "detailclip": [
-        {"selection": "random", "block": 1, "visible_weight": 1.0, "teacher_resolution": "half", "contrast_view": "clean"},
+        {
+            "selection": "random",
+            "block": 1,
+            "visible_weight": 1.0,
+            "teacher_resolution": "half",
+            "contrast_view": "clean",
+        },
         {"selection": "none", "visible_weight": 1.0},
         {"distillation": False, "pair": replace(NANO, contrast="sigmoid", pool="cls")},
         {"reconstruction": False, "late_start": 0.5},
@@ -44,7 +50,9 @@ every_method = pytest.mark.parametrize("name", methods.names())
 
 
 def trainer(steps: int = 6, batch: int = 8, **changes: Any) -> Trainer:
-    return Trainer(Trainer.Settings(**{"log_every": 1, **changes}), batch=batch, steps=steps, checkpoint_every=3, seed=0)
+    return Trainer(
+        Trainer.Settings(**{"log_every": 1, **changes}), batch=batch, steps=steps, checkpoint_every=3, seed=0
+    )
 
 
 def source() -> Scenes:
@@ -193,7 +201,10 @@ def test_training_teaches(name: str) -> None:
     engine = trainer(steps=60, learning_rate=3e-3, warmup=0.1)
     engine.device = torch.device("cpu")
     optimizers = engine.optimizers(method)
-    views = [View(replace(view, crop_area=(1.0, 1.0), jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0, flip=0.0)) for view in method.views]
+    views = [
+        View(replace(view, crop_area=(1.0, 1.0), jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0, flip=0.0))
+        for view in method.views
+    ]
     samples = [world[i] for i in range(8)]
     made = [
         normalize(torch.from_numpy(np.stack([view(sample.image, np.random.default_rng(0))[0] for sample in samples])))

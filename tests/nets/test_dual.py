@@ -23,7 +23,9 @@ NANO = ImageTextPair.Settings(
 )
 PLAIN = ImageTextPair.Settings(
     vision=VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=224),
-    text=TextEncoder.Settings(tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=64, layers=2, heads=4, quick_gelu=True),
+    text=TextEncoder.Settings(
+        tokenizer=Tokenizer.Settings(vocabulary="clip", context=77), width=64, layers=2, heads=4, quick_gelu=True
+    ),
     embedding=32,
     pool="cls",
     contrast="sigmoid",
@@ -31,7 +33,9 @@ PLAIN = ImageTextPair.Settings(
 
 
 @pytest.mark.parametrize("settings", [NANO, PLAIN], ids=["nano", "plain"])
-def test_open_clip_loads_the_export_and_gives_the_same_embeddings(settings: ImageTextPair.Settings, tmp_path: Path) -> None:
+def test_open_clip_loads_the_export_and_gives_the_same_embeddings(
+    settings: ImageTextPair.Settings, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     pair = ImageTextPair(settings).eval()
     save_open_clip(pair, tmp_path / "model")
@@ -40,7 +44,11 @@ def test_open_clip_loads_the_export_and_gives_the_same_embeddings(settings: Imag
     size = settings.vision.image_size
     images = torch.randn(2, 3, size, size)
     tokens = pair.tokenizer.encode(CAPTIONS)
-    extra = {"bpe_path": str(tmp_path / "model" / "vocabulary.txt.gz")} if settings.text.tokenizer.vocabulary == "small" else {}
+    extra = (
+        {"bpe_path": str(tmp_path / "model" / "vocabulary.txt.gz")}
+        if settings.text.tokenizer.vocabulary == "small"
+        else {}
+    )
     assert torch.equal(open_clip.get_tokenizer(name, **extra)(CAPTIONS), tokens)
     with torch.no_grad():
         # 1e-5: the figure that export must meet; measured about 1e-7.
@@ -82,7 +90,9 @@ def test_bad_folders_get_one_sentence(tmp_path: Path) -> None:
 
 def test_towers_that_open_clip_cannot_build_say_so(tmp_path: Path) -> None:
     pair = ImageTextPair(
-        ImageTextPair.Settings(vision=VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64), text=NANO.text)
+        ImageTextPair.Settings(
+            vision=VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64), text=NANO.text
+        )
     )
     with pytest.raises(RizbinError, match="224 pixels only"):
         save_open_clip(pair, tmp_path)

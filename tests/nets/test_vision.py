@@ -64,7 +64,9 @@ def test_the_cls_row_equals_full_softmax_attention() -> None:
         x, rows = network.tokens(pictures), []
         for block in network.trunk.blocks:
             attention, batch, count = block.attn, *x.shape[:2]
-            query, key, _ = attention.qkv(block.norm1(x)).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+            query, key, _ = (
+                attention.qkv(block.norm1(x)).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+            )
             rows.append((query @ key.transpose(-2, -1) * attention.scale).softmax(-1)[:, :, 0])
             x = block(x)
         expected = torch.stack(rows).mean((0, 2))[:, network.trunk.num_prefix_tokens :]

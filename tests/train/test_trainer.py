@@ -108,7 +108,9 @@ def test_a_failed_save_costs_neither_the_run_nor_the_last_checkpoint(
     folder.release()
 
 
-def test_damaged_checkpoints_are_passed_over_and_none_left_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoints_are_passed_over_and_none_left_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run_folder(tmp_path / "run")
     trainer().fit(build("clip"), source(), folder, quiet=True)
     newest, older = (folder.checkpoints / f"step_{step:09d}" for step in (4, 2))

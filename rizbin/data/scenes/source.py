@@ -30,7 +30,13 @@ WORLDS = {
     ),
     # Small, crowded, turned, on anything; clutter twice, as it is what small objects get lost in.
     "hard": World(
-        objects=(1, 6), sides=(0.04, 0.7), spread="log", turn=20.0, repeat=0.2, plain=0.4, backgrounds=(*KINDS, "clutter")
+        objects=(1, 6),
+        sides=(0.04, 0.7),
+        spread="log",
+        turn=20.0,
+        repeat=0.2,
+        plain=0.4,
+        backgrounds=(*KINDS, "clutter"),
     ),
 }
 
