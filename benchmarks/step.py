@@ -2,8 +2,9 @@
 
     python benchmarks/step.py [--steps 3] [--threads 1] [--batch 8]
 
-ViT-S/16 at 224 px, 12 text layers of width 512, captions of about 20 tokens in a context of 77, AdamW, fp32. Each variant runs in a process
-of its own, so that its peak memory is its own. Seconds are CPU seconds of the whole step (forward, backward, optimizer, teacher).
+ViT-S/16 at 224 px, 12 text layers of width 512, captions of about 20 tokens in a context of 77, AdamW, fp32. Each
+variant runs in a process of its own, so that its peak memory is its own. Seconds are CPU seconds of the whole step
+(forward, backward, optimizer, teacher).
 """
 
 import argparse

@@ -41,8 +41,9 @@ def sigmoid_loss(
     scale: Float[Tensor, ""],
     bias: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Every image-text pair judged on its own: -1/batch sum_ij log sigmoid(z_ij (scale <image_i, text_j> + bias)), z = 1 for i = j, else -1.
+    """Every image-text pair judged on its own.
 
+    -1/batch sum_ij log sigmoid(z_ij (scale <image_i, text_j> + bias)), z = 1 for i = j, else -1.
     Source: SigLIP, arXiv 2303.15343, equation 1.
     """
     logits = _wide(scale * images @ parallel.gather(texts).T + bias)
@@ -53,8 +54,9 @@ def sigmoid_loss(
 
 
 def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temperature: float) -> Float[Tensor, ""]:
-    """SimCLR's loss: each view must pick its sibling among all other views of the batch. Takes projections of any length.
+    """SimCLR's loss: each view must pick its sibling among all other views of the batch.
 
+    Takes projections of any length.
     Mean over the 2 * batch views of -log softmax over the others. Source: SimCLR, arXiv 2002.05709, equation 1.
     Differs: the official code sums the two directions; the paper's algorithm 1 takes the mean, and so does this.
     """
@@ -66,9 +68,8 @@ def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temper
     for mine, siblings, others in ((a, all_b, all_a), (b, all_a, all_b)):
         with_siblings = _wide(mine @ siblings.T) / temperature
         with_others = _wide(mine @ others.T) / temperature
-        with_others = with_others.index_put(
-            (rows, own), with_others.new_tensor(float("-inf"))
-        )  # a view is not its own negative
+        # A view is not its own negative.
+        with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2
 

@@ -9,9 +9,9 @@ from rizbin.core import parallel
 
 
 class Center(nn.Module):
-    """A running mean of the teacher's scores, subtracted from them so that no prototype wins always (DINO, section 3.1).
+    """A running mean of the teacher's scores, subtracted from them so that no prototype wins always.
 
-    A buffer, so that it stands in every checkpoint: the originals lost it at resume.
+    Source: DINO, arXiv 2104.14294, section 3.1. A buffer, so that it stands in every checkpoint: the originals lost it at resume.
     """
 
     value: Tensor
@@ -31,15 +31,19 @@ class Center(nn.Module):
 def teacher_distribution(
     scores: Float[Tensor, "tokens prototypes"], center: Float[Tensor, " prototypes"], temperature: float
 ) -> Float[Tensor, "tokens prototypes"]:
-    """softmax((scores - center) / temperature): centered against one prototype for all, sharpened against all prototypes for each."""
+    """softmax((scores - center) / temperature).
+
+    Centered against one prototype for all, sharpened against all prototypes for each.
+    """
     return ((scores.to(center.dtype) - center) / temperature).softmax(dim=-1)
 
 
 def cross_entropy(
     student: Float[Tensor, "tokens prototypes"], teacher: Float[Tensor, "tokens prototypes"], temperature: float
 ) -> Float[Tensor, " tokens"]:
-    """-sum_k teacher_k log softmax(student / temperature)_k for each token; `student` are scores, `teacher` a distribution.
+    """-sum_k teacher_k log softmax(student / temperature)_k for each token.
 
+    `student` are scores, `teacher` a distribution.
     Source: DINO, arXiv 2104.14294, equation 2; iBOT, arXiv 2111.07832, equation 2 for patches.
     """
     return -(teacher * F.log_softmax(student.to(teacher.dtype) / temperature, dim=-1)).sum(dim=-1)

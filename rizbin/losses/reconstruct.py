@@ -37,7 +37,10 @@ def pixel_loss(
     patches: Float[Tensor, "batch patches pixels"],
     removed: Int[Tensor, "batch removed"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error on removed patches, each normalized by its own mean and deviation (which makes fine texture count)."""
+    """Mean squared error on removed patches.
+
+    Each is normalized by its own mean and deviation, which makes fine texture count.
+    """
     target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     mean, deviation = patch_statistics(target)
     return ((predicted.to(target.dtype) - (target - mean) / deviation) ** 2).mean()

@@ -1,4 +1,7 @@
-"""Methods: images (and captions) in, an encoder out. One file each; a new file is a new method, nothing is registered by hand."""
+"""Methods: images (and captions) in, an encoder out.
+
+One file each; a new file is a new method, nothing is registered by hand.
+"""
 
 import importlib
 import pkgutil

@@ -1,8 +1,9 @@
-"""A-CLIP: CLIP on what matters. A teacher looks at the whole picture; two crops lose the tokens that it attends to least.
+"""A-CLIP: CLIP on two crops without the tokens to which a teacher, seeing the whole picture, attends least.
 
-Source: Yang et al., "Attentive Mask CLIP", arXiv 2212.08653: CLIP on both masked crops, SimCLR between them, BYOL towards the
-teacher's whole picture. The official code cannot run (missing modules, SimCLR comparing a view with itself); this follows the
-paper, with the code's selection rule (2x2 blocks, 25 of 49 at 0.5, attention of all layers and heads).
+Source: Yang et al., "Attentive Mask CLIP", arXiv 2212.08653: CLIP on both masked crops, SimCLR between them, BYOL
+towards the teacher's whole picture. The official code cannot run (missing modules, SimCLR comparing a view with
+itself); this follows the paper, with the code's selection rule (2x2 blocks, 25 of 49 at 0.5, attention of all layers
+and heads).
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def crop_map(
 ) -> Float[Tensor, "batch patches"]:
     """The map of a `whole` picture as a `crop` of it sees it, on the same grid: bilinear at the crop's patch centers.
 
-    Rectangles are left, top, right, bottom as fractions of the source picture. What lies outside `whole` takes its border's value.
+    Rectangles are left, top, right, bottom as fractions of the source picture. What lies outside `whole` takes its
+    border's value.
     """
     rows, columns = attention.shape[-2:]
     across = (torch.arange(columns, device=crop.device) + 0.5) / columns
@@ -83,7 +85,8 @@ class ACLIP(Method):
         super().__init__()
         if not 0 < settings.keep_ratio <= 1:
             raise RizbinError(
-                f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1."
+                f"keep_ratio is {settings.keep_ratio}; the student must see something: "
+                "choose a number above 0, up to 1."
             )
         self.settings = settings
         self.pair = ImageTextPair(settings.pair)

@@ -1,6 +1,7 @@
 """CLIP: a picture and its caption find each other among all others of the batch.
 
-Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020, figure 3.
+Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
+figure 3.
 With `contrast = sigmoid` it is SigLIP's loss, arXiv 2303.15343.
 """
 

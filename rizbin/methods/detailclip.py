@@ -1,8 +1,8 @@
 """DetailCLIP: CLIP that must also say what stood in the patches it was not shown.
 
-A slowly following teacher sees two views whole. The patches that its CLS token attends to least are removed from what the
-student sees. The student matches caption and picture (CLIP), predicts the teacher's CLS of the other view and the teacher's
-patches at the removed places (self-distillation), and paints the removed pixels (reconstruction).
+A slowly following teacher sees two views whole. The patches that its CLS token attends to least are removed from what
+the student sees. The student matches caption and picture (CLIP), predicts the teacher's CLS of the other view and the
+teacher's patches at the removed places (self-distillation), and paints the removed pixels (reconstruction).
 
 Source: Monsefi et al., "DetailCLIP: Detail-Oriented CLIP for Fine-Grained Tasks", arXiv 2409.06809, equation 10:
     loss = CLIP + a1 * CLS + a2 * patch + a3 * reconstruction.
@@ -35,7 +35,7 @@ from rizbin.train.method import Batch, Look, Method, Minimize, Progress
 
 
 class DetailCLIP(Method):
-    """CLIP, attention-based token removal, self-distillation and pixel reconstruction, each of which one flag turns off."""
+    """CLIP with attention-based token removal, self-distillation and pixel reconstruction; one flag turns each off."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -49,7 +49,8 @@ class DetailCLIP(Method):
         selection: Literal["attention", "random", "none"] = "attention"
         """Which tokens the student keeps: those the teacher's CLS attends to most, random ones, or all (no removal)."""
         keep_ratio: float = 0.5
-        """Share of the picture that the student sees, above 0 to 1 (the paper's code calls this the mask ratio; 0.5)."""
+        """Share of the picture that the student sees, above 0 to 1 (the paper's code calls this the mask ratio;
+        0.5)."""
         block: int = 2
         """Side in patches of the squares that are kept or removed together (paper's code: 2; its figures show 1)."""
 
@@ -60,7 +61,8 @@ class DetailCLIP(Method):
         patch_weight: float = 1.0
         """Weight a2 of the patch term on removed places (paper: 1)."""
         visible_weight: float = 0.0
-        """Weight of a patch term on kept places, taken from the encoder itself and normalized on its own (iBOT++, as TIPSv2 does; paper: 0)."""
+        """Weight of a patch term on kept places, taken from the encoder itself and normalized on its own (iBOT++, as
+        TIPSv2 does; paper: 0)."""
         prototypes: int = 8192
         """How many prototypes CLS and patches are compared with (paper: 8192, shared)."""
         head_hidden: int = 2048
@@ -90,18 +92,21 @@ class DetailCLIP(Method):
         """Attention heads of the decoder."""
 
         contrast_view: Literal["masked", "clean"] = "masked"
-        """What meets the caption: both masked views (paper), or the whole picture unaugmented, at the price of one more pass (SigLIP 2)."""
+        """What meets the caption: both masked views (paper), or the whole picture unaugmented, at the price of one
+        more pass (SigLIP 2)."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         late_start: float = 0.0
-        """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8; paper: 0)."""
+        """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8;
+        paper: 0)."""
 
         teacher_resolution: Literal["full", "half"] = "full"
         """Pictures for the teacher at full or half the side; half costs a quarter (A-CLIP-eff)."""
         momentum: float = 0.996
         """Share of itself that the teacher keeps at an update, at the start of the run."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine. Below 1 the teacher keeps learning from the captions (SILC; paper: 1)."""
+        """The same at the end, reached by a cosine. Below 1 the teacher keeps learning from the captions (SILC;
+        paper: 1)."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -269,7 +274,8 @@ class DetailCLIP(Method):
             seen = self.pair.vision(images, keep)
             patches = patchify(images, self.pair.patch_size)
             mean, deviation = patch_statistics(patches)
-            # The network predicts patches normalized by their own statistics; the truth's are put back to show them, as MAE does.
+            # The network predicts patches normalized by their own statistics; the truth's are put back to show them,
+            # as MAE does.
             predicted = self.to_pixels(self.decoder(seen.cls, seen.patches, keep, grid)) * deviation + mean
             painted = unpatchify(torch.where(gone.unsqueeze(-1), predicted, patches), self.pair.patch_size, grid)
         return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), painted)
@@ -302,5 +308,6 @@ def _check(settings: DetailCLIP.Settings) -> None:
         raise RizbinError(f"late_start is {settings.late_start}; choose a share of the run from 0 to below 1.")
     if settings.selection == "none" and settings.reconstruction and not settings.distillation:
         raise RizbinError(
-            "With selection none nothing is removed, so there is nothing to reconstruct; turn reconstruction off or removal on."
+            "With selection none nothing is removed, so there is nothing to reconstruct; "
+            "turn reconstruction off or removal on."
         )

@@ -1,7 +1,8 @@
-"""MaskCLIP (Dong et al.): CLIP on whole pictures; a masked copy must predict the teacher's features, a masked caption its words.
+"""MaskCLIP: CLIP, and a masked picture must predict the teacher's features, a masked caption its words.
 
-Source: "MaskCLIP: Masked Self-Distillation Advances Contrastive Language-Image Pretraining", arXiv 2208.12262. Not the training-free
-MaskCLIP of Zhou et al. Its code was never released; heads and schedule are taken from what it builds on (iBOT, MAE).
+Source: Dong et al., "MaskCLIP: Masked Self-Distillation Advances Contrastive Language-Image Pretraining", arXiv
+2208.12262: CLIP on whole pictures, beside it a masked copy. Not the training-free MaskCLIP of Zhou et al. Its code was
+never released; heads and schedule are taken from what it builds on (iBOT, MAE).
 """
 
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ class MaskCLIP(Method):
         super().__init__()
         if not 0 < settings.keep_ratio < 1:
             raise RizbinError(
-                f"keep_ratio is {settings.keep_ratio}; something must be seen and something masked: choose between 0 and 1."
+                f"keep_ratio is {settings.keep_ratio}; something must be seen and something masked: "
+                "choose between 0 and 1."
             )
         self.settings = settings
         self.pair = ImageTextPair(settings.pair)
@@ -121,7 +123,10 @@ class MaskCLIP(Method):
         return cross_entropy(guesses, target, settings.student_temperature).mean()
 
     def _words_term(self, tokens: Int[Tensor, "batch length"], progress: Progress) -> Float[Tensor, ""]:
-        """Cross-entropy of hidden words, guessed from the rest of the caption; start, end and padding are never hidden."""
+        """Cross-entropy of hidden words, guessed from the rest of the caption.
+
+        Start, end and padding are never hidden.
+        """
         text, tokenizer = self.pair.text, self.tokenizer
         # Numbers for the longest caption, cut: the batch's own length may differ between processes.
         chance = progress.uniform("words", len(tokens), tokenizer.settings.context, tokens.device)[:, : tokens.shape[1]]
@@ -133,9 +138,8 @@ class MaskCLIP(Method):
         )
         caption = (place <= end)[:, None, None]  # padding, whose length depends on the batch, is never looked at
         guesses = self.to_words(self.words_decoder(text.words(embedded), caption))
-        losses = F.cross_entropy(guesses.flatten(0, 1).float(), tokens.flatten().long(), reduction="none").view_as(
-            chance
-        )
+        losses = F.cross_entropy(guesses.flatten(0, 1).float(), tokens.flatten().long(), reduction="none")
+        losses = losses.view_as(chance)
         # The mean per caption, then over captions: each process weighs its captions alike, as one process would.
         per_caption = (losses * hidden).sum(1) / hidden.sum(1).clamp(min=1)
         return per_caption.mean()

@@ -1,7 +1,8 @@
 """Rizbin's own small backbones, registered with timm so that timm and open_clip build them by name.
 
-A plain patch embedding learns small pictures slowly: a few thousand steps at 64 px gave 13 percent where a convolutional
-stem gave 81 (Xiao et al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, is the same finding at scale).
+A plain patch embedding learns small pictures slowly: a few thousand steps at 64 px gave 13 percent where a
+convolutional stem gave 81 (Xiao et al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, is the
+same finding at scale).
 """
 
 from functools import partial
@@ -23,9 +24,9 @@ from rizbin.core import parallel
 class VisibleBatchNorm(BatchNormAct2d):
     """Batch norm whose statistics come from what may be seen: kept patches only, over all processes.
 
-    A student sees pictures with blanked patches, and evaluation whole ones. With statistics of the kept patches alone the norm is,
-    on them, the same function in both. (Group norm knows no batch, but learns far slower here: after 50 steps of CLIP the loss stood
-    at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
+    A student sees pictures with blanked patches, and evaluation whole ones. With statistics of the kept patches alone
+    the norm is, on them, the same function in both. (Group norm knows no batch, but learns far slower here: after 50
+    steps of CLIP the loss stood at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
     """
 
     visible: Float[Tensor, "batch 1 height width"] | None = None

@@ -18,7 +18,8 @@ class Decoder(nn.Module):
         super().__init__()
         if width % heads or width % 4:
             raise RizbinError(
-                f"A decoder of width {width} cannot have {heads} heads; its width must be a multiple of the heads and of 4."
+                f"A decoder of width {width} cannot have {heads} heads; "
+                "its width must be a multiple of the heads and of 4."
             )
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -33,7 +34,10 @@ class Decoder(nn.Module):
         keep: Int[Tensor, "batch kept"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch patches width"]:
-        """Features of all patches in row order; `keep` says where each kept patch stands in the grid (height, width)."""
+        """Features of all patches in row order.
+
+        `keep` says where each kept patch stands in the grid (height, width).
+        """
         batch, patches = keep.shape[0], grid[0] * grid[1]
         visible = self.embed(kept)
         full = self.mask_token.to(visible.dtype).expand(batch, patches, -1)
@@ -44,7 +48,10 @@ class Decoder(nn.Module):
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:
-    """Fixed 2-D sine-cosine positions: a quarter each of sin(row), cos(row), sin(column), cos(column); wavelengths 2 pi to 10000 * 2 pi."""
+    """Fixed 2-D sine-cosine positions: a quarter each of sin(row), cos(row), sin(column), cos(column).
+
+    Wavelengths go from 2 pi to 10000 * 2 pi.
+    """
     quarter = width // 4
     frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
     rows, columns = torch.meshgrid(torch.arange(grid[0]).float(), torch.arange(grid[1]).float(), indexing="ij")

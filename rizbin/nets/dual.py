@@ -17,7 +17,8 @@ from rizbin.nets.vision import Features, VisionEncoder
 class ImageTextPair(nn.Module):
     """An image encoder and a text encoder that embed into one space. Building it gives random weights.
 
-    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from `pair.tokenizer`.
+    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from
+    `pair.tokenizer`.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,11 @@ class ImageTextPair(nn.Module):
         embedding: int = 128
         """Size of the shared space; 512 in CLIP's base models."""
         pool: Literal["cls", "mean"] = "mean"
-        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP) or the mean of the patch tokens, which ties each
-        patch to words and learns small pictures faster."""
+        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP) or the mean of the patch tokens, which
+        ties each patch to words and learns small pictures faster."""
         contrast: Literal["softmax", "sigmoid"] = "softmax"
-        """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv 2303.15343), which
-        adds a learned bias."""
+        """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv
+        2303.15343), which adds a learned bias."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -42,7 +43,8 @@ class ImageTextPair(nn.Module):
         self.text = TextEncoder(settings.text, settings.embedding)
         self.image_projection = nn.Linear(self.vision.dim, settings.embedding, bias=False)
         nn.init.normal_(self.image_projection.weight, std=self.vision.dim**-0.5)
-        # CLIP starts at temperature 0.07 and learns its logarithm (section 2.5); SigLIP at 0.1 with bias -10 (section 3.2).
+        # CLIP starts at temperature 0.07 and learns its logarithm (section 2.5); SigLIP at 0.1 with bias -10 (section
+        # 3.2).
         sigmoid = settings.contrast == "sigmoid"
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10.0 if sigmoid else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
@@ -106,7 +108,10 @@ class ImageTextPair(nn.Module):
     def dense(
         self, images: Float[Tensor, "batch 3 height width"], how: Literal["plain", "neighbors"] = "plain"
     ) -> Float[Tensor, "batch rows columns embedding"]:
-        """Unit-length patch embeddings in the text space: projected last-layer patches, or those of the training-free dense head."""
+        """Unit-length patch embeddings in the text space.
+
+        plain: projected last-layer patches; neighbors: those of the training-free dense head.
+        """
         patches = self.vision(images).patches if how == "plain" else self.vision.neighbor_patches(images)
         rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         return F.normalize(self.image_projection(patches), dim=-1).unflatten(1, (rows, columns))

@@ -1,7 +1,8 @@
 """Saves an image-text pair as an OpenCLIP folder, which is also how Rizbin keeps its own models.
 
-The folder holds open_clip_config.json and open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's settings)
-and, for the small vocabulary, its merges file. open_clip loads it by "local-dir:FOLDER" and gives the same embeddings.
+The folder holds open_clip_config.json and open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's
+settings) and, for the small vocabulary, its merges file. open_clip loads it by "local-dir:FOLDER" and gives the same
+embeddings.
 """
 
 import json
@@ -27,7 +28,10 @@ CONFIG, WEIGHTS, OWN, VOCABULARY = (
 
 
 def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> None:
-    """Writes `pair` into `folder` (made if missing). `half` stores weights in 16 bits: half the size, embeddings equal to about 1e-3."""
+    """Writes `pair` into `folder` (made if missing).
+
+    `half` stores weights in 16 bits: half the size, embeddings equal to about 1e-3.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +50,10 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
 
 
 def load_pair(folder: Path) -> ImageTextPair:
-    """The pair in a folder written by `save_open_clip`, in evaluation mode, in 32 bits. Raises RizbinError when it is not such a folder."""
+    """The pair in a folder written by `save_open_clip`, in evaluation mode, in 32 bits.
+
+    Raises RizbinError when it is not such a folder.
+    """
     folder = Path(folder)
     try:
         settings = from_dict(ImageTextPair.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
@@ -86,7 +93,10 @@ def can_export(settings: ImageTextPair.Settings) -> str:
 
 
 def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
-    """What open_clip_config.json says of these towers. Names that start with "rizbin_" are known after `import rizbin.nets`."""
+    """What open_clip_config.json says of these towers.
+
+    Names that start with "rizbin_" are known after `import rizbin.nets`.
+    """
     if reason := can_export(settings):
         raise RizbinError(f"{reason} Train with its own size and no registers to export it.")
     text, vision = settings.text, settings.vision

@@ -11,8 +11,9 @@ from rizbin.core import parallel
 class PrototypeHead(nn.Module):
     """Scores of each feature against learned prototypes: MLP, unit length, then a linear layer with unit-length rows.
 
-    Three layers with GELU and the normalized bottleneck as in DINO (arXiv 2104.14294, section 3) and iBOT (arXiv 2111.07832).
-    The rows' length is fixed at one, DINO's `norm_last_layer`: a free length lets the teacher sharpen without learning.
+    Three layers with GELU and the normalized bottleneck as in DINO (arXiv 2104.14294, section 3) and iBOT (arXiv
+    2111.07832). The rows' length is fixed at one, DINO's `norm_last_layer`: a free length lets the teacher sharpen
+    without learning.
     """
 
     def __init__(self, dim: int, prototypes: int, *, hidden: int = 2048, bottleneck: int = 256) -> None:
@@ -47,7 +48,8 @@ def mlp_head(
 ) -> nn.Sequential:
     """A projection or prediction head: `layers` linear layers, between them batch norm (over all processes) and ReLU.
 
-    SimCLR v2 and SLIP use three layers of 4096 to 256; BYOL two. `last_norm` puts batch norm behind the last layer as well.
+    SimCLR v2 and SLIP use three layers of 4096 to 256; BYOL two. `last_norm` puts batch norm behind the last layer as
+    well.
     """
     parts: list[nn.Module] = []
     for index in range(layers):

@@ -9,21 +9,25 @@ from rizbin.core.errors import RizbinError
 
 
 def blocks_kept(blocks: int, keep_ratio: float) -> int:
-    """How many of `blocks` stay: int(blocks * keep_ratio) + 1, the rule of the A-CLIP and DetailCLIP code (25 of 49 at 0.5)."""
+    """How many of `blocks` stay: int(blocks * keep_ratio) + 1, at most all.
+
+    The rule of the A-CLIP and DetailCLIP code (25 of 49 at 0.5).
+    """
     return min(int(blocks * keep_ratio) + 1, blocks)
 
 
 def select(
     scores: Float[Tensor, "batch patches"], grid: tuple[int, int], *, keep_ratio: float, block: int
 ) -> tuple[Int[Tensor, "batch kept"], Int[Tensor, "batch removed"]]:
-    """Indices (row order, ascending) of the patches kept and of those removed: the best-scored squares of `block` x `block` patches stay.
+    """Indices (row order, ascending) of the patches kept and of those removed.
 
-    A square's score is the mean of its patches'. Raises RizbinError when the grid does not divide into squares.
+    The best-scored squares of `block` x `block` patches stay. A square's score is the mean of its patches'. Raises RizbinError when the grid does not divide into squares.
     """
     rows, columns = grid
     if rows % block or columns % block:
         raise RizbinError(
-            f"A grid of {rows}x{columns} patches does not divide into blocks of {block}x{block}; choose block 1 or another picture size."
+            f"A grid of {rows}x{columns} patches does not divide into blocks of {block}x{block}; "
+            "choose block 1 or another picture size."
         )
     batch = scores.shape[0]
     coarse = F.avg_pool2d(scores.view(batch, 1, rows, columns), block).flatten(1)

@@ -22,7 +22,10 @@ class QuickGELU(nn.Module):
 
 
 class TextAttention(nn.Module):
-    """Self-attention in which a word sees only itself and what stands before it, or all that `seen` marks; keys of nn.MultiheadAttention."""
+    """Self-attention in which a word sees only itself and what stands before it, or all that `seen` marks.
+
+    Its parameters are named as those of nn.MultiheadAttention.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -100,9 +103,10 @@ class TextEncoder(nn.Module):
         heads: int = 4
         """Attention heads; CLIP uses width / 64, a small width wants more."""
         initialization: Literal["shallow", "clip"] = "shallow"
-        """How weights start. clip: as CLIP, quiet branches for deep towers. shallow: words speak at once: token embeddings of deviation 1,
-        a silent end token (what is read there is then made of words alone), branches at full strength. After 25,000 pictures of the
-        embedded world CLIP named 29 percent from clip's start and 56 from this one."""
+        """How weights start. clip: as CLIP, quiet branches for deep towers. shallow: words speak at once: token
+        embeddings of deviation 1, a silent end token (what is read there is then made of words alone), branches at full
+        strength. After 25,000 pictures of the embedded world CLIP named 29 percent from clip's start and 56 from this
+        one."""
         quick_gelu: bool = False
         """The activation of OpenAI's CLIP and of the DetailCLIP code; GELU otherwise."""
 
@@ -128,7 +132,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         """Embeddings, not yet of unit length, read at the end token (the highest id)."""
-        # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the end.
+        # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the
+        # end.
         tokens = self.tokenizer.trim(tokens)
         words = self.words(self.token_embedding(tokens))
         return words[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)] @ self.text_projection

@@ -1,4 +1,4 @@
-"""The image encoder: a timm VisionTransformer that can run on a subset of its tokens and say what its CLS token looks at.
+"""The image encoder: a timm VisionTransformer that can run on some of its tokens and say what its CLS token looks at.
 
 timm's weights load unchanged. What timm lacks and this adds: kept tokens at any resolution, the CLS token's attention
 computed from that one query row (a full attention matrix is never made), and a training-free dense head.
@@ -30,7 +30,8 @@ class Features:
     patches: Float[Tensor, "batch tokens dim"]
     """All patches in row order, or only the kept ones in the order of `keep`."""
     attention: Float[Tensor, "batch tokens"] | None
-    """CLS-to-patch attention, mean over all layers and heads; a row sums to less than 1, the rest goes to CLS and registers."""
+    """CLS-to-patch attention, mean over all layers and heads; a row sums to less than 1, the rest goes to CLS and
+    registers."""
 
 
 class RowAttention(Attention):
@@ -63,7 +64,8 @@ class VisionEncoder(nn.Module):
         image_size: int = 64
         """Side of the square picture in pixels at which position embeddings are made."""
         registers: int = 0
-        """Extra tokens without a place, which take over the artefacts that large ViTs put on background patches (arXiv 2309.16588)."""
+        """Extra tokens without a place, which take over the artefacts that large ViTs put on background patches (arXiv
+        2309.16588)."""
         drop_path: float = 0.0
         """Probability of skipping a block in training, growing linearly with depth to this value."""
         pretrained: bool = False
@@ -87,11 +89,13 @@ class VisionEncoder(nn.Module):
             )
         except (RuntimeError, TypeError) as error:
             raise RizbinError(
-                f"timm cannot build '{settings.name}' as a VisionTransformer ({error}); choose a name from timm.list_models('vit_*')."
+                f"timm cannot build '{settings.name}' as a VisionTransformer ({error}); "
+                "choose a name from timm.list_models('vit_*')."
             ) from error
         if not isinstance(trunk, VisionTransformer) or trunk.cls_token is None:
             raise RizbinError(
-                f"'{settings.name}' is not a VisionTransformer with a CLS token; choose a name such as vit_small_patch16_224."
+                f"'{settings.name}' is not a VisionTransformer with a CLS token; "
+                "choose a name such as vit_small_patch16_224."
             )
         self.trunk = trunk
         if settings.freeze_patch_embedding:
@@ -100,7 +104,8 @@ class VisionEncoder(nn.Module):
         self.grid = cast(tuple[int, int], tuple(trunk.patch_embed.grid_size))
         """Height and width in patches at `image_size`."""
         self.patch_size = settings.image_size // self.grid[0]
-        # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into kept ones.
+        # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into kept
+        # ones.
         self._stem_overlaps = isinstance(trunk.patch_embed, HybridEmbed)
         self._stem_norms = [module for module in trunk.patch_embed.modules() if isinstance(module, VisibleBatchNorm)]
 
@@ -111,7 +116,10 @@ class VisionEncoder(nn.Module):
         *,
         attend: bool = False,
     ) -> Features:
-        """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`. `attend` also gives attention."""
+        """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`.
+
+        `attend` also gives attention.
+        """
         with self.rows(attend) as rows:
             tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep)))
         prefix = self.trunk.num_prefix_tokens
@@ -124,7 +132,8 @@ class VisionEncoder(nn.Module):
         """What enters the first block: prefix tokens (CLS, registers), then embedded patches with their positions."""
         if images.shape[-1] % self.patch_size or images.shape[-2] % self.patch_size:
             raise RizbinError(
-                f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of {self.patch_size}; resize it."
+                f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of "
+                f"{self.patch_size}; resize it."
             )
         if keep is not None and self._stem_overlaps:
             visible = self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
@@ -173,10 +182,11 @@ class VisionEncoder(nn.Module):
     def neighbor_patches(
         self, images: Float[Tensor, "batch 3 height width"], spread: float = 1.0
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Patch features of a training-free dense head: in the last block each patch gathers from patches that are alike and near.
+        """Patch features of a training-free dense head.
 
-        The last block's attention becomes softmax(key key^T * scale + exp(-distance^2 / (2 spread^2))), its residual and MLP are
-        left out; `spread` is in patches (NACLIP, arXiv 2404.08181; residual and MLP dropped as in ClearCLIP, arXiv 2407.12442).
+        In the last block each patch gathers from patches that are alike and near: the block's attention becomes
+        softmax(key key^T * scale + exp(-distance^2 / (2 spread^2))), its residual and MLP are left out; `spread` is in
+        patches (NACLIP, arXiv 2404.08181; residual and MLP dropped as in ClearCLIP, arXiv 2407.12442).
         """
         prefix = self.trunk.num_prefix_tokens
         tokens = self.tokens(images)

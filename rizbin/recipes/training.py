@@ -56,8 +56,9 @@ def train(
 ) -> Path:
     """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
 
-    minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays exact.
-    Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped after a signal.
+    minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays
+    exact. Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped
+    after a signal.
     """
     parallel.start()
     _check(training)
@@ -129,7 +130,10 @@ def _image_size(training: Training[Any]) -> int:
 
 
 def _steps_within(minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool) -> int:
-    """How many steps fit into `minutes`: those the run recorded when it began, else from timing a few on weights thrown away."""
+    """How many steps fit into `minutes`.
+
+    Those the run recorded when it began, else from timing a few on weights thrown away.
+    """
     if minutes <= 0:
         raise RizbinError(f"minutes is {minutes}; give a positive number.")
     begun = RunFolder(run).recorded_steps()

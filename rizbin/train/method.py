@@ -1,7 +1,7 @@
 """The contract between a method and the trainer.
 
-A method's `step` is a generator: each `yield Minimize(loss)` is the paper's line "update", and what follows it runs once that
-update has been made. So the order of events stands on the page, and no hooks are needed.
+A method's `step` is a generator: each `yield Minimize(loss)` is the paper's line "update", and what follows it runs
+once that update has been made. So the order of events stands on the page, and no hooks are needed.
 """
 
 import math
@@ -35,7 +35,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where in the run a step stands. All schedules and all randomness of a method come from here, so a step can be replayed."""
+    """Where in the run a step stands.
+
+    All schedules and all randomness of a method come from here, so a step can be replayed.
+    """
 
     step: int
     """0 for the first step."""
@@ -84,7 +87,8 @@ class Look:
     attention: Float[Tensor, "batch rows columns"]
     removed: Bool[Tensor, "batch rows columns"]
     reconstruction: Float[Tensor, "batch 3 height width"] | None
-    """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel term."""
+    """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
+    term."""
 
 
 class Method(nn.Module, ABC):
@@ -102,7 +106,10 @@ class Method(nn.Module, ABC):
         """What is kept after training."""
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
-        """Which parts each optimizer moves; parts named nowhere are moved by the method itself (teachers) or not at all."""
+        """Which parts each optimizer moves.
+
+        Parts named nowhere are moved by the method itself (teachers) or not at all.
+        """
         return {"main": [self]}
 
     @abstractmethod

@@ -6,7 +6,10 @@ from torch import nn
 
 
 def warmup_cosine(step: int, steps: int, *, peak: float, floor: float, warmup: float) -> float:
-    """Learning rate of `step`: linear from `floor` to `peak` over the first `warmup` (a fraction) of `steps`, then a cosine back to `floor`."""
+    """Learning rate of `step`.
+
+    Linear from `floor` to `peak` over the first `warmup` (a fraction) of `steps`, then a cosine back to `floor`.
+    """
     rise = warmup * steps
     if step < rise:
         return floor + (peak - floor) * (step + 1) / max(rise, 1)
@@ -14,7 +17,10 @@ def warmup_cosine(step: int, steps: int, *, peak: float, floor: float, warmup: f
 
 
 def decay_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters of `modules`, each once: those that decay, and those that do not (norms, biases, scales: fewer than two dimensions)."""
+    """Trainable parameters of `modules`, each once: those that decay, and those that do not.
+
+    Norms, biases and scales, which have fewer than two dimensions, do not.
+    """
     seen: dict[int, nn.Parameter] = {}
     for module in modules:
         for parameter in module.parameters():

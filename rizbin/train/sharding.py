@@ -51,6 +51,9 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
 
 
 def whole_state(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors among these, gathered whole where they are sharded, without gradient. A collective: all processes call it."""
+    """The tensors among these, gathered whole where they are sharded, without gradient.
+
+    A collective: all processes call it.
+    """
     found = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
     return {name: (value.full_tensor() if is_sharded(value) else value).detach() for name, value in found.items()}  # type: ignore[operator]

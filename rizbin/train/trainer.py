@@ -1,7 +1,7 @@
 """The loop. It knows the contract of a method and the name of none.
 
-It owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure function of
-(weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
+It owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure function
+of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
 """
 
 import json
@@ -73,7 +73,8 @@ class Trainer:
         compile: bool = False
         """Compile the networks with torch.compile (in place; minutes at the start, faster after)."""
         sharding: Literal["replicated", "fsdp"] = "replicated"
-        """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large for one GPU."""
+        """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large
+        for one GPU."""
         workers: int = 0
         """Processes that prepare pictures; changes speed, never the pictures."""
         keep_checkpoints: int = 2
@@ -100,7 +101,8 @@ class Trainer:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
         watch: called every `watch_every` steps on the main process; what it returns is logged.
-        Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data saved).
+        Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
+        saved).
         """
         begin = time.perf_counter()
         method.to(self.device).train()
@@ -137,7 +139,8 @@ class Trainer:
                     if asked and done < last:
                         if saved != done:
                             raise RizbinError(
-                                f"Asked to stop at step {done}, but the checkpoint could not be written; the newest is of step {saved}."
+                                f"Asked to stop at step {done}, but the checkpoint could not be written; "
+                                f"the newest is of step {saved}."
                             )
                         raise Stopped(
                             f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there."
@@ -145,7 +148,10 @@ class Trainer:
         return Outcome(last, time.perf_counter() - begin)
 
     def time_steps(self, method: Method, source: Source, *, warm: int, timed: int) -> float:
-        """Seconds of one step, data included: the median of `timed` steps after `warm` ones. Spoils `method`'s weights."""
+        """Seconds of one step, data included: the median of `timed` steps after `warm` ones.
+
+        Spoils `method`'s weights.
+        """
         method.to(self.device).train()
         if self.settings.compile:
             for module in method.children():
@@ -288,7 +294,10 @@ class Trainer:
     def _state(
         self, method: Method, optimizers: dict[str, torch.optim.Optimizer]
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Everything that shapes the next step: the method's tensors (weights, teachers, centers), and each optimizer's."""
+        """Everything that shapes the next step.
+
+        That is the method's tensors (weights, teachers, centers), and each optimizer's.
+        """
         tensors = {"method": whole_state(method.state_dict())}
         for name, optimizer in optimizers.items():
             moments = optimizer.state_dict()["state"]
@@ -315,12 +324,12 @@ class Trainer:
         if found is None:
             if list(run.checkpoints.glob("step_*")):
                 raise RizbinError(
-                    f"None of the checkpoints in {run.checkpoints} is whole; remove that folder to train from the start."
+                    f"None of the checkpoints in {run.checkpoints} is whole; "
+                    "remove that folder to train from the start."
                 )
             if parallel.is_main():
-                run.metrics.truncate_after(
-                    0
-                )  # a kill before the first checkpoint leaves records of steps to be made again
+                # A kill before the first checkpoint leaves records of steps to be made again.
+                run.metrics.truncate_after(0)
             return 0
         load_method(method, found.tensors["method"])
         for name, optimizer in optimizers.items():

@@ -37,9 +37,8 @@ def slow_sigmoid(images: Tensor, texts: Tensor, scale: float, bias: float) -> fl
 
 
 def slow_nt_xent(a: Tensor, b: Tensor, temperature: float) -> float:
-    views = [
-        row / row.norm() for pair in zip(a, b, strict=True) for row in pair
-    ]  # siblings side by side, as in the paper
+    # Siblings side by side, as in the paper.
+    views = [row / row.norm() for pair in zip(a, b, strict=True) for row in pair]
     total = 0.0
     for i, view in enumerate(views):
         sibling = i + 1 if i % 2 == 0 else i - 1
@@ -70,7 +69,10 @@ def test_losses_equal_the_papers_formula(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_mutated_loss_is_told_from_the_formula(name: str) -> None:
-    """The comparison has teeth: a shifted pairing, a wrong sign and a halved loss all miss it by far more than the tolerance."""
+    """The comparison has teeth.
+
+    A shifted pairing, a wrong sign and a halved loss all miss it by far more than the tolerance.
+    """
     fast, slow = CASES[name]
     a, b = pairs()
     expected = slow(a, b)

@@ -195,7 +195,10 @@ def test_look_shows_what_the_method_has(name: str) -> None:
 
 @every_method
 def test_training_teaches(name: str) -> None:
-    """Health, not loss: after some steps on eight scenes, captions find their pictures far above chance and embeddings spread."""
+    """Health, not loss.
+
+    After some steps on eight scenes, captions find their pictures far above chance and embeddings spread.
+    """
     method = build(name)
     world = source()
     engine = trainer(steps=60, learning_rate=3e-3, warmup=0.1)

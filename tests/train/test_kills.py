@@ -1,6 +1,7 @@
 """Twenty runs killed by SIGKILL at random moments, saves included, end with the bits of the run that was never killed.
 
-Processes are forked, so that importing torch is paid once; the parent itself never computes, since a fork does not carry threads over.
+Processes are forked, so that importing torch is paid once; the parent itself never computes, since a fork does not
+carry threads over.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ def _train(folder: Path) -> None:
         data="scenes:easy,categories=8",
         steps=STEPS,
         batch=4,
-        # A save after every second step: about as much time goes into saving as into training, so many kills hit a save.
+        # A save after every second step: about as much time goes into saving as into training, so many kills hit a
+        # save.
         checkpoint_every=2,
         trainer=Trainer.Settings(log_every=1),
         settings=tiny("detailclip"),

@@ -153,7 +153,7 @@ def describe(
 ) -> str:
     """A caption for objects with these names and visible boxes, drawn from the grammar.
 
-    `plain` is the share that only names what is there; the others add sizes (a quarter of them), places (a third), or a
+    `plain` is the share that only names what is there (all of them at 1, and then without a beginning); the others add sizes (a quarter of them), places (a third), or a
     relation (the rest), the last two with sizes as well in half of the cases. Words
     of place and relation are told only of what is meant beyond doubt: a relation only between categories that occur
     once, a place of a category only when all of its objects are there.
@@ -172,7 +172,7 @@ def describe(
     ]
     if len(groups) > 1:
         groups = [groups[i] for i in random.permutation(len(groups)).tolist()]
-    beginning = _BEGINNINGS[int(random.random() * len(_BEGINNINGS))]
+    beginning = _BEGINNINGS[int(random.random() * len(_BEGINNINGS))] if plain < 1 else ""
     kind, sized = random.random(), random.random() < 0.5
     rest = 1 - plain
     if kind < plain:
