@@ -11,7 +11,8 @@ from rizbin.core import parallel
 class Center(nn.Module):
     """A running mean of the teacher's scores, subtracted from them so that no prototype wins always.
 
-    Source: DINO, arXiv 2104.14294, section 3.1. A buffer, so that it stands in every checkpoint: the originals lost it at resume.
+    Source: DINO, arXiv 2104.14294, section 3.1. A buffer, so that it stands in every checkpoint: the originals lost it
+    at resume.
     """
 
     value: Tensor

@@ -6,7 +6,7 @@ same finding at scale).
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,16 @@ class VisibleBatchNorm(BatchNormAct2d):
     steps of CLIP the loss stood at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
     """
 
+    # All of them are always there: the norm is built with affine weights and running statistics.
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+    eps: float
+    act: nn.Module
+
     visible: Float[Tensor, "batch 1 height width"] | None = None
     """1 on pixels of kept patches, set by the encoder for one forward pass; None means all."""
 
@@ -46,11 +56,8 @@ class VisibleBatchNorm(BatchNormAct2d):
         mean = total / count
         variance = squares / count - mean**2
         with torch.no_grad():
-            assert (
-                self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-            )
-            self.running_mean.lerp_(mean, self.momentum or 0.1)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         return self.act(x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None])
@@ -93,7 +100,8 @@ def _stem_vit(
     heads: int,
     **kwargs: Any,
 ) -> VisionTransformer:
-    stem = ConvStem(channels=channels, depth=len(channels), stride=(2,) * len(channels), norm_layer=_norm)  # type: ignore[arg-type]
+    norm = cast(type[nn.Module], _norm)  # timm calls whatever makes a norm, but its annotation names classes only
+    stem = ConvStem(channels=channels, depth=len(channels), stride=(2,) * len(channels), norm_layer=norm)
     model_kwargs = {
         "img_size": size,
         "patch_size": 1,

@@ -36,4 +36,5 @@ class Teacher(nn.ModuleDict):
                     theirs.append(other.detach())
             for own, other in zip(self[name].buffers(), part.buffers(), strict=True):
                 own.copy_(other)
-        torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
+        # torch's own optimizers call it by this name; its type information leaves all such calls out of its exports.
+        torch._foreach_lerp_(ours, theirs, 1.0 - momentum)  # pyright: ignore[reportPrivateImportUsage]

@@ -21,7 +21,8 @@ def select(
 ) -> tuple[Int[Tensor, "batch kept"], Int[Tensor, "batch removed"]]:
     """Indices (row order, ascending) of the patches kept and of those removed.
 
-    The best-scored squares of `block` x `block` patches stay. A square's score is the mean of its patches'. Raises RizbinError when the grid does not divide into squares.
+    The best-scored squares of `block` x `block` patches stay; a square's score is the mean of its patches'. Raises
+    RizbinError when the grid does not divide into squares.
     """
     rows, columns = grid
     if rows % block or columns % block:

@@ -46,6 +46,16 @@ class TextAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
 
 
+class TextMLP(nn.Sequential):
+    """The two layers behind the attention, run in the order in which they are set."""
+
+    def __init__(self, width: int, quick_gelu: bool) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU() if quick_gelu else nn.GELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+
 class TextBlock(nn.Module):
     """One pre-norm transformer block."""
 
@@ -54,10 +64,7 @@ class TextBlock(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.attn = TextAttention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU() if quick_gelu else nn.GELU())
-        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+        self.mlp = TextMLP(width, quick_gelu)
 
     def forward(
         self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
@@ -71,10 +78,11 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, *, quick_gelu: bool = False, shallow: bool = False) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(TextBlock(width, heads, quick_gelu) for _ in range(layers))
+        blocks = [TextBlock(width, heads, quick_gelu) for _ in range(layers)]
+        self.resblocks = nn.ModuleList(blocks)
         # CLIP's branches shrink with depth so that their sum keeps its size; few layers need no shrinking.
         branch_std = width**-0.5 if shallow else (2 * layers) ** -0.5 * width**-0.5
-        for block in self.resblocks:
+        for block in blocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=branch_std)
             nn.init.zeros_(block.attn.out_proj.bias)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from timm.layers.attention import Attention
 from timm.layers.hybrid_embed import HybridEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,8 +104,8 @@ class VisionEncoder(nn.Module):
         self.grid = cast(tuple[int, int], tuple(trunk.patch_embed.grid_size))
         """Height and width in patches at `image_size`."""
         self.patch_size = settings.image_size // self.grid[0]
-        # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into kept
-        # ones.
+        # A convolutional stem sees beyond its patch: removed patches are blanked before it, or they would leak into
+        # kept ones.
         self._stem_overlaps = isinstance(trunk.patch_embed, HybridEmbed)
         self._stem_norms = [module for module in trunk.patch_embed.modules() if isinstance(module, VisibleBatchNorm)]
 
@@ -161,7 +161,7 @@ class VisionEncoder(nn.Module):
     def rows(self, watch: bool = True) -> Iterator[list[Tensor]]:
         """Collects the CLS rows [batch heads tokens] of every block that runs inside."""
         collected: list[Tensor] = []
-        attentions = [block.attn for block in self.trunk.blocks]
+        attentions = self._attentions()
         for attention in attentions:
             attention.rows = collected if watch else None
         try:
@@ -169,6 +169,10 @@ class VisionEncoder(nn.Module):
         finally:
             for attention in attentions:
                 attention.rows = None
+
+    def _attentions(self) -> list[RowAttention]:
+        """The attention of each block, all made by `attn_layer`."""
+        return [cast(RowAttention, block.attn) for block in self.trunk.blocks]
 
     def attention_heads(
         self, images: Float[Tensor, "batch 3 height width"], layer: int = -1
@@ -192,16 +196,12 @@ class VisionEncoder(nn.Module):
         tokens = self.tokens(images)
         for block in self.trunk.blocks[:-1]:
             tokens = block(tokens)
-        last = self.trunk.blocks[-1]
-        attention = last.attn
+        last, attention = cast(Block, self.trunk.blocks[-1]), self._attentions()[-1]
         patches = last.norm1(tokens)[:, prefix:]
         batch, count, _ = patches.shape
-        qkv = (
-            attention.qkv(patches)
-            .reshape(batch, count, 3, attention.num_heads, attention.head_dim)
-            .permute(2, 0, 3, 1, 4)
-        )
-        key, value = attention.k_norm(qkv[1]), qkv[2]
+        qkv = attention.qkv(patches).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
+        _, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        key = attention.k_norm(key)
         rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(images)
         near = torch.exp(-(torch.cdist(place, place) ** 2) / (2 * spread**2))
