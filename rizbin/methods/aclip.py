@@ -109,24 +109,22 @@ class ACLIP(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings, rows = self.settings, len(batch.views[0])
+        assert batch.texts is not None  # who has a tokenizer gets captions
         with torch.no_grad():
             whole = self.teacher["vision"](batch.views[2], attend=True)
             target = self.teacher["projector"](self.pair.pool(whole))
         features = self.pair.vision(torch.cat(batch.views[:2]), self._keep(whole.attention, batch, progress))
         pooled = self.pair.pool(features)
         texts = self.pair.encode_texts(batch.texts)
-        language = (
-            sum(
-                contrast(view, texts, self.pair.scale, self.pair.logit_bias)
-                for view in self.pair.embed(features).chunk(2)
-            )
-            / 2
-        )
-        simclr = nt_xent(*self.simclr_head(pooled).split(rows), settings.simclr_temperature)
-        predictions = self.predictor(self.projector(pooled)).split(rows)
-        byol = sum(regression(prediction, target) for prediction in predictions) / 2
+        u, v = self.pair.embed(features).chunk(2)
+        scale, bias = self.pair.scale, self.pair.logit_bias
+        language = (contrast(u, texts, scale, bias) + contrast(v, texts, scale, bias)) / 2
+        u, v = self.simclr_head(pooled).split(rows)
+        simclr = nt_xent(u, v, settings.simclr_temperature)
+        u, v = self.predictor(self.projector(pooled)).split(rows)
+        byol = (regression(u, target) + regression(v, target)) / 2
         loss = language + settings.simclr_weight * simclr + settings.byol_weight * byol
-        yield Minimize(loss, records={"contrast": language, "simclr": simclr, "byol": byol, "scale": self.pair.scale})
+        yield Minimize(loss, records={"contrast": language, "simclr": simclr, "byol": byol, "scale": scale})
         self.pair.limit_scale()
         momentum = progress.cosine(settings.momentum, settings.final_momentum)
         self.teacher.follow({"vision": self.pair.vision, "projector": self.projector}, momentum)

@@ -36,6 +36,7 @@ class CLIP(Method):
         return self.pair
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        assert batch.texts is not None  # who has a tokenizer gets captions
         images = self.pair.encode_images(batch.views[0])
         texts = self.pair.encode_texts(batch.texts)
         loss = contrast(images, texts, self.pair.scale, self.pair.logit_bias)

@@ -31,6 +31,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import half_resolution_places, select
+from rizbin.nets.vision import Features
 from rizbin.train.method import Batch, Look, Method, Minimize, Progress
 
 
@@ -118,7 +119,11 @@ class DetailCLIP(Method):
         self.views = (replace(settings.view, size=self.pair.image_size),) * 2
         if settings.contrast_view == "clean":
             self.views += (View.Settings(size=self.pair.image_size),)
-        self.head = self.decoder = self.from_decoder = self.to_pixels = self.teacher = None
+        self.head: PrototypeHead | None = None
+        self.decoder: Decoder | None = None
+        self.from_decoder: nn.Linear | None = None
+        self.to_pixels: nn.Linear | None = None
+        self.teacher: Teacher | None = None
         removes = settings.selection != "none"
         if settings.distillation:
             self.head = PrototypeHead(
@@ -145,73 +150,95 @@ class DetailCLIP(Method):
         return self.pair
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
-        settings = self.settings
+        settings, pair = self.settings, self.pair
+        assert batch.texts is not None  # who has a tokenizer gets captions
         images = torch.cat(batch.views[:2])  # both views in one pass through each network
         auxiliary = progress.fraction >= settings.late_start
-        keep, removed, told = self._teach(images, progress, auxiliary)
-        student = self.pair.vision(images, keep)
-        records: dict[str, Tensor] = {}
+        whole = self._whole(images, auxiliary)
+        keep, removed = self._selected(images, whole, progress)
+        told = self._told(whole, keep, removed, self._grid(images), progress) if auxiliary else None
+        student = pair.vision(images, keep)
 
-        texts = self.pair.encode_texts(batch.texts)
+        texts = pair.encode_texts(batch.texts)
         if settings.contrast_view == "clean":
-            records["contrast"] = contrast(
-                self.pair.encode_images(batch.views[2]), texts, self.pair.scale, self.pair.logit_bias
-            )
+            terms = {"contrast": contrast(pair.encode_images(batch.views[2]), texts, pair.scale, pair.logit_bias)}
         else:
-            views = self.pair.embed(student).chunk(2)
-            records["contrast"] = (
-                sum(contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in views) / 2
-            )
-        loss = settings.contrast_weight * records["contrast"]
-
+            u, v = (contrast(view, texts, pair.scale, pair.logit_bias) for view in pair.embed(student).chunk(2))
+            terms = {"contrast": (u + v) / 2}
         decoded = None
         if auxiliary and self.decoder is not None and removed.shape[1]:
             everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
             decoded = everywhere.gather(1, removed.unsqueeze(-1).expand(-1, -1, everywhere.shape[-1]))
-        if auxiliary and self.head is not None:
-            records |= self._distill(student, decoded, keep, removed, told, progress)
-            loss = loss + settings.cls_weight * records["cls"] + settings.patch_weight * records.get("patch", 0.0)
-            loss = loss + settings.visible_weight * records.get("visible", 0.0)
+        if told is not None:
+            terms |= self._distilled(student, decoded, told)
         if decoded is not None and self.to_pixels is not None:
-            records["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, self.pair.patch_size), removed)
-            loss = loss + settings.reconstruction_weight * records["pixels"]
+            terms["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, pair.patch_size), removed)
+        weights = {
+            "contrast": settings.contrast_weight,
+            "cls": settings.cls_weight,
+            "patch": settings.patch_weight,
+            "visible": settings.visible_weight,
+            "pixels": settings.reconstruction_weight,
+        }
+        loss = sum((weights[name] * term for name, term in terms.items()), images.new_zeros(()))
 
-        yield Minimize(loss, records={**records, "scale": self.pair.scale})
-        self.pair.limit_scale()
+        yield Minimize(loss, records={**terms, "scale": pair.scale})
+        pair.limit_scale()
         if self.teacher is not None:
             self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
 
     def _taught(self) -> dict[str, nn.Module]:
         """The student's parts that have a teacher."""
-        return {"vision": self.pair.vision} | ({"head": self.head} if self.head is not None else {})
+        taught: dict[str, nn.Module] = {"vision": self.pair.vision}
+        if self.head is not None:
+            taught["head"] = self.head
+        return taught
 
     @torch.no_grad()
-    def _teach(
-        self, images: Float[Tensor, "views 3 height width"], progress: Progress, distill: bool
-    ) -> tuple[Int[Tensor, "views kept"], Int[Tensor, "views removed"], "_Told | None"]:
-        """What the student keeps, what is removed, and what the teacher says of both, from one pass over the whole views."""
+    def _whole(self, images: Float[Tensor, "views 3 height width"], auxiliary: bool) -> Features | None:
+        """What the teacher sees in the whole views, in one pass for all that needs it; None when nothing does."""
+        attend = self.settings.selection == "attention"
+        if self.teacher is None or not (attend or auxiliary):
+            return None
+        half = self.settings.teacher_resolution == "half"
+        return self.teacher["vision"](F.avg_pool2d(images, 2) if half else images, attend=attend)
+
+    @torch.no_grad()
+    def _selected(
+        self, images: Float[Tensor, "views 3 height width"], whole: Features | None, progress: Progress
+    ) -> tuple[Int[Tensor, "views kept"], Int[Tensor, "views removed"]]:
+        """Which patches the student keeps, and which are removed."""
         settings, grid = self.settings, self._grid(images)
         places = grid[0] * grid[1]
-        half = settings.teacher_resolution == "half"
-        seen = None
-        if self.teacher is not None and (settings.selection == "attention" or distill):
-            shown = F.avg_pool2d(images, 2) if half else images
-            seen = self.teacher["vision"](shown, attend=settings.selection == "attention")
         if settings.selection == "none":
             keep = torch.arange(places, device=images.device).expand(len(images), -1)
-            removed = keep[:, :0]
+            return keep, keep[:, :0]
+        if settings.selection == "random":
+            # Numbers for both views side by side, so that each picture keeps its own numbers however the batch is
+            # shared.
+            scores = progress.uniform("removal", len(images) // 2, 2 * places, images.device)
+            scores = torch.cat(scores.chunk(2, dim=1))
         else:
-            if settings.selection == "random":
-                # Numbers for both views side by side, so that each picture keeps its own numbers however the batch is shared.
-                scores = progress.uniform("removal", len(images) // 2, 2 * places, images.device)
-                scores = torch.cat(scores.chunk(2, dim=1))
-            else:
-                scores = _to_grid(seen.attention, grid, half)
-            keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
-        if not distill or self.head is None:
-            return keep, removed, None
-        head = self.teacher["head"]
-        where = (lambda at: half_resolution_places(at, grid)) if half else (lambda at: at)
+            assert whole is not None and whole.attention is not None  # the teacher always looks for this selection
+            scores = _to_grid(whole.attention, grid, settings.teacher_resolution == "half")
+        return select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
+
+    @torch.no_grad()
+    def _told(
+        self,
+        whole: Features | None,
+        keep: Int[Tensor, "views kept"],
+        removed: Int[Tensor, "views removed"],
+        grid: tuple[int, int],
+        progress: Progress,
+    ) -> "_Told | None":
+        """What the teacher says of the views, of their removed and of their kept patches; None without distillation."""
+        settings = self.settings
+        if self.head is None:
+            return None
+        assert self.teacher is not None and whole is not None  # a head always has a teacher, which looked
+        head, seen = self.teacher["head"], whole
+        half = settings.teacher_resolution == "half"
         warm = progress.linear(
             settings.patch_temperature_start, settings.patch_temperature, over=settings.patch_temperature_warmup
         )
@@ -223,21 +250,24 @@ class DetailCLIP(Method):
             return told
 
         def at(places: Int[Tensor, "views places"], center: Center) -> Tensor:
-            wanted = seen.patches.gather(1, where(places).unsqueeze(-1).expand(-1, -1, seen.patches.shape[-1]))
+            places = half_resolution_places(places, grid) if half else places
+            wanted = seen.patches.gather(1, places.unsqueeze(-1).expand(-1, -1, seen.patches.shape[-1]))
             return distributions(wanted.flatten(0, 1), center, warm)
 
-        return (
-            keep,
-            removed,
-            _Told(
-                cls=distributions(seen.cls, self.cls_center, settings.teacher_temperature),
-                removed=at(removed, self.patch_center) if settings.patch_weight and removed.shape[1] else None,
-                visible=at(keep, self.visible_center) if settings.visible_weight else None,
-            ),
+        return _Told(
+            cls=distributions(seen.cls, self.cls_center, settings.teacher_temperature),
+            removed=at(removed, self.patch_center) if settings.patch_weight and removed.shape[1] else None,
+            visible=at(keep, self.visible_center) if settings.visible_weight else None,
         )
 
-    def _distill(self, student, decoded, keep, removed, told: "_Told", progress: Progress) -> dict[str, Tensor]:
-        """The terms of self-distillation: CLS across views, removed patches through the decoder, kept patches from the encoder."""
+    def _distilled(
+        self, student: Features, decoded: Float[Tensor, "views removed width"] | None, told: "_Told"
+    ) -> dict[str, Tensor]:
+        """The terms of self-distillation.
+
+        CLS across views, removed patches through the decoder, kept patches from the encoder.
+        """
+        assert self.head is not None  # it is there whenever the teacher tells
         temperature = self.settings.student_temperature
         u, v = told.cls.chunk(2)
         terms = {"cls": cross_entropy(self.head(student.cls), torch.cat([v, u]), temperature).mean()}
@@ -257,20 +287,15 @@ class DetailCLIP(Method):
         eye = self.teacher["vision"] if self.teacher is not None else self.pair.vision
         attention = eye(images, attend=True).attention
         if settings.selection == "none":
-            return Look(
-                attention.unflatten(1, grid),
-                torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device),
-                None,
-            )
-        scores = (
-            attention
-            if settings.selection == "attention"
-            else Progress(0, 1).uniform("look", *attention.shape, images.device)
-        )
+            nothing = torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device)
+            return Look(attention.unflatten(1, grid), nothing, None)
+        scores = attention
+        if settings.selection == "random":
+            scores = Progress(0, 1).uniform("look", len(images), grid[0] * grid[1], images.device)
         keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)
         gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
         painted = None
-        if self.to_pixels is not None:
+        if self.to_pixels is not None and self.decoder is not None:
             seen = self.pair.vision(images, keep)
             patches = patchify(images, self.pair.patch_size)
             mean, deviation = patch_statistics(patches)

@@ -97,6 +97,7 @@ class MaskCLIP(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings, images, pair = self.settings, batch.views[0], self.pair
+        assert batch.texts is not None  # who has a tokenizer gets captions
         language = contrast(pair.encode_images(images), pair.encode_texts(batch.texts), pair.scale, pair.logit_bias)
         patch = self._patch_term(images, progress)
         words = self._words_term(batch.texts, progress)
@@ -127,7 +128,7 @@ class MaskCLIP(Method):
 
         Start, end and padding are never hidden.
         """
-        text, tokenizer = self.pair.text, self.tokenizer
+        text, tokenizer = self.pair.text, self.pair.tokenizer
         # Numbers for the longest caption, cut: the batch's own length may differ between processes.
         chance = progress.uniform("words", len(tokens), tokenizer.settings.context, tokens.device)[:, : tokens.shape[1]]
         place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -148,7 +149,7 @@ class MaskCLIP(Method):
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
         attention = self.teacher["vision"](images, attend=True).attention
-        scores = Progress(0, 1).uniform("look", *attention.shape, images.device)
+        scores = Progress(0, 1).uniform("look", len(images), grid[0] * grid[1], images.device)
         removed = select(scores, grid, keep_ratio=self.settings.keep_ratio, block=1)[1]
         gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
         return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), None)

@@ -52,6 +52,7 @@ class SLIP(Method):
         return self.pair
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        assert batch.texts is not None  # who has a tokenizer gets captions
         mild, a, b = batch.views
         # One pass for all three views: the towers have no batch statistics, so it equals three passes.
         pooled = self.pair.vision(torch.cat([mild, a, b]))
