@@ -13,12 +13,14 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 WORDS = "a photo of a small brown dog left of two red cars in front of an old stone house"
 
 
-def rizbin_step(batch: int, **changes: object):
+def rizbin_step(batch: int, **changes: Any) -> Callable[[int], float]:
     """One step of our method as the trainer makes it."""
     import torch
 
@@ -27,7 +29,7 @@ def rizbin_step(batch: int, **changes: object):
     from rizbin.train.method import Batch
     from rizbin.train.trainer import Trainer
 
-    name = str(changes.pop("method", "detailclip"))
+    name = changes.pop("method", "detailclip")
     training = preset(name, "vits16")
     method = methods.find(name)(replace(training.settings, **changes)).train()
     trainer = Trainer(replace(training.trainer, precision="fp32"), batch=batch, steps=100, checkpoint_every=0, seed=0)
@@ -41,7 +43,7 @@ def rizbin_step(batch: int, **changes: object):
     return lambda step: float(trainer.step(method, optimizers, made, step)["loss"])
 
 
-def open_clip_step(batch: int):
+def open_clip_step(batch: int) -> Callable[[int], float]:
     """One step of open_clip's CLIP with the towers of our vits16 preset, as its own training loop makes it."""
     import torch
     from open_clip import CLIP, get_tokenizer

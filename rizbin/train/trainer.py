@@ -248,7 +248,13 @@ class Trainer:
         return norm
 
     def _failure(
-        self, method, optimizer, step: int, wish: Minimize, run: RunFolder | None, positions: list[int] | None
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        wish: Minimize,
+        run: RunFolder | None,
+        positions: list[int] | None,
     ) -> str:
         """Keeps what a replay of the bad step needs, and says what happened."""
         records = {name: value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
@@ -283,7 +289,9 @@ class Trainer:
         )
 
     def _on_device(self, raw: RawBatch) -> Batch:
-        to = lambda tensor: tensor.to(self.device, non_blocking=True)  # noqa: E731 - four uses, one line
+        def to(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
         return Batch(
             views=[normalize(to(view)) for view in raw.views],
             crops=to(raw.crops),
@@ -345,7 +353,7 @@ def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
     if any(is_sharded(parameter) for parameter in method.parameters()):
-        set_model_state_dict(method, tensors, options=StateDictOptions(full_state_dict=True))
+        set_model_state_dict(method, {**tensors}, options=StateDictOptions(full_state_dict=True))
     else:
         method.load_state_dict(tensors)
 
