@@ -1,6 +1,7 @@
 """Contrastive losses against the papers' formulas in slow float64 loops, against open_clip, and over two processes."""
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -116,11 +117,8 @@ def test_two_processes_equal_one(name: str) -> None:
 
 def _without_gathered_gradient(name: str, a: Tensor, b: Tensor) -> tuple[float, Tensor]:
     whole = parallel.gather
-    parallel.gather = lambda rows: whole(rows).detach()  # type: ignore[assignment]
-    try:
+    with patch.object(parallel, "gather", lambda rows: whole(rows).detach()):
         return _gradients(name, a, b)
-    finally:
-        parallel.gather = whole
 
 
 def test_a_gather_without_gradient_is_found() -> None:

@@ -19,9 +19,8 @@ def test_the_paper_preset_has_the_papers_numbers() -> None:
     training = preset("detailclip", "paper")
     settings = training.settings
     assert (settings.keep_ratio, settings.block, settings.selection) == (0.5, 2, "attention")
-    assert {settings.cls_weight, settings.patch_weight, settings.reconstruction_weight, settings.contrast_weight} == {
-        1.0
-    }
+    assert settings.cls_weight == settings.patch_weight == 1.0
+    assert settings.reconstruction_weight == settings.contrast_weight == 1.0
     assert (settings.prototypes, settings.head_hidden, settings.head_bottleneck) == (8192, 2048, 256)
     assert (settings.decoder_width, settings.decoder_blocks, settings.decoder_heads) == (768, 1, 16)
     assert (settings.student_temperature, settings.teacher_temperature, settings.patch_temperature) == (0.1, 0.04, 0.07)
@@ -37,21 +36,24 @@ def test_a_step_equals_the_papers_sum_written_out() -> None:
     try:
         method = build("detailclip").double().eval()
         assert isinstance(method, DetailCLIP)
+        assert method.teacher is not None and method.head is not None
+        assert method.decoder is not None and method.to_pixels is not None
         with torch.no_grad():  # a teacher that differs from its student, centers that are not zero
-            for parameter in method.teacher.parameters():  # type: ignore[union-attr]
+            for parameter in method.teacher.parameters():
                 parameter.mul_(1.1)
             method.cls_center.value.uniform_(-0.1, 0.1)
             method.patch_center.value.uniform_(-0.1, 0.1)
         settings, pair = method.settings, method.pair
         batch, progress = batch_for(method), Progress(5, 10)
         batch = replace(batch, views=[view.double() for view in batch.views])
+        assert batch.texts is not None
         cls_center, patch_center = method.cls_center.value.clone(), method.patch_center.value.clone()
         wish = next(iter(method.step(batch, progress)))
 
         contrast = cls = patch = pixels = torch.zeros(())
         count = len(batch.views[0])
         texts = pair.encode_texts(batch.texts)
-        vision, head = method.teacher["vision"], method.teacher["head"]  # type: ignore[index]
+        vision, head = method.teacher["vision"], method.teacher["head"]
         told_cls: list[list[torch.Tensor]] = [[], []]
         said_cls: list[list[torch.Tensor]] = [[], []]
         for which, view in enumerate(batch.views[:2]):
@@ -62,26 +64,22 @@ def test_a_step_equals_the_papers_sum_written_out() -> None:
                 seen = pair.vision(image[None], keep)
                 embeddings.append(F.normalize(pair.image_projection(seen.patches.mean(1)), dim=-1))
                 told_cls[which].append(((head(whole.cls) - cls_center) / settings.teacher_temperature).softmax(-1))
-                said_cls[which].append((method.head(seen.cls) / settings.student_temperature).log_softmax(-1))  # type: ignore[misc]
-                everywhere = method.decoder(seen.cls, seen.patches, keep, pair.grid)  # type: ignore[misc]
+                said_cls[which].append((method.head(seen.cls) / settings.student_temperature).log_softmax(-1))
+                everywhere = method.decoder(seen.cls, seen.patches, keep, pair.grid)
                 for place in removed[0].tolist():
                     target = ((head(whole.patches[:, place]) - patch_center) / settings.patch_temperature).softmax(-1)
-                    guess = (method.head(everywhere[:, place]) / settings.student_temperature).log_softmax(-1)  # type: ignore[misc]
+                    guess = (method.head(everywhere[:, place]) / settings.student_temperature).log_softmax(-1)
                     patch = patch - (target * guess).sum() / (2 * count * removed.shape[1])
                     row, column = place // pair.grid[1] * pair.patch_size, place % pair.grid[1] * pair.patch_size
-                    truth = (
-                        image[:, row : row + pair.patch_size, column : column + pair.patch_size]
-                        .permute(1, 2, 0)
-                        .flatten()
-                    )
+                    square = image[:, row : row + pair.patch_size, column : column + pair.patch_size]
+                    truth = square.permute(1, 2, 0).flatten()
                     truth = (truth - truth.mean()) / (truth.var() + 1e-6).sqrt()
-                    painted = method.to_pixels(everywhere[0, place])  # type: ignore[misc]
+                    painted = method.to_pixels(everywhere[0, place])
                     pixels = pixels + ((painted - truth) ** 2).mean() / (2 * count * removed.shape[1])
             contrast = contrast + clip_loss(torch.cat(embeddings), texts, pair.scale) / 2
         for teacher, student in ((0, 1), (1, 0)):
-            cls = cls - torch.cat([t * s for t, s in zip(told_cls[teacher], said_cls[student], strict=True)]).sum() / (
-                2 * count
-            )
+            agreed = [t * s for t, s in zip(told_cls[teacher], said_cls[student], strict=True)]
+            cls = cls - torch.cat(agreed).sum() / (2 * count)
         expected = {"contrast": contrast, "cls": cls, "patch": patch, "pixels": pixels}
         for name, value in expected.items():
             got = wish.records[name]
@@ -107,7 +105,8 @@ def test_each_technique_is_turned_off_by_one_flag() -> None:
 
 def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
     method = build("detailclip", {"late_start": 0.9, "selection": "random"})
-    method.teacher["vision"].forward = lambda *_, **__: pytest.fail("the teacher ran")  # type: ignore[index,union-attr]
+    assert isinstance(method, DetailCLIP) and method.teacher is not None
+    method.teacher["vision"].forward = lambda *_, **__: pytest.fail("the teacher ran")
     next(iter(method.step(batch_for(method), Progress(0, 10))))
 
 

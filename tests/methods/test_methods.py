@@ -167,8 +167,9 @@ def test_two_processes_with_half_the_batch_each_equal_one_with_all(name: str, ex
 @every_method
 def test_a_loss_that_is_not_finite_stops_before_the_update(name: str, tmp_path: Path) -> None:
     method = build(name)
+    assert isinstance(method.encoder, ImageTextPair)
     with torch.no_grad():
-        method.pair.image_projection.weight[0, 0] = float("nan")  # type: ignore[union-attr]
+        method.encoder.image_projection.weight[0, 0] = float("nan")
     before = copy.deepcopy(method.state_dict())
     folder = RunFolder(tmp_path / "run")
     folder.create_or_resume({"method": name})

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -41,14 +42,13 @@ def test_open_clip_loads_the_export_and_gives_the_same_embeddings(
     save_open_clip(pair, tmp_path / "model")
     name = f"local-dir:{tmp_path / 'model'}"
     theirs = open_clip.create_model(name).eval()
+    assert isinstance(theirs, open_clip.CLIP)
     size = settings.vision.image_size
     images = torch.randn(2, 3, size, size)
     tokens = pair.tokenizer.encode(CAPTIONS)
-    extra = (
-        {"bpe_path": str(tmp_path / "model" / "vocabulary.txt.gz")}
-        if settings.text.tokenizer.vocabulary == "small"
-        else {}
-    )
+    extra: dict[str, Any] = {}
+    if settings.text.tokenizer.vocabulary == "small":
+        extra["bpe_path"] = str(tmp_path / "model" / "vocabulary.txt.gz")
     assert torch.equal(open_clip.get_tokenizer(name, **extra)(CAPTIONS), tokens)
     with torch.no_grad():
         # 1e-5: the figure that export must meet; measured about 1e-7.
@@ -59,7 +59,7 @@ def test_open_clip_loads_the_export_and_gives_the_same_embeddings(
         assert torch.equal(again.encode_images(images), pair.encode_images(images))
     assert again.settings == settings
     if settings.contrast == "sigmoid":
-        assert float(theirs.logit_bias.detach()) == -10.0
+        assert theirs.logit_bias is not None and float(theirs.logit_bias.detach()) == -10.0
 
 
 def test_half_export_is_half_the_size_and_close(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.nets.selection import blocks_kept, half_resolution_places, select
-from rizbin.nets.vision import VisionEncoder
+from rizbin.nets.vision import RowAttention, VisionEncoder
 
 PLAIN = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64, registers=2)
 STEM = VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32)
@@ -61,19 +62,20 @@ def test_the_cls_row_equals_full_softmax_attention() -> None:
     network, pictures = encoder(PLAIN), images(64)
     with torch.no_grad():
         got = network(pictures, attend=True).attention
-        x, rows = network.tokens(pictures), []
+        x, rows, attentions = network.tokens(pictures), [], []
         for block in network.trunk.blocks:
+            assert isinstance(block, Block) and isinstance(block.attn, RowAttention)
             attention, batch, count = block.attn, *x.shape[:2]
-            query, key, _ = (
-                attention.qkv(block.norm1(x)).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-            )
+            attentions.append(attention)
+            qkv = attention.qkv(block.norm1(x)).reshape(batch, count, 3, attention.num_heads, -1)
+            query, key, _ = qkv.permute(2, 0, 3, 1, 4)
             rows.append((query @ key.transpose(-2, -1) * attention.scale).softmax(-1)[:, :, 0])
             x = block(x)
         expected = torch.stack(rows).mean((0, 2))[:, network.trunk.num_prefix_tokens :]
         assert got is not None and torch.allclose(got, expected, atol=1e-6)
         heads = network.attention_heads(pictures)
         assert torch.allclose(heads.flatten(2), rows[-1][:, :, network.trunk.num_prefix_tokens :], atol=1e-6)
-    assert all(block.attn.rows is None for block in network.trunk.blocks)
+    assert all(attention.rows is None for attention in attentions)
 
 
 def test_any_resolution_that_divides_runs_and_others_are_refused() -> None:
@@ -89,6 +91,7 @@ def test_pretrained_state_loads_unchanged() -> None:
     settings = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=224)
     torch.manual_seed(3)
     reference = timm.create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    assert isinstance(reference, VisionTransformer)
     network = encoder(settings)
     network.trunk.load_state_dict(reference.state_dict())
     picture = images(224, batch=1)

@@ -124,7 +124,8 @@ def test_damaged_checkpoints_are_passed_over_and_none_left_is_said(
     again = build("clip")
     trainer().fit(again, source(), folder, quiet=True)
     assert "step_000000004" in capsys.readouterr().err, "the damaged one is named"
-    assert checkpoint.load(folder.checkpoints).step == 4  # type: ignore[union-attr]
+    found = checkpoint.load(folder.checkpoints)
+    assert found is not None and found.step == 4
     for path in (newest, older):
         flip(path / "method.safetensors")
     with pytest.raises(RizbinError, match="None of the checkpoints"):
@@ -135,8 +136,9 @@ def test_damaged_checkpoints_are_passed_over_and_none_left_is_said(
 def test_a_failure_keeps_what_a_replay_needs(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
     method = build("clip")
+    assert isinstance(method.encoder, ImageTextPair)
     with torch.no_grad():
-        method.encoder.image_projection.weight.fill_(float("inf"))  # type: ignore[union-attr,operator]
+        method.encoder.image_projection.weight.fill_(float("inf"))
     with pytest.raises(RizbinError, match="not finite"):
         trainer().fit(method, source(), folder, quiet=True)
     kept = read_failure(folder.path)
