@@ -28,7 +28,8 @@ class Training(Generic[MethodSettings]):
     method: str
     """Name of the method: a file in rizbin/methods."""
     data: str = "scenes:easy"
-    """What to train on: scenes:easy, scenes:hard, cutouts:DIR, a folder, a .csv, .tsv, .jsonl or COCO .json file, shards:PATTERN."""
+    """What to train on: scenes:easy, scenes:hard, cutouts:DIR, a folder, a .csv, .tsv, .jsonl or COCO .json file,
+    shards:PATTERN."""
     steps: int = 2000
     """Batches in the whole run."""
     batch: int = 128
@@ -77,9 +78,10 @@ def vitb16(method: str) -> Training[Any]:
 
 
 def paper(method: str) -> Training[Any]:
-    """As the method's paper and official code have it (arXiv 2409.06809 for detailclip): batch 4096, AdamW 5e-4, weight decay 0.5.
+    """As the method's paper and official code have it (arXiv 2409.06809 for detailclip).
 
-    Not yet run: YFCC-15M cannot be had any more and 16 GPUs were not at hand. 25 epochs of 15 million pictures are 91,500 steps.
+    Batch 4096, AdamW 5e-4, weight decay 0.5. Not yet run: YFCC-15M cannot be had any more and 16 GPUs were not at hand.
+    25 epochs of 15 million pictures are 91,500 steps.
     """
     training = _large(method, "vit_base_patch16_224", batch=4096)
     settings = training.settings
@@ -107,7 +109,8 @@ _MILD = View.Settings(
     saturation=0.2,
     hue=0.02,
 )
-"""Captions of the embedded world name sizes and places and its drawings are told apart by color: no mirror, gentle crops and colors."""
+"""Captions of the embedded world name sizes and places and its drawings are told apart by color: no mirror, gentle
+crops and colors."""
 
 _SMALL: dict[str, Any] = {
     "view": _MILD,
@@ -124,7 +127,10 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {}
 
 
 def _large(method: str, backbone: str, batch: int) -> Training[Any]:
-    """CLIP's text tower (12 layers, width 512, 77 tokens) beside a timm backbone; the CLS token meets the text, as in the papers."""
+    """CLIP's text tower (12 layers, width 512, 77 tokens) beside a timm backbone.
+
+    The CLS token meets the text, as in the papers.
+    """
     pair = ImageTextPair.Settings(
         vision=VisionEncoder.Settings(name=backbone, image_size=224),
         text=TextEncoder.Settings(

@@ -153,10 +153,10 @@ def describe(
 ) -> str:
     """A caption for objects with these names and visible boxes, drawn from the grammar.
 
-    `plain` is the share that only names what is there (all of them at 1, and then without a beginning); the others add sizes (a quarter of them), places (a third), or a
-    relation (the rest), the last two with sizes as well in half of the cases. Words
-    of place and relation are told only of what is meant beyond doubt: a relation only between categories that occur
-    once, a place of a category only when all of its objects are there.
+    `plain` is the share that only names what is there (all of them at 1, and then without a beginning); the others add
+    sizes (a quarter of them), places (a third), or a relation (the rest), the last two with sizes as well in half of
+    the cases. Words of place and relation are told only of what is meant beyond doubt: a relation only between
+    categories that occur once, a place of a category only when all of its objects are there.
     """
     members: dict[str, list[int]] = {}
     for position, name in enumerate(names):
