@@ -97,6 +97,9 @@ class DetailCLIP(Method):
         more pass (SigLIP 2)."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
+        patches_contrast_weight: float = 0.0
+        """Weight of a second CLIP term, in which the mean of the student's patches meets the caption without CLS: what the
+        attention kept learns the captions' words place by place (paper: 0)."""
         late_start: float = 0.0
         """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8;
         paper: 0)."""
@@ -163,8 +166,10 @@ class DetailCLIP(Method):
         if settings.contrast_view == "clean":
             terms = {"contrast": contrast(pair.encode_images(batch.views[2]), texts, pair.scale, pair.logit_bias)}
         else:
-            u, v = (contrast(view, texts, pair.scale, pair.logit_bias) for view in pair.embed(student).chunk(2))
-            terms = {"contrast": (u + v) / 2}
+            terms = {"contrast": self._contrast(pair.embed(student), texts)}
+        if settings.patches_contrast_weight:
+            patches = F.normalize(pair.image_projection(student.patches.mean(dim=1)), dim=-1)
+            terms["patches_contrast"] = self._contrast(patches, texts)
         decoded = None
         if auxiliary and self.decoder is not None and removed.shape[1]:
             everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
@@ -175,6 +180,7 @@ class DetailCLIP(Method):
             terms["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, pair.patch_size), removed)
         weights = {
             "contrast": settings.contrast_weight,
+            "patches_contrast": settings.patches_contrast_weight,
             "cls": settings.cls_weight,
             "patch": settings.patch_weight,
             "visible": settings.visible_weight,
@@ -186,6 +192,13 @@ class DetailCLIP(Method):
         pair.limit_scale()
         if self.teacher is not None:
             self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+
+    def _contrast(
+        self, images: Float[Tensor, "views embedding"], texts: Float[Tensor, "batch embedding"]
+    ) -> Float[Tensor, ""]:
+        """CLIP's term, mean of both views."""
+        u, v = (contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in images.chunk(2))
+        return (u + v) / 2
 
     def _taught(self) -> dict[str, nn.Module]:
         """The student's parts that have a teacher."""
@@ -284,8 +297,11 @@ class DetailCLIP(Method):
     @torch.no_grad()
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         grid, settings = self._grid(images), self.settings
+        half = settings.teacher_resolution == "half" and self.teacher is not None
         eye = self.teacher["vision"] if self.teacher is not None else self.pair.vision
-        attention = eye(images, attend=True).attention
+        attention = _to_grid(eye(F.avg_pool2d(images, 2) if half else images, attend=True).attention, grid, half)
+        if half:
+            attention = attention / 4  # each coarse patch stands four times; rows still sum to at most 1
         if settings.selection == "none":
             nothing = torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device)
             return Look(attention.unflatten(1, grid), nothing, None)

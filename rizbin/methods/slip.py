@@ -54,7 +54,7 @@ class SLIP(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         assert batch.texts is not None  # who has a tokenizer gets captions
         mild, a, b = batch.views
-        # One pass for all three views: the towers have no batch statistics, so it equals three passes.
+        # One pass for all three views; where a tower has batch norm (the small stem), its statistics are of all three.
         pooled = self.pair.vision(torch.cat([mild, a, b]))
         features = self.pair.pool(pooled)
         rows = len(mild)

@@ -54,13 +54,31 @@ class VisibleBatchNorm(BatchNormAct2d):
         sums = torch.stack([kept.sum((0, 2, 3)), (kept * x).sum((0, 2, 3)), seen.sum().expand(x.shape[1])])
         total, squares, count = parallel.gather(sums[None]).sum(0)
         mean = total / count
-        variance = squares / count - mean**2
+        variance = (squares / count - mean**2).clamp(min=0)  # rounding may leave less than nothing
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            # New tensors, not in place: an earlier pass of the same step may need the old ones for its backward.
+            self.running_mean = torch.lerp(self.running_mean, mean, self.momentum)
+            self.running_var = torch.lerp(self.running_var, variance * count / (count - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         return self.act(x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None])
+
+
+class StemTransformer(VisionTransformer):
+    """timm's, with one more way to pool: "both", the mean of CLS and of the patches' mean."""
+
+    both: bool = False
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """As timm's, and global_pool may be "both"."""
+        self.both = global_pool == "both"
+        super().reset_classifier(num_classes, "avg" if self.both else global_pool)
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """One feature a picture from its tokens."""
+        if self.both and pool_type is None:
+            return (x[:, 0] + x[:, self.num_prefix_tokens :].mean(dim=1)) / 2
+        return super().pool(x, pool_type)
 
 
 def _norm(channels: int, **_: Any) -> VisibleBatchNorm:
@@ -111,7 +129,7 @@ def _stem_vit(
         "num_classes": 0,
     }
     return build_model_with_cfg(
-        VisionTransformer,
+        StemTransformer,
         variant,
         pretrained,
         embed_layer=partial(HybridEmbed, backbone=stem),

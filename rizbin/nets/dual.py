@@ -29,9 +29,10 @@ class ImageTextPair(nn.Module):
         """The text tower."""
         embedding: int = 128
         """Size of the shared space; 512 in CLIP's base models."""
-        pool: Literal["cls", "mean"] = "mean"
-        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP) or the mean of the patch tokens, which
-        ties each patch to words and learns small pictures faster."""
+        pool: Literal["cls", "mean", "both"] = "mean"
+        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP); the mean of the patch tokens, which
+        ties each patch to words and learns small pictures faster; or the mean of those two, in which the words teach
+        CLS where to look as well."""
         contrast: Literal["softmax", "sigmoid"] = "softmax"
         """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv
         2303.15343), which adds a learned bias."""
@@ -70,8 +71,11 @@ class ImageTextPair(nn.Module):
         return self.vision.patch_size
 
     def pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """The one feature of the picture: CLS, or the mean of the patches that were run."""
-        return features.cls if self.settings.pool == "cls" else features.patches.mean(dim=1)
+        """The one feature of the picture: CLS, the mean of the patches that were run, or the mean of both."""
+        if self.settings.pool == "cls":
+            return features.cls
+        patches = features.patches.mean(dim=1)
+        return patches if self.settings.pool == "mean" else (features.cls + patches) / 2
 
     def embed(self, features: Features) -> Float[Tensor, "batch embedding"]:
         """Unit-length picture embeddings from features."""

@@ -81,14 +81,14 @@ def load_pair(folder: Path) -> ImageTextPair:
 def can_export(settings: ImageTextPair.Settings) -> str:
     """Empty when open_clip can build these towers, else the reason in a sentence."""
     vision = settings.vision
-    if vision.name.startswith("rizbin_"):
-        return ""
+    if settings.pool == "both" and not vision.name.startswith("rizbin_"):
+        return f"open_clip pools {vision.name} by its CLS token or its patches, not by both."
     built = timm.get_pretrained_cfg(vision.name)
     size = built.input_size[-1] if built else 224
     if vision.image_size != size:
         return f"open_clip builds {vision.name} at {size} pixels only, and this one was trained at {vision.image_size}."
     if vision.registers:
-        return f"open_clip builds {vision.name} without registers, and this one has {vision.registers}."
+        return f"open_clip builds {vision.name} without added registers, and this one has {vision.registers}."
     return ""
 
 
@@ -98,14 +98,14 @@ def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
     Names that start with "rizbin_" are known after `import rizbin.nets`.
     """
     if reason := can_export(settings):
-        raise RizbinError(f"{reason} Train with its own size and no registers to export it.")
+        raise RizbinError(f"{reason} Train what open_clip can build to export it.")
     text, vision = settings.text, settings.vision
     config: dict[str, Any] = {
         "embed_dim": settings.embedding,
         "vision_cfg": {
             "timm_model_name": vision.name,
             "timm_model_pretrained": False,
-            "timm_pool": "token" if settings.pool == "cls" else "avg",
+            "timm_pool": {"cls": "token", "mean": "avg", "both": "both"}[settings.pool],
             "timm_proj": "linear",
             "image_size": vision.image_size,
         },

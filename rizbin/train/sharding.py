@@ -1,4 +1,4 @@
-"""FSDP2: transformer blocks spread over the processes, for towers too large for one GPU."""
+"""Transformer blocks as units: spread over processes by FSDP2 (towers too large for one GPU), or compiled in place."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,20 @@ def shard(method: nn.Module) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(parallel.device().type, (parallel.world_size(),))
-    for module in method.modules():
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) and _is_block(module[0]):
-            for block in module:
-                fully_shard(block, mesh=mesh)
+    for block in blocks(method):
+        fully_shard(block, mesh=mesh)
+
+
+def compile_blocks(method: nn.Module) -> None:
+    """Compiles every transformer block in place: names in the state stay, and equal blocks share one compilation."""
+    for block in blocks(method):
+        block.compile()
+
+
+def blocks(method: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of all towers, teachers and decoders in `method`."""
+    stacks = [module for module in method.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
+    return [block for stack in stacks for block in stack if _is_block(block)]
 
 
 def _is_block(module: nn.Module) -> bool:

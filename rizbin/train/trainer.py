@@ -26,7 +26,7 @@ from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.train.method import Batch, Method, Minimize, Progress
 from rizbin.train.schedules import decay_groups, warmup_cosine
-from rizbin.train.sharding import is_sharded, shard, split_sharded, total_norm, whole_state
+from rizbin.train.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm, whole_state
 
 
 class NotFinite(RizbinError):
@@ -109,8 +109,7 @@ class Trainer:
         if self.settings.sharding == "fsdp":
             shard(method)
         if self.settings.compile:
-            for module in method.children():
-                module.compile()
+            compile_blocks(method)
         optimizers = self.optimizers(method)
         start = self._resume(method, optimizers, run)
         last = self.steps if until is None else min(until, self.steps)
@@ -136,6 +135,11 @@ class Trainer:
                 if asked or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
                     if self._save(method, optimizers, run, done, bar):
                         saved = done
+                    elif done == last:
+                        raise RizbinError(
+                            f"All {last} steps are made, but the last checkpoint could not be written (the newest is of "
+                            f"step {saved}); free some space and give the same command again."
+                        )
                     if asked and done < last:
                         if saved != done:
                             raise RizbinError(
@@ -148,24 +152,25 @@ class Trainer:
         return Outcome(last, time.perf_counter() - begin)
 
     def time_steps(self, method: Method, source: Source, *, warm: int, timed: int) -> float:
-        """Seconds of one step, data included: the median of `timed` steps after `warm` ones.
+        """Mean seconds of a step, data included, of `timed` steps spread over the run after `warm` ones.
 
-        Spoils `method`'s weights.
+        Spread, because a method may do more later on. The slowest is left out: it is the machine's hiccup. Spoils
+        `method`'s weights.
         """
         method.to(self.device).train()
         if self.settings.compile:
-            for module in method.children():
-                module.compile()
+            compile_blocks(method)
         optimizers = self.optimizers(method)
         seconds = []
-        loader = self._loader(method, source, 0, warm + timed)
         begin = time.perf_counter()
-        for step, raw in enumerate(loader):
-            records = self.step(method, optimizers, self._on_device(raw), step)
+        for count, raw in enumerate(self._loader(method, source, 0, warm + timed)):
+            place = (count if count < warm else count - warm) % timed
+            records = self.step(method, optimizers, self._on_device(raw), int((place + 0.5) * self.steps / timed))
             float(records["loss"])  # waits for a GPU
             seconds.append(time.perf_counter() - begin)
             begin = time.perf_counter()
-        return sorted(seconds[warm:])[timed // 2]
+        counted = sorted(seconds[warm:])[:-1]
+        return sum(counted) / len(counted)
 
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
         """AdamW for each of the method's groups of parts."""
@@ -264,7 +269,7 @@ class Trainer:
         where = ""
         if run is not None:
             folder = run.path / "failures"
-            tensors, state = self._state(method, {"main": optimizer})
+            tensors, state = self._state(method, {wish.by: optimizer})
             if parallel.is_main():
                 state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
                 checkpoint.save(folder, step, tensors, state, keep=1)

@@ -34,7 +34,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "teacher_resolution": "half",
             "contrast_view": "clean",
         },
-        {"selection": "none", "visible_weight": 1.0},
+        {"selection": "none", "visible_weight": 1.0, "patches_contrast_weight": 1.0},
         {"distillation": False, "pair": replace(NANO, contrast="sigmoid", pool="cls")},
         {"reconstruction": False, "late_start": 0.5},
         {"distillation": False, "reconstruction": False, "selection": "none"},

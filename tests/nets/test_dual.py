@@ -1,6 +1,7 @@
 """The pair, its text tower and its way into open_clip."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ PLAIN = ImageTextPair.Settings(
 )
 
 
-@pytest.mark.parametrize("settings", [NANO, PLAIN], ids=["nano", "plain"])
+@pytest.mark.parametrize("settings", [NANO, replace(NANO, pool="both"), PLAIN], ids=["nano", "both", "plain"])
 def test_open_clip_loads_the_export_and_gives_the_same_embeddings(
     settings: ImageTextPair.Settings, tmp_path: Path
 ) -> None:

@@ -1,0 +1,106 @@
+"""From settings to a run folder and back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.open import open_source
+from rizbin.methods.clip import CLIP
+from rizbin.nets.export import load_pair
+from rizbin.recipes import presets, training
+from rizbin.recipes.presets import Training
+from rizbin.train.trainer import Trainer
+from tests.toys import tiny
+
+
+def small(**changes: object) -> Training[CLIP.Settings]:
+    made = Training(
+        method="clip",
+        data="scenes:easy,categories=8",
+        steps=3,
+        batch=4,
+        checkpoint_every=2,
+        trainer=Trainer.Settings(log_every=1),
+        settings=tiny("clip"),
+    )
+    return replace(made, **changes)
+
+
+def test_a_run_is_trained_exported_opened_and_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = training.train(small(), tmp_path / "run", quiet=True)
+    opened = training.load_run(folder)
+    assert opened.step == 3 and opened.training == small() and not opened.method.training
+    exported = load_pair(folder / "model")
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(exported.encode_images(image), opened.pair.encode_images(image))
+    before = (folder / "metrics.jsonl").read_text()
+    training.train(small(), folder, quiet=False)
+    assert "is finished: 3 steps" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
+    training.train(small(), tmp_path / "run", quiet=True)
+    with pytest.raises(RizbinError, match=r"seed: 0 -> 1"):
+        training.train(small(seed=1), tmp_path / "run", quiet=True)
+    with pytest.raises(RizbinError, match=r"steps: 3 -> 9"):
+        training.train(small(steps=9), tmp_path / "run", quiet=True)
+
+
+def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "time_steps", lambda *_, **__: 0.5)
+    folder = training.train(small(), tmp_path / "run", minutes=0.05, quiet=True)
+    steps = json.loads((folder / "settings.json").read_text())["steps"]
+    assert 1 <= steps <= 6, "three seconds at half a second a step, less what building took"
+    monkeypatch.setattr(Trainer, "time_steps", lambda *_, **__: pytest.fail("timed again"))
+    training.train(small(), folder, minutes=0.05, quiet=True)
+    with pytest.raises(RizbinError, match="positive"):
+        training.train(small(), tmp_path / "other", minutes=0.0, quiet=True)
+
+
+def test_timing_spreads_over_the_run_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = Trainer.step
+
+    def noted(self: Trainer, method: object, optimizers: object, batch: object, step: int, *rest: object) -> object:
+        asked.append(step)
+        return real(self, method, optimizers, batch, step, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    engine = Trainer(Trainer.Settings(), batch=4, steps=100, checkpoint_every=0, seed=0)
+    engine.device = torch.device("cpu")
+    source = open_source("scenes:easy,categories=8", split="train", size=32, seed=0)
+    assert engine.time_steps(training.build(small()), source, warm=1, timed=4) > 0
+    assert asked == [12, 12, 37, 62, 87]
+
+
+def test_settings_come_back_from_json() -> None:
+    for name in ("small", "paper"):
+        made = presets.preset("detailclip", name)
+        kept = json.loads(json.dumps(to_dict(made)))
+        assert training.training_from(kept) == made
+    kept["settings"]["keep_ration"] = 0.5
+    with pytest.raises(RizbinError, match="keep_ration"):
+        from_dict(Training[type(made.settings)], kept)
+
+
+def test_impossible_runs_get_a_sentence(tmp_path: Path) -> None:
+    for change, words in (
+        ({"steps": 0}, "steps is 0"),
+        ({"batch": 1}, "batch is 1"),
+        ({"method": "clop"}, "choose one of"),
+    ):
+        with pytest.raises(RizbinError, match=words):
+            training.train(small(**change), tmp_path / "run", quiet=True)
+    with pytest.raises(RizbinError, match="choose one of small"):
+        presets.preset("clip", "huge")
+    with pytest.raises(RizbinError, match="no good checkpoint|no run"):
+        training.load_run(tmp_path)
