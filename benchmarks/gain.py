@@ -1,9 +1,10 @@
 """What DetailCLIP gains over CLIP and A-CLIP on the embedded world, at equal pictures and at equal time, over seeds.
 
-    python benchmarks/gain.py [--steps 900] [--minutes 4] [--seeds 3] [--methods clip aclip detailclip] [--folder runs/gain]
+    python benchmarks/gain.py [--steps 900] [--minutes 4] [--seeds 3] [--methods clip aclip detailclip]
 
-Every method has the same towers, views, batch, optimizer and data (its preset `small`). Each cell is a run folder: stopped and
-started again, finished cells are kept. Measured on 1,000 test scenes of the easy preset, as `rizbin evaluate` does.
+Every method has the same towers, views, batch, optimizer and data (its preset `small`). Each cell is a run folder:
+stopped and started again, finished cells are kept. Measured on 1,000 test scenes of the easy preset, as
+`rizbin evaluate` does.
 """
 
 import argparse
@@ -52,9 +53,8 @@ def main() -> None:
     for title, steps, minutes in (("steps", options.steps, None), ("minutes", 2000, options.minutes)):
         if not (steps if minutes is None else minutes):
             continue
-        print(
-            f"\nEqual {'pictures' if minutes is None else 'time'}: {options.steps if minutes is None else minutes:g} {title}\n"
-        )
+        what, budget = ("pictures", steps) if minutes is None else ("time", minutes)
+        print(f"\nEqual {what}: {budget:g} {title}\n")
         print("| measurement | " + " | ".join(options.methods) + " |\n|---|" + "---:|" * len(options.methods))
         cells = {
             method: [

@@ -98,8 +98,8 @@ class DetailCLIP(Method):
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         patches_contrast_weight: float = 0.0
-        """Weight of a second CLIP term, in which the mean of the student's patches meets the caption without CLS: what the
-        attention kept learns the captions' words place by place (paper: 0)."""
+        """Weight of a second CLIP term, in which the mean of the student's patches meets the caption without CLS: what
+        the attention kept learns the captions' words place by place (paper: 0)."""
         late_start: float = 0.0
         """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8;
         paper: 0)."""

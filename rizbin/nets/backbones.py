@@ -45,7 +45,8 @@ class VisibleBatchNorm(BatchNormAct2d):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         if not self.training or (self.visible is None and parallel.world_size() == 1):
             return super().forward(x)
-        x = x.float()  # under bf16 autocast: variances from differences of squares want the bits
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()  # variances from differences of squares want the bits
         if self.visible is None:
             seen = x.new_ones(len(x), 1, *x.shape[-2:])
         else:

@@ -27,14 +27,17 @@ class Teacher(nn.ModuleDict):
 
         One fused call for all tensors: a Python loop over parameters costs more than the arithmetic on small networks.
         """
-        ours: list[Tensor] = []
-        theirs: list[Tensor] = []
+        # Whole tensors, and those that FSDP shards: a fused call takes one kind at a time.
+        moves: dict[bool, tuple[list[Tensor], list[Tensor]]] = {False: ([], []), True: ([], [])}
         for name, part in student.items():
             for own, other in zip(self[name].parameters(), part.parameters(), strict=True):
                 if other.requires_grad:  # frozen ones are equal already; skipping them keeps them bit-equal
+                    ours, theirs = moves[hasattr(own, "full_tensor")]
                     ours.append(own)
                     theirs.append(other.detach())
             for own, other in zip(self[name].buffers(), part.buffers(), strict=True):
                 own.copy_(other)
         # torch's own optimizers call it by this name; its type information leaves all such calls out of its exports.
-        torch._foreach_lerp_(ours, theirs, 1.0 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+        for ours, theirs in moves.values():
+            if ours:
+                torch._foreach_lerp_(ours, theirs, 1.0 - momentum)  # pyright: ignore[reportPrivateImportUsage]

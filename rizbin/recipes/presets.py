@@ -121,7 +121,11 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
     "detailclip": {
         "prototypes": 512,
         # Kept patches learn from the teacher as well: the encoder's own patches meet words, the decoder's do not.
-        "visible_weight": 1.0,
+        "visible_weight": 0.2,
+        # At the paper's weights of 1 these terms are twenty times the contrast when they begin, and drown it.
+        "cls_weight": 0.2,
+        "patch_weight": 0.2,
+        "reconstruction_weight": 0.2,
         "patches_contrast_weight": 1.0,
         # In a run of minutes the teacher has nothing to teach before the captions have taught it, and a step with all
         # terms costs about twice one with the contrast alone.

@@ -137,8 +137,8 @@ class Trainer:
                         saved = done
                     elif done == last:
                         raise RizbinError(
-                            f"All {last} steps are made, but the last checkpoint could not be written (the newest is of "
-                            f"step {saved}); free some space and give the same command again."
+                            f"All {last} steps are made, but the last checkpoint could not be written (the newest is "
+                            f"of step {saved}); free some space and give the same command again."
                         )
                     if asked and done < last:
                         if saved != done:
@@ -178,8 +178,10 @@ class Trainer:
         made = {}
         for name, parts in method.optimizers().items():
             decay, keep = decay_groups(parts)
+            groups = [{"params": alike, "weight_decay": settings.weight_decay} for alike in split_sharded(decay)]
+            groups += [{"params": alike, "weight_decay": 0.0} for alike in split_sharded(keep)]
             made[name] = torch.optim.AdamW(
-                [{"params": decay, "weight_decay": settings.weight_decay}, {"params": keep, "weight_decay": 0.0}],
+                groups,
                 lr=settings.learning_rate,
                 betas=(settings.beta1, settings.beta2),
                 eps=settings.epsilon,

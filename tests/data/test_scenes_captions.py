@@ -126,7 +126,10 @@ def test_captions_are_true(preset) -> None:
         sample = source[i]
         told += check(sample)
         captions.append(sample.caption)
-    assert (told > 60).all(), f"too few sizes, places, relations to say anything: {told}"
+    if preset == "easy":
+        assert not told.any(), "the easy preset's captions only name"
+    else:
+        assert (told > 60).all(), f"too few sizes, places, relations to say anything: {told}"
     assert max(len(caption.split()) for caption in captions) <= 45
     assert min(len(caption.split()) for caption in captions) <= 3
 

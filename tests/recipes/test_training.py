@@ -102,5 +102,5 @@ def test_impossible_runs_get_a_sentence(tmp_path: Path) -> None:
             training.train(small(**change), tmp_path / "run", quiet=True)
     with pytest.raises(RizbinError, match="choose one of small"):
         presets.preset("clip", "huge")
-    with pytest.raises(RizbinError, match="no good checkpoint|no run"):
+    with pytest.raises(RizbinError, match=r"no good checkpoint|no run"):
         training.load_run(tmp_path)
