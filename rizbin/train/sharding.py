@@ -19,7 +19,7 @@ def shard(method: nn.Module) -> None:
 
     mesh = init_device_mesh(parallel.device().type, (parallel.world_size(),))
     for block in blocks(method):
-        # Explicitly, since a block without a parent is a root to FSDP, and a teacher that has no backward would stay whole.
+        # Explicitly: a block without a parent is a root to FSDP, and a teacher, having no backward, would stay whole.
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
 
 
