@@ -233,7 +233,7 @@ def _columns(look: Look | None, pool: Pool) -> list[tuple[str, str]]:
         (
             "Words",
             "Each place in the color of the caption's word that its features are nearest to; gray where none is near. "
-            "Nothing was trained to do this.",
+            "No place was ever named to it in training.",
         )
     )
     if any(sample.things for sample in pool.samples):
