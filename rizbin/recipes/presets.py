@@ -122,7 +122,7 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
         "prototypes": 512,
         # Kept patches learn from the teacher as well: the encoder's own patches meet words, the decoder's do not.
         "visible_weight": 0.2,
-        # At the paper's weights of 1 these terms are twenty times the contrast when they begin, and drown it.
+        # At the paper's weights of 1 these terms are thirty times the contrast when they begin, and drown it.
         "cls_weight": 0.2,
         "patch_weight": 0.2,
         "reconstruction_weight": 0.2,
