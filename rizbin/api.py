@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
@@ -17,10 +18,13 @@ from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import load_pair, save_open_clip
 from rizbin.recipes import presets
+from rizbin.recipes.published import is_published, load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
 from rizbin.studies.report import write_report
 
 Training = presets.Training
+FORMS = ("open_clip", "rizbin")
+"""What `export` writes."""
 
 
 def fit(
@@ -54,39 +58,59 @@ def measure(
     settings: Evaluation.Settings = Evaluation.Settings(),
     quiet: bool = False,
 ) -> Report:
-    """All numbers of a run or an exported model, each beside those of the same network with random weights.
+    """All numbers of a model, each beside those of the same network with random weights.
 
+    what: the folder of a run or of an exported model, or the name of a model of the zoo.
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
     """
     return _measured(_found(what), data, settings, quiet)[0]
 
 
-def report(what: str | Path, *, data: str = "", quiet: bool = False) -> Path:
-    """Measures a run and writes its `report.html`, numbers and pictures in one file; returns the file's path."""
+def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool = False) -> Path:
+    """Measures a model and writes a report, numbers and pictures in one file; returns the file's path.
+
+    what, data: as for `measure`.
+    to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
+    """
     found = _found(what)
-    if isinstance(found, ImageTextPair):
-        raise RizbinError(
-            f"{what} is a model without its run; a report needs a run folder, `rizbin evaluate` does not."
-        )
     numbers, source = _measured(found, data, Evaluation.Settings(), quiet)
-    run = RunFolder(found.folder)
+    folder, method = (Path(what), None) if isinstance(found, ImageTextPair) else (found.folder, found.method)
+    run = RunFolder(folder)
+    own = folder / "checkpoints"
+    target = Path(to) if to else (run.report if own.is_dir() else Path(f"{folder.name}.html"))
     return write_report(
-        run, pair=found.pair, method=found.method, source=source, evaluation=numbers, history=run.metrics.read()
+        folder,
+        target,
+        pair=_pair_of(found),
+        method=method,
+        source=source,
+        evaluation=numbers,
+        history=run.metrics.read(),
     )
 
 
 def load(what: str | Path) -> ImageTextPair:
-    """The trained image-text pair of a run folder or of a folder that `export` wrote."""
-    found = _found(what)
-    return found if isinstance(found, ImageTextPair) else found.pair
+    """The trained image-text pair of a run, of a folder that `export` wrote, or of a model of the zoo by its name."""
+    return _pair_of(_found(what))
 
 
-def export(what: str | Path, folder: str | Path, *, half: bool = False) -> Path:
-    """Writes the model into a new folder that open_clip loads as "local-dir:FOLDER"; half: weights in 16 bits."""
-    pair, target = load(what), Path(folder)
+def export(what: str | Path, folder: str | Path, *, form: str = "open_clip", half: bool = False) -> Path:
+    """Writes a trained model into a new folder.
+
+    form: "open_clip", which open_clip loads as "local-dir:FOLDER" (half: weights in 16 bits); or "rizbin", the same
+    with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of the method need.
+    """
+    found, target = _found(what), Path(folder)
+    if form not in FORMS:
+        raise RizbinError(f"There is no form {form!r} to export to; give one of {', '.join(FORMS)}.")
     if target.exists() and any(target.iterdir()):
         raise RizbinError(f"{target} is not empty; name a new folder to export to.")
-    save_open_clip(pair, target, half=half)
+    if form == "open_clip":
+        save_open_clip(_pair_of(found), target, half=half)
+    elif isinstance(found, ImageTextPair):
+        raise RizbinError(f"{what} is a model without its method; export it as open_clip, or export its run.")
+    else:
+        publish(found, target)
     return target
 
 
@@ -110,11 +134,22 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _found(what: str | Path) -> LoadedRun | ImageTextPair:
-    """A run where the folder is one, else the model in it."""
+    """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name."""
     folder = Path(what)
     if not folder.is_dir():
-        raise RizbinError(f"There is no folder {folder}; give the folder of a run or of an exported model.")
+        if str(what) not in zoo.names():
+            raise RizbinError(
+                f"There is neither a folder {folder} nor a model of that name; give the folder of a run or of an "
+                f"exported model, or one of {', '.join(zoo.names()) or 'no models yet'}."
+            )
+        folder = zoo.folder_of(str(what))
+    if is_published(folder):
+        return load_published(folder)
     return load_run(folder) if (folder / "settings.json").exists() else load_pair(folder)
+
+
+def _pair_of(found: LoadedRun | ImageTextPair) -> ImageTextPair:
+    return found if isinstance(found, ImageTextPair) else found.pair
 
 
 def _measured(
@@ -122,7 +157,7 @@ def _measured(
 ) -> tuple[Report, Source]:
     """The numbers, and the pictures that they were measured on."""
     alone = isinstance(found, ImageTextPair)
-    pair, trained = (found, None) if alone else (found.pair, found.training)
+    pair, trained = _pair_of(found), None if alone else found.training
     spec = data or (trained.data if trained else "scenes")
     # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
     source, taught = (open_source(spec, split=part, size=pair.image_size, seed=0) for part in ("test", "train"))

@@ -274,7 +274,7 @@ def _evaluate(words: list[str]) -> int:
     from rizbin import api
 
     def evaluate(
-        what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER")],
+        what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER|NAME")],
         data: str = "",
         json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
         settings: Annotated[api.Evaluation.Settings, tyro.conf.OmitArgPrefixes] = api.Evaluation.Settings(),
@@ -282,7 +282,7 @@ def _evaluate(words: list[str]) -> int:
         """Measures a model, and a randomly initialized one beside it.
 
         Args:
-            what: A run folder, or a folder that export wrote.
+            what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin.
             data: Pictures to measure on, as for train; empty: the test part of what the run was trained with.
             json: Print the numbers with their protocols as JSON.
             settings: How it is measured.
@@ -308,18 +308,94 @@ def _export(words: list[str]) -> int:
         """Writes a trained model in a form that other software loads.
 
         Args:
-            run: A run folder, or the name of a model that comes with Rizbin.
-            to: The form and a new folder: open_clip DIR, for open_clip.create_model_and_transforms("local-dir:DIR").
+            run: A run folder, or the name of a model that comes with Rizbin (`rizbin zoo`).
+            to: The form and a new folder. open_clip DIR, for open_clip.create_model_and_transforms("local-dir:DIR");
+                rizbin DIR, the same with teacher and decoder for reports and pictures, always in 16 bits.
             half: Store the weights in 16 bits.
         """
         return run, to, half
 
     run, (form, folder), half = _parse(export, words, "export")
-    if form != "open_clip":
-        raise RizbinError(f"There is no form {form!r} to export to; give --to open_clip DIR.")
     from rizbin import api
 
-    print(api.export(run, folder, half=half))
+    print(api.export(run, folder, form=form, half=half))
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    def report(
+        what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER|NAME")],
+        data: str = "",
+        to: str = "",
+    ) -> tuple[str, str, str]:
+        """Writes a page of numbers and pictures about a model, one file that opens without network.
+
+        Args:
+            what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin.
+            data: Pictures to measure on and to show, as for train; empty: the test part of what it was trained with.
+            to: The file. Empty: report.html in the run folder, or NAME.html here.
+        """
+        return what, data, to
+
+    what, data, to = _parse(report, words, "report")
+    from rizbin import api
+
+    print(api.report(what, data=data, to=to))
+    return 0
+
+
+def _zoo(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    def models(
+        name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = "", build: str = ""
+    ) -> tuple[str, str]:
+        """Lists the trained models that come with Rizbin, shows a model's card, or makes a model again.
+
+        Args:
+            name: A model; empty: list them all.
+            build: Train the model anew in this run folder, or go on there; it is then in DIR/published.
+        """
+        return name, build
+
+    name, build = _parse(models, words, "zoo")
+    if build:
+        from rizbin.recipes.zoo import rebuild
+
+        return _run(lambda: rebuild(name, Path(build)), ["zoo", *words], report=False, quiet=False)
+    from rizbin import zoo
+
+    if not name:
+        for one in zoo.names():
+            print(f"{one:<18}{zoo.card_of(one).is_a}")
+        return 0
+    print(zoo.card_of(name).text())
+    return 0
+
+
+def _replay(words: list[str]) -> int:
+    from typing import Annotated
+
+    import tyro
+
+    def replay(run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]) -> str:
+        """Makes the step again at which a run met a loss or gradient that is not finite, and says where it began.
+
+        Args:
+            run: The folder of the run that stopped.
+        """
+        return run
+
+    run = _parse(replay, words, "replay")
+    from rizbin.recipes.training import replay as make_again
+
+    print(make_again(Path(run)).text())
     return 0
 
 
@@ -394,6 +470,11 @@ COMMANDS = {
         _evaluate, "measure a model, beside a randomly initialized one", "rizbin evaluate runs/mine --json"
     ),
     "export": Command(_export, "write a model for open_clip", "rizbin export runs/mine --to open_clip mine-open-clip"),
+    "report": Command(
+        _report, "write a page of numbers and pictures about a model", "rizbin report detailclip-mini --to page.html"
+    ),
+    "zoo": Command(_zoo, "list the trained models that come along, or make one again", "rizbin zoo detailclip-mini"),
+    "replay": Command(_replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),
 }

@@ -4,7 +4,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -290,6 +290,18 @@ class Records:
             self._warn(
                 f"{self.path} cannot be written ({error.strerror or error}); the run goes on without such records."
             )
+
+
+def time_spent(history: Sequence[Mapping]) -> tuple[int, int, float]:
+    """(steps, images, seconds) of a whole run. The clock of the records starts anew whenever a run was resumed."""
+    steps = images = 0
+    seconds = last = 0.0
+    for record in history:
+        steps, images = max(steps, int(record.get("step", 0))), max(images, int(record.get("images", 0)))
+        now = float(record.get("seconds", last))
+        seconds += now - last if now >= last else now
+        last = now
+    return steps, images, seconds
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from rizbin.data.shards import Shards
 from rizbin.data.tables import open_table
 
 ACCEPTED = (
-    "scenes, scenes:easy or scenes:hard (the embedded world; with options: scenes:easy,categories=32), "
+    "scenes, scenes:easy or scenes:hard (the embedded world; with options: scenes:easy,categories=32,seed=1), "
     "cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables), FILE.json (COCO), shards:PATTERN (webdataset tars)"
 )
@@ -76,11 +76,11 @@ def _scenes(text: str, split: Split, size: int, seed: int) -> Scenes.Settings:
 
 def _option(name: str, value: str) -> int | str:
     """The value of one option of the scenes."""
-    if name == "categories" and value.isdecimal():
+    if name in ("categories", "seed") and value.isdecimal():
         return int(value)
     if value in _CHOICES.get(name, ()):
         return value
     raise RizbinError(
-        f"scenes do not know '{name}={value}'; give preset={'|'.join(_CHOICES['preset'])}, categories=NUMBER "
-        f"or split={'|'.join(_CHOICES['split'])}."
+        f"scenes do not know '{name}={value}'; give preset={'|'.join(_CHOICES['preset'])}, categories=NUMBER, "
+        f"seed=NUMBER or split={'|'.join(_CHOICES['split'])}."
     )

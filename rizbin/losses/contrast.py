@@ -4,7 +4,7 @@ With gradients averaged over processes afterwards, that is exactly the gradient 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +29,7 @@ def clip_loss(
     -1/2 mean_i [log softmax_j(scale <image_i, text_j>)_i + log softmax_j(scale <text_i, image_j>)_i]
     Source: CLIP, arXiv 2103.00020, figure 3. `scale` is 1 / temperature.
     """
-    targets = torch.arange(len(images), device=images.device) + parallel.rank() * len(images)
+    targets = _own(len(images), images.device)
     by_image = scale * images @ parallel.gather(texts).T
     by_text = scale * texts @ parallel.gather(images).T
     return (F.cross_entropy(_wide(by_image), targets) + F.cross_entropy(_wide(by_text), targets)) / 2
@@ -46,10 +46,29 @@ def sigmoid_loss(
     -1/batch sum_ij log sigmoid(z_ij (scale <image_i, text_j> + bias)), z = 1 for i = j, else -1.
     Source: SigLIP, arXiv 2303.15343, equation 1.
     """
-    logits = _wide(scale * images @ parallel.gather(texts).T + bias)
+    return _sigmoid(_wide(scale * images @ parallel.gather(texts).T + bias))
+
+
+def contrast_of(
+    fits: Float[Tensor, "batch all"], scale: Float[Tensor, ""], bias: Float[Tensor, ""] | None
+) -> Float[Tensor, ""]:
+    """The same losses where picture i of this process fits text j of all by `fits`, not by one vector a picture."""
+    if bias is not None:
+        return _sigmoid(_wide(scale * fits + bias))
+    targets = _own(len(fits), fits.device)
+    # The pictures of all processes stand in the columns of a text: numbers are gathered, not patches.
+    by_text = parallel.gather(fits).T[targets]
+    return (F.cross_entropy(_wide(scale * fits), targets) + F.cross_entropy(_wide(scale * by_text), targets)) / 2
+
+
+def _own(count: int, device: torch.device) -> Int[Tensor, " count"]:
+    """Where this process's pairs stand among those of all."""
+    return torch.arange(count, device=device) + parallel.rank() * count
+
+
+def _sigmoid(logits: Float[Tensor, "batch all"]) -> Float[Tensor, ""]:
     signs = -torch.ones_like(logits)
-    rows = torch.arange(len(images), device=images.device)
-    signs[rows, rows + parallel.rank() * len(images)] = 1.0
+    signs[torch.arange(len(logits), device=logits.device), _own(len(logits), logits.device)] = 1.0
     return -F.logsigmoid(signs * logits).sum(dim=1).mean()
 
 

@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rizbin.core import parallel
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import View
-from rizbin.losses.contrast import contrast
+from rizbin.losses.contrast import contrast, contrast_of
 from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
 from rizbin.losses.reconstruct import patch_statistics, patchify, pixel_loss, unpatchify
 from rizbin.nets.decoder import Decoder
@@ -33,6 +34,17 @@ from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import half_resolution_places, select
 from rizbin.nets.vision import Features
 from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+
+
+def fit(
+    patches: Float[Tensor, "batch patches embedding"], texts: Float[Tensor, "texts embedding"], temperature: float
+) -> Float[Tensor, "batch texts"]:
+    """How well each picture's patches fit each text: cosines averaged with weights softmax(cosine / temperature).
+
+    Takes unit vectors; in [-1, 1]. Source: PACL, arXiv 2212.04994, section 3.2.
+    """
+    cosines = torch.einsum("ipe,te->itp", patches, texts)
+    return ((cosines / temperature).softmax(dim=-1) * cosines).sum(dim=-1)
 
 
 class DetailCLIP(Method):
@@ -93,13 +105,18 @@ class DetailCLIP(Method):
         """Attention heads of the decoder."""
 
         contrast_view: Literal["masked", "clean"] = "masked"
-        """What meets the caption: both masked views (paper), or the whole picture unaugmented, at the price of one
-        more pass (SigLIP 2)."""
+        """What meets the caption: both masked views (paper), or the whole picture unaugmented (SigLIP 2), at the price
+        of one more pass; before `late_start` it is then the only one, and a step costs as much as CLIP's."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         patches_contrast_weight: float = 0.0
         """Weight of a second CLIP term, in which the mean of the student's patches meets the caption without CLS: what
         the attention kept learns the captions' words place by place (paper: 0)."""
+        patches_pool: Literal["mean", "text"] = "mean"
+        """How that second term pools the patches for a caption: their mean, or each weighted by how well it fits the
+        caption (PACL, arXiv 2212.04994), so that a patch of the ground need not say what stands elsewhere."""
+        patches_temperature: float = 0.1
+        """Temperature of those weights, in cosines: lower listens to fewer patches."""
         late_start: float = 0.0
         """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8;
         paper: 0)."""
@@ -155,28 +172,28 @@ class DetailCLIP(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings, pair = self.settings, self.pair
         assert batch.texts is not None  # who has a tokenizer gets captions
-        images = torch.cat(batch.views[:2])  # both views in one pass through each network
-        auxiliary = progress.fraction >= settings.late_start
-        whole = self._whole(images, auxiliary)
-        keep, removed = self._selected(images, whole, progress)
-        told = self._told(whole, keep, removed, self._grid(images), progress) if auxiliary else None
-        student = pair.vision(images, keep)
-
         texts = pair.encode_texts(batch.texts)
-        if settings.contrast_view == "clean":
-            terms = {"contrast": contrast(pair.encode_images(batch.views[2]), texts, pair.scale, pair.logit_bias)}
-        else:
-            terms = {"contrast": self._contrast(pair.embed(student), texts)}
+        clean = settings.contrast_view == "clean"
+        auxiliary = progress.fraction >= settings.late_start
+        told = decoded = student = removed = None
+        images = torch.cat(batch.views[:2])  # both views in one pass through each network
+        learns = auxiliary and (self.head is not None or self.decoder is not None)
+        if learns or not clean:
+            whole = self._whole(images, auxiliary)
+            keep, removed = self._selected(images, whole, progress)
+            told = self._told(whole, keep, removed, self._grid(images), progress) if auxiliary else None
+            student = pair.vision(images, keep)
+            if auxiliary and self.decoder is not None and removed.shape[1]:
+                everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
+                decoded = everywhere.gather(1, removed.unsqueeze(-1).expand(-1, -1, everywhere.shape[-1]))
+
+        met = pair.vision(batch.views[2]) if clean or student is None else student
+        terms = {"contrast": self._contrast(pair.embed(met), texts)}
         if settings.patches_contrast_weight:
-            patches = F.normalize(pair.image_projection(student.patches.mean(dim=1)), dim=-1)
-            terms["patches_contrast"] = self._contrast(patches, texts)
-        decoded = None
-        if auxiliary and self.decoder is not None and removed.shape[1]:
-            everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
-            decoded = everywhere.gather(1, removed.unsqueeze(-1).expand(-1, -1, everywhere.shape[-1]))
-        if told is not None:
+            terms["patches_contrast"] = self._patches_contrast(met.patches, texts)
+        if told is not None and student is not None:
             terms |= self._distilled(student, decoded, told)
-        if decoded is not None and self.to_pixels is not None:
+        if decoded is not None and removed is not None and self.to_pixels is not None:
             terms["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, pair.patch_size), removed)
         weights = {
             "contrast": settings.contrast_weight,
@@ -196,9 +213,20 @@ class DetailCLIP(Method):
     def _contrast(
         self, images: Float[Tensor, "views embedding"], texts: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, ""]:
-        """CLIP's term, mean of both views."""
-        u, v = (contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in images.chunk(2))
-        return (u + v) / 2
+        """CLIP's term, mean of the views that are seen."""
+        views = images.split(len(texts))
+        return torch.stack([contrast(view, texts, self.pair.scale, self.pair.logit_bias) for view in views]).mean()
+
+    def _patches_contrast(
+        self, patches: Float[Tensor, "views kept dim"], texts: Float[Tensor, "batch embedding"]
+    ) -> Float[Tensor, ""]:
+        """CLIP's term of the patches without CLS, mean of the views that are seen."""
+        pair, settings = self.pair, self.settings
+        if settings.patches_pool == "mean":
+            return self._contrast(F.normalize(pair.image_projection(patches.mean(dim=1)), dim=-1), texts)
+        views = F.normalize(pair.image_projection(patches), dim=-1).split(len(texts))
+        fits = [fit(view, parallel.gather(texts), settings.patches_temperature) for view in views]
+        return torch.stack([contrast_of(one, pair.scale, pair.logit_bias) for one in fits]).mean()
 
     def _taught(self) -> dict[str, nn.Module]:
         """The student's parts that have a teacher."""
@@ -347,6 +375,8 @@ def _check(settings: DetailCLIP.Settings) -> None:
         )
     if not 0 <= settings.late_start < 1:
         raise RizbinError(f"late_start is {settings.late_start}; choose a share of the run from 0 to below 1.")
+    if settings.patches_temperature <= 0:
+        raise RizbinError(f"patches_temperature is {settings.patches_temperature}; choose a number above 0.")
     if settings.selection == "none" and settings.reconstruction and not settings.distillation:
         raise RizbinError(
             "With selection none nothing is removed, so there is nothing to reconstruct; "

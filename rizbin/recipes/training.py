@@ -20,6 +20,8 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import can_export, save_open_clip
 from rizbin.recipes.presets import Training
 from rizbin.train.method import Method
+from rizbin.train.replay import Replay
+from rizbin.train.replay import replay as make_again
 from rizbin.train.trainer import Trainer, load_method
 
 CALIBRATION_STEPS = 6
@@ -74,13 +76,7 @@ def train(
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
     method = build(training)
-    trainer = Trainer(
-        training.trainer,
-        batch=training.batch,
-        steps=training.steps,
-        checkpoint_every=training.checkpoint_every,
-        seed=training.seed,
-    )
+    trainer = _trainer(training)
     trainer.fit(method, source, folder, quiet=quiet, watch=watch, watch_every=watch_every)
     if parallel.is_main():
         encoder = method.encoder
@@ -109,11 +105,29 @@ def load_run(folder: Path) -> LoadedRun:
     return LoadedRun(Path(folder), training, method.eval(), found.step)
 
 
+def replay(folder: Path) -> Replay:
+    """Makes the failed step of the run in `folder` again. Raises RizbinError when the run kept none."""
+    run = RunFolder(Path(folder))
+    training = training_from(run.read_settings())
+    source = open_source(training.data, split="train", size=_image_size(training), seed=0)
+    return make_again(build(training), _trainer(training), source, run)
+
+
 def training_from(kept: dict[str, Any]) -> Training[Any]:
     """Complete settings from what settings.json holds."""
     kept = {name: value for name, value in kept.items() if name != "data_fingerprint"}
     name = kept.get("method", "")
     return from_dict(Training[methods.find(str(name)).Settings], kept, where="settings.json")
+
+
+def _trainer(training: Training[Any]) -> Trainer:
+    return Trainer(
+        training.trainer,
+        batch=training.batch,
+        steps=training.steps,
+        checkpoint_every=training.checkpoint_every,
+        seed=training.seed,
+    )
 
 
 def _check(training: Training[Any]) -> None:
@@ -140,10 +154,8 @@ def _steps_within(minutes: float, training: Training[Any], source: Source, run: 
     if begun is not None:
         return begun
     begin = time.perf_counter()
-    # Without checkpoints, records or a folder: nothing of the calibration stays.
-    trainer = Trainer(
-        training.trainer, batch=training.batch, steps=training.steps, checkpoint_every=0, seed=training.seed
-    )
+    # Without a folder: nothing of the calibration stays.
+    trainer = _trainer(training)
     seconds = trainer.time_steps(build(training), source, warm=2, timed=CALIBRATION_STEPS)
     left = minutes * 60 - (time.perf_counter() - begin)
     steps = max(int(left / seconds), 1)

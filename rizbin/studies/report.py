@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from rizbin.core.charts import Mark, Series
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Link, Part, Picture, Score, Swatch
+from rizbin.core.runs import time_spent
 from rizbin.data.sample import Source
 from rizbin.data.views import denormalize, whole
 from rizbin.evaluate.measurement import Report
@@ -55,16 +55,9 @@ _CURVES = {
 _CLOCK = ("step", "images", "seconds")
 
 
-@runtime_checkable
-class Run(Protocol):
-    """What the report needs of a run folder."""
-
-    @property
-    def path(self) -> Path: ...
-
-
 def write_report(
-    run: Run,
+    folder: Path,
+    target: Path,
     *,
     pair: ImageTextPair,
     method: Method | None = None,
@@ -73,10 +66,11 @@ def write_report(
     history: list[dict],
     credits: Sequence[Sequence[Part]] = (),
 ) -> Path:
-    """Writes `report.html` into the run folder and returns its path.
+    """Writes the report and returns its path.
 
     Args:
-        run: The run folder; `settings.json` and `environment.json` are read from it where they exist.
+        folder: Of the run or model; `settings.json` and `environment.json` are read from it where they exist.
+        target: The file to write.
         pair: What was trained.
         method: The method with its teacher, for the token pictures; None, or one without `look`, leaves them out.
         source: Samples that were not trained on.
@@ -87,7 +81,7 @@ def write_report(
     Raises:
         RizbinError: The file cannot be written.
     """
-    settings, machine = _read(run.path / "settings.json"), _read(run.path / "environment.json")
+    settings, machine = _read(folder / "settings.json"), _read(folder / "environment.json")
     with _evaluating(pair, method):
         samples = first_samples(source, SEARCHED)
         pool = ask(pair, samples, source.categories) if samples else None
@@ -102,7 +96,7 @@ def write_report(
     for line in credits:
         page.credits(*line)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(run.path / "report.html")
+    return page.write(target)
 
 
 @contextmanager
@@ -133,18 +127,6 @@ def _title(method: Method | None, settings: Mapping) -> str:
         return type(method).__name__
     name = settings.get("method")
     return name if isinstance(name, str) else "An image-text pair"
-
-
-def time_spent(history: Sequence[Mapping]) -> tuple[int, int, float]:
-    """(steps, images, seconds) of a whole run. The clock of the records starts anew whenever a run was resumed."""
-    steps = images = 0
-    seconds = last = 0.0
-    for record in history:
-        steps, images = max(steps, int(record.get("step", 0))), max(images, int(record.get("images", 0)))
-        now = float(record.get("seconds", last))
-        seconds += now - last if now >= last else now
-        last = now
-    return steps, images, seconds
 
 
 def _subtitle(history: Sequence[Mapping], machine: Mapping) -> str:

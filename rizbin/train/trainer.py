@@ -4,7 +4,6 @@ It owns device, precision, optimizers and their schedules, records, checkpoints 
 of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -200,14 +199,11 @@ class Trainer:
     ) -> dict[str, Tensor | float]:
         """Makes every update that the method wants for one batch; returns what it recorded, averaged over processes."""
         settings = self.settings
-        # Dropped paths and their like follow from the step, not from what ran before it.
-        torch.manual_seed(random.key(self.seed, "step", step, parallel.rank()))
         rate = warmup_cosine(
             step, self.steps, peak=settings.learning_rate, floor=settings.final_learning_rate, warmup=settings.warmup
         )
         records: dict[str, Tensor | float] = {"learning_rate": rate}
-        wishes = method.step(batch, Progress(step, self.steps, self.seed))
-        while (wish := self._next(wishes)) is not None:
+        for wish in self.wishes(method, batch, step):
             optimizer = optimizers[wish.by]
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -224,6 +220,19 @@ class Trainer:
                 name: parallel.mean(value) if isinstance(value, Tensor) else value for name, value in records.items()
             }
         return records
+
+    def wishes(self, method: Method, batch: Batch, step: int) -> Iterator[Minimize]:
+        """What the method wants for one batch, one wish after the other, with the randomness of that step."""
+        # Dropped paths and their like follow from the step, not from what ran before it.
+        torch.manual_seed(random.key(self.seed, "step", step, parallel.rank()))
+        wishes = method.step(batch, Progress(step, self.steps, self.seed))
+        while (wish := self._next(wishes)) is not None:
+            yield wish
+
+    def batch_of(self, method: Method, source: Source, step: int) -> tuple[RawBatch, Batch]:
+        """The batch of a step, as it comes from the source and as the method gets it."""
+        raw = next(iter(self._loader(method, source, step, step + 1)))
+        return raw, self._on_device(raw)
 
     def _next(self, wishes: Iterator[Minimize]) -> Minimize | None:
         """The method's next wish. Autocast covers the method's own code only: backward and update run outside it."""
@@ -379,9 +388,13 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def read_failure(path: Path) -> dict[str, Any]:
-    """What was kept of a step that was not finite: positions of its samples, seed, step and the parts of its loss."""
+def read_failure(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the run in `path` kept of a step that was not finite.
+
+    First the positions of its samples, its seed, step and the parts of its loss; then the method's tensors before its
+    update. Raises RizbinError when there is none.
+    """
     found = checkpoint.load(path / "failures")
     if found is None:
-        raise RizbinError(f"{path} keeps no failed step.")
-    return json.loads(json.dumps(found.state))
+        raise RizbinError(f"{path} keeps no failed step, so there is nothing to make again.")
+    return found.state, found.tensors["method"]

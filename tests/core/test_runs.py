@@ -11,7 +11,7 @@ import pytest
 
 from rizbin.core import environment, runs
 from rizbin.core.errors import RizbinError
-from rizbin.core.runs import Records, RunFolder
+from rizbin.core.runs import Records, RunFolder, time_spent
 from tests.processes import run_in_processes
 
 SETTINGS: dict[str, Any] = {"steps": 100, "method": {"keep_ratio": 0.5, "views": (64, 32)}, "data": "scenes"}
@@ -314,3 +314,9 @@ def test_describing_never_fails(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "many")
     found = environment.describe()
     assert found["torch"] == found["commit"] == found["cpu"] == found["processes"] == "unknown"
+
+
+def test_the_clock_of_a_resumed_run_adds_up():
+    history = [{"step": 1, "images": 8, "seconds": 5.0}, {"step": 2, "images": 16, "seconds": 9.0}, {"seconds": 1.5}]
+    assert time_spent(history) == (2, 16, 10.5)
+    assert time_spent([]) == (0, 0, 0.0)

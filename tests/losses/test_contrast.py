@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core import parallel
-from rizbin.losses.contrast import clip_loss, contrast, nt_xent, sigmoid_loss
+from rizbin.losses.contrast import clip_loss, contrast, contrast_of, nt_xent, sigmoid_loss
 from tests.processes import run_in_processes
 
 
@@ -52,6 +52,14 @@ CASES = {
     "clip": (lambda a, b: clip_loss(a, b, a.new_tensor(14.3)), lambda a, b: slow_clip(a, b, 14.3)),
     "sigmoid": (
         lambda a, b: sigmoid_loss(a, b, a.new_tensor(10.0), a.new_tensor(-10.0)),
+        lambda a, b: slow_sigmoid(a, b, 10.0, -10.0),
+    ),
+    "clip of fits": (
+        lambda a, b: contrast_of(a @ parallel.gather(b).T, a.new_tensor(14.3), None),
+        lambda a, b: slow_clip(a, b, 14.3),
+    ),
+    "sigmoid of fits": (
+        lambda a, b: contrast_of(a @ parallel.gather(b).T, a.new_tensor(10.0), a.new_tensor(-10.0)),
         lambda a, b: slow_sigmoid(a, b, 10.0, -10.0),
     ),
     "nt_xent": (lambda a, b: nt_xent(3 * a, b, 0.1), lambda a, b: slow_nt_xent(3 * a, b, 0.1)),

@@ -1,5 +1,6 @@
 """DetailCLIP's own: its preset, its terms, its switches."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.losses.contrast import clip_loss
-from rizbin.methods.detailclip import DetailCLIP
+from rizbin.methods.detailclip import DetailCLIP, fit
 from rizbin.nets.selection import select
 from rizbin.recipes.presets import preset
 from rizbin.train.method import Progress
@@ -103,6 +104,68 @@ def test_each_technique_is_turned_off_by_one_flag() -> None:
     assert records(late_start=0.9) == {"contrast"}
 
 
+def test_the_clean_view_alone_is_seen_before_a_late_start() -> None:
+    """A step then costs what CLIP's costs: one pass, no teacher."""
+    method = build("detailclip", {"late_start": 0.9, "contrast_view": "clean", "patches_contrast_weight": 1.0})
+    assert isinstance(method, DetailCLIP) and method.teacher is not None
+    method.teacher["vision"].forward = lambda *_, **__: pytest.fail("the teacher ran")
+    passes: list[int] = []
+    method.pair.vision.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    batch = batch_for(method)
+    assert batch.texts is not None
+    wish = next(iter(method.step(batch, Progress(0, 10))))
+    assert passes == [len(batch.views[2])]
+    assert set(wish.records) == {"contrast", "patches_contrast", "scale"}
+    expected = clip_loss(
+        method.pair.encode_images(batch.views[2]), method.pair.encode_texts(batch.texts), method.pair.scale
+    )
+    assert torch.allclose(torch.as_tensor(wish.records["contrast"]), expected)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_the_fit_of_patches_equals_the_formula(dtype: torch.dtype, close: float) -> None:
+    patches = F.normalize(torch.randn(3, 5, 4, dtype=torch.float64), dim=-1)
+    texts = F.normalize(torch.randn(2, 4, dtype=torch.float64), dim=-1)
+    found = fit(patches.to(dtype), texts.to(dtype), 0.1)
+    for i, picture in enumerate(patches):
+        for j, text in enumerate(texts):
+            cosines = [float(patch @ text) for patch in picture]
+            weights = [math.exp(cosine / 0.1) for cosine in cosines]
+            slow = sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights)
+            assert abs(float(found[i, j]) - slow) < close
+            assert abs(float(fit(-patches.to(dtype), texts.to(dtype), 0.1)[i, j]) - slow) > 1e-3, "a wrong sign"
+
+
+def test_patches_pooled_by_text_listen_to_what_fits() -> None:
+    """One patch that says the caption among many that do not: the mean drowns it, the weights do not."""
+    text = F.normalize(torch.randn(1, 16), dim=-1)
+    others = F.normalize(torch.randn(1, 63, 16), dim=-1)
+    patches = torch.cat([text[:, None], others], dim=1)
+    assert float(fit(patches, text, 0.1).squeeze()) > 0.7
+    assert float(fit(patches, text, 100.0).squeeze()) < 0.3
+
+
+@pytest.mark.parametrize("pool", ["mean", "text"])
+def test_the_patches_term_is_the_mean_of_both_views(pool: str) -> None:
+    method = build("detailclip", {"patches_contrast_weight": 1.0, "patches_pool": pool, "selection": "none"})
+    assert isinstance(method, DetailCLIP)
+    batch = batch_for(method)
+    assert batch.texts is not None
+    got = next(iter(method.eval().step(batch, Progress(5, 10)))).records["patches_contrast"]
+    pair, texts = method.pair, method.pair.encode_texts(batch.texts)
+    expected = torch.zeros(())
+    for view in batch.views:
+        patches = pair.vision(view).patches
+        if pool == "mean":
+            means = F.normalize(pair.image_projection(patches.mean(dim=1)), dim=-1)
+            expected = expected + clip_loss(means, texts, pair.scale) / 2
+        else:
+            logits = pair.scale * fit(F.normalize(pair.image_projection(patches), dim=-1), texts, 0.1)
+            own = torch.arange(len(texts))
+            expected = expected + (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 4
+    assert torch.allclose(torch.as_tensor(got), expected, atol=1e-5)
+
+
 def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
     method = build("detailclip", {"late_start": 0.9, "selection": "random"})
     assert isinstance(method, DetailCLIP) and method.teacher is not None
@@ -116,6 +179,7 @@ def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
         ({"keep_ratio": 0.0}, "keep_ratio is 0"),
         ({"late_start": 1.0}, "late_start"),
         ({"keep_ratio": 1.5}, "keep_ratio"),
+        ({"patches_temperature": 0.0}, "patches_temperature"),
     ],
 )
 def test_impossible_settings_get_a_sentence(change: dict[str, float], words: str) -> None:

@@ -17,7 +17,7 @@ from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies import numbers
 from rizbin.studies.cases import Pool, ask, first_samples
-from rizbin.studies.report import time_spent, write_report
+from rizbin.studies.report import write_report
 
 NAMES = ("circle", "square")
 
@@ -54,11 +54,6 @@ class Shapes:
         return Sample(f"shapes/{index}", image, caption, things=things)
 
 
-@dataclass
-class Folder:
-    path: Path
-
-
 def measured(value: float, name: str = "zero_shot/top1", baseline: float | None = 5.0) -> Measurement:
     return Measurement(name=name, value=value, protocol="How & why.", baseline=baseline, chance=3.1)
 
@@ -84,11 +79,12 @@ def detailclip() -> DetailCLIP:
 
 @pytest.fixture(scope="module")
 def page(detailclip: DetailCLIP, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = Folder(tmp_path_factory.mktemp("run"))
-    (folder.path / "settings.json").write_text(json.dumps({"method": "detailclip", "trainer": {"beta1": 0.9}}))
-    (folder.path / "environment.json").write_text(json.dumps({"cpu": "an abacus", "gpu": "none", "threads": 2}))
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "settings.json").write_text(json.dumps({"method": "detailclip", "trainer": {"beta1": 0.9}}))
+    (folder / "environment.json").write_text(json.dumps({"cpu": "an abacus", "gpu": "none", "threads": 2}))
     path = write_report(
         folder,
+        folder / "report.html",
         pair=detailclip.pair,
         method=detailclip,
         source=Shapes(),
@@ -96,7 +92,7 @@ def page(detailclip: DetailCLIP, tmp_path_factory: pytest.TempPathFactory) -> st
         history=HISTORY,
         credits=[("Thanks & more",)],
     )
-    assert path == folder.path / "report.html"
+    assert path == folder / "report.html"
     return path.read_text(encoding="utf-8")
 
 
@@ -115,7 +111,13 @@ def test_everything_is_on_the_page(page: str):
 
 def test_the_same_run_gives_the_same_page(page: str, detailclip: DetailCLIP, tmp_path: Path):
     again = write_report(
-        Folder(tmp_path), pair=detailclip.pair, method=detailclip, source=Shapes(), evaluation=REPORT, history=HISTORY
+        tmp_path,
+        tmp_path / "report.html",
+        pair=detailclip.pair,
+        method=detailclip,
+        source=Shapes(),
+        evaluation=REPORT,
+        history=HISTORY,
     ).read_text(encoding="utf-8")
     pictures = re.compile(r"base64,([^\"]+)")
     assert pictures.findall(again) == pictures.findall(page)
@@ -127,7 +129,13 @@ def test_modules_go_back_to_their_own_mode(detailclip: DetailCLIP, tmp_path: Pat
     before = [part.training for part in detailclip.modules()]
     assert {True, False} == set(before)
     write_report(
-        Folder(tmp_path), pair=detailclip.pair, method=detailclip, source=Shapes(3), evaluation=REPORT, history=[]
+        tmp_path,
+        tmp_path / "report.html",
+        pair=detailclip.pair,
+        method=detailclip,
+        source=Shapes(3),
+        evaluation=REPORT,
+        history=[],
     )
     assert [part.training for part in detailclip.modules()] == before
 
@@ -138,7 +146,7 @@ def test_a_method_without_teacher_and_data_without_truth(tmp_path: Path):
     source = Shapes(known=False, size=(50, 90))
     empty = Report(measurements=(), left_out=(), images=0, source="shapes")
     page = write_report(
-        Folder(tmp_path), pair=method.pair, method=method, source=source, evaluation=empty, history=[]
+        tmp_path, tmp_path / "report.html", pair=method.pair, method=method, source=source, evaluation=empty, history=[]
     ).read_text(encoding="utf-8")
     for caption in ("Attention", "Removed", "Reconstruction", "Truth"):
         assert f">{caption}</figcaption>" not in page
@@ -150,13 +158,16 @@ def test_a_method_without_teacher_and_data_without_truth(tmp_path: Path):
 
 @pytest.mark.parametrize("source", [Shapes(0), Shapes(1), Shapes(3, captions=False, known=False)])
 def test_little_data_still_gives_a_report(source: Shapes, detailclip: DetailCLIP, tmp_path: Path):
-    path = write_report(Folder(tmp_path), pair=detailclip.pair, source=source, evaluation=REPORT, history=HISTORY)
+    path = write_report(
+        tmp_path, tmp_path / "report.html", pair=detailclip.pair, source=source, evaluation=REPORT, history=HISTORY
+    )
     assert "What it can do" in path.read_text(encoding="utf-8")
 
 
 def test_scenes_are_credited(detailclip: DetailCLIP, tmp_path: Path):
     page = write_report(
-        Folder(tmp_path),
+        tmp_path,
+        tmp_path / "report.html",
         pair=detailclip.pair,
         source=Shapes(0, name="scenes:easy, test"),
         evaluation=REPORT,
@@ -203,12 +214,6 @@ def test_asking_gives_probabilities_and_cosines():
     assert all(own.right(index, own.samples[index].caption) for index in range(5))
 
 
-def test_the_clock_of_a_resumed_run_adds_up():
-    history = [{"step": 1, "images": 8, "seconds": 5.0}, {"step": 2, "images": 16, "seconds": 9.0}, {"seconds": 1.5}]
-    assert time_spent(history) == (2, 16, 10.5)
-    assert time_spent([]) == (0, 0, 0.0)
-
-
 def test_the_headline_says_what_the_numbers_say():
     assert numbers.better(measured(4.0)) is False
     assert numbers.better(measured(6.0)) is True
@@ -224,7 +229,7 @@ def test_the_headline_says_what_the_numbers_say():
 def test_a_run_that_learned_nothing_is_told_so(detailclip: DetailCLIP, tmp_path: Path):
     poor = Report(measurements=(measured(4.0),), left_out=(), images=10, source="shapes")
     page = write_report(
-        Folder(tmp_path), pair=detailclip.pair, source=Shapes(0), evaluation=poor, history=[]
+        tmp_path, tmp_path / "report.html", pair=detailclip.pair, source=Shapes(0), evaluation=poor, history=[]
     ).read_text(encoding="utf-8")
     assert "No better than the same network with random weights: Zero-shot: top-1." in page
     assert "in 0 of 1 numbers" in page

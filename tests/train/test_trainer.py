@@ -15,8 +15,9 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.scenes import Scenes
 from rizbin.nets.dual import ImageTextPair
 from rizbin.train.method import Progress
+from rizbin.train.replay import replay
 from rizbin.train.schedules import decay_groups, warmup_cosine
-from rizbin.train.trainer import Stopped, Trainer, read_failure
+from rizbin.train.trainer import NotFinite, Stopped, Trainer, read_failure
 from tests.processes import run_in_processes
 from tests.toys import batch_for, build
 
@@ -141,9 +142,54 @@ def test_a_failure_keeps_what_a_replay_needs(tmp_path: Path) -> None:
         method.encoder.image_projection.weight.fill_(float("inf"))
     with pytest.raises(RizbinError, match="not finite"):
         trainer().fit(method, source(), folder, quiet=True)
-    kept = read_failure(folder.path)
+    kept, tensors = read_failure(folder.path)
+    assert not bool(torch.isfinite(tensors["pair.image_projection.weight"]).any())
     assert kept["positions"] == list(range(8)) and kept["step"] == 0
     folder.release()
+
+
+def test_a_replay_names_where_it_began(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    method = build("clip")
+    assert isinstance(method.encoder, ImageTextPair)
+
+    def overflow(_: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        return output * float("inf")
+
+    culprit = method.encoder.text.ln_final
+    hook = culprit.register_forward_hook(overflow)
+    with pytest.raises(NotFinite, match="replay"):
+        trainer().fit(method, source(), folder, quiet=True)
+    again = build("clip")
+    assert isinstance(again.encoder, ImageTextPair)
+    again.encoder.text.ln_final.register_forward_hook(overflow)
+    found = replay(again, trainer(), source(), folder)
+    assert found.happens_again and found.modules[0] == "pair.text.ln_final" and not found.weights
+    assert found.step == 1 and len(found.samples) == 8 and found.gradients
+    assert "First made from finite numbers by: pair.text.ln_final" in found.text()
+    hook.remove()
+    healed = replay(build("clip"), trainer(), source(), folder)
+    assert not healed.happens_again and "All is finite this time" in healed.text()
+    folder.release()
+
+
+def test_a_replay_says_when_the_weights_were_spoiled_before(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    method = build("clip")
+    assert isinstance(method.encoder, ImageTextPair)
+    with torch.no_grad():
+        method.encoder.image_projection.weight[0, 0] = float("nan")
+    with pytest.raises(NotFinite):
+        trainer().fit(method, source(), folder, quiet=True)
+    found = replay(build("clip"), trainer(), source(), folder)
+    assert found.weights == ("pair.image_projection.weight",)
+    assert "an earlier one did the harm" in found.text()
+    folder.release()
+
+
+def test_nothing_to_replay_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="keeps no failed step"):
+        read_failure(tmp_path)
 
 
 def test_clipping_bounds_the_update_and_only_then() -> None:

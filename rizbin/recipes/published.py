@@ -1,0 +1,73 @@
+"""A trained method as a folder to give away: an OpenCLIP folder with all that the method can show, in 16 bits.
+
+    settings.json          the run's settings
+    method.safetensors     what the method has beside its image-text pair: teacher, heads, decoder, centers
+    open_clip_*, rizbin.json, vocabulary: the pair, as `rizbin.nets.export` writes it
+
+No optimizer and no checkpoint: it can be measured, looked at and exported, not trained on with the same bits.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.settings import to_dict
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.export import load_pair, save_open_clip
+from rizbin.recipes.training import LoadedRun, build, training_from
+
+OTHERS = "method.safetensors"
+
+
+def publish(run: LoadedRun, folder: Path) -> None:
+    """Writes the trained method into `folder` (made if missing). Raises RizbinError when that cannot be."""
+    save_open_clip(run.pair, folder, half=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _others(run.method, run.pair).items()}
+    try:
+        save_file({name: _halved(value) for name, value in tensors.items()}, folder / OTHERS)
+        (folder / "settings.json").write_text(json.dumps(to_dict(run.training), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RizbinError(
+            f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
+        ) from error
+
+
+def is_published(folder: Path) -> bool:
+    """Whether the folder is one that `publish` wrote."""
+    return (folder / OTHERS).is_file() and (folder / "settings.json").is_file()
+
+
+def load_published(folder: Path) -> LoadedRun:
+    """The method in `folder`, in evaluation mode and 32 bits, as far as it was trained."""
+    try:
+        training = training_from(json.loads((folder / "settings.json").read_text(encoding="utf-8")))
+        others = load_file(folder / OTHERS)
+    except RizbinError:
+        raise
+    except Exception as error:  # safetensors raises its own type for a damaged file
+        raise RizbinError(f"The model in {folder} is damaged ({error}); get it again.") from error
+    method = build(training)
+    pair = method.encoder
+    if not isinstance(pair, ImageTextPair):
+        raise RizbinError(f"{training.method} in {folder} trains no image-text pair.")
+    wanted = _others(method, pair)
+    if set(others) != set(wanted):
+        raise RizbinError(f"{folder / OTHERS} does not fit {training.method}; get the model again.")
+    pair.load_state_dict(load_pair(folder).state_dict())
+    with torch.no_grad():
+        for name, value in others.items():
+            wanted[name].copy_(value)
+    return LoadedRun(folder, training, method.eval(), training.steps)
+
+
+def _others(method: torch.nn.Module, pair: ImageTextPair) -> dict[str, torch.Tensor]:
+    """The method's tensors that are not the pair's."""
+    shared = {id(value) for value in pair.state_dict(keep_vars=True).values()}
+    return {name: value for name, value in method.state_dict(keep_vars=True).items() if id(value) not in shared}
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.is_floating_point() else value

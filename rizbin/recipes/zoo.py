@@ -1,0 +1,113 @@
+"""How each model of the zoo is made: its settings, its training, its card.
+
+`rizbin zoo NAME --build RUN` runs this and leaves the finished folder in RUN/published; what ships is that folder, put
+into rizbin/zoo/NAME.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rizbin import zoo
+from rizbin.core.environment import describe
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder, time_spent
+from rizbin.data.open import open_source
+from rizbin.data.scenes.source import CREDIT
+from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.recipes.presets import Training, small
+from rizbin.recipes.published import load_published, publish
+from rizbin.recipes.training import LoadedRun, load_run, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a model of the zoo is and how it is trained."""
+
+    is_a: str
+    training: Callable[[], Training[Any]]
+    measured_on: tuple[str, ...]
+    """Data of the card's figures, as `--data` takes it; its test split."""
+
+
+def detailclip_mini() -> Training[Any]:
+    """DetailCLIP of the demo, on all categories of the embedded world and for longer."""
+    training = small("detailclip")
+    return replace(
+        training,
+        data="scenes:easy,categories=0",
+        # More categories need more pictures, and more pictures of others in a batch to be told from.
+        steps=4200,
+        batch=64,
+        checkpoint_every=100,
+        trainer=replace(training.trainer, learning_rate=1e-3),
+    )
+
+
+RECIPES = {
+    "detailclip-mini": Recipe(
+        is_a="a small DetailCLIP that knows every drawing of the embedded world; 64 pixels, 8x8 patches",
+        training=detailclip_mini,
+        measured_on=("scenes:easy,categories=0", "scenes:easy", "scenes:hard,categories=0"),
+    ),
+}
+
+
+def rebuild(name: str, run: Path) -> Path:
+    """Trains the model in the folder `run`, or goes on with it there, and returns run/published with its card."""
+    if name not in RECIPES:
+        raise RizbinError(f"There is no recipe for a model {name!r}; there are {', '.join(RECIPES)}.")
+    recipe = RECIPES[name]
+    train(recipe.training(), run)
+    target = run / "published"
+    publish(load_run(run), target)
+    # What ships is measured: the weights in 16 bits, read from their files.
+    zoo.write_card(_card(name, recipe, load_published(target), run), target)
+    return target
+
+
+def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path) -> zoo.Card:
+    training = made.training
+    history = RunFolder(run).metrics.read()
+    return zoo.Card(
+        name=name,
+        is_a=recipe.is_a,
+        recipe=f"rizbin zoo {name} --build RUN",
+        method=training.method,
+        data=training.data,
+        categories=len(open_source(training.data, split="test", size=made.pair.image_size).categories),
+        seed=training.seed,
+        steps=made.step,
+        pictures=made.step * training.batch,
+        minutes=round(time_spent(history)[2] / 60, 1),
+        environment=describe(),
+        date=datetime.now(UTC).date().isoformat(),
+        megabytes=round(sum(path.stat().st_size for path in made.folder.iterdir()) / 1e6, 2),
+        licence=f"Weights: Apache-2.0, as far as they are ours. {CREDIT}",
+        figures={data: _figures(made, data) for data in recipe.measured_on},
+    )
+
+
+def _figures(made: LoadedRun, data: str) -> dict[str, dict[str, float | None]]:
+    """Every number in percent, beside random weights and chance."""
+    source, taught = (open_source(data, split=part, size=made.pair.image_size) for part in ("test", "train"))
+    numbers = evaluate(
+        made.pair,
+        source,
+        train_source=taught,
+        settings=Evaluation.Settings(),
+        look=made.method.look,
+        bar=lambda total, label: Bar(total, f"{label} on {data}"),
+    )
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 2)
+
+    return {
+        one.name: {"value": round(one.value, 2), "random": rounded(one.baseline), "chance": rounded(one.chance)}
+        for one in numbers.measurements
+        if one.unit == "percent"
+    }
