@@ -100,9 +100,9 @@ def export(what: str | Path, folder: str | Path, *, form: str = "open_clip", hal
     form: "open_clip", which open_clip loads as "local-dir:FOLDER" (half: weights in 16 bits); or "rizbin", the same
     with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of the method need.
     """
-    found, target = _found(what), Path(folder)
     if form not in FORMS:
         raise RizbinError(f"There is no form {form!r} to export to; give one of {', '.join(FORMS)}.")
+    found, target = _found(what), Path(folder)
     if target.exists() and any(target.iterdir()):
         raise RizbinError(f"{target} is not empty; name a new folder to export to.")
     if form == "open_clip":

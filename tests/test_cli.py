@@ -79,7 +79,7 @@ def test_nothing_near_lists_what_there_is(capsys: pytest.CaptureFixture[str]) ->
     assert all(name in refusal(capsys, "zzzz") for name in cli.COMMANDS)
     assert "clip" in refusal(capsys, "train", "zzzz")
     assert "clip" in refusal(capsys, "train", "--steps", "5")
-    assert "RUN|FOLDER is missing" in refusal(capsys, "evaluate")
+    assert "RUN|FOLDER|NAME is missing" in refusal(capsys, "evaluate")
     assert "--to is missing" in refusal(capsys, "export", "runs/a")
 
 

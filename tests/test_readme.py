@@ -61,11 +61,12 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     for name, answer in {"fit": Path("r"), "measure": numbers, "export": Path("x"), "report": Path("r.html")}.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
+    monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0
     expected = {"train": ["fit", "report"], "demo": ["demo", "report"], "evaluate": ["measure"]}
-    shown = words[0] in ("methods", "--help") or "--help" in words
+    shown = words[0] in ("methods", "zoo", "--help") or "--help" in words
     assert called == ([] if shown else expected.get(words[0], [words[0]]))
 
 

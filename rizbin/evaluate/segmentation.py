@@ -107,6 +107,27 @@ def zero_shot_miou(
     )
 
 
+def objects_miou(
+    scores: Float[Tensor, "pictures categories rows columns"],
+    labels: Int16[Tensor, "pictures size size"],
+    room: str,
+    how: str,
+) -> Measurement:
+    """mIoU over the categories on the objects' pixels alone, as benchmarks without a background class count it."""
+    size, categories = labels.shape[-1], scores.shape[1]
+    counts = torch.zeros(categories, categories, dtype=torch.long)
+    for first, pixels in upsampled(scores, size):
+        truth = labels[first : first + len(pixels)]
+        counts += confusion(truth[truth > 0] - 1, pixels.argmax(dim=1)[truth > 0], categories)
+    return Measurement(
+        name=f"segmentation/{room}/objects_miou",
+        value=100 * mean_iou(counts),
+        protocol=f"Mean intersection over union of {categories} categories, pooled over the {int(counts.sum())} pixels "
+        f"of {len(labels)} pictures at {size}x{size} that belong to an object (background is not asked about): "
+        f"{_SAID[how]}, cosines are upsampled bilinearly, a pixel takes the category of its greatest.",
+    )
+
+
 def patch_shares(
     labels: Int16[Tensor, "pictures size size"], grid: tuple[int, int], classes: int
 ) -> Float[Tensor, "pictures patches classes"]:

@@ -195,6 +195,7 @@ class Evaluation:
                 found.append(
                     segmentation.zero_shot_miou(seen.scores[how], test.labels, train_scores, train_labels, room, how)
                 )
+            found.append(segmentation.objects_miou(seen.scores[how], test.labels, room, how))
             found += segmentation.foreground(seen.scores[how], shares, room, how)
         if not taught or train_seen is None:
             return found, [

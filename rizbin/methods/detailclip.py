@@ -182,7 +182,8 @@ class DetailCLIP(Method):
             whole = self._whole(images, auxiliary)
             keep, removed = self._selected(images, whole, progress)
             told = self._told(whole, keep, removed, self._grid(images), progress) if auxiliary else None
-            student = pair.vision(images, keep)
+            # Where the whole picture meets the caption, it alone says how the stem's batch norm evaluates.
+            student = pair.vision(images, keep, track=not clean)
             if auxiliary and self.decoder is not None and removed.shape[1]:
                 everywhere = self.decoder(student.cls, student.patches, keep, self._grid(images))
                 decoded = everywhere.gather(1, removed.unsqueeze(-1).expand(-1, -1, everywhere.shape[-1]))

@@ -41,6 +41,8 @@ class VisibleBatchNorm(BatchNormAct2d):
 
     visible: Float[Tensor, "batch 1 height width"] | None = None
     """1 on pixels of kept patches, set by the encoder for one forward pass; None means all."""
+    tracked: bool = True
+    """Whether that pass shapes the running statistics, which evaluation uses; set by the encoder as well."""
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         if not self.training or (self.visible is None and parallel.world_size() == 1):
@@ -56,13 +58,17 @@ class VisibleBatchNorm(BatchNormAct2d):
         total, squares, count = parallel.gather(sums[None]).sum(0)
         mean = total / count
         variance = (squares / count - mean**2).clamp(min=0)  # rounding may leave less than nothing
-        with torch.no_grad():
-            # New tensors, not in place: an earlier pass of the same step may need the old ones for its backward.
-            self.running_mean = torch.lerp(self.running_mean, mean, self.momentum)
-            self.running_var = torch.lerp(self.running_var, variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked.add_(1)
+        if self.tracked:
+            self._track(mean, variance * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         return self.act(x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None])
+
+    @torch.no_grad()
+    def _track(self, mean: Float[Tensor, " channels"], variance: Float[Tensor, " channels"]) -> None:
+        # New tensors, not in place: an earlier pass of the same step may need the old ones for its backward.
+        self.running_mean = torch.lerp(self.running_mean, mean, self.momentum)
+        self.running_var = torch.lerp(self.running_var, variance, self.momentum)
+        self.num_batches_tracked.add_(1)
 
 
 class StemTransformer(VisionTransformer):

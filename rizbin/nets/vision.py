@@ -115,19 +115,26 @@ class VisionEncoder(nn.Module):
         keep: Int[Tensor, "batch kept"] | None = None,
         *,
         attend: bool = False,
+        track: bool = True,
     ) -> Features:
         """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`.
 
-        `attend` also gives attention.
+        `attend` also gives attention. Without `track` a pass in training leaves the running statistics of a stem's
+        batch norm alone: where whole pictures train beside kept patches, those of whole pictures are what evaluation
+        needs.
         """
         with self.rows(attend) as rows:
-            tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep)))
+            tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep, track=track)))
         prefix = self.trunk.num_prefix_tokens
         attention = torch.stack(rows).mean(dim=(0, 2))[:, prefix:] if attend else None
         return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=attention)
 
     def tokens(
-        self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        keep: Int[Tensor, "batch kept"] | None = None,
+        *,
+        track: bool = True,
     ) -> Float[Tensor, "batch tokens dim"]:
         """What enters the first block: prefix tokens (CLS, registers), then embedded patches with their positions."""
         if images.shape[-1] % self.patch_size or images.shape[-2] % self.patch_size:
@@ -139,10 +146,10 @@ class VisionEncoder(nn.Module):
             visible = self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
             images = images * visible
             for norm in self._stem_norms:
-                norm.visible = visible
+                norm.visible, norm.tracked = visible, track
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
         for norm in self._stem_norms:
-            norm.visible = None
+            norm.visible, norm.tracked = None, True
         if keep is not None:
             prefix = self.trunk.num_prefix_tokens
             patches = tokens[:, prefix:].gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -284,7 +284,7 @@ class Trainer:
             if parallel.is_main():
                 state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
                 checkpoint.save(folder, step, tensors, state, keep=1)
-            where = f"; weights, batch and randomness of the step are kept in {folder} for a replay"
+            where = f"; weights, batch and randomness of the step are kept in {folder} (rizbin replay makes it again)"
         return (
             f"Step {step + 1} gave a loss or gradient that is not finite ({parts}), so the update was not made{where}; "
             f"lower the learning rate, clip the gradient or use fp32."

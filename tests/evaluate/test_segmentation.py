@@ -12,6 +12,7 @@ from rizbin.evaluate.segmentation import (
     foreground,
     linear_miou,
     mean_iou,
+    objects_miou,
     patch_shares,
     standing_out,
     zero_shot_miou,
@@ -77,6 +78,19 @@ def test_zero_shot_segmentation_that_knows_is_good_and_a_shift_by_one_is_not() -
     assert shifted.value < 40
     least = zero_shot_miou(-scores, labels, -scores, labels, "zero_shot", "plain")
     assert least.value < 40
+
+
+def test_miou_of_objects_asks_about_their_pixels_alone() -> None:
+    labels = quadrants()
+    scores = scores_of(labels, 3)
+    good = objects_miou(scores, labels, "zero_shot", "plain")
+    assert good.name == "segmentation/zero_shot/objects_miou" and good.value == 100
+    assert f"the {2 * 128} pixels" in good.protocol
+    noisy = scores.clone()
+    noisy[:, 2] += 0.4 * (scores.sum(dim=1) == 0)  # background may look like anything
+    assert objects_miou(noisy, labels, "zero_shot", "plain").value > 80
+    swapped = objects_miou(scores[:, [1, 0, 2]], labels, "zero_shot", "plain")
+    assert swapped.value == 0
 
 
 def test_the_protocol_follows_what_was_done() -> None:

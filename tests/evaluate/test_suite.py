@@ -150,8 +150,10 @@ def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
     for name in (
         "zero_shot/top1",
         "zero_shot/top5",
+        "segmentation/zero_shot/objects_miou",
         "segmentation/zero_shot/foreground",
         "segmentation/zero_shot/foreground_in_picture",
+        "segmentation/dense_head/objects_miou",
         "segmentation/dense_head/foreground",
         "sizes/small/named",
         "sizes/small/found",

@@ -49,6 +49,24 @@ def test_no_removed_pixel_reaches_the_student(settings: VisionEncoder.Settings) 
     assert removed.shape[1] + keep.shape[1] == network.grid[0] * network.grid[1]
 
 
+def test_a_pass_that_is_not_tracked_leaves_what_evaluation_uses() -> None:
+    """Masked pictures beside whole ones would shift the statistics by which whole ones are evaluated."""
+    network, pictures = encoder(STEM).train(), images(32)
+    keep, _ = select(torch.rand(2, 16), network.grid, keep_ratio=0.4, block=1)
+
+    def statistics() -> list[Tensor]:
+        return [value.clone() for name, value in network.state_dict().items() if "running" in name]
+
+    before = statistics()
+    apart = network(pictures, keep, track=False).patches
+    assert before and all(torch.equal(old, new) for old, new in zip(before, statistics(), strict=True))
+    assert torch.equal(network(pictures, keep).patches, apart), "the pass itself is the same"
+    assert not all(torch.equal(old, new) for old, new in zip(before, statistics(), strict=True))
+    after = statistics()
+    network(pictures)
+    assert not all(torch.equal(old, new) for old, new in zip(after, statistics(), strict=True)), "set back to tracking"
+
+
 def test_a_stem_that_is_not_blanked_would_leak() -> None:
     network, pictures = encoder(STEM), images(32)
     network._stem_overlaps = False
