@@ -125,18 +125,18 @@ def main() -> None:
         return
     seeds = range(options.seeds)
 
-    def folder(variant: str, seed: int, kind: str = "pictures") -> Path:
+    def at(variant: str, seed: int, kind: str = "pictures") -> Path:
         return options.folder / f"{kind}-{variant}-{seed}"
 
-    run([(folder(one, seed), one, seed, options.steps) for seed in seeds for one in options.variants], options.jobs)
-    equal = {one: [numbers_of(folder(one, seed)) for seed in seeds] for one in options.variants}
+    run([(at(one, seed), one, seed, options.steps) for seed in seeds for one in options.variants], options.jobs)
+    equal = {one: [numbers_of(at(one, seed)) for seed in seeds] for one in options.variants}
     table(f"Equal pictures: {options.steps} steps, {options.seeds} seeds (mean ± standard deviation)", equal)
     if REFERENCE not in equal:
         return
     cost = {one: mean(numbers["CPU minutes"] for numbers in cells) for one, cells in equal.items()}
     steps = {one: round(options.steps * cost[REFERENCE] / cost[one]) for one in ("clip", "aclip") if one in cost}
-    run([(folder(one, seed, "time"), one, seed, steps[one]) for seed in seeds for one in steps], options.jobs)
-    timed = {one: [numbers_of(folder(one, seed, "time")) for seed in seeds] for one in steps}
+    run([(at(one, seed, "time"), one, seed, steps[one]) for seed in seeds for one in steps], options.jobs)
+    timed = {one: [numbers_of(at(one, seed, "time")) for seed in seeds] for one in steps}
     table(f"Equal time: the CPU minutes of {REFERENCE} at equal pictures", {**timed, REFERENCE: equal[REFERENCE]})
 
 
