@@ -1,0 +1,107 @@
+"""The models that come along: they load by name everywhere, and their cards say what their weights do."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rizbin import api, zoo
+from rizbin.core.errors import RizbinError
+from rizbin.data.open import open_source
+from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.recipes import zoo as recipes
+from rizbin.recipes.presets import preset
+from rizbin.recipes.published import load_published
+from tests.toys import tiny
+
+every_model = pytest.mark.parametrize("name", zoo.names())
+
+
+def test_every_recipe_has_its_model_and_every_model_its_recipe() -> None:
+    assert set(zoo.names()) == set(recipes.RECIPES)
+
+
+@every_model
+def test_the_card_is_whole_and_the_files_are_small(name: str) -> None:
+    card, folder = zoo.card_of(name), zoo.folder_of(name)
+    assert card.name == name and set(card.figures) == set(recipes.RECIPES[name].measured_on)
+    training = recipes.RECIPES[name].training()
+    assert (card.method, card.data, card.seed) == (training.method, training.data, training.seed)
+    assert card.steps == training.steps and card.pictures == training.steps * training.batch
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    assert size < 10 and abs(size - card.megabytes) < 0.1
+    assert "OpenMoji" in card.licence and card.environment["torch"] and card.minutes > 0
+    for words in (card.recipe, card.licence, "zero_shot/top1"):
+        assert words in card.text()
+
+
+@every_model
+def test_the_settings_are_those_of_the_recipe(name: str) -> None:
+    """A recipe that has changed since would make another model than the one that ships."""
+    assert load_published(zoo.folder_of(name)).training == recipes.RECIPES[name].training()
+
+
+@every_model
+def test_the_weights_give_the_cards_numbers(name: str) -> None:
+    """On a third of the pictures: within three standard errors of the card's share, which is of 1,000."""
+    card, made = zoo.card_of(name), load_published(zoo.folder_of(name))
+    for data, figures in card.figures.items():
+        source = open_source(data, split="test", size=made.pair.image_size)
+        settings = Evaluation.Settings(images=300, train_images=0, baseline=False)
+        found = evaluate(made.pair, source, settings=settings)["zero_shot/top1"].value
+        kept = {part: value or 0.0 for part, value in figures["zero_shot/top1"].items()}
+        share = kept["value"] / 100
+        assert abs(found / 100 - share) < 3 * (share * (1 - share) / 300) ** 0.5 + 0.01, data
+        assert kept["value"] > 4 * kept["random"], data
+
+
+@every_model
+def test_it_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = api.load(name)
+    assert not pair.training
+    assert (api.export(name, "out") / "open_clip_config.json").exists()
+    look = load_published(zoo.folder_of(name)).method.look(torch.randn(2, 3, pair.image_size, pair.image_size))
+    assert look is not None and look.reconstruction is not None
+
+
+def test_the_page_says_what_the_card_says() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/zoo.md").read_text()
+    for words, name in (
+        ("zero-shot top-1", "zero_shot/top1"),
+        ("zero-shot segmentation, mIoU", "segmentation/zero_shot/miou"),
+    ):
+        found = [figures[name] for figures in zoo.card_of("detailclip-mini").figures.values()]
+        cells = " | ".join(f"{one['value']:.1f} ({one['random']:.1f})" for one in found)
+        assert f"| {words} | {cells} |" in page
+
+
+def test_a_name_that_is_none_gets_a_sentence() -> None:
+    for call in (zoo.folder_of, api.load, api.measure):
+        with pytest.raises(RizbinError, match="detailclip-mini"):
+            call("detailclip-minni")
+    with pytest.raises(RizbinError, match="no recipe"):
+        recipes.rebuild("other", Path("nowhere"))
+
+
+def test_a_model_is_made_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way at toy size: trained, published, measured, with a card that reads."""
+    training = replace(preset("detailclip"), settings=tiny("detailclip"), data="scenes:easy,categories=8")
+    recipe = recipes.Recipe(
+        is_a="a toy", training=lambda: replace(training, steps=2, batch=4), measured_on=("scenes:easy,categories=8",)
+    )
+    monkeypatch.setitem(recipes.RECIPES, "toy", recipe)
+    few = Evaluation.Settings(images=20, train_images=20)
+    monkeypatch.setattr(recipes, "SETTINGS", few)
+    made = recipes.rebuild("toy", tmp_path / "run")
+    assert made == tmp_path / "run/published"
+    assert json.loads((made / zoo.CARD).read_text())["steps"] == 2
+    monkeypatch.setattr(zoo, "_HERE", made.parent)
+    made.rename(made.parent / "toy")
+    assert zoo.names() == ("toy",) and "zero_shot/top1" in zoo.card_of("toy").text()
+    assert zoo.card_of("toy").categories == 8
+    (made.parent / "toy" / zoo.CARD).write_text("{}")
+    with pytest.raises(RizbinError, match="card"):
+        zoo.card_of("toy")
