@@ -24,8 +24,8 @@ from rizbin.train.replay import Replay
 from rizbin.train.replay import replay as make_again
 from rizbin.train.trainer import Trainer, load_method
 
-CALIBRATION_STEPS = 6
-"""Timed steps behind a budget in minutes; two more before them warm the caches."""
+CALIBRATION_PLACES = 10
+"""Places in the run at which a budget in minutes times two steps each; two more before them warm the caches."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _steps_within(minutes: float, training: Training[Any], source: Source, run: 
     begin = time.perf_counter()
     # Without a folder: nothing of the calibration stays.
     trainer = _trainer(training)
-    seconds = trainer.time_steps(build(training), source, warm=2, timed=CALIBRATION_STEPS)
+    seconds = trainer.time_steps(build(training), source, warm=2, places=CALIBRATION_PLACES)
     left = minutes * 60 - (time.perf_counter() - begin)
     steps = max(int(left / seconds), 1)
     agreed = int(parallel.broadcast_text(str(steps)))  # one clock for all processes

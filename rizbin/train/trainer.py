@@ -150,26 +150,26 @@ class Trainer:
                         )
         return Outcome(last, time.perf_counter() - begin)
 
-    def time_steps(self, method: Method, source: Source, *, warm: int, timed: int) -> float:
-        """Mean seconds of a step, data included, of `timed` steps spread over the run after `warm` ones.
+    def time_steps(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> float:
+        """Mean seconds of a step, data included, over `places` spread evenly over the run, after `warm` ones.
 
-        Spread, because a method may do more later on. The slowest is left out: it is the machine's hiccup. Spoils
-        `method`'s weights.
+        Spread, because a method may do more later on; the faster of `repeats` at each place counts, so that neither the
+        machine's hiccups nor a costly last part of the run are taken for the other. Spoils `method`'s weights.
         """
         method.to(self.device).train()
         if self.settings.compile:
             compile_blocks(method)
         optimizers = self.optimizers(method)
-        seconds = []
+        seconds: list[list[float]] = [[] for _ in range(places)]
         begin = time.perf_counter()
-        for count, raw in enumerate(self._loader(method, source, 0, warm + timed)):
-            place = (count if count < warm else count - warm) % timed
-            records = self.step(method, optimizers, self._on_device(raw), int((place + 0.5) * self.steps / timed))
+        for count, raw in enumerate(self._loader(method, source, 0, warm + places * repeats)):
+            place = max(count - warm, 0) % places
+            records = self.step(method, optimizers, self._on_device(raw), int((place + 0.5) * self.steps / places))
             float(records["loss"])  # waits for a GPU
-            seconds.append(time.perf_counter() - begin)
+            if count >= warm:
+                seconds[place].append(time.perf_counter() - begin)
             begin = time.perf_counter()
-        counted = sorted(seconds[warm:])[:-1]
-        return sum(counted) / len(counted)
+        return sum(min(taken) for taken in seconds) / places
 
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
         """AdamW for each of the method's groups of parts."""

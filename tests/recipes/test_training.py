@@ -78,8 +78,8 @@ def test_timing_spreads_over_the_run_and_leaves_no_trace(tmp_path: Path, monkeyp
     engine = Trainer(Trainer.Settings(), batch=4, steps=100, checkpoint_every=0, seed=0)
     engine.device = torch.device("cpu")
     source = open_source("scenes:easy,categories=8", split="train", size=32, seed=0)
-    assert engine.time_steps(training.build(small()), source, warm=1, timed=4) > 0
-    assert asked == [12, 12, 37, 62, 87]
+    assert engine.time_steps(training.build(small()), source, warm=1, places=4) > 0
+    assert asked == [12, 12, 37, 62, 87, 12, 37, 62, 87]
 
 
 def test_settings_come_back_from_json() -> None:
@@ -104,3 +104,19 @@ def test_impossible_runs_get_a_sentence(tmp_path: Path) -> None:
         presets.preset("clip", "huge")
     with pytest.raises(RizbinError, match=r"no good checkpoint|no run"):
         training.load_run(tmp_path)
+
+
+def test_a_costly_last_part_of_the_run_counts_and_a_hiccup_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that the steps move: 1 second each, 5 in the last fifth of the run, and 100 once, by the machine."""
+    now, made = [0.0], [0]
+
+    def step(_: Trainer, method: object, optimizers: object, batch: object, at: int) -> dict[str, float]:
+        made[0] += 1
+        now[0] += 100.0 if made[0] == 8 else 5.0 if at >= 80 else 1.0
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr("rizbin.train.trainer.time.perf_counter", lambda: now[0])
+    engine = Trainer(Trainer.Settings(), batch=2, steps=100, checkpoint_every=0, seed=0)
+    source = open_source("scenes:easy,categories=8", split="train", size=32)
+    assert engine.time_steps(training.build(small()), source, warm=2, places=10) == pytest.approx(0.8 + 0.2 * 5)
