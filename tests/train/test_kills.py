@@ -68,7 +68,10 @@ def test_twenty_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     for number in range(RUNS):
         folder = tmp_path / f"killed-{number}"
         for _ in range(2):
-            kills += not _run_until(folder, drawn.uniform(0.05, 1.0) * whole)
+            hit = not _run_until(folder, drawn.uniform(0.05, 1.0) * whole)
+            kills += hit
+            # A run that was over before its kill says that the machine has become faster than when it was timed.
+            whole *= 1.0 if hit else 0.9
         assert _run_until(folder, None)
         assert _digest(folder) == expected, f"run {number} ended elsewhere"
         records = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
