@@ -51,7 +51,7 @@ def detailclip_mini() -> Training[Any]:
 
 RECIPES = {
     "detailclip-mini": Recipe(
-        is_a="a small DetailCLIP trained on every drawing of the embedded world; 64 pixels, 8x8 patches",
+        is_a="a small DetailCLIP trained on all 172 training categories of the embedded world; 64 pixels, 8x8 patches",
         training=detailclip_mini,
         measured_on=("scenes:easy,categories=0", "scenes:easy", "scenes:hard,categories=0"),
     ),
