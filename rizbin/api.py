@@ -16,15 +16,17 @@ from rizbin.data.sample import Source
 from rizbin.evaluate.measurement import Report
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import load_pair, save_open_clip
+from rizbin.nets.export import is_encoder, load_encoder, load_pair, save_open_clip, save_timm
+from rizbin.nets.image import ImageEncoder
 from rizbin.recipes import presets
 from rizbin.recipes.published import is_published, load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
 from rizbin.studies.report import write_report
 
 Training = presets.Training
-FORMS = ("open_clip", "rizbin")
+FORMS = ("open_clip", "timm", "rizbin")
 """What `export` writes."""
+Model = ImageTextPair | ImageEncoder
 
 
 def fit(
@@ -74,14 +76,14 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     """
     found = _found(what)
     numbers, source = _measured(found, data, Evaluation.Settings(), quiet)
-    folder, method = (Path(what), None) if isinstance(found, ImageTextPair) else (found.folder, found.method)
+    folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
     own = folder / "checkpoints"
     target = Path(to) if to else (run.report if own.is_dir() else Path(f"{folder.name}.html"))
     return write_report(
         folder,
         target,
-        pair=_pair_of(found),
+        pair=_model_of(found),
         method=method,
         source=source,
         evaluation=numbers,
@@ -89,28 +91,80 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     )
 
 
-def load(what: str | Path) -> ImageTextPair:
-    """The trained image-text pair of a run, of a folder that `export` wrote, or of a model of the zoo by its name."""
-    return _pair_of(_found(what))
+def visualize(
+    drawing: str,
+    what: str | Path,
+    images: str | list[str],
+    *,
+    settings: Any = None,
+    to: str | Path = "",
+    size: int = 0,
+    limit: int = 0,
+) -> Path:
+    """Draws what a model sees in pictures; returns the page, which lies in a folder with the pictures as PNG files.
+
+    drawing: a name of `rizbin.visualize.pictures.DRAWINGS`; `settings` are its own.
+    what: a run, an exported folder, a model of the zoo, or a ViT of timm or Hugging Face by name or folder.
+    images: files, folders, or data as for training.
+    size: shorter side in pixels at which pictures are looked at; 0: the model's own.
+    limit: most pictures taken; 0: as many as the drawing shows.
+    """
+    from rizbin.visualize.album import write_album
+    from rizbin.visualize.inputs import read_pictures
+    from rizbin.visualize.models import eye_of, open_eye
+    from rizbin.visualize.pictures import DRAWINGS, does
+
+    if drawing not in DRAWINGS:
+        raise RizbinError(f"There is nothing called {drawing!r} to draw; there are {', '.join(DRAWINGS)}.")
+    draws, folder = DRAWINGS[drawing], Path(what)
+    ours = str(what) in zoo.names() or (folder.is_dir() and not _foreign(folder))
+    eye = eye_of(load(what), name=str(what)) if ours else open_eye(what, others=zoo.names())
+    found = read_pictures(images, eye, size=size, limit=limit or draws.most)
+    target = Path(to) if to else Path(f"{drawing}-{Path(str(what)).name}")
+    sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
+    title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"
+    return write_album(sheets, target, title=title, notes=found.skipped, credit=found.credit)
 
 
-def export(what: str | Path, folder: str | Path, *, form: str = "open_clip", half: bool = False) -> Path:
+def _foreign(folder: Path) -> bool:
+    """Whether timm or transformers wrote the folder, and not Rizbin."""
+    return (folder / "config.json").is_file() and not is_encoder(folder) and not (folder / "settings.json").exists()
+
+
+def load(what: str | Path) -> Model:
+    """The trained network of a run, of a folder that `export` wrote, or of a model of the zoo by its name.
+
+    An image-text pair, or an image encoder where no captions were read.
+    """
+    return _model_of(_found(what))
+
+
+def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool = False) -> Path:
     """Writes a trained model into a new folder.
 
-    form: "open_clip", which open_clip loads as "local-dir:FOLDER" (half: weights in 16 bits); or "rizbin", the same
-    with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of the method need.
+    form: "open_clip", which open_clip loads as "local-dir:FOLDER"; "timm", the same for an image encoder (half: weights
+    in 16 bits); or "rizbin", with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of
+    the method need. Empty: what the model is, open_clip or timm.
     """
+    found, target = _found(what), Path(folder)
+    model = _model_of(found)
+    own = "open_clip" if isinstance(model, ImageTextPair) else "timm"
+    form = form or own
     if form not in FORMS:
         raise RizbinError(f"There is no form {form!r} to export to; give one of {', '.join(FORMS)}.")
-    found, target = _found(what), Path(folder)
+    if form not in (own, "rizbin"):
+        kind = "reads text" if own == "open_clip" else "reads no text"
+        raise RizbinError(f"{what} {kind}, so {form} cannot load it; export it to {own}.")
     if target.exists() and any(target.iterdir()):
         raise RizbinError(f"{target} is not empty; name a new folder to export to.")
-    if form == "open_clip":
-        save_open_clip(_pair_of(found), target, half=half)
-    elif isinstance(found, ImageTextPair):
-        raise RizbinError(f"{what} is a model without its method; export it as open_clip, or export its run.")
-    else:
+    if form == "rizbin":
+        if not isinstance(found, LoadedRun):
+            raise RizbinError(f"{what} is a model without its method; export it to {own}, or export its run.")
         publish(found, target)
+    elif isinstance(model, ImageTextPair):
+        save_open_clip(model, target, half=half)
+    else:
+        save_timm(model, target, half=half)
     return target
 
 
@@ -133,7 +187,7 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
 
 
-def _found(what: str | Path) -> LoadedRun | ImageTextPair:
+def _found(what: str | Path) -> LoadedRun | Model:
     """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name."""
     folder = Path(what)
     if not folder.is_dir():
@@ -145,20 +199,20 @@ def _found(what: str | Path) -> LoadedRun | ImageTextPair:
         folder = zoo.folder_of(str(what))
     if is_published(folder):
         return load_published(folder)
-    return load_run(folder) if (folder / "settings.json").exists() else load_pair(folder)
+    if (folder / "settings.json").exists():
+        return load_run(folder)
+    return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
 
 
-def _pair_of(found: LoadedRun | ImageTextPair) -> ImageTextPair:
-    return found if isinstance(found, ImageTextPair) else found.pair
+def _model_of(found: LoadedRun | Model) -> Model:
+    return found.encoder if isinstance(found, LoadedRun) else found
 
 
-def _measured(
-    found: LoadedRun | ImageTextPair, data: str, settings: Evaluation.Settings, quiet: bool
-) -> tuple[Report, Source]:
+def _measured(found: LoadedRun | Model, data: str, settings: Evaluation.Settings, quiet: bool) -> tuple[Report, Source]:
     """The numbers, and the pictures that they were measured on."""
-    alone = isinstance(found, ImageTextPair)
-    pair, trained = _pair_of(found), None if alone else found.training
-    spec = data or (trained.data if trained else "scenes")
+    pair, run = _model_of(found), found if isinstance(found, LoadedRun) else None
+    alone = "scenes" if isinstance(pair, ImageTextPair) else "scenes:single"
+    spec = data or (run.training.data if run else alone)
     # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
     source, taught = (open_source(spec, split=part, size=pair.image_size, seed=0) for part in ("test", "train"))
     numbers = evaluate(
@@ -166,7 +220,7 @@ def _measured(
         source,
         train_source=taught,
         settings=settings,
-        look=None if alone else found.method.look,
+        look=None if run is None else run.method.look,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
     return numbers, source

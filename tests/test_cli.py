@@ -88,7 +88,7 @@ def test_wrong_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "preset" in refusal(capsys, "train", "clip", "--preset", "zzzz")
     assert "--minutes" in refusal(capsys, "train", "clip", "--steps", "5", "--minutes", "1")
     assert "-3" in refusal(capsys, "train", "clip", "--minutes", "-3")
-    assert "zzzz" in refusal(capsys, "export", "runs/a", "--to", "zzzz", "out")
+    assert "zzzz" in refusal(capsys, "export", "detailclip-mini", "--to", "zzzz", "out")
 
 
 def test_what_is_not_there_is_said(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

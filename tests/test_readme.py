@@ -58,7 +58,8 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         return lambda *_, **__: called.append(name) or answer
 
     numbers = SimpleNamespace(to_json=str, table=str)
-    for name, answer in {"fit": Path("r"), "measure": numbers, "export": Path("x"), "report": Path("r.html")}.items():
+    answers = {"fit": Path("r"), "measure": numbers, "export": Path("x"), "report": Path("r"), "visualize": Path("v")}
+    for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
     monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))

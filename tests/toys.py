@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from rizbin import methods
+from rizbin.data.views import View
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.image import ImageEncoder
 from rizbin.nets.text import TextEncoder
 from rizbin.nets.vision import VisionEncoder
 from rizbin.train.method import Batch, Method
@@ -17,8 +19,14 @@ NANO = ImageTextPair.Settings(
     text=TextEncoder.Settings(width=32, layers=1, heads=2),
     embedding=16,
 )
+ENCODER = ImageEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32)
 TINY: dict[str, Any] = {
     "pair": NANO,
+    "encoder": ENCODER,
+    "local_view": View.Settings(size=16, crop_area=(0.2, 0.5)),
+    "local_crops": 2,
+    "queue": 32,
+    "affinity_hidden": 16,
     "prototypes": 32,
     "head_hidden": 32,
     "head_bottleneck": 16,
@@ -44,7 +52,7 @@ def build(name: str, extra: dict[str, Any] | None = None) -> Method:
 
 def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
     generator = torch.Generator().manual_seed(5)
-    views = [torch.randn(rows, 3, 32, 32, generator=generator)[own] for _ in method.views]
+    views = [torch.randn(rows, 3, view.size, view.size, generator=generator)[own] for view in method.views]
     corner = torch.rand(len(method.views), rows, 2, generator=generator) * 0.4
     crops = torch.cat([corner, corner + 0.6], dim=-1)
     texts = None

@@ -14,7 +14,8 @@ from rizbin.data.shards import Shards
 from rizbin.data.tables import open_table
 
 ACCEPTED = (
-    "scenes, scenes:easy or scenes:hard (the embedded world; with options: scenes:easy,categories=32,seed=1), "
+    "scenes, scenes:easy, scenes:hard or scenes:single (the embedded world; with options: "
+    "scenes:easy,categories=32,seed=1), "
     "cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables), FILE.json (COCO), shards:PATTERN (webdataset tars)"
 )

@@ -6,8 +6,9 @@ so that turning one augmentation on leaves the others as they were.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -101,6 +102,23 @@ class View:
         if solarize < settings.solarize:
             pixels = invert_bright(pixels)
         return pixels, (left / width, top / height, right / width, bottom / height), flipped
+
+
+Augmentation = Literal["crop", "flip", "jitter", "grayscale", "blur", "solarize"]
+"""One of the changes that a view makes."""
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+"""All of them, in the order in which they are made."""
+
+
+def only(settings: View.Settings, kept: Sequence[Augmentation]) -> View.Settings:
+    """The view with the augmentations that stand in `kept` alone: what an experiment leaves out."""
+    unknown = [name for name in kept if name not in AUGMENTATIONS]
+    if unknown:
+        raise RizbinError(f"There is no augmentation {unknown[0]!r}; there are {', '.join(AUGMENTATIONS)}.")
+    off: dict[str, Any] = {name: 0.0 for name in AUGMENTATIONS if name not in kept and name != "crop"}
+    if "crop" not in kept:
+        off |= {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
+    return replace(settings, **off)
 
 
 ViewSpec = tuple[View.Settings, ...]

@@ -21,13 +21,11 @@ Advance = Callable[[int], None]
 
 
 @runtime_checkable
-class Pair(Protocol):
-    """What the measurements ask of an image-text pair; `rizbin.nets.ImageTextPair` is one."""
+class Encoder(Protocol):
+    """What the measurements ask of any network; `rizbin.nets.image.ImageEncoder` is one."""
 
     settings: Any
 
-    @property
-    def tokenizer(self) -> Any: ...
     @property
     def image_size(self) -> int: ...
     @property
@@ -35,6 +33,15 @@ class Pair(Protocol):
 
     def features(self, images: Tensor) -> Any: ...
     def pool(self, features: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class Pair(Encoder, Protocol):
+    """What they ask of an image-text pair besides; `rizbin.nets.ImageTextPair` is one."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
     def embed(self, features: Any) -> Tensor: ...
     def encode_texts(self, tokens: Tensor) -> Tensor: ...
     def dense(self, images: Tensor, how: Any = "plain") -> Tensor: ...
@@ -118,14 +125,15 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a pair makes of pictures. On the CPU."""
+    """What a network makes of pictures. On the CPU."""
 
     images: Float[Tensor, "pictures embedding"]
-    """Unit length, in the text space."""
+    """Unit length, in the text space; of no size where the network reads no text."""
     pooled: Float[Tensor, "pictures dim"]
     """Before the projection."""
     attention: Float[Tensor, "masked rows columns"]
-    """CLS to patch, mean over layers and heads; of pictures with known objects."""
+    """CLS to patch, mean over layers and heads; of pictures with known objects; none where the network attends to
+    nothing."""
     patches: Float[Tensor, "masked picked dim"]
     """Patch features before the projection, in half precision to save memory; of pictures with known objects."""
     scores: dict[str, Float[Tensor, "dense categories rows columns"]]
@@ -186,9 +194,9 @@ def embed_texts(
 
 
 def embed(
-    pair: Pair,
+    encoder: Encoder,
     pictures: Pictures,
-    words: Float[Tensor, "categories embedding"],
+    words: Float[Tensor, "categories embedding"] | None,
     *,
     batch: int,
     device: torch.device,
@@ -198,41 +206,44 @@ def embed(
 ) -> Embedded:
     """Embeds all pictures.
 
-    Of those with known objects, the first `dense` get patch-text scores and `picked` says which patches to keep (None:
-    all). Raises RizbinError when an embedding is not finite.
+    Of those with known objects, the first `dense` get patch-text scores where there are words, and `picked` says which
+    patches to keep (None: all). Raises RizbinError when an embedding is not finite.
     """
     images, pooled, attention, patches = [], [], [], []
     scores: dict[str, list[Tensor]] = {"plain": [], "neighbors": []}
-    rows, columns = pair.grid
+    rows, columns = encoder.grid
+    pair = encoder if isinstance(encoder, Pair) and words is not None else None
     done = 0
     for start in range(0, len(pictures), batch):
         pixels = normalize(pictures.pixels[start : start + batch].to(device))
-        features = pair.features(pixels)
-        images.append(pair.embed(features).float().cpu())
-        pooled.append(pair.pool(features).float().cpu())
+        features = encoder.features(pixels)
+        pooled.append(encoder.pool(features).float().cpu())
+        images.append(pair.embed(features).float().cpu() if pair is not None else torch.zeros(len(pixels), 0))
         inside = pictures.masked[(pictures.masked >= start) & (pictures.masked < start + batch)].to(device) - start
         if len(inside):
-            attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
+            if features.attention is not None:
+                attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
             kept = features.patches[inside]
             if picked is not None:
                 chosen = picked[done : done + len(inside)].to(device)
                 kept = kept.gather(1, chosen.unsqueeze(-1).expand(-1, -1, kept.shape[-1]))
             patches.append(kept.half().cpu())
-            for how, found in scores.items():
-                if done < dense:
+            if pair is not None and words is not None and done < dense:
+                for how, found in scores.items():
                     places = pair.dense(pixels[inside[: dense - done]], how).float()
                     found.append((places @ words.to(device).T).permute(0, 3, 1, 2).cpu())
             done += len(inside)
         advance(len(pixels))
     picks = rows * columns if picked is None else picked.shape[1]
     features_at = pooled[0].shape[1] if pooled else 0
+    named = 0 if words is None else len(words)
     return Embedded(
         images=_finite(torch.cat(images)),
         pooled=_finite(torch.cat(pooled)),
         attention=torch.cat(attention) if attention else torch.zeros(0, rows, columns),
         patches=torch.cat(patches) if patches else torch.zeros(0, picks, features_at).half(),
         scores={
-            how: _finite(torch.cat(found)) if found else torch.zeros(0, len(words), rows, columns)
+            how: _finite(torch.cat(found)) if found else torch.zeros(0, named, rows, columns)
             for how, found in scores.items()
         },
     )

@@ -15,8 +15,9 @@ class Measurement:
     """In `unit`."""
     protocol: str
     """One sentence that says exactly how the value came about, made from the settings used."""
-    unit: Literal["percent", "rank", "relative"] = "percent"
-    """Percent is 0 to 100, a rank starts at 1, a relative error is 0 when perfect."""
+    unit: Literal["percent", "rank", "relative", "number"] = "percent"
+    """Percent is 0 to 100, a rank starts at 1, a relative error is 0 when perfect; a number is what its protocol
+    says."""
     higher_is_better: bool = True
     baseline: float | None = None
     """The same for the same network with random weights; None where it was not or cannot be measured."""
@@ -68,4 +69,4 @@ class Report:
 def _shown(number: float | None, unit: str) -> str:
     if number is None:
         return f"{'-':>8}"
-    return f"{number:8.3f}" if unit == "relative" else f"{number:8.1f}"
+    return f"{number:8.3f}" if unit in ("relative", "number") else f"{number:8.1f}"

@@ -1,4 +1,4 @@
-"""All measurements of an image-text pair on one source, beside those of the same network with random weights."""
+"""All measurements of a network on one source, beside those of the same network with random weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,8 +11,19 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
-from rizbin.evaluate import frequency, knn, probe, retrieval, segmentation, sizes, tokens, zero_shot
-from rizbin.evaluate.embed import Advance, Embedded, Pair, Pictures, Seen, embed, embed_texts, pick_patches, read
+from rizbin.evaluate import collapse, frequency, knn, probe, retrieval, segmentation, sizes, tokens, zero_shot
+from rizbin.evaluate.embed import (
+    Advance,
+    Embedded,
+    Encoder,
+    Pair,
+    Pictures,
+    Seen,
+    embed,
+    embed_texts,
+    pick_patches,
+    read,
+)
 from rizbin.evaluate.measurement import Measurement, Report
 
 Found = tuple[list[Measurement], list[tuple[str, str]]]
@@ -30,7 +41,7 @@ MakeBar = Callable[[int, str], AbstractContextManager[Any]]
 
 
 class Evaluation:
-    """Measures pairs under fixed settings."""
+    """Measures image-text pairs and image encoders under fixed settings."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -74,7 +85,7 @@ class Evaluation:
     @torch.no_grad()
     def __call__(
         self,
-        pair: Pair,
+        pair: Encoder,
         source: Source,
         *,
         train_source: Source | None = None,
@@ -115,7 +126,7 @@ class Evaluation:
 
     def _measure(
         self,
-        pair: Pair,
+        pair: Encoder,
         test: Pictures,
         train: Pictures,
         categories: tuple[str, ...],
@@ -126,8 +137,10 @@ class Evaluation:
         settings = self.settings
         with _resting(pair) as device:
             at = {"batch": settings.batch, "device": device}
-            words = zero_shot.embed_categories(pair, categories, settings.templates, **at)
-            texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
+            words = texts = None
+            if isinstance(pair, Pair):
+                words = zero_shot.embed_categories(pair, categories, settings.templates, **at)
+                texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
             test_seen = embed(pair, test, words, dense=len(test.masked), advance=advance, **at)
             rows, columns = pair.grid
             picked = pick_patches(len(train.masked), rows * columns, settings.probe_patches, seed=settings.seed)
@@ -149,17 +162,21 @@ class Evaluation:
         seen: Embedded,
         train: Pictures,
         train_seen: Embedded | None,
-        words: Tensor,
+        words: Tensor | None,
         texts: Tensor | None,
     ) -> Found:
         """Zero-shot classification, retrieval, k-NN, linear probe."""
         settings, found, left_out = self.settings, [], []
         named = bool(test.right.any()) and test.right.shape[1] > 1
-        if named:
+        if words is None:
+            left_out.append(("zero_shot", "The network reads no text."))
+        elif named:
             found += zero_shot.measure(seen.images, words, test.right, settings.templates)
         else:
             left_out.append(("zero_shot", "The source does not name two or more categories."))
-        if texts is not None:
+        if words is None:
+            left_out.append(("retrieval", "The network reads no text."))
+        elif texts is not None:
             found += retrieval.measure(seen.images, texts, test.captions)
         else:
             left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
@@ -173,6 +190,10 @@ class Evaluation:
             both = seen.pooled, test.right, train_seen.pooled, train.right
             found += knn.measure(*both, k=settings.k, temperature=settings.temperature)
             found += probe.measure(*both, decays=settings.decays, steps=settings.probe_steps, seed=settings.seed)
+            if words is None:
+                found += _pixels(test, train, k=settings.k, temperature=settings.temperature)
+        if words is None and len(seen.pooled) > 1:
+            found += collapse.measure(seen.pooled)
         return found, left_out
 
     def _patches(
@@ -186,9 +207,10 @@ class Evaluation:
             ]
         found: list[Measurement] = []
         classes, grid = 1 + test.right.shape[1], (seen.attention.shape[1], seen.attention.shape[2])
+        heads = segmentation.HEADS if len(seen.scores["plain"]) else {}
         shares = segmentation.patch_shares(test.labels, grid, classes)
         taught = train_seen is not None and len(train.masked) >= 10
-        for room, how in segmentation.HEADS.items():
+        for room, how in heads.items():
             if taught and train_seen is not None:
                 train_scores = train_seen.scores[how]
                 train_labels = train.labels[: len(train_scores)]
@@ -200,7 +222,7 @@ class Evaluation:
         if not taught or train_seen is None:
             return found, [
                 (f"segmentation/{room}/miou", "There are not 10 training pictures with exact masks.")
-                for room in (*segmentation.HEADS, "linear")
+                for room in (*heads, "linear")
             ]
         targets = segmentation.patch_shares(train.labels, grid, classes)
         targets = targets.gather(1, picked.unsqueeze(-1).expand(-1, -1, classes)).flatten(0, 1)
@@ -215,8 +237,10 @@ class Evaluation:
         found.append(segmentation.linear_miou(layer, seen.patches, test.labels, grid, taught=said))
         return found, []
 
-    def _sizes(self, test: Pictures, seen: Embedded, words: Tensor) -> Found:
+    def _sizes(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
         """Recall by object size."""
+        if words is None:
+            return [], [("sizes", "The network reads no text.")]
         if not len(test.objects.picture):
             return [], [("sizes", "The source does not know the objects' exact masks.")]
         return sizes.measure(
@@ -239,6 +263,8 @@ class Evaluation:
         rows, columns = seen.attention.shape[1:]
         if not len(test.masked):
             left_out.append(("tokens", "The source does not know the objects' exact masks."))
+        elif len(seen.attention) != len(test.masked):
+            left_out.append(("tokens", "The network has no CLS token whose attention could choose."))
         elif rows % settings.block or columns % settings.block:
             reason = (
                 f"A grid of {rows}x{columns} patches does not divide into blocks of {settings.block}x{settings.block}."
@@ -263,7 +289,7 @@ class Evaluation:
 
 
 def evaluate(
-    pair: Pair,
+    pair: Encoder,
     source: Source,
     *,
     train_source: Source | None = None,
@@ -273,6 +299,8 @@ def evaluate(
 ) -> Report:
     """Everything that can be measured of `pair` on `source`; what cannot is named with the reason.
 
+    `pair` is an image-text pair, or an image encoder, of which nothing with words can be measured.
+
     `train_source` (pictures that are not in `source`) is what k-NN, probes and the background threshold learn from.
     `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out. `bar` makes
     a progress bar from (total pictures, label). Pictures are the central squares at the pair's size. Leaves the pair in
@@ -281,10 +309,12 @@ def evaluate(
     return Evaluation(settings)(pair, source, train_source=train_source, look=look, bar=bar)
 
 
-def random_like(pair: Pair, seed: int) -> Pair:
+def random_like(pair: Encoder, seed: int) -> Encoder:
     """The same network with random weights from `seed`, on the same device; the caller's random state stays."""
     settings = pair.settings
-    if settings.vision.pretrained:
+    if not hasattr(settings, "vision"):
+        settings = replace(settings, pretrained=False)
+    elif settings.vision.pretrained:
         settings = replace(settings, vision=replace(settings.vision, pretrained=False))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -292,18 +322,28 @@ def random_like(pair: Pair, seed: int) -> Pair:
     return other.to(_device(pair)) if isinstance(other, nn.Module) else other
 
 
+def _pixels(test: Pictures, train: Pictures, *, k: int, temperature: float) -> list[Measurement]:
+    """k-NN on raw pixels: what needs no network at all."""
+    pixels = (part.pixels.flatten(1).float() for part in (test, train))
+    queries, memory = (part - part.mean(dim=1, keepdim=True) for part in pixels)
+    found = knn.measure(queries, test.right, memory, train.right, k=k, temperature=temperature)
+    first = next(one for one in found if one.name == "knn/top1")
+    said = first.protocol.replace("pooled features before the projection", "raw pixels less each picture's mean")
+    return [replace(first, name="knn/pixels_top1", protocol=said)]
+
+
 def _beside(found: list[Measurement], random: list[Measurement]) -> list[Measurement]:
     values = {measurement.name: measurement.value for measurement in random}
     return [replace(measurement, baseline=values.get(measurement.name)) for measurement in found]
 
 
-def _device(pair: Pair) -> torch.device:
+def _device(pair: Encoder) -> torch.device:
     first = next(pair.parameters(), None) if isinstance(pair, nn.Module) else None
     return first.device if first is not None else torch.device("cpu")
 
 
 @contextmanager
-def _resting(pair: Pair) -> Iterator[torch.device]:
+def _resting(pair: Encoder) -> Iterator[torch.device]:
     """The pair in evaluation mode, and back; gives its device."""
     modules = [(module, module.training) for module in pair.modules()] if isinstance(pair, nn.Module) else []
     if isinstance(pair, nn.Module):

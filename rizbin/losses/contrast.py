@@ -72,15 +72,23 @@ def _sigmoid(logits: Float[Tensor, "batch all"]) -> Float[Tensor, ""]:
     return -F.logsigmoid(signs * logits).sum(dim=1).mean()
 
 
-def nt_xent(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"], temperature: float) -> Float[Tensor, ""]:
+def nt_xent(
+    a: Float[Tensor, "batch dim"],
+    b: Float[Tensor, "batch dim"],
+    temperature: float,
+    *,
+    keys: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]] | None = None,
+) -> Float[Tensor, ""]:
     """SimCLR's loss: each view must pick its sibling among all other views of the batch.
 
-    Takes projections of any length.
+    Takes projections of any length. Views are picked among `keys`, what another network says of the same two views
+    (BYOL, arXiv 2006.07733, equation 8 with beta 1); by default among themselves.
     Mean over the 2 * batch views of -log softmax over the others. Source: SimCLR, arXiv 2002.05709, equation 1.
     Differs: the official code sums the two directions; the paper's algorithm 1 takes the mean, and so does this.
     """
     a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-    all_a, all_b = parallel.gather(a), parallel.gather(b)
+    key_a, key_b = (a, b) if keys is None else (F.normalize(key, dim=-1) for key in keys)
+    all_a, all_b = parallel.gather(key_a), parallel.gather(key_b)
     rows = torch.arange(len(a), device=a.device)
     own = rows + parallel.rank() * len(a)
     loss = a.new_zeros(())

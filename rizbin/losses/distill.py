@@ -50,6 +50,12 @@ def cross_entropy(
     return -(teacher * F.log_softmax(student.to(teacher.dtype) / temperature, dim=-1)).sum(dim=-1)
 
 
-def regression(prediction: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """BYOL's loss: mean of 2 - 2 cosine, in [0, 4]. Source: arXiv 2006.07733, equation 2. `target` gets no gradient."""
-    return (2 - 2 * F.cosine_similarity(prediction, target.detach(), dim=-1)).mean()
+def regression(
+    prediction: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"], *, stop_gradient: bool = True
+) -> Float[Tensor, ""]:
+    """BYOL's loss: mean of 2 - 2 cosine, in [0, 4]. Source: arXiv 2006.07733, equation 2.
+
+    `target` gets no gradient, unless an experiment asks what happens without that.
+    """
+    target = target.detach() if stop_gradient else target
+    return (2 - 2 * F.cosine_similarity(prediction, target, dim=-1)).mean()

@@ -1,23 +1,27 @@
-"""Saves an image-text pair as an OpenCLIP folder, which is also how Rizbin keeps its own models.
+"""Saves models so that other software loads them: an image-text pair for open_clip, an image encoder for timm.
 
-The folder holds open_clip_config.json and open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's
-settings) and, for the small vocabulary, its merges file. open_clip loads it by "local-dir:FOLDER" and gives the same
-embeddings.
+These are also how Rizbin keeps its own models. The folder of a pair holds open_clip_config.json and
+open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's settings) and, for the small vocabulary, its
+merges file. open_clip loads it by "local-dir:FOLDER" and gives the same embeddings. The folder of an encoder holds
+config.json and model.safetensors (what timm reads) and rizbin.json; timm loads it by the same name.
 """
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.image import ImageEncoder
 
 CONFIG, WEIGHTS, OWN, VOCABULARY = (
     "open_clip_config.json",
@@ -76,6 +80,86 @@ def load_pair(folder: Path) -> ImageTextPair:
         }
     )
     return pair.eval()
+
+
+TIMM_CONFIG, TIMM_WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> None:
+    """Writes `encoder` into `folder` (made if missing), as `timm.create_model("local-dir:FOLDER")` loads it.
+
+    `half` stores weights in 16 bits.
+    """
+    folder, settings = Path(folder), encoder.settings
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _trunk(encoder).state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    config = {
+        "architecture": settings.name,
+        "num_classes": 0,
+        "num_features": encoder.dim,
+        "global_pool": _TIMM_POOLS[settings.pool] if encoder.attends else "avg",
+        "pretrained_cfg": {
+            "input_size": [3, settings.image_size, settings.image_size],
+            "mean": list(MEAN),
+            "std": list(STD),
+            "num_classes": 0,
+        },
+    }
+    if settings.registers:
+        config["model_args"] = {"reg_tokens": settings.registers}
+    if encoder.attends:
+        config["model_args"] = {**config.get("model_args", {}), "img_size": settings.image_size}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})
+        (folder / TIMM_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (folder / OWN).write_text(json.dumps(to_dict(settings), indent=2) + "\n")
+    except OSError as error:
+        raise RizbinError(
+            f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
+        ) from error
+
+
+def load_encoder(folder: Path) -> ImageEncoder:
+    """The encoder in a folder written by `save_timm`, in evaluation mode, in 32 bits.
+
+    Raises RizbinError when it is not such a folder.
+    """
+    folder = Path(folder)
+    try:
+        settings = from_dict(ImageEncoder.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
+        tensors = load_file(folder / TIMM_WEIGHTS)
+    except (OSError, json.JSONDecodeError) as error:
+        raise RizbinError(
+            f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
+        ) from error
+    except Exception as error:  # safetensors raises its own type for a damaged file
+        if isinstance(error, RizbinError):
+            raise
+        raise RizbinError(
+            f"The weights in {folder / TIMM_WEIGHTS} are damaged ({error}); export the model again."
+        ) from error
+    encoder = ImageEncoder(replace(settings, pretrained=False))
+    _trunk(encoder).load_state_dict(
+        {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    )
+    return encoder.eval()
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether the folder is one that `save_timm` wrote."""
+    return (Path(folder) / TIMM_WEIGHTS).is_file() and (Path(folder) / OWN).is_file()
+
+
+_TIMM_POOLS = {"cls": "token", "mean": "avg", "both": "both"}
+
+
+def _trunk(encoder: ImageEncoder) -> nn.Module:
+    """timm's own module."""
+    trunk = encoder.vision.trunk if encoder.vision is not None else encoder.convolutions
+    assert trunk is not None  # one of the two is always built
+    return trunk
 
 
 def can_export(settings: ImageTextPair.Settings) -> str:

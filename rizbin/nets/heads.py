@@ -16,11 +16,14 @@ class PrototypeHead(nn.Module):
     without learning.
     """
 
-    def __init__(self, dim: int, prototypes: int, *, hidden: int = 2048, bottleneck: int = 256) -> None:
+    def __init__(
+        self, dim: int, prototypes: int, *, hidden: int = 2048, bottleneck: int = 256, norm: bool = False
+    ) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        )
+        parts: list[nn.Module] = []
+        for before in (dim, hidden):
+            parts += [nn.Linear(before, hidden), *([GatheredBatchNorm(hidden)] if norm else []), nn.GELU()]
+        self.mlp = nn.Sequential(*parts, nn.Linear(hidden, bottleneck))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -28,9 +31,12 @@ class PrototypeHead(nn.Module):
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)  # nn.Linear's own start, as in DINO's last layer
 
-    def forward(self, features: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens prototypes"]:
-        """Cosines with every prototype, in [-1, 1]."""
-        return F.linear(F.normalize(self.mlp(features), dim=-1), F.normalize(self.prototypes, dim=-1))
+    def forward(
+        self, features: Float[Tensor, "tokens dim"], *, frozen: bool = False
+    ) -> Float[Tensor, "tokens prototypes"]:
+        """Cosines with every prototype, in [-1, 1]. `frozen`: no gradient for the prototypes."""
+        prototypes = self.prototypes.detach() if frozen else self.prototypes
+        return F.linear(F.normalize(self.mlp(features), dim=-1), F.normalize(prototypes, dim=-1))
 
 
 class GatheredBatchNorm(nn.BatchNorm1d):

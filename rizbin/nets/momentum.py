@@ -1,25 +1,34 @@
 """The teacher: a copy of networks that follows them slowly and never gets a gradient."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 
 class Teacher(nn.ModuleDict):
-    """Copies of the student's parts by name. Always in evaluation mode: no dropped paths, and running batch statistics.
+    """Copies of the student's parts by name. Always in evaluation mode: no dropped paths.
 
+    `norms`: batch norms evaluate with the student's running statistics, or ("batch") with those of the batch before
+    them while the student trains, as BYOL's target and DINO's teacher do in their official code.
     Source: mean teachers, arXiv 1703.01780; as BYOL's target (arXiv 2006.07733) and DINO's teacher (arXiv 2104.14294).
     """
 
-    def __init__(self, student: dict[str, nn.Module]) -> None:
+    def __init__(self, student: dict[str, nn.Module], *, norms: Literal["running", "batch"] = "running") -> None:
         super().__init__({name: copy.deepcopy(part) for name, part in student.items()})
+        self.norms = norms
         self.requires_grad_(False)
-        self.eval()
+        self.train(True)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Stays in evaluation mode, whatever the method does."""
-        return super().train(False)
+        """Stays in evaluation mode, whatever the method does; its batch norms as `norms` says."""
+        super().train(False)
+        if mode and self.norms == "batch":
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(True)
+        return self
 
     @torch.no_grad()
     def follow(self, student: dict[str, nn.Module], momentum: float) -> None:

@@ -120,8 +120,8 @@ class VisionEncoder(nn.Module):
         """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`.
 
         `attend` also gives attention. Without `track` a pass in training leaves the running statistics of a stem's
-        batch norm alone: where whole pictures train beside kept patches, those of whole pictures are what evaluation
-        needs.
+        batch norm alone: where whole pictures train beside kept patches or small crops, those of whole pictures are
+        what evaluation needs.
         """
         with self.rows(attend) as rows:
             tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep, track=track)))
@@ -146,7 +146,9 @@ class VisionEncoder(nn.Module):
             visible = self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
             images = images * visible
             for norm in self._stem_norms:
-                norm.visible, norm.tracked = visible, track
+                norm.visible = visible
+        for norm in self._stem_norms:
+            norm.tracked = track
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
         for norm in self._stem_norms:
             norm.visible, norm.tracked = None, True

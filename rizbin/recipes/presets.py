@@ -1,9 +1,9 @@
 """Presets: complete settings for a method, by the size of the work.
 
-small   64 px, 1.8 million parameters: learns the embedded world on two cores in minutes
-vits16  ViT-S/16 at 224 px with CLIP's text tower: one good GPU
-vitb16  ViT-B/16 at 224 px with CLIP's text tower: several GPUs
-paper   the method's own paper: ViT-B/16, its views, weights and optimizer (global batch 4096)
+small   64 px, 1 to 2 million parameters: learns the embedded world on two cores in minutes
+vits16  ViT-S/16 at 224 px, with CLIP's text tower where there are captions: one good GPU
+vitb16  ViT-B/16 at 224 px, with CLIP's text tower where there are captions: several GPUs
+paper   the method's own paper: backbone, views, weights, optimizer, batch
 """
 
 from dataclasses import dataclass, fields, replace
@@ -14,6 +14,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import View
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.image import ImageEncoder
 from rizbin.nets.text import TextEncoder
 from rizbin.nets.vision import VisionEncoder
 from rizbin.train.trainer import Trainer
@@ -60,6 +61,8 @@ def preset(method: str, name: str = "small") -> Training[Any]:
 def small(method: str) -> Training[Any]:
     """For the embedded world on two cores; see docs/methods.md for what each method reached with it."""
     base = methods.find(method).Settings()
+    if not reads_captions(base):
+        return _small_alone(method)
     return Training(
         method=method,
         settings=_fit(base, {**_SMALL, **_SMALL_BY_METHOD.get(method, {})}),
@@ -67,6 +70,11 @@ def small(method: str) -> Training[Any]:
         batch=32,
         trainer=Trainer.Settings(learning_rate=5e-4),
     )
+
+
+def reads_captions(settings: Any) -> bool:
+    """Whether the method with these settings trains an image-text pair, not an image encoder alone."""
+    return hasattr(settings, "pair")
 
 
 def vits16(method: str) -> Training[Any]:
@@ -82,9 +90,11 @@ def vitb16(method: str) -> Training[Any]:
 def paper(method: str) -> Training[Any]:
     """As the method's paper and official code have it (arXiv 2409.06809 for detailclip).
 
-    Batch 4096, AdamW 5e-4, weight decay 0.5. Not yet run: YFCC-15M cannot be had any more and 16 GPUs were not at hand.
-    25 epochs of 15 million pictures are 91,500 steps.
+    With captions: batch 4096, AdamW 5e-4, weight decay 0.5; 25 epochs of 15 million pictures are 91,500 steps. Without:
+    what stands at each method below. Not yet run: YFCC-15M cannot be had any more and 16 GPUs were not at hand.
     """
+    if method in _PAPER_ALONE:
+        return _PAPER_ALONE[method]()
     training = _large(method, "vit_base_patch16_224", batch=4096)
     settings = training.settings
     vision = replace(settings.pair.vision, freeze_patch_embedding=method == "detailclip")
@@ -141,6 +151,151 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
 }
 
 
+_STRONG = View.Settings(
+    crop_area=(0.3, 1.0),
+    crop_ratio=(0.75, 1.3333),
+    flip=0.5,
+    jitter=0.8,
+    grayscale=0.2,
+    blur=0.2,
+    blur_sigma=(0.1, 1.0),
+)
+"""Views of 64 pixels: a blur of two pixels would take what there is, and less than 0.3 of a scene may hold nothing."""
+_SMALL_ALONE: dict[str, dict[str, Any]] = {
+    "simclr": {"view": _STRONG, "temperature": 0.2, "projection_hidden": 256, "projection": 64},
+    "byol": {
+        "view_1": _STRONG,
+        "view_2": replace(_STRONG, solarize=0.1),
+        "projection_hidden": 512,
+        "projection": 64,
+        "momentum": 0.97,
+        "together": True,
+    },
+    "dino": {
+        "global_view_1": _STRONG,
+        "global_view_2": replace(_STRONG, solarize=0.1),
+        "local_view": replace(_STRONG, crop_area=(0.15, 0.4), size=32),
+        "local_crops": 2,
+        "prototypes": 256,
+        # Without batch norm the head of a young network says the same of every picture, and in some hundred steps
+        # nothing teaches it otherwise: uniform code in every run tried (docs/LOG.md).
+        "head_norm": True,
+        "momentum": 0.97,
+    },
+    "logo": {
+        "global_view": _STRONG,
+        "local_view": replace(_STRONG, crop_area=(0.15, 0.4), size=32),
+        "projection_hidden": 256,
+        "projection": 64,
+        "queue": 2048,
+        "temperature": 0.2,
+        "momentum": 0.97,
+        "affinity_hidden": 64,
+    },
+}
+
+
+def _small_alone(method: str) -> Training[Any]:
+    """The small preset of a method without captions."""
+    settings = _fit(methods.find(method).Settings(), {"encoder": ImageEncoder.Settings(pool="both"), **_SMALL})
+    return Training(
+        method=method,
+        data="scenes:single",
+        settings=_fit(settings, _SMALL_ALONE.get(method, {})),
+        steps=1000,
+        batch=64,
+        trainer=Trainer.Settings(learning_rate=1e-3),
+    )
+
+
+def _paper_simclr() -> Training[Any]:
+    """ResNet-50, batch 4096, LARS with rate 0.3 * batch / 256, 1000 epochs of ImageNet (arXiv 2002.05709, section
+    2.2)."""
+    return _resnet50("simclr", batch=4096, rate=4.8, decay=1e-6, epochs=1000)
+
+
+def _paper_byol() -> Training[Any]:
+    """ResNet-50, batch 4096, LARS with rate 0.2 * batch / 256, 1000 epochs of ImageNet (arXiv 2006.07733, appendix
+    B)."""
+    return _resnet50("byol", batch=4096, rate=3.2, decay=1.5e-6, epochs=1000)
+
+
+def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int) -> Training[Any]:
+    return Training(
+        method=method,
+        steps=epochs * _IMAGENET // batch,
+        batch=batch,
+        checkpoint_every=1000,
+        settings=replace(
+            methods.find(method).Settings(), encoder=ImageEncoder.Settings(name="resnet50", image_size=224)
+        ),
+        trainer=Trainer.Settings(
+            optimizer="lars",
+            learning_rate=rate,
+            final_learning_rate=0.0,
+            weight_decay=decay,
+            warmup=10 / epochs,
+            precision="bf16",
+            workers=8,
+        ),
+    )
+
+
+def _paper_dino() -> Training[Any]:
+    """ViT-S/16, batch 1024, AdamW with rate 5e-4 * batch / 256, 300 epochs of ImageNet (arXiv 2104.14294, appendix
+    A)."""
+    settings = methods.find("dino").Settings()
+    encoder = ImageEncoder.Settings(name="vit_small_patch16_224", image_size=224, drop_path=0.1)
+    # With eight small crops the large ones start at 0.25, the small ones end there (appendix E).
+    wanted = {"encoder": encoder, "local_crops": 10, "teacher_temperature": 0.07, "teacher_temperature_warmup": 0.1}
+    return Training(
+        method="dino",
+        steps=300 * _IMAGENET // 1024,
+        batch=1024,
+        checkpoint_every=1000,
+        settings=replace(settings, **wanted, freeze_last_layer=1 / 300),
+        trainer=Trainer.Settings(
+            learning_rate=2e-3,
+            final_learning_rate=1e-6,
+            weight_decay=0.04,
+            weight_decay_growth=10.0,
+            beta2=0.999,
+            warmup=10 / 300,
+            clip=3.0,
+            precision="bf16",
+            workers=8,
+        ),
+    )
+
+
+def _paper_logo() -> Training[Any]:
+    """MoCo-LoGo as released: ResNet-34, batch 256, SGD 0.03, 200 epochs of ImageNet-100 (arXiv 2203.17205)."""
+    return Training(
+        method="logo",
+        steps=200 * 126_689 // 256,
+        batch=256,
+        checkpoint_every=1000,
+        settings=replace(
+            methods.find("logo").Settings(), encoder=ImageEncoder.Settings(name="resnet34", image_size=224)
+        ),
+        trainer=Trainer.Settings(
+            optimizer="sgd",
+            learning_rate=0.03,
+            final_learning_rate=0.0,
+            weight_decay=1e-4,
+            warmup=0.0,
+            clip=100.0,
+            precision="bf16",
+            workers=8,
+        ),
+    )
+
+
+_IMAGENET = 1_281_167
+"""Training pictures."""
+_PAPER_ALONE = {"simclr": _paper_simclr, "byol": _paper_byol, "dino": _paper_dino, "logo": _paper_logo}
+
+
 def _large(method: str, backbone: str, batch: int) -> Training[Any]:
     """CLIP's text tower (12 layers, width 512, 77 tokens) beside a timm backbone.
 
@@ -159,10 +314,26 @@ def _large(method: str, backbone: str, batch: int) -> Training[Any]:
         pool="cls",
     )
     decoder = {"decoder_width": 384} if "small" in backbone else {}
+    base = methods.find(method).Settings()
+    if not reads_captions(base):
+        return Training(
+            method=method,
+            batch=batch,
+            settings=replace(base, encoder=replace(base.encoder, name=backbone, image_size=224)),
+            trainer=Trainer.Settings(
+                learning_rate=5e-4 * batch / 256,
+                weight_decay=0.04,
+                weight_decay_growth=10.0,
+                warmup=0.1,
+                clip=3.0,
+                precision="bf16",
+                workers=8,
+            ),
+        )
     return Training(
         method=method,
         batch=batch,
-        settings=_fit(methods.find(method).Settings(), {"pair": pair, **decoder}),
+        settings=_fit(base, {"pair": pair, **decoder}),
         trainer=Trainer.Settings(learning_rate=5e-4, weight_decay=0.5, warmup=0.04, precision="bf16", workers=8),
     )
 

@@ -1,8 +1,8 @@
-"""A trained method as a folder to give away: an OpenCLIP folder with all that the method can show, in 16 bits.
+"""A trained method as a folder to give away: an OpenCLIP or timm folder with all that it can show, in 16 bits.
 
     settings.json          the run's settings
-    method.safetensors     what the method has beside its image-text pair: teacher, heads, decoder, centers
-    open_clip_*, rizbin.json, vocabulary: the pair, as `rizbin.nets.export` writes it
+    method.safetensors     what the method has beside its encoder: teacher, heads, decoder, centers
+    all other files        the encoder, as `rizbin.nets.export` writes it
 
 No optimizer and no checkpoint: it can be measured, looked at and exported, not trained on with the same bits.
 """
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import to_dict
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import load_pair, save_open_clip
+from rizbin.nets.export import load_encoder, load_pair, save_open_clip, save_timm
 from rizbin.recipes.training import LoadedRun, build, training_from
 
 OTHERS = "method.safetensors"
@@ -24,8 +24,12 @@ OTHERS = "method.safetensors"
 
 def publish(run: LoadedRun, folder: Path) -> None:
     """Writes the trained method into `folder` (made if missing). Raises RizbinError when that cannot be."""
-    save_open_clip(run.pair, folder, half=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in _others(run.method, run.pair).items()}
+    encoder = run.encoder
+    if isinstance(encoder, ImageTextPair):
+        save_open_clip(encoder, folder, half=True)
+    else:
+        save_timm(encoder, folder, half=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in _others(run.method, encoder).items()}
     try:
         save_file({name: _halved(value) for name, value in tensors.items()}, folder / OTHERS)
         (folder / "settings.json").write_text(json.dumps(to_dict(run.training), indent=2) + "\n", encoding="utf-8")
@@ -50,22 +54,21 @@ def load_published(folder: Path) -> LoadedRun:
     except Exception as error:  # safetensors raises its own type for a damaged file
         raise RizbinError(f"The model in {folder} is damaged ({error}); get it again.") from error
     method = build(training)
-    pair = method.encoder
-    if not isinstance(pair, ImageTextPair):
-        raise RizbinError(f"{training.method} in {folder} trains no image-text pair.")
-    wanted = _others(method, pair)
+    encoder = method.encoder
+    wanted = _others(method, encoder)
     if set(others) != set(wanted):
         raise RizbinError(f"{folder / OTHERS} does not fit {training.method}; get the model again.")
-    pair.load_state_dict(load_pair(folder).state_dict())
+    kept = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
+    encoder.load_state_dict(kept.state_dict())
     with torch.no_grad():
         for name, value in others.items():
             wanted[name].copy_(value)
     return LoadedRun(folder, training, method.eval(), training.steps)
 
 
-def _others(method: torch.nn.Module, pair: ImageTextPair) -> dict[str, torch.Tensor]:
-    """The method's tensors that are not the pair's."""
-    shared = {id(value) for value in pair.state_dict(keep_vars=True).values()}
+def _others(method: torch.nn.Module, encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The method's tensors that are not the encoder's."""
+    shared = {id(value) for value in encoder.state_dict(keep_vars=True).values()}
     return {name: value for name, value in method.state_dict(keep_vars=True).items() if id(value) not in shared}
 
 

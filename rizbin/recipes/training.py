@@ -1,7 +1,6 @@
 """Runs a training from settings to a run folder, and opens such a folder again."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,17 @@ from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
 from rizbin.data.sample import Source
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import can_export, save_open_clip
-from rizbin.recipes.presets import Training
-from rizbin.train.method import Method
+from rizbin.nets.export import can_export, save_open_clip, save_timm
+from rizbin.nets.image import ImageEncoder
+from rizbin.recipes.presets import Training, reads_captions
+from rizbin.recipes.watch import Watching
+from rizbin.train.method import Method, Work
 from rizbin.train.replay import Replay
 from rizbin.train.replay import replay as make_again
 from rizbin.train.trainer import Trainer, load_method
 
+LOOKS = 20
+"""How often a run without captions is looked at for collapse and by its nearest neighbors."""
 CALIBRATION_PLACES = 10
 """Places in the run at which a budget in minutes times two steps each; two more before them warm the caches."""
 
@@ -40,6 +43,13 @@ class LoadedRun:
     """How many steps that checkpoint has."""
 
     @property
+    def encoder(self) -> ImageTextPair | ImageEncoder:
+        """What the method trained."""
+        encoder = self.method.encoder
+        assert isinstance(encoder, ImageTextPair | ImageEncoder)  # every method of the house trains one of them
+        return encoder
+
+    @property
     def pair(self) -> ImageTextPair:
         """The image-text pair that the method trained."""
         if not isinstance(self.method.encoder, ImageTextPair):
@@ -53,8 +63,6 @@ def train(
     *,
     minutes: float | None = None,
     quiet: bool = False,
-    watch: Callable[[int, Method], dict[str, float]] | None = None,
-    watch_every: int = 0,
 ) -> Path:
     """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
 
@@ -77,14 +85,30 @@ def train(
         return folder.path
     method = build(training)
     trainer = _trainer(training)
-    trainer.fit(method, source, folder, quiet=quiet, watch=watch, watch_every=watch_every)
+    if parallel.is_main():
+        endless = training.steps * training.batch
+        pictures = endless if source.endless else min(len(source), endless)
+        for caution in method.cautions(Work(pictures, training.batch, training.steps)):
+            folder.warn(caution)
+    watching = _watching(training, method, folder)
+    trainer.fit(method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1))
     if parallel.is_main():
         encoder = method.encoder
-        if isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+        if isinstance(encoder, ImageEncoder):
+            save_timm(encoder, folder.path / "model")
+        elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
             save_open_clip(encoder, folder.path / "model")
         folder.mark_finished(training.steps)
     parallel.barrier()
     return folder.path
+
+
+def _watching(training: Training[Any], method: Method, folder: RunFolder) -> Watching | None:
+    """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
+    if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
+        return None
+    train, test = (open_source(training.data, split=part, size=_image_size(training)) for part in ("train", "test"))
+    return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps)
 
 
 def build(training: Training[Any]) -> Method:
@@ -139,8 +163,9 @@ def _check(training: Training[Any]) -> None:
 
 
 def _image_size(training: Training[Any]) -> int:
-    pair = getattr(training.settings, "pair", None)
-    return pair.vision.image_size if pair is not None else 64
+    """Side of the pictures that the encoder gets."""
+    settings = training.settings
+    return settings.pair.vision.image_size if reads_captions(settings) else settings.encoder.image_size
 
 
 def _steps_within(minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool) -> int:

@@ -84,7 +84,7 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path) -> zoo.Card:
         recipe=f"rizbin zoo {name} --build RUN",
         method=training.method,
         data=training.data,
-        categories=len(open_source(training.data, split="test", size=made.pair.image_size).categories),
+        categories=len(open_source(training.data, split="test", size=made.encoder.image_size).categories),
         seed=training.seed,
         steps=made.step,
         pictures=made.step * training.batch,
@@ -99,9 +99,9 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path) -> zoo.Card:
 
 def _figures(made: LoadedRun, data: str) -> dict[str, dict[str, float | None]]:
     """Every number in percent, beside random weights and chance."""
-    source, taught = (open_source(data, split=part, size=made.pair.image_size) for part in ("test", "train"))
+    source, taught = (open_source(data, split=part, size=made.encoder.image_size) for part in ("test", "train"))
     numbers = evaluate(
-        made.pair,
+        made.encoder,
         source,
         train_source=taught,
         settings=SETTINGS,

@@ -17,6 +17,7 @@ _WORDS = {
     "probe": "linear probe",
     "sizes": "by object size",
     "linear": "linear probe",
+    "std": "spread",
 }
 """Parts of a measurement's name that the field writes in its own way."""
 _GROUPS = {
@@ -27,6 +28,7 @@ _GROUPS = {
     "segmentation": "Segmentation: naming each place",
     "sizes": "Recall of things by their size",
     "tokens": "What the token filter keeps",
+    "collapse": "Spread of the features, and over how many directions",
     "reconstruction": "Error of the reconstruction, from coarse to fine detail",
 }
 """Headings of known groups of measurements."""

@@ -16,6 +16,8 @@ from rizbin.data.sample import Source
 from rizbin.data.views import denormalize, whole
 from rizbin.evaluate.measurement import Report
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.image import ImageEncoder
+from rizbin.studies.alone import pictures_of
 from rizbin.studies.cases import Pool, ask, first_samples, looks
 from rizbin.studies.numbers import label, numbers
 from rizbin.train.method import Look, Method
@@ -48,10 +50,23 @@ _CURVES = {
     "visible": "Distillation of visible patches",
     "pixels": "Reconstruction of removed pixels",
     "scale": "Scale of the similarities",
+    "knn": "k-NN: right names by the nearest pictures, percent",
+    "projection_std": "Spread of the projections: 1 even, 0 constant",
+    "projection_rank": "Effective directions of the projections",
+    "feature_std": "Spread of the features: 1 even, 0 constant",
+    "feature_rank": "Effective directions of the features",
+    "alignment": "Distance between two views of a picture",
+    "uniformity": "Unevenness of the projections on the sphere (0: all in one place)",
+    "teacher_entropy": "Entropy of the teacher's code",
+    "kl": "What the student does not yet say of it",
+    "code_entropy": "Entropy of the teacher's mean code",
+    "top_share": "Share of pictures in the most common prototype",
     "learning_rate": "Learning rate",
     "gradient_norm": "Norm of the gradient",
 }
 """Titles of known records, in the order of their charts; others follow under their own names."""
+_BESIDE_KNN = {"knn_random": "random weights", "knn_pixels": "raw pixels"}
+"""Records that stay the same, drawn into the chart of k-NN."""
 _CLOCK = ("step", "images", "seconds")
 
 
@@ -59,7 +74,7 @@ def write_report(
     folder: Path,
     target: Path,
     *,
-    pair: ImageTextPair,
+    pair: ImageTextPair | ImageEncoder,
     method: Method | None = None,
     source: Source,
     evaluation: Report,
@@ -84,11 +99,13 @@ def write_report(
     settings, machine = _read(folder / "settings.json"), _read(folder / "environment.json")
     with _evaluating(pair, method):
         samples = first_samples(source, SEARCHED)
-        pool = ask(pair, samples, source.categories) if samples else None
+        pool = ask(pair, samples, source.categories) if samples and isinstance(pair, ImageTextPair) else None
         page = Page(f"{_title(method, settings)} on {source.name}", subtitle=_subtitle(history, machine))
         numbers(page, evaluation)
-        if pool is not None:
+        if pool is not None and isinstance(pair, ImageTextPair):
             _pictures(page, pool, pair, method, source)
+        elif samples and isinstance(pair, ImageEncoder):
+            pictures_of(page, pair, samples, SHOWN)
         _curves(page, history)
     _how(page, settings, machine)
     if source.name.startswith("scenes"):
@@ -126,7 +143,7 @@ def _title(method: Method | None, settings: Mapping) -> str:
     if method is not None:
         return type(method).__name__
     name = settings.get("method")
-    return name if isinstance(name, str) else "An image-text pair"
+    return name if isinstance(name, str) else "A trained model"
 
 
 def _subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
@@ -317,6 +334,7 @@ def _curves(page: Page, history: Sequence[Mapping]) -> None:
     if not names:
         page.text("No records were kept of this run.")
         return
+    names -= {*_BESIDE_KNN}
     order = [*(name for name in _CURVES if name in names), *sorted(names - {*_CURVES})]
     marks = [
         Mark(x=float(record.get("step", 0)), text=f"step {record.get('step', 0)}: {record['alarm']}")
@@ -328,8 +346,15 @@ def _curves(page: Page, history: Sequence[Mapping]) -> None:
         page.warning(f"Dashed red lines: {'; '.join(mark.text for mark in marks[:10])}.")
     for name in order:
         points = [(float(one.get("step", at)), float(one[name])) for at, one in enumerate(history) if _has(one, name)]
-        line = Series(name=name, x=[x for x, _ in points], y=[y for _, y in points])
-        page.curves(_CURVES.get(name, label(name)), [line], marks=marks)
+        lines = [Series(name=name, x=[x for x, _ in points], y=[y for _, y in points])]
+        if name == "knn":
+            lines += [
+                Series(name=said, x=[lines[0].x[0], lines[0].x[-1]], y=[float(one[other])] * 2)
+                for other, said in _BESIDE_KNN.items()
+                for one in [next((one for one in history if _has(one, other)), None)]
+                if one is not None
+            ]
+        page.curves(_CURVES.get(name, label(name)), lines, marks=marks)
 
 
 def _has(record: Mapping, name: str) -> bool:

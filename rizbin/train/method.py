@@ -23,8 +23,8 @@ from rizbin.data.views import ViewSpec
 class Batch:
     """What a method sees of one step on this process, on the device."""
 
-    views: list[Float[Tensor, "batch 3 size size"]]
-    """One tensor a view of the method's `views`, normalized."""
+    views: list[Float[Tensor, "batch 3 _ _"]]
+    """One tensor [batch 3 size size] a view of the method's `views`, each of its own size, normalized."""
     crops: Float[Tensor, "views batch 4"]
     """Where each view was cut from its picture: left, top, right, bottom as fractions of the picture."""
     flips: Bool[Tensor, "views batch"]
@@ -78,6 +78,12 @@ class Minimize:
     """Which of the method's optimizers moves."""
     records: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log beside the loss: its parts, temperatures, health."""
+    rate: float = 1.0
+    """Of the schedule's learning rate; a second network may want another than the first."""
+    bounded: Float[Tensor, ""] | None = None
+    """A second loss, whose gradient is shortened to `bound` times the norm of the first one's before it is added."""
+    bound: float = 0.0
+    """See `bounded`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,16 @@ class Look:
     reconstruction: Float[Tensor, "batch 3 height width"] | None
     """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
     term."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """How large a run is, for a method to say whether its settings suit that."""
+
+    pictures: int
+    """Different pictures that it will see at most."""
+    batch: int
+    steps: int
 
 
 class Method(nn.Module, ABC):
@@ -119,3 +135,15 @@ class Method(nn.Module, ABC):
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
         return None
+
+    def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch _"] | None:
+        """What the loss sees of the encoder's features; None when the method has no projection of its own."""
+        return None
+
+    def cautions(self, work: Work) -> list[str]:
+        """What to change before such a run begins, each in a sentence; said once, nothing is refused."""
+        return []
+
+    def alarms(self, records: Mapping[str, float]) -> list[str]:
+        """What is wrong with a run whose last records are these, each in a sentence that says what to set."""
+        return []

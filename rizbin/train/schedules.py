@@ -1,8 +1,6 @@
-"""Learning rate over a run, and which parameters decay."""
+"""Learning rate and weight decay over a run."""
 
 import math
-
-from torch import nn
 
 
 def warmup_cosine(step: int, steps: int, *, peak: float, floor: float, warmup: float) -> float:
@@ -16,16 +14,6 @@ def warmup_cosine(step: int, steps: int, *, peak: float, floor: float, warmup: f
     return floor + (peak - floor) * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1))) / 2
 
 
-def decay_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trainable parameters of `modules`, each once: those that decay, and those that do not.
-
-    Norms, biases and scales, which have fewer than two dimensions, do not.
-    """
-    seen: dict[int, nn.Parameter] = {}
-    for module in modules:
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                seen.setdefault(id(parameter), parameter)
-    decay = [parameter for parameter in seen.values() if parameter.ndim >= 2]
-    keep = [parameter for parameter in seen.values() if parameter.ndim < 2]
-    return decay, keep
+def growth(step: int, steps: int, factor: float) -> float:
+    """From 1 at the first step to `factor` at the end, along half a cosine (DINO's weight decay)."""
+    return factor + (1 - factor) * (1 + math.cos(math.pi * step / max(steps, 1))) / 2

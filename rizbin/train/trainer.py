@@ -24,7 +24,8 @@ from rizbin.data.loader import Loader
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.train.method import Batch, Method, Minimize, Progress
-from rizbin.train.schedules import decay_groups, warmup_cosine
+from rizbin.train.optimizers import decay_groups, make_optimizer
+from rizbin.train.schedules import growth, warmup_cosine
 from rizbin.train.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm, whole_state
 
 
@@ -46,11 +47,27 @@ class Outcome:
     """Of this call, without what came before a resume."""
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What one look at a method in training gave."""
+
+    numbers: dict[str, float]
+    alarms: tuple[str, ...] = ()
+    """What is wrong, each in a sentence."""
+
+
+Watch = Callable[[int, Method, dict[str, float]], Looked]
+"""Steps made, the method, and the last step's records in; called on the main process alone."""
+
+
 class Trainer:
     """Runs a method over a source for a number of steps, in a run folder."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
+        optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+        """What moves the weights: AdamW; SGD with momentum (MoCo, SimSiam); or LARS, SGD whose step of each tensor is
+        scaled to the tensor's length (SimCLR, BYOL: batches of thousands; arXiv 1708.03888)."""
         learning_rate: float = 1e-3
         """Peak of the schedule."""
         final_learning_rate: float = 1e-5
@@ -58,7 +75,11 @@ class Trainer:
         warmup: float = 0.05
         """Share of the run over which the learning rate rises."""
         weight_decay: float = 0.05
-        """AdamW's, on tensors of two and more dimensions."""
+        """On tensors of two and more dimensions."""
+        weight_decay_growth: float = 1.0
+        """Weight decay at the end of the run divided by that at its start, reached by a cosine (DINO: 10)."""
+        momentum: float = 0.9
+        """Of SGD and LARS."""
         beta1: float = 0.9
         """AdamW's decay of the mean gradient."""
         beta2: float = 0.98
@@ -94,12 +115,12 @@ class Trainer:
         *,
         quiet: bool = False,
         until: int | None = None,
-        watch: Callable[[int, Method], dict[str, float]] | None = None,
+        watch: Watch | None = None,
         watch_every: int = 0,
     ) -> Outcome:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
-        watch: called every `watch_every` steps on the main process; what it returns is logged.
+        watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
         Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
         saved).
         """
@@ -120,10 +141,16 @@ class Trainer:
                 done = step + 1
                 if parallel.is_main():
                     run.note_refused(raw.refused)
-                if done % self.settings.log_every == 0 or done == last:
-                    numbers = {name: round(float(value), 6) for name, value in records.items()}
-                    if watch is not None and watch_every and done % watch_every == 0 and parallel.is_main():
-                        numbers |= watch(done, method)
+                due = watch is not None and watch_every > 0 and (done % watch_every == 0 or done == self.steps)
+                if done % self.settings.log_every == 0 or done == last or due:
+                    numbers: dict[str, Any] = {name: round(float(value), 6) for name, value in records.items()}
+                    if due and watch is not None and parallel.is_main():
+                        looked = watch(done, method, numbers)
+                        numbers |= looked.numbers
+                        for sentence in looked.alarms:
+                            bar.warn(f"At step {done}: {sentence}")
+                        if looked.alarms:
+                            numbers["alarm"] = " ".join(looked.alarms)
                     if parallel.is_main():
                         elapsed = round(time.perf_counter() - begin, 3)
                         run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
@@ -172,19 +199,19 @@ class Trainer:
         return sum(min(taken) for taken in seconds) / places
 
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
-        """AdamW for each of the method's groups of parts."""
-        settings = self.settings
-        made = {}
+        """One for each of the method's groups of parts; in each, tensors that decay before those that do not."""
+        settings, made = self.settings, {}
         for name, parts in method.optimizers().items():
             decay, keep = decay_groups(parts)
             groups = [{"params": alike, "weight_decay": settings.weight_decay} for alike in split_sharded(decay)]
             groups += [{"params": alike, "weight_decay": 0.0} for alike in split_sharded(keep)]
-            made[name] = torch.optim.AdamW(
+            made[name] = make_optimizer(
+                settings.optimizer,
                 groups,
-                lr=settings.learning_rate,
+                learning_rate=settings.learning_rate,
+                momentum=settings.momentum,
                 betas=(settings.beta1, settings.beta2),
-                eps=settings.epsilon,
-                fused=True,
+                epsilon=settings.epsilon,
             )
         return made
 
@@ -202,11 +229,14 @@ class Trainer:
         rate = warmup_cosine(
             step, self.steps, peak=settings.learning_rate, floor=settings.final_learning_rate, warmup=settings.warmup
         )
+        decay = settings.weight_decay * growth(step, self.steps, settings.weight_decay_growth)
         records: dict[str, Tensor | float] = {"learning_rate": rate}
         for wish in self.wishes(method, batch, step):
             optimizer = optimizers[wish.by]
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * wish.rate
+                if group["weight_decay"]:
+                    group["weight_decay"] = decay
             norm = self._update(wish, optimizer, step, method, run, positions)
             prefix = "" if wish.by == "main" else f"{wish.by}/"
             records[f"{prefix}loss"] = wish.loss.detach()
@@ -250,10 +280,19 @@ class Trainer:
         positions: list[int] | None,
     ) -> Tensor:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        optimizer.zero_grad(set_to_none=True)
-        wish.loss.backward()
-        parallel.average_gradients([parameter for parameter in parameters if not is_sharded(parameter)])
-        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = self._gradient(wish.loss, optimizer, parameters, keep=wish.bounded is not None)
+        if wish.bounded is not None:
+            first = [parameter.grad for parameter in parameters]
+            second = self._gradient(wish.bounded, optimizer, parameters, keep=False)
+            share = float((wish.bound * norm / second.clamp(min=1e-12)).clamp(max=1.0))
+            for parameter, gradient in zip(parameters, first, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    parameter.grad.mul_(share).add_(gradient)
+                else:
+                    parameter.grad.mul_(share)
+            norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(wish.loss.detach()))
         if parallel.any_true(not finite):
             raise NotFinite(self._failure(method, optimizer, step, wish, run, positions))
@@ -262,6 +301,15 @@ class Trainer:
                 nn.utils.clip_grads_with_norm_(alike, self.settings.clip, norm)
         optimizer.step()
         return norm
+
+    def _gradient(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], *, keep: bool
+    ) -> Tensor:
+        """Puts the gradient of `loss`, averaged over processes, into the parameters; returns its norm."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(retain_graph=keep)
+        parallel.average_gradients([parameter for parameter in parameters if not is_sharded(parameter)])
+        return total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def _failure(
         self,

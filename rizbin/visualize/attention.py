@@ -1,13 +1,18 @@
-"""Where a network looks: attention as heat over the picture."""
+"""Where a network looks: attention as heat over the picture, and as a mask that is held against the truth."""
 
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
+from rizbin.core.errors import RizbinError
 from rizbin.data.views import normalize
 from rizbin.nets.dual import ImageTextPair
-from rizbin.visualize.colors import AnyPicture, Picture, blend, heat, scaled, stretched
-from rizbin.visualize.grid import sheet
+from rizbin.visualize.colors import AnyPicture, Color, Picture, blend, heat, scaled, stretched
+from rizbin.visualize.grid import MARK, enlarge, sheet
+from rizbin.visualize.removed import pixels_of
 
 
 def overlay(
@@ -48,3 +53,70 @@ def attended(pair: ImageTextPair, pictures: UInt8[np.ndarray, "batch size size 3
     device = next(pair.parameters()).device
     maps = pair.attention(normalize(torch.from_numpy(pictures).to(device))).float().cpu().numpy()
     return [overlay(picture, one) for picture, one in zip(pictures, maps, strict=True)]
+
+
+def mass_mask(
+    attention: Float[np.ndarray, "*maps rows columns"], mass: float = 0.6
+) -> Bool[np.ndarray, "*maps rows columns"]:
+    """The fewest patches of each map that together hold `mass` of its sum, over 0 to 1: the largest ones.
+
+    0.6 is what DINO's figure 4 keeps (arXiv 2104.14294). A map without any weight keeps none.
+    """
+    if not 0 < mass <= 1:
+        raise RizbinError(f"A mass of {mass:g} cannot be kept; give a share over 0 and up to 1, such as 0.6.")
+    flat = attention.reshape(*attention.shape[:-2], -1).astype(np.float64)
+    order = np.argsort(flat, axis=-1, kind="stable")
+    summed = np.cumsum(np.take_along_axis(flat, order, axis=-1), axis=-1)
+    total = summed[..., -1:]
+    kept = np.zeros(flat.shape, bool)
+    # The sums of doubles come out a little above or below; a patch too many would be seen.
+    np.put_along_axis(kept, order, summed > (1 - mass + 1e-9) * total, axis=-1)
+    return kept.reshape(attention.shape)
+
+
+def jaccard(mask: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]) -> float:
+    """Pixels in both divided by pixels in either, 0 to 1; 1 where both are empty."""
+    either = int((mask | truth).sum())
+    return int((mask & truth).sum()) / either if either else 1.0
+
+
+def jaccards(
+    masks: Bool[np.ndarray, "heads rows columns"], truth: Bool[np.ndarray, "height width"]
+) -> Float[np.ndarray, " heads"]:
+    """The Jaccard score of each mask of patches with a truth of pixels, each patch a block.
+
+    DINO's segmentation score is the largest of them, the best head, averaged over pictures.
+    """
+    return np.array([jaccard(pixels_of(one, *truth.shape), truth) for one in masks])
+
+
+def outlined(
+    picture: AnyPicture, mask: Bool[np.ndarray, "rows columns"], *, color: Color = MARK, side: int = 192
+) -> AnyPicture:
+    """The picture, enlarged to about `side`, with marked patches as they are, ringed, and all others dark."""
+    shown = enlarge(picture, side)
+    inside = pixels_of(mask, shown.shape[0], shown.shape[1])
+    gray = np.repeat((shown @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1)
+    out = np.ascontiguousarray(np.where(inside[..., None], shown, gray * 0.35).astype(np.uint8))
+    rings, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for ink, thickness in (((0, 0, 0), 3), (color, 1)):  # a dark rim, so that the ring shows on anything
+        cv2.drawContours(out, rings, -1, ink, thickness, cv2.LINE_8)
+    return out
+
+
+def heads_outlined(
+    picture: AnyPicture,
+    attention: Float[np.ndarray, "heads rows columns"],
+    masks: Bool[np.ndarray, "heads rows columns"],
+    *,
+    labels: Sequence[str],
+    best: int = -1,
+    side: int = 128,
+) -> AnyPicture:
+    """A sheet with each head's heat above its mask; the label of the `best` head stands on the color of the rings."""
+    cells = [
+        np.concatenate([overlay(enlarge(picture, side), heat_of), outlined(picture, mask, side=side)])
+        for heat_of, mask in zip(attention, masks, strict=True)
+    ]
+    colors = [MARK if head == best else (255, 255, 255) for head in range(len(cells))]
+    return sheet(cells, labels=labels, side=1, colors=colors)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,12 +15,23 @@ GAP = 6
 TYPE = 13
 """Height of labels in pixels: the smallest that Pillow's own font is easily read at."""
 _LINE = TYPE + 5
+MARK: Color = (255, 225, 25)
+"""Yellow, for what stands out."""
 
 
 def enlarge(picture: AnyPicture, side: int = 192) -> AnyPicture:
     """The picture with each pixel as a square of whole pixels; its shorter side comes near `side`, never smaller."""
     times = max(1, round(side / max(1, min(picture.shape[:2]))))
     return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def shrunk(picture: AnyPicture, side: int) -> AnyPicture:
+    """The picture with its shorter side brought down to `side`; one that is small already stays as it is."""
+    height, width = picture.shape[:2]
+    if min(height, width) <= side:
+        return picture
+    scale = side / min(height, width)
+    return cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
 
 def framed(picture: AnyPicture, color: Color, thickness: int = 3) -> AnyPicture:
@@ -65,6 +77,7 @@ def sheet(
     columns: int = 0,
     side: int = 192,
     background: Color = (255, 255, 255),
+    colors: Sequence[Color] = (),
 ) -> AnyPicture:
     """A contact sheet.
 
@@ -74,6 +87,7 @@ def sheet(
         columns: AnyPictures in a row; 0 makes the sheet about as wide as high.
         side: Small pictures grow to about this many pixels.
         background: Behind and between the pictures.
+        colors: One behind each label; none at all for the background's.
     """
     if not pictures:
         raise RizbinError("There is no picture to show; give at least one.")
@@ -81,7 +95,8 @@ def sheet(
         raise RizbinError(f"There are {len(labels)} labels for {len(pictures)} pictures; give one for each.")
     cells = [enlarge(one, side) for one in pictures]
     if labels:
-        cells = [labelled(one, text, color=background) for one, text in zip(cells, labels, strict=True)]
+        behind = colors or [background] * len(cells)
+        cells = [labelled(one, text, color=color) for one, text, color in zip(cells, labels, behind, strict=True)]
     columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
     height, width = max(one.shape[0] for one in cells), max(one.shape[1] for one in cells)
     rows = math.ceil(len(cells) / columns)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch.nn import functional as F
 
 from rizbin.data.views import normalize
@@ -70,7 +70,7 @@ def _parts(prompts: list[str], size: int = 256) -> list[list[str]]:
 @torch.no_grad()
 def similarities(
     pair: ImageTextPair,
-    picture: UInt8[np.ndarray, "size size 3"],
+    picture: Picture,
     words: Sequence[str],
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
@@ -79,7 +79,7 @@ def similarities(
 
     Args:
         pair: The encoder.
-        picture: RGB at the pair's size.
+        picture: RGB, of a size that divides into patches.
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
@@ -140,10 +140,17 @@ def painted(
 
 
 def heat_of_words(
-    picture: Picture, maps: Float[np.ndarray, "words rows columns"], words: Sequence[str], *, side: int = 128
+    picture: Picture,
+    maps: Float[np.ndarray, "words rows columns"],
+    words: Sequence[str],
+    *,
+    side: int = 128,
+    colors: Sequence[Color] = (),
 ) -> AnyPicture:
-    """A sheet with a heat map for each word, all on one scale, so that they can be compared."""
+    """A sheet with a heat map for each word, all on one scale, so that they compare; `colors` are the words'."""
     height, width = picture.shape[:2]
     common = scaled(np.stack([stretched(one, height, width) for one in maps]))
     # Percentiles 0 and 100: the maps are scaled already, together.
-    return sheet([overlay(picture, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side)
+    return sheet(
+        [overlay(picture, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side, colors=colors
+    )

@@ -8,6 +8,7 @@ import torch
 
 from rizbin import api
 from rizbin.core.errors import RizbinError
+from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes.presets import Training, preset
 from rizbin.recipes.published import OTHERS, is_published, load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
@@ -64,11 +65,15 @@ def test_open_clip_loads_the_same_folder(run: LoadedRun, folder: Path) -> None:
 def test_the_command_exports_it_and_reads_it(run: LoadedRun, tmp_path: Path) -> None:
     made = api.export(run.folder, tmp_path / "out", form="rizbin")
     assert is_published(made)
-    assert torch.equal(api.load(made).image_projection.weight, load_published(made).pair.image_projection.weight)
+    loaded = api.load(made)
+    assert isinstance(loaded, ImageTextPair)
+    assert torch.equal(loaded.image_projection.weight, load_published(made).pair.image_projection.weight)
     with pytest.raises(RizbinError, match="not empty"):
         api.export(run.folder, made, form="rizbin")
-    with pytest.raises(RizbinError, match="open_clip, rizbin"):
+    with pytest.raises(RizbinError, match="open_clip, timm, rizbin"):
         api.export(run.folder, tmp_path / "other", form="onnx")
+    with pytest.raises(RizbinError, match="reads text, so timm cannot"):
+        api.export(run.folder, tmp_path / "other", form="timm")
     plain = api.export(made, tmp_path / "plain")
     with pytest.raises(RizbinError, match="without its method"):
         api.export(plain, tmp_path / "more", form="rizbin")

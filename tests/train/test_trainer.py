@@ -15,9 +15,10 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.scenes import Scenes
 from rizbin.nets.dual import ImageTextPair
 from rizbin.train.method import Progress
+from rizbin.train.optimizers import decay_groups
 from rizbin.train.replay import replay
-from rizbin.train.schedules import decay_groups, warmup_cosine
-from rizbin.train.trainer import NotFinite, Stopped, Trainer, read_failure
+from rizbin.train.schedules import warmup_cosine
+from rizbin.train.trainer import Looked, NotFinite, Stopped, Trainer, read_failure
 from tests.processes import run_in_processes
 from tests.toys import batch_for, build
 
@@ -69,10 +70,10 @@ def test_norms_biases_and_scales_do_not_decay() -> None:
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
 
-    def at_first_record(step: int, _: object) -> dict[str, float]:
+    def at_first_record(step: int, *_: object) -> Looked:
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return {}
+        return Looked({})
 
     with pytest.raises(Stopped, match=r"after step 1 of 4.*goes on"):
         trainer().fit(build("clip"), source(), folder, quiet=True, watch=at_first_record, watch_every=1)

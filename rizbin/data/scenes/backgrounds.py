@@ -37,7 +37,7 @@ def _field(side: int) -> _Field:
 
 
 def background(kind: str, side: int, random: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
-    """A picture of `side` pixels of one of the `KINDS`, with light grain."""
+    """A picture of `side` pixels of one of the `KINDS`, or `WHITE`, with light grain."""
     field = _field(side)
     picture = _PAINTERS[kind](field, side, random)
     top, left = random.integers(0, _SLACK, 2).tolist()
@@ -51,6 +51,10 @@ def _color(random: np.random.Generator) -> Float32[np.ndarray, "3"]:
 
 def _plain(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     return _mix(np.zeros_like(field.across), random)
+
+
+def _white(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
+    return np.full((side, side, 3), BRIGHTEST - 3 * NOISE, np.float32)
 
 
 def _gradient(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
@@ -144,4 +148,8 @@ _PAINTERS = {
 }
 
 KINDS: tuple[str, ...] = tuple(_PAINTERS)
-"""Plain; gradient; textures (stripes, checks, dots, clouds); clutter."""
+"""Plain; gradient; textures (stripes, checks, dots, clouds); clutter. Of colors of their own in every scene."""
+
+WHITE = "white"
+"""The same bright ground in every scene, by which no scene can be told from another."""
+_PAINTERS[WHITE] = _white

@@ -11,7 +11,7 @@ import numpy as np
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator
 from rizbin.data.sample import Refused, Sample, Thing
-from rizbin.data.scenes.backgrounds import KINDS
+from rizbin.data.scenes.backgrounds import KINDS, WHITE
 from rizbin.data.scenes.captions import describe, relations
 from rizbin.data.scenes.compose import Picture, World, compose
 from rizbin.data.scenes.cutouts import read_cutouts
@@ -38,6 +38,11 @@ WORLDS = {
         plain=0.4,
         backgrounds=(*KINDS, "clutter"),
     ),
+    # For methods without captions. They learn what tells a picture from others: on grounds of many colors that is the
+    # ground, and nearest neighbors by object stay at chance; here there is nothing but the object.
+    "single": World(
+        objects=(1, 1), sides=(0.4, 0.8), spread="even", turn=20.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
+    ),
 }
 
 NOMINAL_LENGTH = 100_000
@@ -55,10 +60,10 @@ class Scenes:
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        preset: Literal["easy", "hard"] = "easy"
+        preset: Literal["easy", "hard", "single"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
-        grounds."""
+        grounds. single: one object of 40 to 80 percent, turned, on white: for methods without captions."""
         size: int = 64
         """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
         categories: int = 32

@@ -5,18 +5,16 @@ one sentence; 75 stopped on request with everything saved; 130 interrupted; 1 a 
 """
 
 import ast
-import contextlib
 import dataclasses
-import difflib
-import io
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rizbin.cli import lab
+from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
 if TYPE_CHECKING:  # torch and its company load in seconds; the commands that need them import them when called
@@ -74,13 +72,8 @@ def _dispatch(words: list[str]) -> int:
         print(f"rizbin {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        raise RizbinError(f"There is no command {words[0]!r}; {_near(words[0], list(COMMANDS))}")
+        raise RizbinError(f"There is no command {words[0]!r}; {near(words[0], list(COMMANDS))}")
     return COMMANDS[words[0]].run(words[1:])
-
-
-def _near(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
 
 
 def _help() -> str:
@@ -99,37 +92,10 @@ def _help() -> str:
 def _methods() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
     found = {}
-    for path in sorted((Path(__file__).parent / "methods").glob("[a-z]*.py")):
+    for path in sorted((Path(__file__).parent.parent / "methods").glob("[a-z]*.py")):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         found[path.stem] = text.split("\n", 1)[0]
     return found
-
-
-def _parse(target: Any, words: list[str], name: str) -> Any:
-    """What tyro makes of the words; its framed complaints become one sentence."""
-    import tyro
-
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(target, args=words, prog=f"rizbin {name}")
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-    raise RizbinError(_complaint(said.getvalue(), name))
-
-
-def _complaint(framed: str, name: str) -> str:
-    """tyro's framed error as one sentence; what is not recognized here comes through in tyro's own words."""
-    bare = [re.sub(r"[╭╮╰╯│─]|-{9,}", " ", line).strip() for line in framed.splitlines()]
-    said = re.split(r"\n{2,}", "\n".join(bare[1:]).strip("\n"))  # without the title; rules have become empty lines
-    reason = " ".join(said[0].split()).rstrip(".")
-    reason = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", reason)
-    reason = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", reason)
-    reason = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", reason)
-    close = re.search(r"--[\w.-]+", said[1]) if said[1:] and said[1].startswith("Perhaps") else None
-    advice = f"did you mean {close.group()}?" if close else f"`rizbin {name} --help` lists what there is."
-    return f"{reason[:1].upper()}{reason[1:]}; {advice}"
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -146,7 +112,7 @@ def _train(words: list[str]) -> int:
     if name.startswith("-"):
         raise RizbinError(f"The method comes first: rizbin train METHOD {name} ...; there are {', '.join(methods)}.")
     if name not in methods:
-        raise RizbinError(f"There is no method {name!r}; {_near(name, list(methods))}")
+        raise RizbinError(f"There is no method {name!r}; {near(name, list(methods))}")
     from rizbin.recipes import presets
 
     given = {word.split("=", 1)[0] for word in words}
@@ -155,9 +121,9 @@ def _train(words: list[str]) -> int:
     known = presets.names(name)
     preset = _value_of("--preset", words) or known[0]
     if preset not in known:
-        raise RizbinError(f"{name} has no preset {preset!r}; {_near(preset, list(known))}")
+        raise RizbinError(f"{name} has no preset {preset!r}; {near(preset, list(known))}")
     default = presets.preset(name, preset)
-    flags = _parse(_train_flags(default, Around(preset=preset), known), words[1:], f"train {name}")
+    flags = parse(_train_flags(default, Around(preset=preset), known), words[1:], f"train {name}")
     return _trained(default, flags, words)
 
 
@@ -289,7 +255,7 @@ def _evaluate(words: list[str]) -> int:
         """
         return what, data, json, settings
 
-    what, data, as_json, settings = _parse(evaluate, words, "evaluate")
+    what, data, as_json, settings = parse(evaluate, words, "evaluate")
     found = api.measure(what, data=data, settings=settings, quiet=as_json)
     print(found.to_json() if as_json else found.table())
     return 0
@@ -310,12 +276,13 @@ def _export(words: list[str]) -> int:
         Args:
             run: A run folder, or the name of a model that comes with Rizbin (`rizbin zoo`).
             to: The form and a new folder. open_clip DIR, for open_clip.create_model_and_transforms("local-dir:DIR");
-                rizbin DIR, the same with teacher and decoder for reports and pictures, always in 16 bits.
+                timm DIR, for timm.create_model("local-dir:DIR") of an encoder without text; rizbin DIR, with teacher
+                and decoder for reports and pictures, always in 16 bits.
             half: Store the weights in 16 bits.
         """
         return run, to, half
 
-    run, (form, folder), half = _parse(export, words, "export")
+    run, (form, folder), half = parse(export, words, "export")
     from rizbin import api
 
     print(api.export(run, folder, form=form, half=half))
@@ -341,7 +308,7 @@ def _report(words: list[str]) -> int:
         """
         return what, data, to
 
-    what, data, to = _parse(report, words, "report")
+    what, data, to = parse(report, words, "report")
     from rizbin import api
 
     print(api.report(what, data=data, to=to))
@@ -364,7 +331,7 @@ def _zoo(words: list[str]) -> int:
         """
         return name, build
 
-    name, build = _parse(models, words, "zoo")
+    name, build = parse(models, words, "zoo")
     if build:
         from rizbin.recipes.zoo import rebuild
 
@@ -392,7 +359,7 @@ def _replay(words: list[str]) -> int:
         """
         return run
 
-    run = _parse(replay, words, "replay")
+    run = parse(replay, words, "replay")
     from rizbin.recipes.training import replay as make_again
 
     print(make_again(Path(run)).text())
@@ -408,7 +375,7 @@ def _demo(words: list[str]) -> int:
         """
         return run
 
-    run = Path(_parse(demo, words, "demo"))
+    run = Path(parse(demo, words, "demo"))
     from rizbin.recipes.demo import demo as train_it
 
     return _run(lambda: train_it(run), ["demo", *words], report=True, quiet=False)
@@ -427,7 +394,7 @@ def _doctor(words: list[str]) -> int:
         """
         return json
 
-    as_json = _parse(doctor, words, "doctor")
+    as_json = parse(doctor, words, "doctor")
     from rizbin.doctor import examine, lines
 
     report = examine()
@@ -453,7 +420,7 @@ def _list_methods(words: list[str]) -> int:
         """Lists the methods that `rizbin train` knows, each with what it is."""
 
     if words:
-        _parse(methods, words, "methods")
+        parse(methods, words, "methods")
     for name, text in _methods().items():
         print(f"{name:<12}{text}")
     return 0
@@ -474,6 +441,11 @@ COMMANDS = {
         _report, "write a page of numbers and pictures about a model", "rizbin report detailclip-mini --to page.html"
     ),
     "zoo": Command(_zoo, "list the trained models that come along, or make one again", "rizbin zoo detailclip-mini"),
+    "visualize": Command(
+        lab.visualize,
+        "draw what a model looks at, or tells apart",
+        "rizbin visualize attention detailclip-mini scenes:easy",
+    ),
     "replay": Command(_replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),

@@ -1,0 +1,42 @@
+"""Words of the command line into values; tyro's framed complaints into one sentence."""
+
+import contextlib
+import difflib
+import io
+import re
+from typing import Any
+
+from rizbin.core.errors import RizbinError
+
+
+def near(word: str, known: list[str]) -> str:
+    """Advice for a word that is not among the known ones."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+
+
+def parse(target: Any, words: list[str], name: str) -> Any:
+    """What tyro makes of the words; its framed complaints become one sentence."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(target, args=words, prog=f"rizbin {name}")
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+    raise RizbinError(_complaint(said.getvalue(), name))
+
+
+def _complaint(framed: str, name: str) -> str:
+    """tyro's framed error as one sentence; what is not recognized here comes through in tyro's own words."""
+    bare = [re.sub(r"[╭╮╰╯│─]|-{9,}", " ", line).strip() for line in framed.splitlines()]
+    said = re.split(r"\n{2,}", "\n".join(bare[1:]).strip("\n"))  # without the title; rules have become empty lines
+    reason = " ".join(said[0].split()).rstrip(".")
+    reason = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", reason)
+    reason = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", reason)
+    reason = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", reason)
+    close = re.search(r"--[\w.-]+", said[1]) if said[1:] and said[1].startswith("Perhaps") else None
+    advice = f"did you mean {close.group()}?" if close else f"`rizbin {name} --help` lists what there is."
+    return f"{reason[:1].upper()}{reason[1:]}; {advice}"

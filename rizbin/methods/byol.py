@@ -1,0 +1,153 @@
+"""BYOL: a network predicts what a slowly following copy of itself says of another view, with no negatives at all.
+
+Source: Grill et al., "Bootstrap Your Own Latent", arXiv 2006.07733, equations 2 and 8, appendices A and B. Its switches
+span the paper's table 19 from BYOL to SimCLR and to what collapses.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
+from rizbin.losses.contrast import nt_xent
+from rizbin.losses.distill import regression
+from rizbin.nets.heads import mlp_head
+from rizbin.nets.image import ImageEncoder
+from rizbin.nets.momentum import Teacher
+from rizbin.train.method import Batch, Method, Minimize, Progress, Work
+
+_VIEW = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
+
+Projected = tuple[Float[Tensor, "batch projection"], Float[Tensor, "batch projection"]]
+"""One of each view."""
+
+
+class BYOL(Method):
+    """Regression onto a momentum target; one flag each takes away what keeps it from collapsing."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        encoder: ImageEncoder.Settings = ImageEncoder.Settings()
+        """The backbone, which is kept."""
+        view_1: View.Settings = _VIEW
+        """The first view: always blurred, never solarized (paper, table 6)."""
+        view_2: View.Settings = replace(_VIEW, blur=0.1, solarize=0.2)
+        """The second view: seldom blurred, sometimes solarized."""
+        augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
+        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        predictor: bool = True
+        """The online network predicts through one more head. Off: its projection itself must equal the target's."""
+        predictor_layers: int = 2
+        """Linear layers of the predictor (paper: 2); 1 is DirectPred's linear predictor (arXiv 2102.06810)."""
+        stop_gradient: bool = True
+        """No gradient into the target. Off: the online network is its own target and moves towards itself from both
+        sides, whatever `target` says."""
+        target: Literal["ema", "copy", "fixed"] = "ema"
+        """Whose projection is predicted: that of a slowly following copy (paper), of the online network as it is
+        (SimSiam, arXiv 2011.10566), or of a random network that never moves."""
+        negatives: bool = False
+        """Contrast predictions with targets of other pictures as well (paper, equation 8 with beta 1). With neither
+        predictor nor stop-gradient this is SimCLR."""
+        temperature: float = 0.1
+        """Of the contrast, where there are negatives."""
+        projection_layers: int = 2
+        """Linear layers of the projection head."""
+        projection_hidden: int = 4096
+        """Width of projector and predictor."""
+        projection: int = 256
+        """Size of the projection."""
+        head_norm: bool = True
+        """Batch norm between the heads' layers."""
+        momentum: float = 0.996
+        """Share of itself that the target keeps at an update, at the start of the run (paper: 0.996 for 1000 epochs,
+        0.99 for 100 and 300)."""
+        final_momentum: float = 1.0
+        """The same at the end, reached by a cosine."""
+        together: bool = False
+        """Both views in one pass, which is faster; batch norm then counts both. Off (paper): one by one."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        for name in ("momentum", "final_momentum"):
+            if not 0 <= getattr(settings, name) <= 1:
+                raise RizbinError(f"{name} is {getattr(settings, name)}; it is a share, so give 0 to 1.")
+        self.settings = settings
+        self.backbone = ImageEncoder(settings.encoder)
+        hidden, size, norm = settings.projection_hidden, settings.projection, settings.head_norm
+        self.projector = mlp_head(self.backbone.dim, hidden, size, layers=settings.projection_layers, norm=norm)
+        self.predictor: nn.Module | None = None
+        if settings.predictor:
+            self.predictor = mlp_head(size, hidden, size, layers=settings.predictor_layers, norm=norm)
+        self.teacher: Teacher | None = None
+        if settings.stop_gradient and settings.target != "copy":
+            self.teacher = Teacher(self._taught(), norms="batch")
+        self.views = tuple(
+            replace(only(view, settings.augmentations), size=settings.encoder.image_size)
+            for view in (settings.view_1, settings.view_2)
+        )
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        return {"main": [self.backbone, self.projector, *([self.predictor] if self.predictor is not None else [])]}
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        return self.backbone
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        settings = self.settings
+        projections = self._projected(batch.views, self.backbone, self.projector)
+        a, b = projections if self.predictor is None else self._predicted(projections, self.predictor)
+        u, v = self._targets(batch.views, projections)
+        if settings.negatives:
+            loss = nt_xent(a, b, settings.temperature, keys=(u, v))
+        else:
+            loss = regression(a, v, stop_gradient=settings.stop_gradient)
+            loss = loss + regression(b, u, stop_gradient=settings.stop_gradient)
+        yield Minimize(loss, records={"cosine": F.cosine_similarity(a, v, dim=-1).mean()})
+        if self.teacher is not None and settings.target == "ema":
+            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+
+    def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch projection"]:
+        return self.projector(features)
+
+    def _taught(self) -> dict[str, nn.Module]:
+        return {"backbone": self.backbone, "projector": self.projector}
+
+    def _targets(self, views: list[Tensor], projections: Projected) -> Projected:
+        """What is predicted of each view."""
+        if not self.settings.stop_gradient:
+            return projections
+        if self.teacher is None:
+            return projections[0].detach(), projections[1].detach()
+        with torch.no_grad():
+            return self._projected(views, self.teacher["backbone"], self.teacher["projector"])
+
+    def _projected(self, views: list[Tensor], backbone: nn.Module, projector: nn.Module) -> Projected:
+        if self.settings.together:
+            a, b = projector(backbone(torch.cat(views))).chunk(2)
+        else:
+            a, b = (projector(backbone(view)) for view in views)
+        return a, b
+
+    def _predicted(self, projections: Projected, predictor: nn.Module) -> Projected:
+        if self.settings.together:
+            a, b = predictor(torch.cat(projections)).chunk(2)
+        else:
+            a, b = (predictor(projection) for projection in projections)
+        return a, b
+
+    def cautions(self, work: Work) -> list[str]:
+        settings = self.settings
+        # The target's memory is 1 / (1 - momentum) updates; a run of fewer than four of those never leaves its start.
+        if self.teacher is not None and settings.target == "ema" and work.steps * (1 - settings.momentum) < 4:
+            return [
+                f"A momentum of {settings.momentum:g} in {work.steps} steps leaves the target near its random start; "
+                f"set --method.momentum {max(1 - 10 / work.steps, 0.9):.3g}."
+            ]
+        return []

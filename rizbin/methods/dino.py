@@ -1,0 +1,225 @@
+"""DINO: small crops must say what a slowly following teacher says of the large ones, in a code of learned prototypes.
+
+The teacher's scores are centered, so that no prototype wins always, and sharpened, so that not all win equally.
+
+Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", arXiv 2104.14294, algorithm 1.
+Differs from the official code: the center is a buffer and stands in the checkpoint, as all schedules follow from the
+step; the gradient is clipped as a whole (as DINOv2 does), not each tensor's.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
+from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
+from rizbin.nets.heads import PrototypeHead
+from rizbin.nets.image import ImageEncoder
+from rizbin.nets.momentum import Teacher
+from rizbin.train.method import Batch, Method, Minimize, Progress, Work
+
+_GLOBAL = View.Settings(crop_area=(0.4, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
+
+
+def multi_crop_loss(
+    student: list[Float[Tensor, "batch prototypes"]],
+    teacher: list[Float[Tensor, "batch prototypes"]],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over all pairs of a teacher's view and a student's other view (equation 3).
+
+    `student` are scores of all views, the large ones first; `teacher` are distributions of the large ones.
+    """
+    terms = [
+        cross_entropy(scores, told, temperature).mean()
+        for large, told in enumerate(teacher)
+        for number, scores in enumerate(student)
+        if number != large
+    ]
+    return torch.stack(terms).mean()
+
+
+class DINO(Method):
+    """Self-distillation without labels, with multi-crop; one flag each turns centering, sharpening and crops off."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        encoder: ImageEncoder.Settings = ImageEncoder.Settings(drop_path=0.1)
+        """The backbone, which is kept; the teacher's copy drops no path."""
+        global_view_1: View.Settings = _GLOBAL
+        """The first large crop (official code; 0.25 to 1 in the multi-crop ablation; 0.14 to 1 without small crops)."""
+        global_view_2: View.Settings = replace(_GLOBAL, blur=0.1, solarize=0.2)
+        """The second large crop."""
+        local_view: View.Settings = replace(_GLOBAL, crop_area=(0.05, 0.4), blur=0.5, size=96)
+        """Each small crop; its size in pixels must divide into patches."""
+        local_crops: int = 8
+        """How many small crops the student sees as well (paper: 10 at best, code: 8); 0 for none."""
+        augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
+        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        prototypes: int = 65536
+        """K, the length of the code (paper: 65536; 2048 to 8192 for small sets)."""
+        head_hidden: int = 2048
+        """Width of the head's two hidden layers."""
+        head_bottleneck: int = 256
+        """Size of the unit vectors that meet the prototypes."""
+        head_norm: bool = False
+        """Batch norm in the head (paper: none for ViTs)."""
+        centering: bool = True
+        """Subtract the running mean from the teacher's scores. Off: one prototype wins for every picture."""
+        center_momentum: float = 0.9
+        """Share of itself that the center keeps at a step."""
+        sharpening: bool = True
+        """A teacher's temperature below the student's. Off: the same for both, and the code becomes uniform."""
+        student_temperature: float = 0.1
+        """Of the student's distribution."""
+        teacher_temperature: float = 0.04
+        """Of the teacher's, after its warm-up (0.07 is recommended for long runs)."""
+        teacher_temperature_start: float = 0.04
+        """The same at the first step."""
+        teacher_temperature_warmup: float = 0.3
+        """Share of the run over which it rises, linearly (recommended: 30 epochs of 100)."""
+        freeze_last_layer: float = 0.01
+        """Share of the run in which the prototypes rest (paper's code: 1 epoch of 100)."""
+        stop_gradient: bool = True
+        """No gradient into the teacher. Off: the student is its own teacher and moves towards itself from both
+        sides."""
+        momentum: float = 0.996
+        """Share of itself that the teacher keeps at an update, at the start of the run (0.9995 at batch 256 on
+        ImageNet; 0.99 for small sets)."""
+        final_momentum: float = 1.0
+        """The same at the end, reached by a cosine."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        _check(settings)
+        self.settings = settings
+        self.backbone = ImageEncoder(settings.encoder)
+        self.head = PrototypeHead(
+            self.backbone.dim,
+            settings.prototypes,
+            hidden=settings.head_hidden,
+            bottleneck=settings.head_bottleneck,
+            norm=settings.head_norm,
+        )
+        self.center = Center(settings.prototypes, settings.center_momentum)
+        self.teacher = Teacher(self._taught(), norms="batch") if settings.stop_gradient else None
+        size, chosen = settings.encoder.image_size, settings.augmentations
+        large = tuple(replace(only(one, chosen), size=size) for one in (settings.global_view_1, settings.global_view_2))
+        self.views = large + (only(settings.local_view, chosen),) * settings.local_crops
+        patch = self.backbone.patch_size
+        if settings.local_crops and self.backbone.attends and settings.local_view.size % patch:
+            raise RizbinError(
+                f"A small crop of {settings.local_view.size} pixels does not divide into patches of {patch}; "
+                f"set --method.local-view.size {max(patch, settings.local_view.size // patch * patch)}."
+            )
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        return {"main": [self.backbone, self.head]}
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The teacher's backbone, which is the better one all along (paper, section 5.2)."""
+        return self.backbone if self.teacher is None else self.teacher["backbone"]  # type: ignore[return-value]
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        settings = self.settings
+        # Crops of one size in one pass; the head once for all. Evaluation sees whole pictures, so the large crops
+        # alone say how batch norm evaluates.
+        features = [self.backbone(torch.cat(batch.views[:2]))]
+        if settings.local_crops:
+            features.append(self.backbone(torch.cat(batch.views[2:]), track=False))
+        frozen = progress.fraction < settings.freeze_last_layer
+        scores = self.head(torch.cat(features), frozen=frozen)
+        told = self._told(batch.views[:2], scores, progress)
+        loss = multi_crop_loss(list(scores.chunk(len(batch.views))), list(told.chunk(2)), settings.student_temperature)
+
+        yield Minimize(loss, records=self._health(told.detach(), loss.detach()))
+        if self.teacher is not None:
+            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+
+    def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch prototypes"]:
+        head = self.head if self.teacher is None else self.teacher["head"]
+        return head(features)
+
+    def _taught(self) -> dict[str, nn.Module]:
+        return {"backbone": self.backbone, "head": self.head}
+
+    def _told(self, large: list[Tensor], scores: Tensor, progress: Progress) -> Float[Tensor, "views prototypes"]:
+        """The teacher's distributions of the large crops, the first view's rows first."""
+        settings = self.settings
+        temperature = settings.student_temperature
+        if settings.sharpening:
+            temperature = progress.linear(
+                settings.teacher_temperature_start,
+                settings.teacher_temperature,
+                over=settings.teacher_temperature_warmup,
+            )
+        if self.teacher is None:
+            said = scores[: 2 * len(large[0])]
+        else:
+            with torch.no_grad():
+                said = self.teacher["head"](self.teacher["backbone"](torch.cat(large)))
+        told = teacher_distribution(said, self.center.value.clone(), temperature)
+        if settings.centering:
+            self.center.update(said.detach())
+        return told
+
+    def _health(self, told: Float[Tensor, "views prototypes"], loss: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy split into the teacher's entropy and the rest, and how the code is used (section 5.3)."""
+        mean = told.mean(dim=0)
+        entropy = torch.special.entr(told).sum(dim=-1).mean()
+        return {
+            "teacher_entropy": entropy,
+            "kl": loss - entropy,
+            "code_entropy": torch.special.entr(mean).sum(),
+            "top_share": torch.bincount(told.argmax(dim=-1), minlength=len(mean)).max() / len(told),
+        }
+
+    def alarms(self, records: Mapping[str, float]) -> list[str]:
+        settings, found = self.settings, []
+        uniform = math.log(settings.prototypes)
+        if records.get("loss", 0.0) > 0.99 * uniform and records.get("teacher_entropy", 0.0) > 0.97 * uniform:
+            found.append(
+                f"The loss is ln K = {uniform:.4f}: the teacher's code is uniform and says nothing. Lower "
+                f"--method.momentum (now {settings.momentum:g}) or --method.teacher-temperature (now "
+                f"{settings.teacher_temperature:g}), or use fewer --method.prototypes (now {settings.prototypes})."
+            )
+        if records.get("top_share", 0.0) > 0.9 and records.get("code_entropy", uniform) < 0.1 * uniform:
+            found.append(
+                f"One prototype wins for {100 * records['top_share']:.0f} percent of the pictures: the teacher's code "
+                "says the same of all. Turn --method.centering on, or raise --method.teacher-temperature (now "
+                f"{settings.teacher_temperature:g})."
+            )
+        return found
+
+    def cautions(self, work: Work) -> list[str]:
+        settings, found = self.settings, []
+        if settings.prototypes > max(work.pictures // 4, 4096):
+            fewer = 2 ** max(int(math.log2(max(work.pictures / 16, 256))), 8)
+            found.append(
+                f"{settings.prototypes} prototypes are ImageNet's number, and this run has {work.pictures:,} pictures; "
+                f"set --method.prototypes {min(fewer, 8192)}."
+            )
+        # The teacher's memory is 1 / (1 - momentum) updates; in fewer than four of those it teaches its random start.
+        if self.teacher is not None and work.steps * (1 - settings.momentum) < 4:
+            found.append(
+                f"A momentum of {settings.momentum:g} in {work.steps:,} steps leaves the teacher near its random "
+                f"start; set --method.momentum {max(1 - 10 / work.steps, 0.9):.3g}."
+            )
+        return found
+
+
+def _check(settings: DINO.Settings) -> None:
+    if settings.local_crops < 0:
+        raise RizbinError(f"local_crops is {settings.local_crops}; give 0 or more.")
+    for name in ("student_temperature", "teacher_temperature", "teacher_temperature_start"):
+        if getattr(settings, name) <= 0:
+            raise RizbinError(f"{name} is {getattr(settings, name)}; give a number above 0.")
+    for name in ("momentum", "final_momentum", "center_momentum"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise RizbinError(f"{name} is {getattr(settings, name)}; it is a share, so give 0 to 1.")
