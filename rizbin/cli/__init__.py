@@ -446,6 +446,12 @@ COMMANDS = {
         "draw what a model looks at, or tells apart",
         "rizbin visualize attention detailclip-mini scenes:easy",
     ),
+    "study": Command(
+        lab.study, "answer by experiment why a method works", "rizbin study collapse --seeds 3 --budget 30"
+    ),
+    "compare": Command(
+        lab.compare, "train several methods alike and show them side by side", "rizbin compare simclr byol --seeds 3"
+    ),
     "replay": Command(_replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),

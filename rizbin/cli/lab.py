@@ -1,6 +1,7 @@
 """Commands of the laboratory: what a model looks at, and why a method works."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from rizbin.cli.parsing import near, parse
@@ -70,3 +71,83 @@ def _flags(drawing: Any) -> type:
     made = dataclasses.make_dataclass("Flags", flags, frozen=True, kw_only=True)
     made.__doc__ = does(drawing)
     return made
+
+
+def study(words: list[str]) -> int:
+    """`rizbin study NAME ...`."""
+
+    from rizbin.studies import questions
+
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: rizbin study NAME [--seeds 3] [--budget MINUTES] [--run DIR] ...", end="\n\n")
+        print(*(f"  {name:<16}{questions.find(name).question}" for name in questions.names()), sep="\n")
+        print("\nTrains every variant several times, then writes one page. The same command again goes on.")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in questions.names():
+        raise RizbinError(f"There is no study {name!r}; {near(name, list(questions.names()))}")
+
+    from rizbin.studies.study import study as answer
+
+    print(answer(questions.find(name), **_asked(rest, f"study {name}", f"runs/study-{name}")))
+    return 0
+
+
+def compare(words: list[str]) -> int:
+    """`rizbin compare METHOD METHOD ...`."""
+    from rizbin import methods
+
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    names, rest = words[:count], words[count:]
+    if not names:
+        if "--help" not in rest and "-h" not in rest:
+            raise RizbinError("Name the methods first: rizbin compare simclr byol --seeds 3.")
+        print("usage: rizbin compare METHOD METHOD ... [--preset nano] [--data D] [--seeds 3] [--budget MINUTES] ...")
+        print(
+            "\nTrains each with several seeds on equal data, backbone and pictures; one page shows them side by side."
+        )
+        print(f"methods: {', '.join(methods.names())}")
+        return 0
+    for name in names:
+        if name not in methods.names():
+            raise RizbinError(f"There is no method {name!r}; {near(name, list(methods.names()))}")
+    from rizbin.studies.compare import comparison
+    from rizbin.studies.study import study as answer
+
+    given = _asked(rest, f"compare {' '.join(names)}", f"runs/compare-{'-'.join(names)}", compared=True)
+    print(answer(comparison(names, preset=given.pop("preset"), data=given.pop("data")), **given))
+    return 0
+
+
+def _asked(words: list[str], command: str, folder: str, *, compared: bool = False) -> dict[str, Any]:
+    """The flags that studies and comparisons share."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Study:
+        """Answers a question by experiment. The same command again goes on."""
+
+        seeds: int = 3
+        """Runs of every variant."""
+        budget: float = 0.0
+        """Minutes for all of them together, from which one number of steps follows. 0: by --steps."""
+        steps: int = 0
+        """Of every variant; 0: what its preset says."""
+        jobs: int = 0
+        """Runs at the same time, each on its share of the cores; 0: one a core, at most 4."""
+        run: str = folder
+        """Folder of the runs."""
+        to: str = ""
+        """The page. Empty: study.html in that folder."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Comparison(Study):
+        """Compares methods by experiment. The same command again goes on."""
+
+        preset: str = ""
+        """Of all methods; empty: the first that they share."""
+        data: str = ""
+        """What to train on, as for train; empty: what the preset says."""
+
+    given = dataclasses.asdict(parse(Comparison if compared else Study, words, command))
+    to, run = given.pop("to"), given.pop("run")
+    return {**given, "folder": Path(run), "to": Path(to) if to else None}

@@ -28,6 +28,19 @@ Projected = tuple[Float[Tensor, "batch projection"], Float[Tensor, "batch projec
 """One of each view."""
 
 
+def eigen_alignment(predictor: Float[Tensor, "dim dim"], projections: Float[Tensor, "batch dim"]) -> float:
+    """How nearly the eigenvectors of the projections' correlation are the predictor's own, 0 to 1.
+
+    Mean of cos(W u, u) over the eigenvectors u of the uncentered correlation z'z / n, weighted by their eigenvalues.
+    Source: Tian et al., "Understanding self-supervised learning dynamics without contrastive pairs", arXiv 2102.06810,
+    figure 2. Differs: weighted, so that directions without any data say nothing.
+    """
+    values, vectors = torch.linalg.eigh(projections.T @ projections / len(projections))
+    cosines = F.cosine_similarity(predictor @ vectors, vectors, dim=0)
+    values = values.clamp(min=0)
+    return float((cosines * values).sum() / values.sum().clamp(min=1e-30))
+
+
 class BYOL(Method):
     """Regression onto a momentum target; one flag each takes away what keeps it from collapsing."""
 
@@ -115,6 +128,18 @@ class BYOL(Method):
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch projection"]:
         return self.projector(features)
+
+    @torch.no_grad()
+    def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
+        """Whether a linear predictor shares its eigenspace with the projections' correlation (DirectPred's figure)."""
+        if not isinstance(self.predictor, nn.Sequential) or len(self.predictor) != 1:
+            return {}
+        layer = self.predictor[0]
+        assert isinstance(layer, nn.Linear)  # a head of one layer is that layer
+        training = self.projector.training
+        z = self.projector.eval()(features.to(layer.weight)).double().cpu()
+        self.projector.train(training)
+        return {"eigen_alignment": eigen_alignment(layer.weight.double().cpu(), z)}
 
     def _taught(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "projector": self.projector}

@@ -63,9 +63,11 @@ def train(
     *,
     minutes: float | None = None,
     quiet: bool = False,
+    silent: bool = False,
 ) -> Path:
     """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
 
+    silent: say neither cautions nor alarms (they are recorded all the same): for experiments that want a collapse.
     minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays
     exact. Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped
     after a signal.
@@ -85,12 +87,12 @@ def train(
         return folder.path
     method = build(training)
     trainer = _trainer(training)
-    if parallel.is_main():
+    if parallel.is_main() and not silent:
         endless = training.steps * training.batch
         pictures = endless if source.endless else min(len(source), endless)
         for caution in method.cautions(Work(pictures, training.batch, training.steps)):
             folder.warn(caution)
-    watching = _watching(training, method, folder)
+    watching = _watching(training, method, silent)
     trainer.fit(method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1))
     if parallel.is_main():
         encoder = method.encoder
@@ -103,12 +105,18 @@ def train(
     return folder.path
 
 
-def _watching(training: Training[Any], method: Method, folder: RunFolder) -> Watching | None:
+def _watching(training: Training[Any], method: Method, silent: bool) -> Watching | None:
     """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
     train, test = (open_source(training.data, split=part, size=_image_size(training)) for part in ("train", "test"))
-    return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps)
+    return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps, silent=silent)
+
+
+def seconds_a_step(training: Training[Any]) -> float:
+    """What a step of this training costs on this process, from a few of them."""
+    source = open_source(training.data, split="train", size=_image_size(training))
+    return _trainer(training).time_steps(build(training), source, warm=1, places=2)
 
 
 def build(training: Training[Any]) -> Method:

@@ -22,6 +22,8 @@ MEMORY, QUERIES = 500, 250
 """Training pictures that vote and test pictures that ask: seconds a look, a standard error of 3 points."""
 QUIET = 0.25
 """Share of the run before which nothing is called a collapse: every network starts out looking like one."""
+LEAST_STEPS = 100
+"""Updates before which nothing is called a collapse, however short the run."""
 K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
 
@@ -29,12 +31,23 @@ K, TEMPERATURE = 20, 0.07
 class Watching:
     """A `rizbin.train.trainer.Watch` over some pictures of a source, read once."""
 
-    def __init__(self, untrained: Method, train: Source, test: Source, *, warmup: float, steps: int) -> None:
+    def __init__(
+        self,
+        untrained: Method,
+        train: Source,
+        test: Source,
+        *,
+        warmup: float = 0.0,
+        steps: int = 0,
+        memory: int = MEMORY,
+        queries: int = QUERIES,
+        silent: bool = False,
+    ) -> None:
         encoder = untrained.encoder
         assert isinstance(encoder, ImageEncoder)  # who trains a pair is watched by its captions
         size, grid = encoder.image_size, encoder.grid
         parts = []
-        for source, count in ((train, MEMORY), (test, QUERIES)):
+        for source, count in ((train, memory), (test, queries)):
             count = count if source.endless else min(count, len(source))
             seen, _ = read(source, count, size, seed=0, advance=lambda _: None)
             categories = source.categories or tuple(sorted({name for one in seen for name in one.names}))
@@ -46,7 +59,7 @@ class Watching:
             and bool(self.queries.right.any())
         )
         self.views = [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
-        self.quiet_until = max(warmup, QUIET) * steps
+        self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
         self.before: tuple[str, ...] = ()
         self.fixed: dict[str, float] = {}
         if self.named:
@@ -68,13 +81,14 @@ class Watching:
             of_projection = health(a)
             numbers |= {"projection_std": of_projection.std, "projection_rank": of_projection.rank}
             numbers |= {"alignment": alignment(a, b), "uniformity": uniformity(a)}
+            numbers |= method.inspect(features)
             alarms = collapse_alarms(of_projection)
         alarms += tuple(method.alarms(records))
         if step < self.quiet_until:
             alarms = ()
         # Twice in a row: one look in twenty may fall into a dip.
         said, self.before = (alarms if self.before else ()), alarms
-        return Looked({name: round(value, 5) for name, value in numbers.items()}, said)
+        return Looked({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
 
     def _augmented(self, view: View, number: int) -> Float[Tensor, "pictures 3 size size"]:
         pixels = self.queries.pixels.numpy()

@@ -140,6 +140,10 @@ class Method(nn.Module, ABC):
         """What the loss sees of the encoder's features; None when the method has no projection of its own."""
         return None
 
+    def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
+        """Numbers about the method's own parts, from features of held-out pictures on the CPU."""
+        return {}
+
     def cautions(self, work: Work) -> list[str]:
         """What to change before such a run begins, each in a sentence; said once, nothing is refused."""
         return []

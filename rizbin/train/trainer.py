@@ -54,6 +54,8 @@ class Looked:
     numbers: dict[str, float]
     alarms: tuple[str, ...] = ()
     """What is wrong, each in a sentence."""
+    silent: bool = False
+    """Record the alarms and do not say them."""
 
 
 Watch = Callable[[int, Method, dict[str, float]], Looked]
@@ -147,7 +149,7 @@ class Trainer:
                     if due and watch is not None and parallel.is_main():
                         looked = watch(done, method, numbers)
                         numbers |= looked.numbers
-                        for sentence in looked.alarms:
+                        for sentence in () if looked.silent else looked.alarms:
                             bar.warn(f"At step {done}: {sentence}")
                         if looked.alarms:
                             numbers["alarm"] = " ".join(looked.alarms)

@@ -41,7 +41,7 @@ WORLDS = {
     # For methods without captions. They learn what tells a picture from others: on grounds of many colors that is the
     # ground, and nearest neighbors by object stay at chance; here there is nothing but the object.
     "single": World(
-        objects=(1, 1), sides=(0.4, 0.8), spread="even", turn=20.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
+        objects=(1, 1), sides=(0.3, 0.8), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
     ),
 }
 
@@ -63,7 +63,8 @@ class Scenes:
         preset: Literal["easy", "hard", "single"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
-        grounds. single: one object of 40 to 80 percent, turned, on white: for methods without captions."""
+        grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without
+        captions."""
         size: int = 64
         """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
         categories: int = 32

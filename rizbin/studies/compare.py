@@ -1,0 +1,138 @@
+"""Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rizbin import methods
+from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Bar, Cell, Number
+from rizbin.data.open import open_source
+from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.recipes import presets
+from rizbin.recipes.training import load_run
+from rizbin.studies.encoders import curves
+from rizbin.studies.lab import Numbers, Results, Study, Variant
+from rizbin.studies.numbers import label
+
+SHOWN = (
+    "zero_shot/top1",
+    "retrieval/image_to_text/r1",
+    "knn/top1",
+    "probe/top1",
+    "segmentation/zero_shot/miou",
+    "segmentation/linear/miou",
+    "sizes/small/found",
+)
+"""Measurements of the table, as far as the methods have them; the first that all have decides."""
+
+
+def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Study:
+    """The study that compares these methods under one preset. Raises RizbinError when they cannot be."""
+    if len(set(names)) < 2:
+        raise RizbinError("Name two methods or more to compare, each once.")
+    common = [name for name in presets.names(names[0]) if all(name in presets.names(other) for other in names)]
+    preset = preset or common[0]
+    if preset not in common:
+        raise RizbinError(f"There is no preset {preset!r} that all of them have; they share {', '.join(common)}.")
+    trainings = {name: presets.preset(name, preset) for name in names}
+    first = trainings[names[0]]
+    # One data set, batch and length for all: those of the first method's preset, unless told otherwise.
+    data = data or first.data
+    if any(presets.reads_captions(one.settings) for one in trainings.values()) and data == "scenes:single":
+        data = "scenes:easy"
+    equal: dict[str, Any] = {"data": data, "batch": first.batch, "steps": first.steps}
+    variants = [Variant(name=name, training=replace(one, **equal)) for name, one in trainings.items()]
+
+    def show(page: Page, results: Results) -> None:
+        _table(page, results, names)
+        curves(page, results, "k-NN over the run, percent", "knn", names)
+        curves(page, results, "Loss (of each method its own)", "loss", names)
+
+    return Study(
+        question=f"Which learns more: {', '.join(names[:-1])} or {names[-1]}?",
+        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} pictures a step, the same "
+        "number of pictures, and every method's own loss, views and heads. Measured by one code on new pictures, by "
+        "what all of them have.",
+        variants=lambda: variants,
+        measure=measure,
+        answer=lambda results: _answer(results, names),
+        show=show,
+    )
+
+
+def measure(folder: Path) -> Numbers:
+    """What an evaluation gives of a run, in percent."""
+    run = load_run(folder)
+    test, train = (
+        open_source(run.training.data, split=part, size=run.encoder.image_size) for part in ("test", "train")
+    )
+    found = evaluate(run.encoder, test, train_source=train, settings=Evaluation.Settings(), look=run.method.look)
+    numbers = {one.name: one.value for one in found.measurements if one.unit == "percent"}
+    return numbers | {
+        f"random/{one.name}": one.baseline
+        for one in found.measurements
+        if one.unit == "percent" and one.baseline is not None
+    }
+
+
+def _table(page: Page, results: Results, names: Sequence[str]) -> None:
+    groups: list[tuple[str, list[list[Cell]]]] = []
+    for measured in SHOWN:
+        rows: list[list[Cell]] = []
+        for name in names:
+            value, spread = results.mean(name, measured), results.spread(name, measured)
+            if value == value:  # not nan: this method has it
+                ticks = (
+                    ("random weights", results.mean(name, f"random/{measured}")),
+                    ("one deviation below", value - spread),
+                    ("one above", value + spread),
+                )
+                rows.append(
+                    [name, Number(results.shown(name, measured), value), Bar(value=value, ticks=ticks, high=100)]
+                )
+        if rows:
+            groups.append((label(measured), rows))
+    page.table(
+        ["Method", "Percent", "with its spread, beside random weights"],
+        groups,
+        legend=("the same network with random weights", "one standard deviation below", "one above"),
+        caption=f"Mean ± standard deviation over {results.seeds} seeds",
+    )
+
+
+def _answer(results: Results, names: Sequence[str]) -> list[str]:
+    """Who is ahead in what all methods have, and whether the seeds can tell."""
+    for measured in SHOWN:
+        values = {name: results.mean(name, measured) for name in names}
+        if all(value == value for value in values.values()):
+            break
+    else:
+        return ["The methods have no measurement in common."]
+    best, second = sorted(names, key=lambda name: -values[name])[:2]
+    noise = ((results.spread(best, measured) ** 2 + results.spread(second, measured) ** 2) / results.seeds) ** 0.5
+    ahead = values[best] - values[second]
+    if results.seeds < 2:
+        sure = "one seed cannot tell whether that is chance"
+    elif ahead > 2 * noise:
+        sure = f"more than twice the standard error of their difference ({noise:.1f})"
+    else:
+        sure = (
+            f"within twice the standard error of their difference ({noise:.1f}), so these seeds cannot tell them apart"
+        )
+    what = label(measured)
+    said = [
+        f"{what}: {best} is ahead with {results.shown(best, measured)} percent, {ahead:.1f} above {second}; {sure}."
+    ]
+    weak = [name for name in names if values[name] <= results.mean(name, f"random/{measured}")]
+    if weak:
+        said.append(f"No better than random weights: {', '.join(weak)}.")
+    flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
+    if flagged:
+        said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
+    kinds = [name for name in names if presets.reads_captions(methods.find(name).Settings())]
+    if kinds and len(kinds) < len(names):
+        said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
+    return said

@@ -1,0 +1,74 @@
+"""What the studies of methods without captions measure, and how they show it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rizbin.core.charts import Series
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Bar, Cell, Number
+from rizbin.data.open import open_source
+from rizbin.data.views import normalize
+from rizbin.evaluate.collapse import color_shortcut
+from rizbin.nets.image import ImageEncoder
+from rizbin.recipes.training import build, load_run
+from rizbin.recipes.watch import Watching
+from rizbin.studies.lab import Numbers, Results, Variant
+
+MEMORY, QUERIES = 2000, 1000
+"""Pictures of the final measurement: a standard error of 1.6 points or less."""
+
+
+def measure_encoder(folder: Path) -> Numbers:
+    """Nearest neighbors beside random weights and raw pixels, spread and rank, and the color shortcut of a run."""
+    run = load_run(folder)
+    encoder = run.encoder
+    assert isinstance(encoder, ImageEncoder)  # these studies train nothing else
+    train, test = (open_source(run.training.data, split=part, size=encoder.image_size) for part in ("train", "test"))
+    watching = Watching(build(run.training), train, test, memory=MEMORY, queries=QUERIES)
+    numbers = dict(watching(run.step, run.method, {}).numbers)
+    with torch.no_grad():
+        pixels = watching.queries.pixels
+        features = torch.cat([encoder.pooled(normalize(some)) for some in pixels.split(250)])
+    shortcut = color_shortcut(pixels, features)
+    return {**numbers, "color_shortcut": 100 * shortcut.share, "color_chance": 100 * shortcut.chance}
+
+
+def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str = "paper") -> None:
+    """The table of all variants: k-NN with its spread, health of the projection, alarms, the paper's number."""
+    groups: dict[str, list[list[Cell]]] = {}
+    for one in variants:
+        knn, random = results.mean(one.name, "knn"), results.mean(one.name, "knn_random")
+        row: list[Cell] = [
+            one.name,
+            Number(results.shown(one.name, "knn"), knn),
+            Bar(
+                value=knn,
+                ticks=(("random weights", random), ("pixels", results.mean(one.name, "knn_pixels"))),
+                high=100,
+            ),
+            Number(results.shown(one.name, "projection_std", 2), results.mean(one.name, "projection_std")),
+            Number(results.shown(one.name, "projection_rank"), results.mean(one.name, "projection_rank")),
+            Number(f"{results.flagged(one.name)} of {results.seeds}", results.flagged(one.name)),
+            Number("" if one.paper is None else f"{one.paper:g}", one.paper),
+        ]
+        groups.setdefault(one.group, []).append(row)
+    page.table(
+        ["Variant", "k-NN, percent", "beside random weights and pixels", "Spread", "Rank", "Alarm", unit],
+        list(groups.items()),
+        legend=("the same network with random weights", "raw pixels"),
+        caption=f"Mean ± standard deviation over {results.seeds} seeds",
+    )
+
+
+def curves(page: Page, results: Results, title: str, record: str, variants: Sequence[str]) -> None:
+    """A chart of one record over the run, a line a variant, mean over seeds."""
+    lines = [Series(name=name, x=x, y=y) for name in variants for x, y in [results.curve(name, record)] if x]
+    if lines:
+        page.curves(title, lines)
+
+
+def gain(results: Results, name: str) -> float:
+    """Points of k-NN over the better of random weights and raw pixels."""
+    return results.mean(name, "knn") - max(results.mean(name, "knn_random"), results.mean(name, "knn_pixels"))

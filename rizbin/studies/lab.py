@@ -1,0 +1,254 @@
+"""The laboratory: trains every variant of a question with several seeds, and keeps what each cell gave.
+
+A cell is an ordinary run folder with `numbers.json` beside its settings. Stopped and started again, finished cells are
+kept and unfinished ones go on. All cells of a study see equally many pictures, on the same backbone, and are measured
+by the same code.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.core.settings import to_dict
+from rizbin.recipes.presets import Training
+
+Numbers = dict[str, float]
+Measure = Callable[[Path], Numbers]
+"""The folder of a finished run in, its numbers out; a function of a module's top level, as it is called elsewhere."""
+LEAST_STEPS = 40
+"""Fewer than these teach nothing, and no alarm would have been awake."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question and how it is answered."""
+
+    question: str
+    """One sentence with a question mark."""
+    design: str
+    """What is varied, what is equal, what is measured; one paragraph."""
+    variants: "Callable[[], Sequence[Variant]]"
+    measure: Measure
+    answer: "Callable[[Results], list[str]]"
+    """Plain sentences that follow from the numbers, the verdict first."""
+    show: "Callable[[Page, Results], None]"
+    """Adds tables and charts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of a question's table."""
+
+    name: str
+    """In the words of the table."""
+    training: Training[Any]
+    """Its settings; the seed is the cell's."""
+    group: str = ""
+    """Under which heading it stands."""
+    paper: float | None = None
+    """What the paper reports for it."""
+    collapses: bool | None = None
+    """Whether the paper says that it collapses; None where it says nothing."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant trained with one seed, measured."""
+
+    variant: str
+    seed: int
+    numbers: Numbers
+    history: list[dict[str, Any]]
+    """Lines of its metrics.jsonl."""
+
+    @property
+    def flagged(self) -> bool:
+        """Whether an alarm stood at its end: at one of its last three looks."""
+        looks = [line for line in self.history if "feature_std" in line]
+        return any("alarm" in line for line in looks[-3:])
+
+
+@dataclass(frozen=True)
+class Results:
+    """All cells of a study."""
+
+    cells: tuple[Cell, ...]
+    seeds: int
+    steps: int
+    minutes: float
+    """Of one thread, all cells together."""
+
+    def of(self, variant: str) -> list[Cell]:
+        """A variant's cells, by seed."""
+        return [cell for cell in self.cells if cell.variant == variant]
+
+    def mean(self, variant: str, name: str) -> float:
+        """Mean over the seeds; nan where it was not measured."""
+        values = [cell.numbers[name] for cell in self.of(variant) if name in cell.numbers]
+        return mean(values) if values else float("nan")
+
+    def spread(self, variant: str, name: str) -> float:
+        """Standard deviation over the seeds; 0 of one."""
+        values = [cell.numbers[name] for cell in self.of(variant) if name in cell.numbers]
+        return stdev(values) if len(values) > 1 else 0.0
+
+    def shown(self, variant: str, name: str, digits: int = 1) -> str:
+        """Both in words: "54.0 ± 1.2"."""
+        value = self.mean(variant, name)
+        if value != value:  # nan
+            return "n/a"
+        return f"{value:.{digits}f}" + (f" ± {self.spread(variant, name):.{digits}f}" if self.seeds > 1 else "")
+
+    def flagged(self, variant: str) -> int:
+        """In how many seeds an alarm stood at the end."""
+        return sum(cell.flagged for cell in self.of(variant))
+
+    def curve(self, variant: str, name: str) -> tuple[list[float], list[float]]:
+        """Steps, and the mean over seeds of a record at each of them."""
+        found: dict[int, list[float]] = {}
+        for cell in self.of(variant):
+            for line in cell.history:
+                if isinstance(line.get(name), int | float):
+                    found.setdefault(int(line["step"]), []).append(float(line[name]))
+        steps = sorted(found)
+        return [float(step) for step in steps], [mean(found[step]) for step in steps]
+
+
+def run(
+    variants: Sequence[Variant],
+    folder: Path,
+    measure: Measure,
+    *,
+    seeds: int,
+    budget: float = 0.0,
+    steps: int = 0,
+    jobs: int = 0,
+    quiet: bool = False,
+) -> Results:
+    """Trains and measures all cells in `folder`, or goes on there.
+
+    budget: minutes for all cells together, from which one number of steps for all follows; 0: `steps`, or what the
+    variants say. jobs: cells at the same time, each on its share of the cores; 0: one a core, at most 4.
+    Raises RizbinError when the folder holds another study, or the budget is too small.
+    """
+    if seeds < 1:
+        raise RizbinError(f"seeds is {seeds}; give 1 or more.")
+    names = [variant.name for variant in variants]
+    assert len(set(names)) == len(names), "variants need names of their own"
+    jobs = jobs or min(os.cpu_count() or 1, 4)
+    folder.mkdir(parents=True, exist_ok=True)
+    batch = variants[0].training.batch
+    steps = _planned(variants, folder, seeds=seeds, budget=budget, steps=steps, jobs=jobs)
+    work = [
+        (
+            folder / f"{number:02d}-{seed}",
+            replace(one.training, steps=_steps(one.training, steps, batch), seed=seed),
+            measure,
+        )
+        for seed in range(seeds)
+        for number, one in enumerate(variants)
+    ]
+    _train_all([one for one in work if not (one[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
+    cells = [
+        Cell(variants[number].name, seed, *_kept(folder / f"{number:02d}-{seed}"))
+        for seed in range(seeds)
+        for number in range(len(variants))
+    ]
+    spent = sum(cell.numbers.get("cpu_seconds", 0.0) for cell in cells) / 60
+    return Results(tuple(cells), seeds, steps or variants[0].training.steps, spent)
+
+
+def _steps(training: Training[Any], steps: int, batch: int) -> int:
+    """Steps of a training that sees as many pictures as `steps` of `batch` are; 0: what it says itself."""
+    return max(round(steps * batch / training.batch), 1) if steps else training.steps
+
+
+def _planned(variants: Sequence[Variant], folder: Path, *, seeds: int, budget: float, steps: int, jobs: int) -> int:
+    """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
+    asked = {
+        "variants": {one.name: to_dict(replace(one.training, seed=0, steps=0)) for one in variants},
+        "budget": budget,
+        "steps": steps,
+    }
+    plan = folder / "plan.json"
+    if plan.exists():
+        kept = json.loads(plan.read_text(encoding="utf-8"))
+        if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
+            raise RizbinError(
+                f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
+            )
+        return int(kept["planned"])
+    planned = steps
+    if budget:
+        from rizbin.recipes.training import seconds_a_step
+
+        batch = variants[0].training.batch
+        seconds = sum(seconds_a_step(one.training) * batch / one.training.batch for one in variants)
+        # Two processes side by side slow each other down: two cores gave 1.3 times the work of one here.
+        gained = 1 + 0.3 * (jobs - 1)
+        planned = int(budget * 60 * gained / (seconds * seeds))
+        if planned < LEAST_STEPS:
+            needed = LEAST_STEPS * seconds * seeds / gained / 60
+            raise RizbinError(
+                f"{budget:g} minutes are {planned} steps a cell for {len(variants)} variants and {seeds} seeds, too "
+                f"few to show anything; give {needed:.0f} minutes or more, or fewer seeds."
+            )
+    plan.write_text(json.dumps({**asked, "planned": planned}, indent=1), encoding="utf-8")
+    return planned
+
+
+def _train_all(
+    work: Sequence[tuple[Path, Training[Any], Measure]], total: int, folder: Path, jobs: int, quiet: bool
+) -> None:
+    """All cells, `jobs` at a time."""
+    done = total - len(work)
+    with Bar(total, folder.name, start=done, quiet=quiet) as bar:
+        if jobs == 1:
+            for one in work:
+                _cell(*one)
+                done += 1
+                bar.update(done)
+            return
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        # spawn: a fork after torch has made its threads would hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
+            for finished in as_completed([pool.submit(_cell, *one) for one in work]):
+                finished.result()
+                done += 1
+                bar.update(done)
+
+
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
+    """Trains and measures one cell."""
+    from rizbin.recipes.training import train
+
+    begin = time.process_time()
+    train(training, folder, quiet=True, silent=True)  # collapses are asked for here
+    numbers = {**measure(folder), "cpu_seconds": time.process_time() - begin}
+    waiting = folder / ".numbers.json"
+    waiting.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    waiting.replace(folder / "numbers.json")
+    RunFolder(folder).release()
+
+
+def _kept(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
+    numbers: Mapping[str, float] = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
+    return dict(numbers), list(RunFolder(folder).metrics.read())

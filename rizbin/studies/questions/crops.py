@@ -1,0 +1,98 @@
+"""What small crops are good for: LoGo's repulsion between them, and DINO's multi-crop.
+
+Papers: LoGo, arXiv 2203.17205 (its tables could not be read; no number of it stands here); DINO, arXiv 2104.14294,
+table 8 (ImageNet, ViT-S/16, 100 epochs, k-NN).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Cell, Number
+from rizbin.recipes.presets import preset
+from rizbin.studies.encoders import curves, grid, measure_encoder
+from rizbin.studies.lab import Results, Study, Variant
+
+LEARNED, COSINE, NONE = "LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"
+UNDRAWN = "LoGo, small crops not drawn to large ones"
+SIMSIAM, BYOL = "LoGo on SimSiam", "LoGo on BYOL"
+DINOS = {0: "DINO, no small crops", 2: "DINO, 2 small crops", 6: "DINO, 6 small crops"}
+
+
+def _changed(method: str, **changes: Any) -> Any:
+    training = preset(method, "nano")
+    return replace(training, settings=replace(training.settings, **changes))
+
+
+def variants() -> list[Variant]:
+    """LoGo with its repulsion learned, by cosine and off, on three bases; DINO with more and fewer small crops."""
+    logo, dino = "Two large and two small crops: what small ones do to each other", "Multi-crop"
+    two = {"weighting": "weight"}
+    return [
+        Variant(name=LEARNED, training=_changed("logo"), group=logo),
+        Variant(name=COSINE, training=_changed("logo", affinity="cosine"), group=logo),
+        Variant(name=NONE, training=_changed("logo", affinity="none"), group=logo),
+        Variant(name=UNDRAWN, training=_changed("logo", local_global=False, affinity="none"), group=logo),
+        Variant(name=SIMSIAM, training=_changed("logo", base="simsiam", **two), group=logo),
+        Variant(name=BYOL, training=_changed("logo", base="byol"), group=logo),
+        *(
+            Variant(name=name, training=_changed("dino", local_crops=count), group=dino, paper=paper)
+            for (count, name), paper in zip(DINOS.items(), (67.8, 71.5, 73.8), strict=True)
+        ),
+    ]
+
+
+def answer(results: Results) -> list[str]:
+    """The verdict in sentences, each from the numbers."""
+    gained = results.mean(LEARNED, "knn") - results.mean(NONE, "knn")
+    noise = (results.spread(LEARNED, "knn") ** 2 + results.spread(NONE, "knn") ** 2) ** 0.5 / results.seeds**0.5
+    if abs(gained) <= 2 * noise or results.seeds < 2:
+        verdict = "The repulsion between small crops made no difference that these seeds can tell"
+    else:
+        verdict = f"The learned repulsion {'helps' if gained > 0 else 'harms'}"
+    alike = {name: results.curve(name, "local_local")[1][-1] for name in (LEARNED, COSINE, NONE)}
+    right = results.curve(LEARNED, "affinity/right")[1]
+    crops = [results.mean(name, "knn") for name in DINOS.values()]
+    drawn = results.mean(NONE, "knn") - results.mean(UNDRAWN, "knn")
+    return [
+        f"{verdict}: k-NN {results.shown(LEARNED, 'knn')} percent with it, {results.shown(COSINE, 'knn')} where the "
+        f"cosine repels, {results.shown(NONE, 'knn')} without.",
+        f"What it does to the embeddings: at the end the two small crops of a picture have a cosine of "
+        f"{alike[LEARNED]:.3f} with the learned affinity, {alike[COSINE]:.3f} with the cosine and {alike[NONE]:.3f} "
+        f"without repulsion; the affinity tells pairs of one picture from pairs of two in {100 * right[-1]:.0f} "
+        "percent (50 is chance).",
+        f"Drawing small crops to the large ones is worth {drawn:+.1f} points by itself.",
+        f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} with "
+        "six; the paper has 67.8, 71.5 and 73.8.",
+    ]
+
+
+def show(page: Page, results: Results) -> None:
+    grid(page, variants(), results, unit="Paper, k-NN")
+    rows: list[list[Cell]] = []
+    for name in (LEARNED, COSINE, NONE, UNDRAWN, SIMSIAM, BYOL):
+        ends = [results.curve(name, record)[1] for record in ("global_global", "local_global", "local_local")]
+        rows.append([name, *(Number(f"{end[-1]:.3f}", end[-1]) for end in ends)])
+    page.table(
+        ["", "large with large", "small with large", "small with small"],
+        [("", rows)],
+        caption="Mean cosine of a picture's crops at the end of training",
+    )
+    three = [LEARNED, COSINE, NONE]
+    curves(page, results, "Cosine of the two small crops", "local_local", three)
+    curves(page, results, "Cosine of small and large crops", "local_global", three)
+    curves(page, results, "How often the affinity is right", "affinity/right", [LEARNED, SIMSIAM, BYOL])
+    curves(page, results, "k-NN over the run, percent", "knn", [*three, *DINOS.values()])
+
+
+STUDY = Study(
+    question="What are small crops good for, and should they repel each other?",
+    design="The same small network (three convolutions, 32 pixels; small crops of 16) on the same single drawings, at "
+    "equal pictures: LoGo with its affinity learned, replaced by the cosine, and off; without drawing small crops to "
+    "large ones; on SimSiam and BYOL instead of MoCo; and DINO with more and fewer small crops. A step with more crops "
+    "costs more: this compares equal pictures, not equal time.",
+    variants=variants,
+    measure=measure_encoder,
+    answer=answer,
+    show=show,
+)

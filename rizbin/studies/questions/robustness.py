@@ -1,0 +1,190 @@
+"""How much SimCLR and BYOL depend on the batch and on each augmentation, and what colors have to do with it.
+
+Paper: BYOL, arXiv 2006.07733, figure 3, tables 16 and 17 (ImageNet, ResNet-50, 300 epochs, linear top-1).
+"""
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Cell, Number
+from rizbin.data.views import AUGMENTATIONS
+from rizbin.recipes.presets import preset
+from rizbin.studies.encoders import grid, measure_encoder
+from rizbin.studies.lab import Results, Study, Variant
+
+METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
+BATCHES = (64, 256, 32, 16)
+"""The preset's first; equal pictures, so that small batches make more updates."""
+PAPER_BATCHES = {"simclr": {256: 64.3, 64: 59.2}, "byol": {256: 71.8, 64: 59.7}}
+REMOVED: dict[str, tuple[str, ...]] = {
+    "no flip": ("flip",),
+    "no blur": ("blur",),
+    "no grayscale": ("grayscale",),
+    "no jitter": ("jitter",),
+    "no color": ("jitter", "grayscale", "solarize"),
+    "crop only": ("flip", "jitter", "grayscale", "blur", "solarize"),
+}
+PAPER_REMOVED = {
+    "simclr": {
+        "no flip": 67.3,
+        "no blur": 65.2,
+        "no grayscale": 61.9,
+        "no jitter": 63.7,
+        "no color": 45.7,
+        "crop only": 40.3,
+    },
+    "byol": {
+        "no flip": 71.9,
+        "no blur": 71.2,
+        "no grayscale": 70.3,
+        "no jitter": 71.8,
+        "no color": 63.4,
+        "crop only": 59.4,
+    },
+}
+PAPER_ALL = {"simclr": 67.9, "byol": 72.5}
+
+
+def name_of(method: str, what: str = "") -> str:
+    """A row's name."""
+    return METHODS[method] + (f", {what}" if what else "")
+
+
+def _training(method: str, *, batch: int = BATCHES[0], kept: tuple[str, ...] = AUGMENTATIONS) -> Any:
+    training = preset(method, "nano")
+    known = {field.name for field in fields(training.settings)}
+    assert "augmentations" in known
+    # Adam's step follows the noise of the gradient, which falls with the root of the batch (arXiv 2205.10287).
+    rate = training.trainer.learning_rate * math.sqrt(batch / BATCHES[0])
+    return replace(
+        training,
+        batch=batch,
+        settings=replace(training.settings, augmentations=kept),
+        trainer=replace(training.trainer, learning_rate=rate),
+    )
+
+
+def variants() -> list[Variant]:
+    """Both methods, over batches and over removed augmentations."""
+    rows = [
+        Variant(name=name_of(one), training=_training(one), group="All augmentations, batch 64", paper=PAPER_ALL[one])
+        for one in METHODS
+    ]
+    rows += [
+        Variant(
+            name=name_of(one, f"batch {batch}"),
+            training=_training(one, batch=batch),
+            group="Batch",
+            paper=PAPER_BATCHES[one].get(batch),
+        )
+        for batch in BATCHES[1:]
+        for one in METHODS
+    ]
+    rows += [
+        Variant(
+            name=name_of(one, what),
+            training=_training(one, kept=tuple(name for name in AUGMENTATIONS if name not in gone)),
+            group="Augmentations",
+            paper=PAPER_REMOVED[one][what],
+        )
+        for what, gone in REMOVED.items()
+        for one in METHODS
+    ]
+    return rows
+
+
+def _fall(results: Results, method: str, what: str) -> float:
+    """Points lost against the same method with everything."""
+    return results.mean(name_of(method), "knn") - results.mean(name_of(method, what), "knn")
+
+
+def answer(results: Results) -> list[str]:
+    """The verdict in sentences, each from the numbers."""
+    colors = {one: _fall(results, one, "no color") for one in METHODS}
+    crop = {one: _fall(results, one, "crop only") for one in METHODS}
+    # A difference of falls rests on four means: their spreads add as squares.
+    noise = math.sqrt(
+        sum(results.spread(name_of(one, what), "knn") ** 2 for one in METHODS for what in ("", "crop only"))
+        / results.seeds
+    )
+    apart = crop["simclr"] - crop["byol"]
+    if abs(apart) <= 2 * noise or results.seeds < 2:
+        verdict = "The two lose alike when augmentations go, as far as these seeds can tell"
+    else:
+        verdict = f"{'SimCLR' if apart > 0 else 'BYOL'} depends more on its augmentations"
+    said = [
+        f"{verdict}: with crops alone SimCLR loses {crop['simclr']:.1f} points of k-NN and BYOL {crop['byol']:.1f} "
+        f"(without color changes {colors['simclr']:.1f} and {colors['byol']:.1f}); the paper lost 27.6 and 13.1."
+    ]
+    most = {one: max(REMOVED, key=lambda what: _fall(results, one, what)) for one in METHODS}
+    shortcut = {
+        (one, what): results.mean(name_of(one, what), "color_shortcut") for one in METHODS for what in ("", "no color")
+    }
+    rises = all(shortcut[one, "no color"] > shortcut[one, ""] for one in METHODS)
+    said.append(
+        f"Of what was removed, {most['simclr']} cost SimCLR most and {most['byol']} BYOL. Colors as a shortcut: of a "
+        f"picture's ten nearest, {shortcut['simclr', '']:.0f} percent are also nearest by color histogram with "
+        f"SimCLR's features and {shortcut['byol', '']:.0f} with BYOL's; trained without color changes "
+        f"{shortcut['simclr', 'no color']:.0f} and {shortcut['byol', 'no color']:.0f} (chance "
+        f"{results.mean(name_of('simclr'), 'color_chance'):.0f}): the shortcut is {'' if rises else 'not '}taken more "
+        "when nothing disturbs it."
+    )
+    small = {
+        one: results.mean(name_of(one, "batch 256"), "knn") - results.mean(name_of(one, "batch 16"), "knn")
+        for one in METHODS
+    }
+    said.append(
+        f"From batches of 256 to batches of 16, at equal pictures, SimCLR {_changes(-small['simclr'])} and BYOL "
+        f"{_changes(-small['byol'])}: a small batch has fewer negatives, and makes more updates."
+    )
+    return said
+
+
+def _changes(points: float) -> str:
+    return f"{'gains' if points > 0 else 'loses'} {abs(points):.1f} points"
+
+
+def show(page: Page, results: Results) -> None:
+    grid(page, variants(), results, unit="Paper, top-1")
+    rows: list[list[Cell]] = [
+        [
+            what,
+            *(Number(f"{_fall(results, one, what):+.1f}", _fall(results, one, what)) for one in METHODS),
+            *(
+                Number(f"{PAPER_ALL[one] - PAPER_REMOVED[one][what]:+.1f}", PAPER_ALL[one] - PAPER_REMOVED[one][what])
+                for one in METHODS
+            ),
+            *(
+                Number(
+                    results.shown(name_of(one, what), "color_shortcut"),
+                    results.mean(name_of(one, what), "color_shortcut"),
+                )
+                for one in METHODS
+            ),
+        ]
+        for what in REMOVED
+    ]
+    page.table(
+        ["Removed", "SimCLR loses", "BYOL loses", "paper: SimCLR", "paper: BYOL", "color shortcut, SimCLR", "BYOL"],
+        [("", rows)],
+        caption="Points lost against all augmentations (BYOL's figure 3b), and how much colors alone decide",
+    )
+    page.note(
+        "The color shortcut is the share of a picture's ten nearest pictures, by the network's features, that are also "
+        "among its ten nearest by color histogram."
+    )
+
+
+STUDY = Study(
+    question="How much do SimCLR and BYOL depend on the batch and on each augmentation?",
+    design="Both methods on the same small network (three convolutions, 32 pixels) and the same single drawings, at "
+    "equal pictures. First with all augmentations, then with other batches (learning rate times the root of the "
+    "batch's ratio), then with one kind of augmentation removed. Measured on new pictures by nearest neighbors, and by "
+    "how far colors alone decide which pictures are near.",
+    variants=variants,
+    measure=measure_encoder,
+    answer=answer,
+    show=show,
+)

@@ -1,0 +1,138 @@
+"""The laboratory: cells are kept, equal and resumed; verdicts follow from the numbers."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
+from rizbin.recipes.presets import preset
+from rizbin.studies import lab, questions
+from rizbin.studies.compare import comparison
+from rizbin.studies.lab import Cell, Numbers, Results, Variant
+from rizbin.studies.questions import collapse, crops, robustness
+from rizbin.studies.study import study
+from tests.toys import tiny
+
+
+def quick(name: str, batch: int = 8) -> Variant:
+    """A variant that trains in a second."""
+    training = replace(preset(name, "nano"), settings=tiny(name), batch=batch, steps=4, checkpoint_every=4)
+    return Variant(name=f"{name} {batch}", training=training)
+
+
+def steps_of(folder: Path) -> Numbers:
+    return {"knn": float(json.loads((folder / "finished.json").read_text())["steps"])}
+
+
+def test_cells_are_kept_equal_and_go_on(tmp_path: Path) -> None:
+    variants = [quick("simclr"), quick("simclr", 4), quick("byol")]
+    found = lab.run(variants, tmp_path, steps_of, seeds=2, steps=3, jobs=1, quiet=True)
+    assert len(found.cells) == 6 and found.steps == 3
+    assert [found.mean(one.name, "knn") for one in variants] == [3, 6, 3], "equal pictures, whatever the batch"
+    assert found.cells[0].history and found.minutes > 0
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/numbers.json")}
+    (tmp_path / "02-1" / "numbers.json").unlink()
+    again = lab.run(variants, tmp_path, steps_of, seeds=2, steps=3, jobs=1, quiet=True)
+    assert again.mean("byol 8", "knn") == 3
+    changed = {path.parent.name for path, at in stamps.items() if path.stat().st_mtime_ns != at}
+    assert changed == {"02-1"}
+    with pytest.raises(RizbinError, match="holds a study with other settings"):
+        lab.run(variants[:2], tmp_path, steps_of, seeds=2, steps=3, jobs=1, quiet=True)
+
+
+def test_a_budget_becomes_steps_once(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match=r"minutes are \d+ steps a cell.*give \d+ minutes"):
+        lab.run([quick("simclr")], tmp_path / "a", steps_of, seeds=1, budget=0.001, jobs=1, quiet=True)
+    with pytest.raises(RizbinError, match="seeds is 0"):
+        lab.run([quick("simclr")], tmp_path / "b", steps_of, seeds=0, jobs=1)
+
+
+def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: tuple[str, ...] = ()) -> Results:
+    """Made cells of three seeds."""
+    cells = []
+    for name in names:
+        for seed in range(3):
+            line = {"step": 10, "feature_std": 1.0, **numbers(name, seed)}
+            line |= {"alarm": "constant"} if name in flagged else {}
+            curves = {"local_local": 0.5, "local_global": 0.6, "global_global": 0.7, "affinity/right": 0.5}
+            cells.append(Cell(name, seed, numbers(name, seed), [line | curves | {"eigen_alignment": 0.9}]))
+    return Results(tuple(cells), 3, 10, 1.0)
+
+
+def made(name: str, seed: int) -> Numbers:
+    base = {"knn_random": 20.0, "knn_pixels": 22.0, "projection_std": 0.7, "projection_rank": 20.0, "color_chance": 1.0}
+    return base | {"knn": 50.0 + seed, "color_shortcut": 20.0 + 5 * ("no color" in name)}
+
+
+def test_spread_means_and_flags() -> None:
+    found = results(made, ["a", "b"], flagged=("b",))
+    assert found.mean("a", "knn") == 51 and found.spread("a", "knn") == 1
+    assert found.shown("a", "knn") == "51.0 ± 1.0" and found.shown("a", "nothing") == "n/a"
+    assert found.flagged("a") == 0 and found.flagged("b") == 3
+    assert found.curve("a", "knn") == ([10.0], [51.0])
+
+
+def test_the_verdict_on_collapse_follows_the_numbers() -> None:
+    names = [one.name for one in collapse.variants()]
+    falls = tuple(one.name for one in collapse.variants() if one.collapses)
+    said = collapse.answer(results(made, names, flagged=falls))
+    assert said[0].startswith("SimCLR needs its negatives") and "3 of 3 seeds" in said[0]
+    assert said[1].startswith("BYOL does without them") and "flagged as collapsed" in said[1]
+    agreed = sum(one.collapses is not None for one in collapse.variants())
+    assert said[-1] == f"{agreed} of {agreed} rows agree with the papers about collapse."
+    other = collapse.answer(results(made, names, flagged=("BYOL",)))
+    assert other[0].startswith("SimCLR was not shown to need") and other[1].startswith("BYOL did not do without")
+    assert "otherwise at this scale: BYOL," in other[-1]
+
+
+def test_the_verdict_on_robustness_follows_the_numbers() -> None:
+    names = [one.name for one in robustness.variants()]
+
+    def numbers(name: str, seed: int) -> Numbers:
+        lost = 20.0 if name == "SimCLR, crop only" else 5.0 if name.endswith("crop only") else 0.0
+        return made(name, 0) | {"knn": 60 - lost + 0.1 * seed}
+
+    said = robustness.answer(results(numbers, names))
+    assert said[0].startswith("SimCLR depends more on its augmentations: with crops alone SimCLR loses 20.0")
+    assert "crop only cost SimCLR most" in said[1] and "is taken more" in said[1]
+    alike = robustness.answer(results(made, names))
+    assert alike[0].startswith("The two lose alike")
+
+
+def test_the_verdict_on_crops_follows_the_numbers() -> None:
+    names = [one.name for one in crops.variants()]
+    assert crops.answer(results(made, names))[0].startswith("The repulsion between small crops made no difference")
+    harmed = crops.answer(
+        results(lambda name, seed: made(name, seed) | {"knn": 40.0 + 9 * (name == crops.NONE)}, names)
+    )
+    assert harmed[0].startswith("The learned repulsion harms: k-NN 40.0")
+
+
+@pytest.mark.parametrize("name", questions.names())
+def test_every_study_shows_itself(name: str, tmp_path: Path) -> None:
+    asked = questions.find(name)
+    assert asked.question.endswith("?")
+    assert len({one.training.data for one in asked.variants()}) == 1, "equal data"
+    found = results(made, [one.name for one in asked.variants()])
+    page = Page(asked.question)
+    page.lead(*asked.answer(found))
+    asked.show(page, found)
+    text = page.write(tmp_path / "page.html").read_text()
+    assert "51.0 ± 1.0" in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_a_comparison_end_to_end(tmp_path: Path) -> None:
+    asked = comparison(["simclr", "byol"])
+    quickly = replace(asked, variants=lambda: [replace(quick(one.name), name=one.name) for one in asked.variants()])
+    page = study(quickly, tmp_path, seeds=1, steps=2, jobs=1, quiet=True).read_text()
+    assert "k-NN: top-1: " in page and "one seed cannot tell" in page and "OpenMoji" in page
+    with pytest.raises(RizbinError, match="two methods or more"):
+        comparison(["simclr", "simclr"])
+    with pytest.raises(RizbinError, match="they share small"):
+        comparison(["simclr", "clip"], preset="nano")
+    with pytest.raises(RizbinError, match="no study 'colapse'"):
+        questions.find("colapse")
