@@ -12,6 +12,7 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.scenes import Scenes
 from rizbin.evaluate.alarms import collapse_alarms
 from rizbin.evaluate.collapse import health
+from rizbin.methods.simclr import SimCLR
 from rizbin.nets.export import load_encoder
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.presets import preset
@@ -38,10 +39,12 @@ def test_the_numbers_are_those_of_the_networks() -> None:
 
 def test_an_alarm_waits_for_the_warmup_and_for_a_second_look() -> None:
     constant = build("simclr")
+    assert isinstance(constant, SimCLR)
     with torch.no_grad():
-        for parameter in constant.projector.parameters():  # pyright: ignore[reportAttributeAccessIssue]
+        for parameter in constant.projector.parameters():
             parameter.zero_()
-        last = list(constant.projector.modules())[-1]  # pyright: ignore[reportAttributeAccessIssue]
+        last = constant.projector[-1]
+        assert isinstance(last, torch.nn.BatchNorm1d)
         last.bias.fill_(1.0)
     watch = watching()
     assert watch(100, constant, {}).alarms == (), "every network starts out looking like this"

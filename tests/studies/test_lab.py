@@ -134,5 +134,5 @@ def test_a_comparison_end_to_end(tmp_path: Path) -> None:
         comparison(["simclr", "simclr"])
     with pytest.raises(RizbinError, match="they share small"):
         comparison(["simclr", "clip"], preset="nano")
-    with pytest.raises(RizbinError, match="no study 'colapse'"):
-        questions.find("colapse")
+    with pytest.raises(RizbinError, match="no study 'tables'"):
+        questions.find("tables")
