@@ -6,6 +6,7 @@ from typing import get_args
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.coco import open_coco
+from rizbin.data.digits import Digits
 from rizbin.data.folders import open_folder
 from rizbin.data.listing import Split
 from rizbin.data.sample import Source
@@ -16,7 +17,8 @@ from rizbin.data.tables import open_table
 ACCEPTED = (
     "scenes, scenes:easy, scenes:hard or scenes:single (the embedded world; with options: "
     "scenes:easy,categories=32,seed=1), "
-    "cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with captions), "
+    "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
+    "captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables), FILE.json (COCO), shards:PATTERN (webdataset tars)"
 )
 """What a person may write, for messages and help."""
@@ -34,6 +36,8 @@ def open_source(spec: str, *, split: Split = "train", size: int = 64, seed: int 
     kind, _, rest = spec.partition(":")
     if kind == "scenes":
         return Scenes(_scenes(rest, split, size, seed))
+    if spec == "digits":
+        return Digits(split=split, size=size)
     if kind == "cutouts":
         return Scenes.from_cutouts(_existing(rest, spec), replace(_scenes("", split, size, seed), categories=0))
     if kind == "shards":

@@ -6,8 +6,10 @@ by the same code.
 """
 
 import json
+import math
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +28,8 @@ from rizbin.recipes.presets import Training
 Numbers = dict[str, float]
 Measure = Callable[[Path], Numbers]
 """The folder of a finished run in, its numbers out; a function of a module's top level, as it is called elsewhere."""
+SHORT = 20
+"""Steps of the cell that is timed: one for each look."""
 LEAST_STEPS = 40
 """Fewer than these teach nothing, and no alarm would have been awake."""
 
@@ -149,7 +153,7 @@ def run(
     jobs = jobs or min(os.cpu_count() or 1, 4)
     folder.mkdir(parents=True, exist_ok=True)
     batch = variants[0].training.batch
-    steps = _planned(variants, folder, seeds=seeds, budget=budget, steps=steps, jobs=jobs)
+    steps = _planned(variants, folder, measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs)
     work = [
         (
             folder / f"{number:02d}-{seed}",
@@ -174,7 +178,16 @@ def _steps(training: Training[Any], steps: int, batch: int) -> int:
     return max(round(steps * batch / training.batch), 1) if steps else training.steps
 
 
-def _planned(variants: Sequence[Variant], folder: Path, *, seeds: int, budget: float, steps: int, jobs: int) -> int:
+def _planned(
+    variants: Sequence[Variant],
+    folder: Path,
+    measure: Measure,
+    *,
+    seeds: int,
+    budget: float,
+    steps: int,
+    jobs: int,
+) -> int:
     """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
     asked = {
         "variants": {one.name: to_dict(replace(one.training, seed=0, steps=0)) for one in variants},
@@ -191,20 +204,34 @@ def _planned(variants: Sequence[Variant], folder: Path, *, seeds: int, budget: f
         return int(kept["planned"])
     planned = steps
     if budget:
-        from rizbin.recipes.training import seconds_a_step
-
-        batch = variants[0].training.batch
-        seconds = sum(seconds_a_step(one.training) * batch / one.training.batch for one in variants)
-        # Two processes side by side slow each other down: two cores gave 1.3 times the work of one here.
-        gained = 1 + 0.3 * (jobs - 1)
-        planned = int(budget * 60 * gained / (seconds * seeds))
-        if planned < LEAST_STEPS:
-            needed = LEAST_STEPS * seconds * seeds / gained / 60
-            raise RizbinError(
-                f"{budget:g} minutes are {planned} steps a cell for {len(variants)} variants and {seeds} seeds, too "
-                f"few to show anything; give {needed:.0f} minutes or more, or fewer seeds."
-            )
+        planned = _steps_within(budget, variants, folder / "timing", measure, seeds=seeds, jobs=jobs)
     plan.write_text(json.dumps({**asked, "planned": planned}, indent=1), encoding="utf-8")
+    return planned
+
+
+def _steps_within(
+    budget: float, variants: Sequence[Variant], folder: Path, measure: Measure, *, seeds: int, jobs: int
+) -> int:
+    """Steps of every cell that make `budget` minutes in all. Raises RizbinError when those are too few."""
+    from rizbin.recipes.training import seconds_a_step
+
+    # What a cell costs besides its steps (its looks, its measurement) is seen on a short one.
+    first, count = variants[0].training, len(variants)
+    begin = time.perf_counter()
+    _cell(folder, replace(first, steps=SHORT), measure)
+    short = time.perf_counter() - begin
+    shutil.rmtree(folder)
+    seconds = sum(seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
+    besides = max(count * short - SHORT * seconds, 0.0)
+    # Two processes side by side slow each other down: two cores gave 1.3 times the work of one here.
+    gained = 1 + 0.3 * (jobs - 1)
+    planned = int((budget * 60 * gained / seeds - besides) / seconds)
+    if planned < LEAST_STEPS:
+        needed = (LEAST_STEPS * seconds + besides) * seeds / gained / 60
+        raise RizbinError(
+            f"{budget:g} minutes are {max(planned, 0)} steps a cell for {count} variants and {seeds} seeds, too few to "
+            f"show anything; give {math.ceil(needed)} minutes or more, or fewer seeds."
+        )
     return planned
 
 
@@ -240,9 +267,12 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     """Trains and measures one cell."""
     from rizbin.recipes.training import train
 
-    begin = time.process_time()
+    begin, fresh = time.process_time(), not RunFolder(folder).exists
     train(training, folder, quiet=True, silent=True)  # collapses are asked for here
+    trained = time.process_time() - begin
     numbers = {**measure(folder), "cpu_seconds": time.process_time() - begin}
+    if fresh:  # the first steps of a cell that was stopped were paid by another process
+        numbers["milliseconds"] = 1000 * trained / training.steps
     waiting = folder / ".numbers.json"
     waiting.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     waiting.replace(folder / "numbers.json")

@@ -78,3 +78,12 @@ def test_a_folder_with_blemishes_trains_on(tmp_path: Path) -> None:
     batches = list(Loader(open_source(str(tmp_path)), views, tokenizer, seed=0, batch=16, steps=10, workers=1))
     reasons = {reason for batch in batches for _, reason in batch.refused}
     assert len(reasons) == 2 and all(str(tmp_path) in reason for reason in reasons)
+
+
+def test_digits_are_real_pictures_without_a_download() -> None:
+    train, test = (open_source("digits", split=split, size=32) for split in ("train", "test"))
+    assert len(train) + len(test) == len(open_source("digits", split="all", size=32)) == 1797
+    assert len(test) == 360 and train.fingerprint != test.fingerprint
+    sample = test[0]
+    assert sample.image.shape == (32, 32, 3) and sample.names == {"zero"} and sample.caption == "a handwritten zero"
+    assert sample.image[0, 0, 0] == 255, "black on white"

@@ -1,0 +1,68 @@
+"""What the studies of DetailCLIP measure, and how they show it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Cell, Number
+from rizbin.data.open import open_source
+from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.nets.dual import ImageTextPair
+from rizbin.recipes.training import load_run
+from rizbin.studies.lab import Numbers, Results, Variant
+
+WORLD = "scenes:easy,seed=2"
+"""Scenes of a world by whose numbers no recipe was chosen."""
+SMALL = "scenes:hard,seed=2"
+"""Small and crowded: for objects by size. Nothing was trained on its like."""
+COLUMNS = {
+    "zero_shot/top1": "zero-shot top-1",
+    "retrieval/image_to_text/r1": "captions found, R@1",
+    "segmentation/zero_shot/miou": "zero-shot mIoU",
+    "segmentation/linear/miou": "linear mIoU",
+    "small/sizes/small/found": "small objects found",
+    "tokens/object_pixels_kept": "object pixels kept",
+    "milliseconds": "ms of one core a step",
+}
+"""What stands in the table."""
+
+
+def measure_pair(folder: Path) -> Numbers:
+    """The usual numbers on new scenes, objects by size on hard ones, and what a step cost."""
+    run = load_run(folder)
+    pair = run.encoder
+    assert isinstance(pair, ImageTextPair)  # these studies train nothing else
+    settings = Evaluation.Settings(baseline=False)
+    train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
+    found = evaluate(pair, test, train_source=train, settings=settings, look=run.method.look)
+    numbers = {one.name: one.value for one in found.measurements}
+    hard = open_source(SMALL, split="test", size=pair.image_size)
+    of_hard = evaluate(pair, hard, settings=settings)
+    numbers |= {f"small/{one.name}": one.value for one in of_hard.measurements}
+    return numbers
+
+
+def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
+    """All variants with their numbers, mean and spread."""
+    columns = [
+        name
+        for name in COLUMNS
+        if any(results.mean(one.name, name) == results.mean(one.name, name) for one in variants)
+    ]
+    groups: dict[str, list[list[Cell]]] = {}
+    for one in variants:
+        cells = [Number(results.shown(one.name, name), results.mean(one.name, name)) for name in columns]
+        groups.setdefault(one.group, []).append([one.name, *cells])
+    page.table(
+        ["Variant", *(COLUMNS[name] for name in columns)],
+        list(groups.items()),
+        caption=f"Percent, mean ± standard deviation over {results.seeds} seeds",
+    )
+
+
+def apart(results: Results, one: str, other: str, name: str) -> str:
+    """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (sure)"."""
+    gap = results.mean(one, name) - results.mean(other, name)
+    noise = ((results.spread(one, name) ** 2 + results.spread(other, name) ** 2) / results.seeds) ** 0.5
+    sure = results.seeds > 1 and abs(gap) > 2 * noise
+    return f"{gap:+.1f} ({'beyond' if sure else 'within'} the spread)"
