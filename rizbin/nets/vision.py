@@ -43,6 +43,8 @@ class RowAttention(Attention):
         if self.rows is None:
             return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
         batch, tokens, _ = x.shape
+        opens = getattr(self, "gate", None)  # newer versions of timm have it
+        gate = opens(x).sigmoid() if opens is not None else None
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         query, key = self.q_norm(query), self.k_norm(key)
@@ -51,6 +53,7 @@ class RowAttention(Attention):
         self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal)
         x = self.norm(x.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
+        x = x if gate is None else x * gate
         return self.proj_drop(self.proj(x))
 
 

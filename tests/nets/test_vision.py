@@ -139,3 +139,15 @@ def test_selection_keeps_the_best_blocks_as_the_papers_code_counts() -> None:
 
 def test_half_resolution_places() -> None:
     assert half_resolution_places(torch.tensor([[0, 1, 4, 5, 10, 15]]), (4, 4)).tolist() == [[0, 0, 0, 0, 3, 3]]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_watched_attention_gives_what_timm_gives(gated: bool) -> None:
+    attention = RowAttention(32, num_heads=4, qkv_bias=True, gated=gated).eval()
+    x = torch.randn(2, 7, 32)
+    with torch.no_grad():
+        plain = attention(x)
+        attention.rows = []
+        watched = attention(x)
+    assert torch.allclose(plain, watched, atol=1e-6)
+    assert torch.allclose(attention.rows[0].sum(-1), torch.ones(2, 4))

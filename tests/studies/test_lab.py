@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
@@ -13,7 +15,7 @@ from rizbin.recipes.presets import preset
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant
-from rizbin.studies.questions import collapse, crops, robustness
+from rizbin.studies.questions import collapse, crops, reconstruction, robustness
 from rizbin.studies.study import study
 from tests.toys import tiny
 
@@ -65,7 +67,8 @@ def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: t
 
 def made(name: str, seed: int) -> Numbers:
     base = {"knn_random": 20.0, "knn_pixels": 22.0, "projection_std": 0.7, "projection_rank": 20.0, "color_chance": 1.0}
-    base |= {"zero_shot/top1": 50.0 + seed, "milliseconds": 300.0}
+    base |= {"zero_shot/top1": 50.0 + seed, "milliseconds": 300.0, "clear/all": 50.0 + seed}
+    base |= {f"clear/{kind}/{side}": 50.0 for kind in reconstruction.KINDS for side in ("high", "low")}
     return base | {"knn": 50.0 + seed, "color_shortcut": 20.0 + 5 * ("no color" in name)}
 
 
@@ -137,3 +140,34 @@ def test_a_comparison_end_to_end(tmp_path: Path) -> None:
         comparison(["simclr", "clip"], preset="nano")
     with pytest.raises(RizbinError, match="no study 'tables'"):
         questions.find("tables")
+
+
+def test_texture_and_thinness_tell_what_they_say() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[10:50, 10:50] = True
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    striped = flat.copy()
+    striped[:, ::2] = 200
+    dotted = flat.copy()
+    dotted[::4, ::4] = 200
+    assert reconstruction.texture(flat, mask) == 0 < reconstruction.texture(dotted, mask)
+    line = np.zeros((64, 64), bool)
+    line[30, 5:60] = True
+    assert reconstruction.thinness(line) == 1 > 0.2 > reconstruction.thinness(mask) > 0
+    pixels = torch.from_numpy(np.stack([striped]))
+    assert torch.equal(reconstruction.spoil(pixels, "clear"), pixels)
+    assert all(reconstruction.spoil(pixels, how).float().std() < pixels.float().std() for how in ("blurred", "coarse"))
+
+
+def test_reconstruction_is_measured_by_kind_of_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rizbin.recipes.training import train
+
+    monkeypatch.setattr(reconstruction, "IMAGES", 40)
+    training = replace(preset("detailclip", "small"), settings=tiny("detailclip"), batch=4, steps=2, checkpoint_every=2)
+    numbers = reconstruction.measure(train(training, tmp_path / "run", quiet=True))
+    assert set(numbers) == {
+        f"{how}/{what}"
+        for how in reconstruction.SPOILT
+        for what in ("all", *(f"{kind}/{side}" for kind in reconstruction.KINDS for side in ("low", "high")))
+    }
+    assert all(0 <= value <= 100 for value in numbers.values())

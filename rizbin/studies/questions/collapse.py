@@ -99,6 +99,14 @@ def answer(results: Results) -> list[str]:
             f"projections (alignment {y[0]:.2f} at step {x[0]:.0f}, {y[-1]:.2f} at the end; 1 is equal), so that it "
             "stretches what the network already tells apart and leaves the rest (DirectPred)."
         )
+    flagged = [one.name for one in variants() if falls(one.name)]
+    if flagged:
+        best = max(flagged, key=lambda name: results.mean(name, "knn"))
+        said.append(
+            f"A collapse of the projections is not at once one of the features: {best}, though flagged, still names "
+            f"{results.shown(best, 'knn')} percent (random weights {results.shown(best, 'knn_random')}, raw pixels "
+            f"{results.shown(best, 'knn_pixels')}). Watch the projections; the neighbors tell late."
+        )
     wrong = [
         one.name
         for one in variants()
