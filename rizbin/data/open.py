@@ -15,7 +15,7 @@ from rizbin.data.shards import Shards
 from rizbin.data.tables import open_table
 
 ACCEPTED = (
-    "scenes, scenes:easy, scenes:hard or scenes:single (the embedded world; with options: "
+    "scenes, scenes:easy, scenes:hard, scenes:single or scenes:tinted (the embedded world; with options: "
     "scenes:easy,categories=32,seed=1), "
     "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
     "captions), "

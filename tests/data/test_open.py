@@ -65,7 +65,9 @@ def test_what_is_no_data_is_explained(spec: str, empty_folder: Path) -> None:
     "spec", ["scenes:soft", "scenes:easy,categories=many", "scenes:easy,sise=3", "scenes:easy,hard"]
 )
 def test_unknown_options_are_explained(spec: str) -> None:
-    with pytest.raises(RizbinError, match=r"scenes do not know '.*preset=easy\|hard\|single, categories=NUMBER"):
+    with pytest.raises(
+        RizbinError, match=r"scenes do not know '.*preset=easy\|hard\|single\|tinted, categories=NUMBER"
+    ):
         open_source(spec)
 
 

@@ -268,3 +268,17 @@ def test_needs_no_drawings_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     first = Scenes(EASY)[3]
     monkeypatch.setattr("rizbin.data.scenes.sprites._rasterize", None)
     assert same(first, Scenes(EASY)[3])
+
+
+def test_single_scenes_hold_one_thing_on_white_and_tinted_ones_in_any_color() -> None:
+    single, tinted = (Scenes(Scenes.Settings(size=32, categories=4, preset=preset)) for preset in ("single", "tinted"))
+    for i in range(20):
+        one, other = single[i], tinted[i]
+        assert len(one.things) == len(other.things) == 1
+        ground = one.image[~one.things[0].mask]
+        assert abs(float(ground.mean()) - 235) < 12, "the same bright ground in every scene"
+        # Brightness of the largest channel and shape stay; hue does not.
+        assert np.array_equal(one.things[0].mask, other.things[0].mask)
+        assert abs(one.image.max(-1).astype(int) - other.image.max(-1)).max() <= 2
+    hues = [tinted[i].image[tinted[i].things[0].mask].mean(0) for i in range(60)]
+    assert np.std(np.stack(hues) - np.stack(hues).mean(1, keepdims=True), axis=0).min() > 5

@@ -1,5 +1,6 @@
 """Views against torchvision's definitions, and against what can be said of them without another library."""
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torchvision.transforms.v2 import functional as reference
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator
 from rizbin.data import views
-from rizbin.data.views import View, denormalize, normalize, whole
+from rizbin.data.views import AUGMENTATIONS, Augmentation, View, denormalize, normalize, only, whole
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 SMOOTH = np.kron(NOISE[:6, :8], np.ones((8, 8, 1), np.uint8))
@@ -133,6 +134,27 @@ def test_jitter_takes_every_order() -> None:
         views._jitter(SMOOTH, settings, draws + keys).tobytes() for keys in ([0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1])
     }
     assert len(results) == 2
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        (AUGMENTATIONS, ALL),
+        ((), View.Settings(size=32)),
+        (("crop", "flip"), replace(ALL, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)),
+        (("blur",), View.Settings(size=32, blur=0.5)),
+        (("jitter", "solarize"), View.Settings(size=32, jitter=0.8, solarize=0.2)),
+    ],
+    ids=str,
+)
+def test_only_what_is_named_is_kept(kept: tuple[Augmentation, ...], left: View.Settings) -> None:
+    assert only(ALL, kept) == left
+
+
+def test_only_names_what_there_is_not() -> None:
+    unchecked = inspect.unwrap(only)  # the tests' type checks would speak first
+    with pytest.raises(RizbinError, match=r"no augmentation 'rotate'; there are crop, flip, jitter"):
+        unchecked(ALL, ["flip", "rotate"])
 
 
 def test_inputs_are_left_alone() -> None:

@@ -47,6 +47,8 @@ class World:
     """Share of captions that only name what is there."""
     backgrounds: tuple[str, ...]
     """Kinds of background, equally likely; see `backgrounds.KINDS`. A kind may stand here more than once."""
+    tint: float = 0.0
+    """Largest turn of all hues of a scene either way, share of the circle: 0.5 makes every color as likely."""
 
 
 @dataclass(slots=True)
