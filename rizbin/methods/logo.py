@@ -59,7 +59,9 @@ def queue_contrast(
     Takes unit vectors. Mean of -log softmax over (own key, queue).
     """
     logits = torch.cat([(queries * keys).sum(dim=-1, keepdim=True), queries @ queue.T], dim=1) / temperature
-    return F.cross_entropy(logits.float(), torch.zeros(len(queries), dtype=torch.long, device=queries.device))
+    # At least float32: a softmax over thousands of keys in bf16 loses the small ones.
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.long, device=queries.device))
 
 
 def tell_apart(same: Float[Tensor, " batch"], different: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

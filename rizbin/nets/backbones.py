@@ -111,6 +111,10 @@ class StemTransformer(VisionTransformer):
 
     both: bool = False
 
+    def __init__(self, *args: Any, global_pool: Any = "token", **kwargs: Any) -> None:
+        super().__init__(*args, global_pool="avg" if global_pool == "both" else global_pool, **kwargs)
+        self.both = global_pool == "both"
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """As timm's, and global_pool may be "both"."""
         self.both = global_pool == "both"

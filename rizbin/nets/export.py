@@ -91,6 +91,8 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
     `half` stores weights in 16 bits.
     """
     folder, settings = Path(folder), encoder.settings
+    if reason := timm_refuses(settings):
+        raise RizbinError(f"{reason} Train with another pool to export it.")
     tensors = {name: value.detach().cpu().contiguous() for name, value in _trunk(encoder).state_dict().items()}
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -106,10 +108,10 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
             "num_classes": 0,
         },
     }
-    if settings.registers:
-        config["model_args"] = {"reg_tokens": settings.registers}
     if encoder.attends:
-        config["model_args"] = {**config.get("model_args", {}), "img_size": settings.image_size}
+        # fc_norm off: else timm norms behind the mean, and we before it.
+        pool = {"global_pool": _TIMM_POOLS[settings.pool], "fc_norm": False}
+        config["model_args"] = {"img_size": settings.image_size, "reg_tokens": settings.registers, **pool}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})
@@ -119,6 +121,13 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
         ) from error
+
+
+def timm_refuses(settings: ImageEncoder.Settings) -> str:
+    """Empty when timm can build this encoder, else the reason in a sentence."""
+    if settings.pool == "both" and not settings.name.startswith("rizbin_"):
+        return f"timm pools {settings.name} by its CLS token or its patches, not by both."
+    return ""
 
 
 def load_encoder(folder: Path) -> ImageEncoder:

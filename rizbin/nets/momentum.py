@@ -32,7 +32,8 @@ class Teacher(nn.ModuleDict):
 
     @torch.no_grad()
     def follow(self, student: dict[str, nn.Module], momentum: float) -> None:
-        """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are copied.
+        """teacher <- momentum * teacher + (1 - momentum) * student, for parameters; buffers are copied, but
+        for the statistics of norms that keep their own.
 
         One fused call for all tensors: a Python loop over parameters costs more than the arithmetic on small networks.
         """
@@ -44,8 +45,11 @@ class Teacher(nn.ModuleDict):
                     ours, theirs = moves[hasattr(own, "full_tensor")]
                     ours.append(own)
                     theirs.append(other.detach())
-            for own, other in zip(self[name].buffers(), part.buffers(), strict=True):
-                own.copy_(other)
+            for module, its in zip(self[name].modules(), part.modules(), strict=True):
+                if self.norms == "batch" and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    continue  # it saw batches of its own; the student's statistics are those of other weights
+                for own, other in zip(module.buffers(recurse=False), its.buffers(recurse=False), strict=True):
+                    own.copy_(other)
         # torch's own optimizers call it by this name; its type information leaves all such calls out of its exports.
         for ours, theirs in moves.values():
             if ours:

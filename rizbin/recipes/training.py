@@ -16,7 +16,7 @@ from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
 from rizbin.data.sample import Source
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import can_export, save_open_clip, save_timm
+from rizbin.nets.export import can_export, save_open_clip, save_timm, timm_refuses
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.presets import Training, reads_captions
 from rizbin.recipes.watch import Watching
@@ -96,7 +96,7 @@ def train(
     trainer.fit(method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1))
     if parallel.is_main():
         encoder = method.encoder
-        if isinstance(encoder, ImageEncoder):
+        if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
             save_timm(encoder, folder.path / "model")
         elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
             save_open_clip(encoder, folder.path / "model")

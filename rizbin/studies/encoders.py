@@ -1,7 +1,9 @@
 """What the studies of methods without captions measure, and how they show it."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -9,15 +11,28 @@ from rizbin.core.charts import Series
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Bar, Cell, Number
 from rizbin.data.open import open_source
-from rizbin.data.views import normalize
+from rizbin.data.views import View, normalize
 from rizbin.evaluate.collapse import color_shortcut
 from rizbin.nets.image import ImageEncoder
+from rizbin.recipes.presets import Training, preset
 from rizbin.recipes.training import build, load_run
 from rizbin.recipes.watch import Watching
 from rizbin.studies.lab import Numbers, Results, Variant
 
 MEMORY, QUERIES = 2000, 1000
 """Pictures of the final measurement: a standard error of 1.6 points or less."""
+
+
+def laboratory(method: str, **changes: Any) -> Training[Any]:
+    """The preset nano with the papers' changes of color, which it leaves out, and what else a variant changes."""
+    training = preset(method, "nano")
+    colors = {"grayscale": 0.2, "hue": 0.1}
+    for field in fields(training.settings):
+        view = getattr(training.settings, field.name)
+        if isinstance(view, View.Settings):
+            second = {"solarize": 0.1} if field.name.endswith("view_2") else {}
+            changes = {field.name: replace(view, **colors, **second), **changes}
+    return replace(training, settings=replace(training.settings, **changes))
 
 
 def measure_encoder(folder: Path) -> Numbers:

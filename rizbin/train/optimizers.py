@@ -28,6 +28,8 @@ def make_optimizer(
     if kind == "lars":
         from timm.optim.lars import Lars
 
+        for group in groups:  # by dimensions, as timm's own rule (what decays) fails where nothing decays
+            group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
         keywords: dict[str, Any] = {"momentum": momentum}  # annotated int there, and meant as a share
         return Lars(groups, lr=learning_rate, trust_coeff=1e-3, **keywords)
     raise RizbinError(f"There is no optimizer {kind!r}; there are adamw, sgd and lars.")

@@ -4,27 +4,15 @@ Papers: BYOL, arXiv 2006.07733, tables 5a and 19 (ImageNet, ResNet-50, 300 epoch
 2104.14294, section 5.3; SimSiam, arXiv 2011.10566; DirectPred, arXiv 2102.06810.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from rizbin.core.pages import Page
-from rizbin.recipes.presets import preset
-from rizbin.studies.encoders import curves, gain, grid, measure_encoder
+from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant
 
 BYOL, SIMCLR, DINO = "BYOL", "SimCLR", "DINO"
 NO_NEGATIVES = "SimCLR without negatives"
 LINEAR = "BYOL with a linear predictor"
-
-
-def _byol(**changes: Any) -> Any:
-    training = preset("byol", "nano")
-    return replace(training, settings=replace(training.settings, **changes))
-
-
-def _dino(**changes: Any) -> Any:
-    training = preset("dino", "nano")
-    return replace(training, settings=replace(training.settings, **changes))
 
 
 def variants() -> list[Variant]:
@@ -34,10 +22,12 @@ def variants() -> list[Variant]:
     bare = {"predictor": False, "stop_gradient": False}
 
     def row(name: str, paper: float | None, collapses: bool | None, **changes: Any) -> Variant:
-        return Variant(name=name, training=_byol(**changes), group=two, paper=paper, collapses=collapses)
+        return Variant(name=name, training=laboratory("byol", **changes), group=two, paper=paper, collapses=collapses)
 
     def code(name: str, paper: float | None, collapses: bool | None, **changes: Any) -> Variant:
-        return Variant(name=name, training=_dino(**changes), group=prototypes, paper=paper, collapses=collapses)
+        return Variant(
+            name=name, training=laboratory("dino", **changes), group=prototypes, paper=paper, collapses=collapses
+        )
 
     return [
         row(BYOL, 72.5, False),

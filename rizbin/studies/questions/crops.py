@@ -4,13 +4,9 @@ Papers: LoGo, arXiv 2203.17205 (its tables could not be read; no number of it st
 table 8 (ImageNet, ViT-S/16, 100 epochs, k-NN).
 """
 
-from dataclasses import replace
-from typing import Any
-
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
-from rizbin.recipes.presets import preset
-from rizbin.studies.encoders import curves, grid, measure_encoder
+from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant
 
 LEARNED, COSINE, NONE = "LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"
@@ -19,24 +15,19 @@ SIMSIAM, BYOL = "LoGo on SimSiam", "LoGo on BYOL"
 DINOS = {0: "DINO, no small crops", 2: "DINO, 2 small crops", 6: "DINO, 6 small crops"}
 
 
-def _changed(method: str, **changes: Any) -> Any:
-    training = preset(method, "nano")
-    return replace(training, settings=replace(training.settings, **changes))
-
-
 def variants() -> list[Variant]:
     """LoGo with its repulsion learned, by cosine and off, on three bases; DINO with more and fewer small crops."""
     logo, dino = "Two large and two small crops: what small ones do to each other", "Multi-crop"
     two = {"weighting": "weight"}
     return [
-        Variant(name=LEARNED, training=_changed("logo"), group=logo),
-        Variant(name=COSINE, training=_changed("logo", affinity="cosine"), group=logo),
-        Variant(name=NONE, training=_changed("logo", affinity="none"), group=logo),
-        Variant(name=UNDRAWN, training=_changed("logo", local_global=False, affinity="none"), group=logo),
-        Variant(name=SIMSIAM, training=_changed("logo", base="simsiam", **two), group=logo),
-        Variant(name=BYOL, training=_changed("logo", base="byol"), group=logo),
+        Variant(name=LEARNED, training=laboratory("logo"), group=logo),
+        Variant(name=COSINE, training=laboratory("logo", affinity="cosine"), group=logo),
+        Variant(name=NONE, training=laboratory("logo", affinity="none"), group=logo),
+        Variant(name=UNDRAWN, training=laboratory("logo", local_global=False, affinity="none"), group=logo),
+        Variant(name=SIMSIAM, training=laboratory("logo", base="simsiam", **two), group=logo),
+        Variant(name=BYOL, training=laboratory("logo", base="byol"), group=logo),
         *(
-            Variant(name=name, training=_changed("dino", local_crops=count), group=dino, paper=paper)
+            Variant(name=name, training=laboratory("dino", local_crops=count), group=dino, paper=paper)
             for (count, name), paper in zip(DINOS.items(), (67.8, 71.5, 73.8), strict=True)
         ),
     ]

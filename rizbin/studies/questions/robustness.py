@@ -4,14 +4,13 @@ Paper: BYOL, arXiv 2006.07733, figure 3, tables 16 and 17 (ImageNet, ResNet-50, 
 """
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.data.views import AUGMENTATIONS
-from rizbin.recipes.presets import preset
-from rizbin.studies.encoders import grid, measure_encoder
+from rizbin.studies.encoders import grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
@@ -53,9 +52,7 @@ def name_of(method: str, what: str = "") -> str:
 
 
 def _training(method: str, *, batch: int = BATCHES[0], kept: tuple[str, ...] = AUGMENTATIONS) -> Any:
-    training = preset(method, "nano")
-    known = {field.name for field in fields(training.settings)}
-    assert "augmentations" in known
+    training = laboratory(method, augmentations=kept)
     # Adam's step follows the noise of the gradient, which falls with the root of the batch (arXiv 2205.10287).
     rate = training.trainer.learning_rate * math.sqrt(batch / BATCHES[0])
     return replace(
@@ -63,7 +60,6 @@ def _training(method: str, *, batch: int = BATCHES[0], kept: tuple[str, ...] = A
         # Where colors name nothing, as on photographs; on `scenes:single` a drawing's colors are its name.
         data="scenes:tinted",
         batch=batch,
-        settings=replace(training.settings, augmentations=kept),
         trainer=replace(training.trainer, learning_rate=rate),
     )
 
