@@ -171,8 +171,10 @@ def turn_hue(image: Picture, turn: float) -> Picture:
     colors = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)
     hue = colors[..., 0]
     hue += 360 * turn
-    hue[hue < 0] += 360
-    hue[hue >= 360] -= 360
+    if turn < 0:
+        np.add(hue, 360, out=hue, where=hue < 0)
+    else:
+        np.subtract(hue, 360, out=hue, where=hue >= 360)
     return cv2.convertScaleAbs(cv2.cvtColor(colors, cv2.COLOR_HSV2RGB))
 
 

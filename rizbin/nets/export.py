@@ -111,7 +111,9 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
     if encoder.attends:
         # fc_norm off: else timm norms behind the mean, and we before it.
         pool = {"global_pool": _TIMM_POOLS[settings.pool], "fc_norm": False}
-        config["model_args"] = {"img_size": settings.image_size, "reg_tokens": settings.registers, **pool}
+        # Only where they were added: a backbone may have registers of its own.
+        added = {"reg_tokens": settings.registers} if settings.registers else {}
+        config["model_args"] = {"img_size": settings.image_size, **added, **pool}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as reference
 
 from rizbin.core.errors import RizbinError
@@ -61,6 +62,33 @@ def test_blur_is_torchvisions(sigma: float) -> None:
     kernel = round(6 * sigma + 1) | 1  # OpenCV's choice for 8 bits: three deviations to each side
     theirs = reference.gaussian_blur(to_torch(NOISE), [kernel, kernel], [sigma, sigma])
     assert difference(views.gaussian_blur(NOISE, sigma), theirs) <= 1
+
+
+def test_growing_is_torchs_bicubic_and_shrinking_the_mean_over_areas() -> None:
+    """torchvision knows no filter over areas, and its bicubic filter of bytes is not that of floats."""
+    numbers = to_torch(NOISE).double()
+    for size in (64, 77, 100):
+        theirs = F.interpolate(numbers[None], size=(size, size), mode="bicubic")[0].round().clamp(0, 255)
+        assert difference(views._resize(NOISE, size), theirs) <= 1  # rounding
+    for size in (8, 20, 31, 47):
+        theirs = torch.from_numpy(_coverage(48, size) @ numbers.numpy() @ _coverage(64, size).T)
+        assert difference(views._resize(NOISE, size), theirs.round()) <= 1
+
+
+def _coverage(before: int, after: int) -> np.ndarray:
+    """How much of each new pixel each old one covers, [after, before]."""
+    edges = np.arange(after + 1) * before / after
+    pixels = np.arange(before)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return overlap.clip(0) * after / before
+
+
+def test_a_flip_is_torchvisions() -> None:
+    settings = View.Settings(size=40, crop_area=(0.3, 0.8), flip=1.0)
+    for number in range(5):
+        straight = View(replace(settings, flip=0.0))(NOISE, generator(number))[0]
+        flipped = View(settings)(NOISE, generator(number))[0]
+        assert difference(flipped, reference.horizontal_flip(to_torch(straight))) == 0
 
 
 def test_default_is_the_whole_picture() -> None:
