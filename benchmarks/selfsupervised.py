@@ -12,12 +12,10 @@ seconds of a whole step (forward, backward, optimizer, teacher); the sides take 
 import argparse
 import datetime
 import statistics
-import subprocess
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -29,6 +27,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from rizbin.core.environment import describe
 from rizbin.methods.byol import BYOL
 from rizbin.methods.dino import DINO
 from rizbin.methods.simclr import SimCLR
@@ -216,14 +215,6 @@ def _check(name: str, method: SimCLR | BYOL | DINO, rival: Rival, batch: Batch) 
     assert torch.allclose(mine, theirs, rtol=1e-4), f"{name}: our loss is {mine:.6f}, lightly's {theirs:.6f}"
 
 
-def machine() -> str:
-    """Date, commit, processor."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{datetime.date.today()}, commit {commit or 'unknown'}, {len(names)} x {names[0] if names else 'unknown'}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each side")
@@ -233,7 +224,9 @@ def main() -> None:
     parser.add_argument("--backbone", choices=BACKBONES, help="this one alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{machine()}, torch {torch.__version__}, {options.threads} thread(s), batch {options.batch}, {SIZE} px\n")
+    found = describe()
+    where = f"{datetime.date.today()}, commit {found['commit']}, {found['cpu']}"
+    print(f"{where}, torch {torch.__version__}, {options.threads} thread(s), batch {options.batch}, {SIZE} px\n")
     print(f"| {'method':6} | {'backbone':8} | lightly, CPU s | rizbin, CPU s | times as fast (range) | goal |")
     print(f"|{'-' * 8}|{'-' * 10}|---------------:|--------------:|----------------------:|-----:|")
     for backbone in [options.backbone] if options.backbone else BACKBONES:

@@ -13,11 +13,9 @@ there).
 import argparse
 import datetime
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from lightly.transforms.simclr_transform import SimCLRTransform
 from PIL import Image
 from torch import Tensor
 
+from rizbin.core.environment import describe
 from rizbin.data.scenes import Scenes
 from rizbin.data.views import View, ViewSpec, normalize
 from rizbin.methods.byol import BYOL
@@ -93,14 +92,6 @@ def measure(method: str, size: int, repeats: int, batch: int = 32) -> tuple[list
     return rates
 
 
-def machine() -> str:
-    """Date, commit, processor."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{datetime.date.today()}, commit {commit or 'unknown'}, {len(names)} x {names[0] if names else 'unknown'}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="timed batches of 32 pictures on each side")
@@ -110,7 +101,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)  # lightly's blur and solarization draw from it
-    print(f"{machine()}, one thread, pictures of {min(map(min, PICTURES))} to {max(map(max, PICTURES))} pixels\n")
+    found = describe()
+    where = f"{datetime.date.today()}, commit {found['commit']}, {found['cpu']}"
+    print(f"{where}, one thread, pictures of {min(map(min, PICTURES))} to {max(map(max, PICTURES))} pixels\n")
     print("| method | side | lightly, pictures/s | rizbin, pictures/s | times as fast (range) | goal |")
     print("|--------|-----:|--------------------:|-------------------:|----------------------:|-----:|")
     for size in [options.size] if options.size else (224, 96):

@@ -124,7 +124,11 @@ class DINO(Method):
     @property
     def encoder(self) -> ImageEncoder:
         """The teacher's backbone, which is the better one all along (paper, section 5.2)."""
-        return self.backbone if self.teacher is None else self.teacher["backbone"]  # type: ignore[return-value]
+        if self.teacher is None:
+            return self.backbone
+        teacher = self.teacher["backbone"]
+        assert isinstance(teacher, ImageEncoder)  # a copy of the student's
+        return teacher
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings = self.settings

@@ -10,11 +10,11 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import from_dict, to_dict
@@ -22,6 +22,8 @@ from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
+
+Kind = TypeVar("Kind")
 
 CONFIG, WEIGHTS, OWN, VOCABULARY = (
     "open_clip_config.json",
@@ -58,27 +60,9 @@ def load_pair(folder: Path) -> ImageTextPair:
 
     Raises RizbinError when it is not such a folder.
     """
-    folder = Path(folder)
-    try:
-        settings = from_dict(ImageTextPair.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, json.JSONDecodeError) as error:
-        raise RizbinError(
-            f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
-        ) from error
-    except Exception as error:  # safetensors raises its own type for a damaged file
-        if isinstance(error, RizbinError):
-            raise
-        raise RizbinError(
-            f"The weights in {folder / WEIGHTS} are damaged ({error}); export the model again."
-        ) from error
+    settings, tensors = _read(Path(folder), ImageTextPair.Settings, WEIGHTS)
     pair = ImageTextPair(settings)
-    pair.load_state_dict(
-        {
-            _from_open_clip(name): value.float() if value.is_floating_point() else value
-            for name, value in tensors.items()
-        }
-    )
+    pair.load_state_dict({_from_open_clip(name): value for name, value in tensors.items()})
     return pair.eval()
 
 
@@ -137,25 +121,28 @@ def load_encoder(folder: Path) -> ImageEncoder:
 
     Raises RizbinError when it is not such a folder.
     """
-    folder = Path(folder)
+    settings, tensors = _read(Path(folder), ImageEncoder.Settings, TIMM_WEIGHTS)
+    encoder = ImageEncoder(replace(settings, pretrained=False))
+    _trunk(encoder).load_state_dict(tensors)
+    return encoder.eval()
+
+
+def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str, Tensor]]:
+    """Settings and weights, in 32 bits, of a folder written here."""
     try:
-        settings = from_dict(ImageEncoder.Settings, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
-        tensors = load_file(folder / TIMM_WEIGHTS)
+        settings = from_dict(kind, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
+        tensors = load_file(folder / weights)
     except (OSError, json.JSONDecodeError) as error:
         raise RizbinError(
             f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
         ) from error
+    except RizbinError:
+        raise
     except Exception as error:  # safetensors raises its own type for a damaged file
-        if isinstance(error, RizbinError):
-            raise
         raise RizbinError(
-            f"The weights in {folder / TIMM_WEIGHTS} are damaged ({error}); export the model again."
+            f"The weights in {folder / weights} are damaged ({error}); export the model again."
         ) from error
-    encoder = ImageEncoder(replace(settings, pretrained=False))
-    _trunk(encoder).load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    )
-    return encoder.eval()
+    return settings, {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def is_encoder(folder: Path) -> bool:

@@ -94,8 +94,7 @@ class ImageEncoder(nn.Module):
         norms = [module for module in self.convolutions.modules() if isinstance(module, VisibleBatchNorm)]
         for norm in norms:
             norm.tracked = track
-        places = self.convolutions.forward_features(images)  # type: ignore[operator]
-        pooled = self.convolutions.forward_head(places, pre_logits=True)  # type: ignore[operator]
+        places, pooled = _map_and_pooled(self.convolutions, images)
         for norm in norms:
             norm.tracked = True
         return Features(cls=pooled, patches=places.flatten(2).transpose(1, 2), attention=None)
@@ -159,12 +158,18 @@ def _with_gathered_norms(module: nn.Module) -> nn.Module:
     return module
 
 
+def _map_and_pooled(trunk: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The last map of a convolutional network of timm, and the feature pooled from it."""
+    timms = cast(Any, trunk)  # all of timm's have these two methods, which nn.Module does not know
+    places = timms.forward_features(images)
+    return places, timms.forward_head(places, pre_logits=True)
+
+
 @torch.no_grad()
 def _measured(trunk: nn.Module, settings: ImageEncoder.Settings) -> tuple[int, tuple[int, int]]:
     """Size of the pooled feature, and rows and columns of the last map, by looking at what comes out."""
     trunk.eval()
-    places = trunk.forward_features(torch.zeros(1, 3, settings.image_size, settings.image_size))  # type: ignore[operator]
-    pooled = trunk.forward_head(places, pre_logits=True)  # type: ignore[operator]
+    places, pooled = _map_and_pooled(trunk, torch.zeros(1, 3, settings.image_size, settings.image_size))
     trunk.train()
     if places.ndim != 4 or places.shape[1] != pooled.shape[1]:
         raise RizbinError(

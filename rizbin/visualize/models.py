@@ -404,11 +404,11 @@ def _silent() -> Iterator[None]:
 @contextmanager
 def _fused(network: nn.Module) -> Iterator[None]:
     """timm's attention by the fused kernel, which `QueryRows` reads, also where it was switched off."""
-    slow = [module for module in network.modules() if getattr(module, "fused_attn", True) is False]
+    slow: list[Any] = [module for module in network.modules() if getattr(module, "fused_attn", True) is False]
     for module in slow:
-        module.fused_attn = True  # pyright: ignore[reportArgumentType]
+        module.fused_attn = True
     try:
         yield
     finally:
         for module in slow:
-            module.fused_attn = False  # pyright: ignore[reportArgumentType]
+            module.fused_attn = False

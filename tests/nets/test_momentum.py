@@ -1,6 +1,7 @@
 """The teacher: what it keeps of its student, and how its batch norms and dropped paths behave."""
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -42,16 +43,22 @@ def test_norms_of_the_batch_in_training_and_running_ones_in_evaluation() -> None
     by_batch = say(copy.deepcopy(parts).train(), images())
     by_running = say(copy.deepcopy(parts).eval(), images())
     assert not torch.allclose(by_batch, by_running, atol=1e-2)
-    for norms, training in (("batch", True), ("batch", False), ("running", True), ("running", False)):
-        teacher = Teacher(dict(parts.items()), norms=norms)  # type: ignore[arg-type]
+    cases: list[tuple[Literal["running", "batch"], bool]] = [
+        ("batch", True),
+        ("batch", False),
+        ("running", True),
+        ("running", False),
+    ]
+    for norms, training in cases:
+        teacher = Teacher(dict(parts.items()), norms=norms)
         nn.ModuleList([teacher]).train(training)  # as part of a method
         expected = by_batch if norms == "batch" and training else by_running
         assert torch.allclose(say(teacher, images()), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("norms", ["running", "batch"])
-def test_no_path_is_dropped_and_no_gradient_kept(norms: str) -> None:
-    teacher = Teacher(dict(student(drop_path=0.9).items()), norms=norms).train()  # type: ignore[arg-type]
+def test_no_path_is_dropped_and_no_gradient_kept(norms: Literal["running", "batch"]) -> None:
+    teacher = Teacher(dict(student(drop_path=0.9).items()), norms=norms).train()
     dropped = [module for module in teacher.modules() if isinstance(module, DropPath)]
     assert dropped and not any(module.training for module in dropped)
     once, again = say(teacher, images()), say(teacher, images())
@@ -59,10 +66,12 @@ def test_no_path_is_dropped_and_no_gradient_kept(norms: str) -> None:
 
 
 @pytest.mark.parametrize("norms", ["running", "batch"])
-def test_following_is_the_mean_of_parameters_and_each_norm_keeps_the_statistics_that_fit(norms: str) -> None:
+def test_following_is_the_mean_of_parameters_and_each_norm_keeps_the_statistics_that_fit(
+    norms: Literal["running", "batch"],
+) -> None:
     """Statistics of the student's activations do not fit a teacher whose norms saw batches of its own."""
     parts = student().train()
-    teacher = Teacher(dict(parts.items()), norms=norms)  # type: ignore[arg-type]
+    teacher = Teacher(dict(parts.items()), norms=norms)
     before = {name: value.clone() for name, value in teacher.named_parameters()}
     with torch.no_grad():
         for parameter in parts.parameters():
