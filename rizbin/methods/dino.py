@@ -111,12 +111,8 @@ class DINO(Method):
         size, chosen = settings.encoder.image_size, settings.augmentations
         large = tuple(replace(only(one, chosen), size=size) for one in (settings.global_view_1, settings.global_view_2))
         self.views = large + (only(settings.local_view, chosen),) * settings.local_crops
-        patch = self.backbone.patch_size
-        if settings.local_crops and self.backbone.attends and settings.local_view.size % patch:
-            raise RizbinError(
-                f"A small crop of {settings.local_view.size} pixels does not divide into patches of {patch}; "
-                f"set --method.local-view.size {max(patch, settings.local_view.size // patch * patch)}."
-            )
+        if settings.local_crops:
+            self.backbone.check_crop(settings.local_view.size, "--method.local-view.size")
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         return {"main": [self.backbone, self.head]}

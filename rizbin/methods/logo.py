@@ -138,12 +138,7 @@ class LoGo(Method):
         large = replace(only(settings.global_view, settings.augmentations), size=settings.encoder.image_size)
         small = only(settings.local_view, settings.augmentations)
         self.views = (large, large, small, small)
-        patch = self.backbone.patch_size
-        if self.backbone.attends and small.size % patch:
-            raise RizbinError(
-                f"A small crop of {small.size} pixels does not divide into patches of {patch}; "
-                f"set --method.local-view.size {max(patch, small.size // patch * patch)}."
-            )
+        self.backbone.check_crop(small.size, "--method.local-view.size")
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         main = [self.backbone, self.projector, *([self.predictor] if self.predictor is not None else [])]

@@ -81,6 +81,15 @@ class ImageEncoder(nn.Module):
         """Whether there is a CLS token whose attention can be looked at."""
         return self.vision is not None
 
+    def check_crop(self, size: int, flag: str) -> None:
+        """Raises RizbinError, naming the flag that sets it, when crops of `size` pixels do not divide into patches."""
+        patch = self.patch_size
+        if self.attends and size % patch:
+            raise RizbinError(
+                f"A small crop of {size} pixels does not divide into patches of {patch}; "
+                f"set {flag} {max(patch, size // patch * patch)}."
+            )
+
     def features(
         self, images: Float[Tensor, "batch 3 height width"], *, attend: bool = True, track: bool = True
     ) -> Features:
