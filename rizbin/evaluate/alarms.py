@@ -3,8 +3,8 @@
 from rizbin.evaluate.collapse import Health
 
 LEAST_STD = 0.25
-"""Healthy projections of every method measured stood at 0.6 and more, collapsing ones at 0.2 and less
-(docs/studies)."""
+"""Healthy projections of every method measured stood at 0.4 and more at the end, collapsing ones at 0.2 and less
+(docs/studies.md)."""
 LEAST_RANK = 3.0
 """Fewer directions than this cannot tell a handful of categories apart, whatever the size of the projection."""
 
