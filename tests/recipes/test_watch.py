@@ -59,6 +59,8 @@ def test_spread_projections_raise_no_alarm() -> None:
     assert collapse_alarms(health(rows)) == ()
     assert "very few directions" in collapse_alarms(health(rows[:, :1] * torch.randn(1, 16)))[0]
     assert "nearly constant" in collapse_alarms(health(1 + 1e-3 * rows))[0]
+    few = rows[:, :5] @ torch.linalg.qr(torch.randn(16, 5))[0].T  # spread alike over five directions of sixteen
+    assert health(few).std > 0.8 and "very few directions" in collapse_alarms(health(few))[0]
 
 
 def test_looking_changes_no_bit_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from rizbin.studies.lab import Results, Study, Variant
 
 BYOL, SIMCLR, DINO = "BYOL", "SimCLR", "DINO"
 NO_NEGATIVES = "SimCLR without negatives"
+NORMED = "the same, its head ending in batch norm"
+"""SimCLR's own file; the rows above and below it have BYOL's head, which ends without."""
 LINEAR = "BYOL with a linear predictor"
 
 
@@ -38,6 +40,13 @@ def variants() -> list[Variant]:
         row("BYOL, target: a random network", 18.8, False, target="fixed"),
         row("neither predictor nor momentum", 0.1, True, predictor=False, target="copy"),
         row(NO_NEGATIVES, 0.1, True, **bare),
+        Variant(
+            name=NORMED,
+            training=laboratory("simclr", negatives=False),
+            group=two,
+            paper=0.1,
+            collapses=True,
+        ),
         row(SIMCLR, 69.4, False, negatives=True, **bare),
         row("SimCLR with a predictor", 69.1, False, negatives=True, stop_gradient=False),
         row("SimCLR with stop-gradient", 69.2, False, negatives=True, predictor=False, target="copy"),
