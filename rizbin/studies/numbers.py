@@ -12,6 +12,7 @@ from rizbin.evaluate.measurement import Measurement, Report
 _WORDS = {
     "knn": "k-NN",
     "miou": "mIoU",
+    "objects_miou": "mIoU on objects",
     "map": "mean average precision",
     "zero_shot": "zero-shot",
     "probe": "linear probe",
