@@ -56,6 +56,44 @@ class RowAttention(Attention):
         x = x if gate is None else x * gate
         return self.proj_drop(self.proj(x))
 
+    def of_first(self, x: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch 1 dim"]:
+        """What the first token alone gets.
+
+        <query, W x> is <W' query, x>, and a mean of W x is W times the mean of x, so no key and no value is ever made.
+        The keys' bias adds the same to all scores of a query, and softmax takes that away.
+        """
+        shape = (self.num_heads, self.head_dim)
+        to_query, to_key, to_value = self.qkv.weight.chunk(3)
+        query_bias, _, value_bias = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        query = F.linear(x[:, 0], to_query, query_bias).unflatten(1, shape) * self.scale
+        asked = torch.einsum("bhe,hed->bhd", query, to_key.unflatten(0, shape))
+        weights = (asked @ x.transpose(1, 2)).softmax(-1)
+        gathered = torch.einsum("bhd,hed->bhe", weights @ x, to_value.unflatten(0, shape)).flatten(1)
+        gathered = gathered if value_bias is None else gathered + value_bias
+        return self.proj_drop(self.proj(self.norm(gathered[:, None])))
+
+    @property
+    def plain(self) -> bool:
+        """Whether `of_first` knows all that it does: neither norms of queries and keys, nor gates, nor dropout."""
+        return (
+            isinstance(self.q_norm, nn.Identity)
+            and isinstance(self.k_norm, nn.Identity)
+            and getattr(self, "gate", None) is None
+            and self.attn_drop.p == 0
+        )
+
+
+class LastBlock(Block):
+    """timm's block that can also make its first token (CLS) alone, for almost nothing."""
+
+    alone: bool = False
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        if not self.alone:
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+        first = x[:, :1] + self.drop_path1(self.ls1(cast(RowAttention, self.attn).of_first(self.norm1(x))))
+        return first + self.drop_path2(self.ls2(self.mlp(self.norm2(first))))
+
 
 class VisionEncoder(nn.Module):
     """A timm VisionTransformer without its classifier. Pictures are normalized floats [batch 3 height width]."""
@@ -101,6 +139,9 @@ class VisionEncoder(nn.Module):
                 "choose a name such as vit_small_patch16_224."
             )
         self.trunk = trunk
+        last = trunk.blocks[-1]
+        if type(last) is Block and cast(RowAttention, last.attn).plain:
+            last.__class__ = LastBlock  # timm's `block_fn` would also replace blocks of another kind
         if settings.freeze_patch_embedding:
             trunk.patch_embed.requires_grad_(False)
         self.dim = int(trunk.embed_dim)
@@ -132,6 +173,17 @@ class VisionEncoder(nn.Module):
         attention = torch.stack(rows).mean(dim=(0, 2))[:, prefix:] if attend else None
         return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=attention)
 
+    def cls(self, images: Float[Tensor, "batch 3 height width"], *, track: bool = True) -> Float[Tensor, "batch dim"]:
+        """The CLS token as `forward` gives it, where nobody asks for patches: the last block makes no other token."""
+        last = self.trunk.blocks[-1]
+        if not isinstance(last, LastBlock):
+            return self(images, track=track).cls
+        last.alone = True
+        try:
+            return self.trunk.norm(self.trunk.blocks(self.tokens(images, track=track)))[:, 0]
+        finally:
+            last.alone = False
+
     def tokens(
         self,
         images: Float[Tensor, "batch 3 height width"],
@@ -152,6 +204,8 @@ class VisionEncoder(nn.Module):
                 norm.visible = visible
         for norm in self._stem_norms:
             norm.tracked = track
+        if self._stem_overlaps:  # convolutions are a tenth faster with their channels last
+            images = images.contiguous(memory_format=torch.channels_last)
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
         for norm in self._stem_norms:
             norm.visible, norm.tracked = None, True

@@ -1,5 +1,7 @@
 """The image encoder: subsets of tokens, the CLS row, blanked stems, timm's own numbers."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.nets.selection import blocks_kept, half_resolution_places, select
-from rizbin.nets.vision import RowAttention, VisionEncoder
+from rizbin.nets.vision import LastBlock, RowAttention, VisionEncoder
 
 PLAIN = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64, registers=2)
 STEM = VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32)
@@ -151,3 +153,36 @@ def test_watched_attention_gives_what_timm_gives(gated: bool) -> None:
         watched = attention(x)
     assert torch.allclose(plain, watched, atol=1e-6)
     assert torch.allclose(attention.rows[0].sum(-1), torch.ones(2, 4))
+
+
+LAST: dict[str, dict[str, Any]] = {
+    "plain": {"name": "vit_tiny_patch16_224", "image_size": 64, "registers": 2},
+    "stem": {"name": "rizbin_vit_nano_patch8_32", "image_size": 32},
+    "layer scale and drop path": {"name": "vit_small_patch14_dinov2", "image_size": 56, "drop_path": 0.3},
+}
+
+
+@pytest.mark.parametrize("short", [True, False])
+@pytest.mark.parametrize("name", LAST)
+def test_the_cls_token_alone_is_that_of_a_whole_pass(name: str, short: bool) -> None:
+    """And so is its gradient, whatever path is dropped; a last block of another kind makes a whole pass."""
+    settings = VisionEncoder.Settings(**LAST[name])
+    network = encoder(settings).double().train()
+    kinds = [type(block) for block in network.trunk.blocks]
+    assert kinds == [Block] * (len(kinds) - 1) + [LastBlock]
+    if not short:
+        network.trunk.blocks[-1].__class__ = Block
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim < 2:
+                parameter.normal_()
+    pictures = images(settings.image_size, 3).double()
+    results = []
+    for ask in (lambda: network(pictures).cls, lambda: network.cls(pictures)):
+        torch.manual_seed(1)
+        said = ask()
+        found = torch.autograd.grad(said.sin().sum(), list(network.parameters()), allow_unused=True)
+        results.append([said, *(torch.zeros_like(said) if one is None else one for one in found)])
+    for whole, alone in zip(*results, strict=True):
+        assert torch.allclose(alone, whole, rtol=1e-9, atol=1e-9)
+    assert network(pictures).patches.shape[1] == network.grid[0] * network.grid[1], "set back"
