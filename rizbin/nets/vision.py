@@ -138,6 +138,11 @@ class VisionEncoder(nn.Module):
                 f"'{settings.name}' is not a VisionTransformer with a CLS token; "
                 "choose a name such as vit_small_patch16_224."
             )
+        if not all(isinstance(getattr(block, "attn", None), RowAttention) for block in trunk.blocks):
+            raise RizbinError(
+                f"The blocks of '{settings.name}' are of a kind whose attention cannot be read; "
+                "choose a name such as vit_small_patch16_224."
+            )
         self.trunk = trunk
         last = trunk.blocks[-1]
         if type(last) is Block and cast(RowAttention, last.attn).plain:
