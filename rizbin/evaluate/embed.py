@@ -134,6 +134,8 @@ class Embedded:
     attention: Float[Tensor, "masked rows columns"]
     """CLS to patch, mean over layers and heads; of pictures with known objects; none where the network attends to
     nothing."""
+    heads: Float[Tensor, "looked heads rows columns"]
+    """CLS to patch of each head of the last layer, of the same pictures; none where the network has no such heads."""
     patches: Float[Tensor, "masked picked dim"]
     """Patch features before the projection, in half precision to save memory; of pictures with known objects."""
     scores: dict[str, Float[Tensor, "dense categories rows columns"]]
@@ -201,15 +203,18 @@ def embed(
     batch: int,
     device: torch.device,
     dense: int,
+    heads_too: bool = False,
     picked: Int[Tensor, "masked picked"] | None = None,
     advance: Advance,
 ) -> Embedded:
     """Embeds all pictures.
 
-    Of those with known objects, the first `dense` get patch-text scores where there are words, and `picked` says which
-    patches to keep (None: all). Raises RizbinError when an embedding is not finite.
+    Of those with known objects, the first `dense` get patch-text scores where there are words, `heads_too` asks for
+    the attention of each head, and `picked` says which patches to keep (None: all). Raises RizbinError when an
+    embedding is not finite.
     """
-    images, pooled, attention, patches = [], [], [], []
+    images, pooled, attention, heads, patches = [], [], [], [], []
+    look = getattr(encoder, "attention_heads", None)  # of a network that is no transformer, it may be missing
     scores: dict[str, list[Tensor]] = {"plain": [], "neighbors": []}
     rows, columns = encoder.grid
     pair = encoder if isinstance(encoder, Pair) and words is not None else None
@@ -223,6 +228,8 @@ def embed(
         if len(inside):
             if features.attention is not None:
                 attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
+                if heads_too and look is not None:
+                    heads.append(look(pixels[inside]).float().cpu())
             kept = features.patches[inside]
             if picked is not None:
                 chosen = picked[done : done + len(inside)].to(device)
@@ -241,6 +248,7 @@ def embed(
         images=_finite(torch.cat(images)),
         pooled=_finite(torch.cat(pooled)),
         attention=torch.cat(attention) if attention else torch.zeros(0, rows, columns),
+        heads=torch.cat(heads) if heads else torch.zeros(0, 1, rows, columns),
         patches=torch.cat(patches) if patches else torch.zeros(0, picks, features_at).half(),
         scores={
             how: _finite(torch.cat(found)) if found else torch.zeros(0, named, rows, columns)

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
-from rizbin.evaluate import collapse, frequency, knn, probe, retrieval, segmentation, sizes, tokens, zero_shot
+from rizbin.evaluate import (
+    attention,
+    collapse,
+    frequency,
+    knn,
+    probe,
+    retrieval,
+    segmentation,
+    sizes,
+    tokens,
+    zero_shot,
+)
 from rizbin.evaluate.embed import (
     Advance,
     Embedded,
@@ -73,6 +84,8 @@ class Evaluation:
         """Share of blocks that the token filter keeps (DetailCLIP, A-CLIP: 0.5)."""
         block: int = 2
         """Side in patches of the squares that the token filter keeps or removes whole; 1 for single patches."""
+        mass: float = 0.6
+        """Share of a head's attention in its mask, over 0 to 1 (DINO's figure 4)."""
         bands: tuple[float, ...] = (0.25, 0.5)
         """Where frequency bands end, as shares of the Nyquist frequency; the last band has no end."""
         baseline: bool = True
@@ -141,7 +154,7 @@ class Evaluation:
             if isinstance(pair, Pair):
                 words = zero_shot.embed_categories(pair, categories, settings.templates, **at)
                 texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
-            test_seen = embed(pair, test, words, dense=len(test.masked), advance=advance, **at)
+            test_seen = embed(pair, test, words, dense=len(test.masked), heads_too=True, advance=advance, **at)
             rows, columns = pair.grid
             picked = pick_patches(len(train.masked), rows * columns, settings.probe_patches, seed=settings.seed)
             dense = min(settings.threshold_images, len(train.masked))
@@ -152,6 +165,7 @@ class Evaluation:
             self._whole_pictures(test, test_seen, train, train_seen, words, texts),
             self._patches(test, test_seen, train, train_seen, picked),
             self._sizes(test, test_seen, words),
+            self._attended(test, test_seen),
             self._looked(test, test_seen, look, device),
         )
         return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
@@ -247,6 +261,14 @@ class Evaluation:
             seen.images, words, test.right, test.objects, test.masked, seen.scores["plain"], self.settings.size_edges
         )
 
+    def _attended(self, test: Pictures, seen: Embedded) -> Found:
+        """Whether the heads of the last layer look at objects."""
+        if not len(test.masked):
+            return [], [("attention", "The source does not know the objects' exact masks.")]
+        if len(seen.heads) != len(test.masked):
+            return [], [("attention", "The network has no CLS token that attends to patches.")]
+        return attention.measure(seen.heads, test.labels, mass=self.settings.mass), []
+
     def _looked(self, test: Pictures, seen: Embedded, look: frequency.Looker | None, device: torch.device) -> Found:
         """Object pixels kept, and reconstruction by frequency; the method's look is taken once for both."""
         settings, found, left_out = self.settings, [], []
@@ -271,15 +293,13 @@ class Evaluation:
             )
             left_out.append(("tokens", reason))
         else:
-            attention, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
+            chosen, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
             maps = [one for one in shown if one is not None and one.shape[1:] == (rows, columns)]
             if maps and len(maps) == len(shown):
-                attention = torch.cat(maps)[test.masked]
+                chosen = torch.cat(maps)[test.masked]
                 whose = "the attention that the method shows (its teacher's where it has one)"
             found.append(
-                tokens.measure(
-                    attention, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose
-                )
+                tokens.measure(chosen, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose)
             )
         if not bands:
             left_out.append(
@@ -394,6 +414,8 @@ def _check(settings: Evaluation.Settings) -> None:
             raise RizbinError(f"The evaluation's {name} is {value}; give {least} or more.")
     if settings.temperature <= 0:
         raise RizbinError(f"The evaluation's temperature is {settings.temperature}; give a number above 0.")
+    if not 0 < settings.mass <= 1:
+        raise RizbinError(f"The evaluation's mass is {settings.mass}; give a share above 0, up to 1.")
     if not 0 < settings.keep_ratio <= 1:
         raise RizbinError(f"The evaluation's keep_ratio is {settings.keep_ratio}; give a share above 0, up to 1.")
     if not settings.decays or min(settings.decays) < 0:

@@ -28,6 +28,7 @@ _GROUPS = {
     "probe": "Linear probe: naming from the frozen features",
     "segmentation": "Segmentation: naming each place",
     "sizes": "Recall of things by their size",
+    "attention": "Where CLS looks, held against the objects",
     "tokens": "What the token filter keeps",
     "collapse": "Spread of the features, and over how many directions",
     "reconstruction": "Error of the reconstruction, from coarse to fine detail",
@@ -39,6 +40,7 @@ _SENTENCES = {
     "retrieval/text_to_image/r1": ("the picture nearest to a caption is a right one in ", ""),
     "knn/top1": ("the most alike pictures name it rightly in ", ""),
     "segmentation/zero_shot/miou": ("colored by the words alone, places overlap the truth by ", " mIoU"),
+    "attention/best_head_jaccard": ("the best head's attention overlaps the objects by ", " of their joint area"),
     "tokens/object_pixels_kept": ("its attention keeps ", " of all object pixels"),
 }
 """What stands before and after the value of a well-known measurement in the sentence at the top."""

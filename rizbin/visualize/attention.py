@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from rizbin.core.errors import RizbinError
 from rizbin.data.views import normalize
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.masks import pixels_of
 from rizbin.visualize.colors import AnyPicture, Color, Picture, blend, heat, scaled, stretched
 from rizbin.visualize.grid import MARK, enlarge, sheet
-from rizbin.visualize.removed import pixels_of
 
 
 def overlay(
@@ -53,41 +52,6 @@ def attended(pair: ImageTextPair, pictures: UInt8[np.ndarray, "batch size size 3
     device = next(pair.parameters()).device
     maps = pair.attention(normalize(torch.from_numpy(pictures).to(device))).float().cpu().numpy()
     return [overlay(picture, one) for picture, one in zip(pictures, maps, strict=True)]
-
-
-def mass_mask(
-    attention: Float[np.ndarray, "*maps rows columns"], mass: float = 0.6
-) -> Bool[np.ndarray, "*maps rows columns"]:
-    """The fewest patches of each map that together hold `mass` of its sum, over 0 to 1: the largest ones.
-
-    0.6 is what DINO's figure 4 keeps (arXiv 2104.14294). A map without any weight keeps none.
-    """
-    if not 0 < mass <= 1:
-        raise RizbinError(f"A mass of {mass:g} cannot be kept; give a share over 0 and up to 1, such as 0.6.")
-    flat = attention.reshape(*attention.shape[:-2], -1).astype(np.float64)
-    order = np.argsort(flat, axis=-1, kind="stable")
-    summed = np.cumsum(np.take_along_axis(flat, order, axis=-1), axis=-1)
-    total = summed[..., -1:]
-    kept = np.zeros(flat.shape, bool)
-    # The sums of doubles come out a little above or below; a patch too many would be seen.
-    np.put_along_axis(kept, order, summed > (1 - mass + 1e-9) * total, axis=-1)
-    return kept.reshape(attention.shape)
-
-
-def jaccard(mask: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]) -> float:
-    """Pixels in both divided by pixels in either, 0 to 1; 1 where both are empty."""
-    either = int((mask | truth).sum())
-    return int((mask & truth).sum()) / either if either else 1.0
-
-
-def jaccards(
-    masks: Bool[np.ndarray, "heads rows columns"], truth: Bool[np.ndarray, "height width"]
-) -> Float[np.ndarray, " heads"]:
-    """The Jaccard score of each mask of patches with a truth of pixels, each patch a block.
-
-    DINO's segmentation score is the largest of them, the best head, averaged over pictures.
-    """
-    return np.array([jaccard(pixels_of(one, *truth.shape), truth) for one in masks])
 
 
 def outlined(

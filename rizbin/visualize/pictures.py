@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rizbin.core.errors import RizbinError
+from rizbin.nets.masks import jaccards, mass_mask
 from rizbin.visualize import words as texts
-from rizbin.visualize.attention import heads_outlined, jaccards, mass_mask, outlined, overlay
+from rizbin.visualize.attention import heads_outlined, outlined, overlay
 from rizbin.visualize.colors import AnyPicture, distinct
 from rizbin.visualize.eye import CLS, Eye, NoAttention, over
 from rizbin.visualize.grid import beside, enlarge, labelled, sheet, shrunk

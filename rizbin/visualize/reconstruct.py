@@ -3,9 +3,10 @@
 import numpy as np
 from jaxtyping import Bool
 
+from rizbin.nets.masks import pixels_of
 from rizbin.visualize.colors import AnyPicture, Picture
 from rizbin.visualize.grid import beside, enlarge
-from rizbin.visualize.removed import pixels_of, removed
+from rizbin.visualize.removed import removed
 
 
 def filled(picture: Picture, guess: Picture, patches: Bool[np.ndarray, "rows columns"]) -> Picture:

@@ -1,21 +1,14 @@
 """What was taken from the student: removed patches gray and hatched, as masked autoencoders are shown."""
 
-import cv2
 import numpy as np
 from jaxtyping import Bool
 
+from rizbin.nets.masks import pixels_of
 from rizbin.visualize.colors import AnyPicture, Color, Picture
 from rizbin.visualize.grid import enlarge
 
 GROUND: Color = (148, 148, 148)
 STROKE: Color = (124, 124, 124)
-
-
-def pixels_of(
-    patches: Bool[np.ndarray, "rows columns"], height: int, width: int
-) -> Bool[np.ndarray, "{height} {width}"]:
-    """Marked patches as marked pixels of a picture of that size."""
-    return cv2.resize(patches.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def removed(picture: Picture, patches: Bool[np.ndarray, "rows columns"], *, side: int = 192) -> AnyPicture:

@@ -112,6 +112,12 @@ class Colors(nn.Module):
         patches = shares.flatten(2).transpose(1, 2)
         return Features(cls=patches.mean(dim=1), patches=patches, attention=1 - patches[:, :, -1])
 
+    def attention_heads(self, images: Tensor) -> Tensor:
+        """One head looks at the objects, one at the ground."""
+        attention = self.features(images).attention
+        assert attention is not None
+        return torch.stack([attention, 1 - attention], dim=1).unflatten(2, self.grid)
+
     def pool(self, features: Features) -> Tensor:
         return features.cls
 
@@ -125,7 +131,7 @@ class Colors(nn.Module):
         return F.normalize(tokens.float().roll(self.settings.wrong_by, dims=1) + 1e-4, dim=-1)
 
 
-SETTINGS = Evaluation.Settings(images=60, train_images=80, batch=25, k=5, threshold_images=40, probe_steps=20)
+SETTINGS = Evaluation.Settings(images=60, train_images=80, batch=25, k=5, threshold_images=40, probe_steps=20, mass=1.0)
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,7 @@ def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
         "sizes/small/named",
         "sizes/small/found",
         "sizes/large/found",
+        "attention/best_head_jaccard",
     ):
         assert report[name].value == pytest.approx(100), name
     # Between pictures the cosine also depends on how much else is in them.
@@ -240,7 +247,7 @@ def test_the_filter_looks_through_the_methods_eyes_when_it_shows_them(report: Re
     ("source", "train", "missing"),
     [
         (Blocks(), None, {"knn", "probe", "segmentation/linear/miou", "segmentation/zero_shot/miou"}),
-        (Blocks(masks=False), Blocks(10**6, masks=False), {"segmentation", "sizes", "tokens"}),
+        (Blocks(masks=False), Blocks(10**6, masks=False), {"segmentation", "sizes", "attention", "tokens"}),
         (Blocks(captions=False), Blocks(10**6), {"retrieval"}),
         (Blocks(labels=False), Blocks(10**6, labels=False), {"zero_shot", "knn", "probe", "segmentation", "sizes"}),
     ],
@@ -271,8 +278,9 @@ def test_batch_size_changes_no_number(report: Report) -> None:
 def test_each_picture_is_read_once_and_embedded_once() -> None:
     pair = Colors(Sight()).know()
     evaluate(pair, Blocks(), train_source=Blocks(10**6), settings=replace(SETTINGS, baseline=False))
-    # 60 and 80 pictures; the two dense heads again for 60 test and at most 50 (two batches) of the training pictures.
-    assert pair.seen <= 60 + 80 + 2 * (60 + 50)
+    # 60 and 80 pictures; the two dense heads again for 60 test and at most 50 (two batches) of the training pictures;
+    # and where the heads of the 60 look.
+    assert pair.seen <= 60 + 80 + 2 * (60 + 50) + 60
 
 
 def test_the_pair_comes_back_as_it_was() -> None:

@@ -123,7 +123,7 @@ def test_what_is_no_vision_transformer_is_refused_in_a_sentence() -> None:
     with pytest.raises(RizbinError, match="resnet18"):
         VisionEncoder(VisionEncoder.Settings(name="resnet18"))
     # Its blocks are pairs side by side, which timm builds without an `attn` of their own; meta, for it is large.
-    with torch.device("meta"), pytest.raises(RizbinError, match="vit_small_patch16_18x2_224.*cannot be read"):
+    with torch.device("meta"), pytest.raises(RizbinError, match=r"vit_small_patch16_18x2_224.*cannot be read"):
         VisionEncoder(VisionEncoder.Settings(name="vit_small_patch16_18x2_224", image_size=224))
 
 

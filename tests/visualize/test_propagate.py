@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.visualize.attention import jaccard
+from rizbin.nets.masks import jaccard
 from rizbin.visualize.eye import over
 from rizbin.visualize.propagate import propagated
 from tests.visualize.eyes import PixelEye
