@@ -82,7 +82,11 @@ class ImageEncoder(nn.Module):
         return self.vision is not None
 
     def check_crop(self, size: int, flag: str) -> None:
-        """Raises RizbinError, naming the flag that sets it, when crops of `size` pixels do not divide into patches."""
+        """Raises RizbinError, naming the flag that sets it, when small crops of `size` pixels cannot be taken."""
+        if size > self.image_size:
+            raise RizbinError(
+                f"A small crop of {size} pixels is larger than the picture of {self.image_size}; set {flag} to less."
+            )
         patch = self.patch_size
         if self.attends and size % patch:
             raise RizbinError(

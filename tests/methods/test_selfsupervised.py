@@ -549,6 +549,12 @@ def test_small_crops_must_divide_into_patches(name: str) -> None:
     made(name, local_view=view, encoder=CONVOLUTIONS)
 
 
+@pytest.mark.parametrize("name", ["logo", "dino"])
+def test_small_crops_are_no_larger_than_the_picture(name: str) -> None:
+    with pytest.raises(RizbinError, match=r"crop of 640 pixels is larger.*--method\.local-view\.size"):
+        made(name, local_view=View.Settings(size=640, crop_area=(0.2, 0.5)))
+
+
 @pytest.mark.parametrize("name", ["byol", "dino", "logo"])
 def test_a_momentum_that_is_no_share_is_refused(name: str) -> None:
     with pytest.raises(RizbinError, match=r"momentum is 1\.5"):
