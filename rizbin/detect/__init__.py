@@ -1,0 +1,1 @@
+"""Images and words in, boxes out: open-vocabulary detection with Grounding DINO."""
