@@ -1,0 +1,295 @@
+"""Finds things by words: pictures and phrases in, boxes with a score for each phrase out.
+
+Grounding DINO (arXiv 2303.05499), MM-Grounding-DINO (arXiv 2401.02361) and LLMDet (arXiv 2501.18954) load alike, by
+name or from a folder, through transformers.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.gate import read_image
+from rizbin.detect.found import Found
+from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
+
+DEFAULT = "iSEE-Laboratory/llmdet_tiny"
+"""Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
+PICTURE = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
+"""A file, which passes the image gate; a PIL picture; or RGB pixels."""
+SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
+"""Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
+Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
+Scale = Literal["full", "standard", "fast"]
+BORDER = 2.0
+"""Pixels from the inner border of a tile within which a box counts as cut by it."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a network wants its pictures."""
+
+    shorter: int = 800
+    """Pixels of the shorter side."""
+    longer: int = 1333
+    """Most pixels of the longer one, which then decides."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from values of 0 to 1 (ImageNet's)."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divided by, thereafter."""
+
+    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width at which a picture is seen."""
+        shorter, longer = max(round(self.shorter * scale), 32), max(round(self.longer * scale), 32)
+        low, high = min(height, width), max(height, width)
+        if shorter * high / low > longer:
+            shorter = round(longer * low / high)
+        side = max(int(shorter * high / low), 1)
+        return (max(shorter, 1), side) if height <= width else (side, max(shorter, 1))
+
+    def __call__(
+        self, picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+    ) -> Float[Tensor, "3 rows columns"]:
+        """The picture at that height and width, normalized."""
+        pixels = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels[0] - mean) / std
+
+
+class Detector:
+    """A network, its tokenizer, and how it wants pictures."""
+
+    def __init__(self, model: Any, tokenizer: Any, preparation: Preparation = Preparation(), name: str = "") -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.preparation = preparation
+        self.name = name or type(model).__name__
+
+    @classmethod
+    def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Detector":
+        """A detector by its name on Hugging Face or from a folder, its weights from safetensors alone.
+
+        Raises RizbinError when there is none, or it is of another kind.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            config = AutoConfig.from_pretrained(what)
+            if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
+                raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
+            model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(what)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RizbinError(
+                f"The detector '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
+                f"Face such as {DEFAULT}, with a network at hand."
+            ) from error
+        return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder that `from_pretrained` and transformers load."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        one = self.preparation
+        kept = {
+            "image_processor_type": "GroundingDinoImageProcessor",
+            "size": {"shortest_edge": one.shorter, "longest_edge": one.longer},
+            "image_mean": list(one.mean),
+            "image_std": list(one.std),
+        }
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    def ask(self, phrases: Sequence[Wanted], *, alone: bool = False) -> Asked:
+        """The texts that these phrases need. Raises RizbinError when they cannot be looked for."""
+        return ask(read_phrases(phrases), self.tokenizer, self.model.config.max_text_len, alone=alone)
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        pictures: Sequence[PICTURE],
+        phrases: Sequence[Wanted],
+        *,
+        scale: Scale | float = "full",
+        over: Literal["mean", "max"] = "mean",
+        alone: bool = False,
+        tile: int = 0,
+        lap: float = 0.2,
+        batch: int = 4,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> list[Found]:
+        """All that the network proposes for each picture.
+
+        Args:
+            pictures: Of any sizes; those that are seen at one size run together, `batch` at a time.
+            phrases: See `rizbin.detect.phrases.read_phrases`; their positions are the class ids.
+            scale: One of `SCALES`, or a share of the size the network was trained at.
+            over: How a phrase's score comes from its tokens': see `phrase_scores`.
+            alone: One pass for each phrase: slower, but long descriptions do not disturb each other.
+            tile: Also looks at squares of so many pixels one by one, for what is small; 0 does not.
+            lap: Share of a tile's side that the next one repeats.
+            advance: Is told how many more pictures are done.
+        """
+        asked = self.ask(phrases, alone=alone)
+        share = SCALES[scale] if isinstance(scale, str) else scale
+        if not 0 < share <= 4:
+            raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
+        if tile < 0 or not 0 <= lap < 1:
+            raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
+        shown = [_pixels(one) for one in pictures]
+        pieces = [
+            (number, place)
+            for number, one in enumerate(shown)
+            for place in _places(one.shape[0], one.shape[1], tile, lap)
+        ]
+        left = {number: sum(piece[0] == number for piece in pieces) for number in range(len(shown))}
+        boxes: list[list[np.ndarray]] = [[] for _ in shown]
+        scores: list[list[np.ndarray]] = [[] for _ in shown]
+        for size, members in self._sizes(shown, pieces, share).items():
+            for start in range(0, len(members), batch):
+                some = members[start : start + batch]
+                views = torch.stack([self.preparation(_cut(shown[number], place), size) for number, place in some])
+                for text in asked.texts:
+                    for (number, place), mine, theirs in zip(
+                        some, *self._pass(views, text, len(asked.phrases), over), strict=True
+                    ):
+                        inside, kept = _into_picture(mine, place, shown[number].shape)
+                        boxes[number].append(inside[kept])
+                        scores[number].append(theirs[kept])
+                for number, _ in some:
+                    left[number] -= 1
+                    advance(left[number] == 0)
+        notes = _notes(asked)
+        return [
+            Found(one.shape[1], one.shape[0], np.concatenate(mine), np.concatenate(theirs), asked.phrases, notes)
+            for one, mine, theirs in zip(shown, boxes, scores, strict=True)
+        ]
+
+    def _sizes(
+        self, shown: Sequence[np.ndarray], pieces: Sequence[tuple[int, "Place"]], share: float
+    ) -> dict[tuple[int, int], list[tuple[int, "Place"]]]:
+        """The pieces by the size at which they are seen: padding would change what Swin sees at the border."""
+        found: dict[tuple[int, int], list[tuple[int, Place]]] = {}
+        for number, place in pieces:
+            height, width = place[3] - place[1], place[2] - place[0]
+            found.setdefault(self.preparation.size(height, width, share), []).append((number, place))
+        return found
+
+    def _pass(
+        self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Boxes (shares of the view, corners) and scores of each view for one text."""
+        ids, known = batch_of([text] * len(views))
+        outputs = self.model(
+            pixel_values=views.to(self.device, self.model.dtype),
+            input_ids=ids.to(self.device),
+            attention_mask=known.long().to(self.device),
+        )
+        center, side = outputs.pred_boxes.float().split(2, dim=-1)
+        corners = torch.cat([center - side / 2, center + side / 2], dim=-1).cpu().numpy()
+        scores = [phrase_scores(one.float(), text, phrases, over=over).cpu().numpy() for one in outputs.logits]
+        return list(corners), scores
+
+
+Place = tuple[int, int, int, int]
+"""Left, top, right, bottom of a piece, pixels of the picture."""
+
+
+def _pixels(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
+    if isinstance(picture, str | Path):
+        return read_image(picture)
+    return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+
+
+def _places(height: int, width: int, tile: int, lap: float) -> list[Place]:
+    """The whole picture, and the tiles that cover it where it is larger than one."""
+    whole = [(0, 0, width, height)]
+    if not tile or max(height, width) <= tile:
+        return whole
+    step = max(round(tile * (1 - lap)), 1)
+
+    def starts(length: int) -> list[int]:
+        return [0] if length <= tile else [*range(0, length - tile, step), length - tile]
+
+    return whole + [
+        (left, top, min(left + tile, width), min(top + tile, height))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def _cut(picture: UInt8[np.ndarray, "height width 3"], place: Place) -> UInt8[np.ndarray, "rows columns 3"]:
+    return picture[place[1] : place[3], place[0] : place[2]]
+
+
+def _into_picture(
+    boxes: Float[np.ndarray, "boxes 4"], place: Place, shape: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "boxes 4"], Bool[np.ndarray, " boxes"]]:
+    """Boxes in pixels of the whole picture, clipped to it; and which are whole.
+
+    A box that ends at a tile's inner border is the piece of a thing that another tile or the whole view shows.
+    """
+    height, width = shape[:2]
+    left, top, right, bottom = place
+    scale = np.array([right - left, bottom - top] * 2, np.float32)
+    moved = boxes * scale + np.array([left, top] * 2, np.float32)
+    inner = np.array([left > 0, top > 0, right < width, bottom < height])
+    at_border = np.abs(moved - np.array(place, np.float32)) < BORDER
+    whole = np.asarray(~(at_border & inner[None]).any(axis=1))
+    return np.clip(moved, 0, np.array([width, height] * 2, np.float32)), whole
+
+
+def _notes(asked: Asked) -> tuple[str, ...]:
+    found = []
+    if len(asked.texts) > 1:
+        found.append(
+            f"The phrases were asked for in {len(asked.texts)} passes; scores of different passes compare less well."
+        )
+    found += [f'"{one[:40]}..." is longer than a whole text; its beginning was asked for.' for one in asked.cut]
+    found += [
+        f'The network knows no word of "{one[:40]}"; what it finds for it means nothing.' for one in asked.unknown
+    ]
+    return tuple(found)
+
+
+def _class_of(kind: str) -> Any:
+    from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
+
+    return MMGroundingDinoForObjectDetection if kind == "mm-grounding-dino" else GroundingDinoForObjectDetection
+
+
+def _preparation(what: str) -> Preparation:
+    """As the model's own preprocessor_config.json has it; transformers' defaults where there is none."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        path = cached_file(what, "preprocessor_config.json")
+        kept = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Preparation()
+    usual = Preparation()
+    size = kept.get("size") or {}
+    mean, std = (tuple(kept.get(f"image_{name}") or getattr(usual, name)) for name in ("mean", "std"))
+    return replace(
+        usual,
+        shorter=int(size.get("shortest_edge", usual.shorter)),
+        longer=int(size.get("longest_edge", usual.longer)),
+        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
+        std=(float(std[0]), float(std[1]), float(std[2])),
+    )
