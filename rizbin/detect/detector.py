@@ -51,10 +51,10 @@ class Preparation:
         """Height and width at which a picture is seen."""
         shorter, longer = max(round(self.shorter * scale), 32), max(round(self.longer * scale), 32)
         low, high = min(height, width), max(height, width)
-        if shorter * high / low > longer:
-            shorter = round(longer * low / high)
-        side = max(int(shorter * high / low), 1)
-        return (max(shorter, 1), side) if height <= width else (side, max(shorter, 1))
+        exact = min(float(shorter), longer * low / high)
+        # As transformers rounds: a picture shall be the same pixels in both.
+        small, large = max(round(exact), 1), max(int(exact * high / low), 1)
+        return (small, large) if height <= width else (large, small)
 
     def __call__(
         self, picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]

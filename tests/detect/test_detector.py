@@ -100,7 +100,7 @@ def test_tiles_cover_the_picture_and_cut_boxes_are_left_out(detector: Detector) 
 def test_smaller_pictures_are_quicker_and_shapes_are_kept() -> None:
     assert Preparation().size(480, 640) == (800, 1066)
     assert Preparation().size(640, 480) == (1066, 800)
-    assert Preparation().size(100, 1000) == (133, 1330)
+    assert Preparation().size(100, 1000) == (133, 1333)
     assert Preparation().size(480, 640, 0.6) == (480, 640)
     assert Preparation().size(480, 640, 0.4) == (320, 426)
 
