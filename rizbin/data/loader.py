@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator
 from rizbin.data.order import index_at
-from rizbin.data.sample import Refused, Sample, Source
+from rizbin.data.sample import Named, Refused, Sample, Source
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import View, ViewSpec
 
@@ -47,6 +47,8 @@ class Batch:
     """Where these samples stand in the run: step * batch and on."""
     refused: list[tuple[str, str]]
     """Position and reason of every sample that could not be used; others stand in their places."""
+    things: list[tuple[Named, ...]]
+    """The objects of each sample's whole picture, where the source knows them."""
 
 
 @dataclass
@@ -159,11 +161,13 @@ class _Parts(Dataset):
         crops = np.empty((count, self._share, 4), np.float32)
         flips = np.empty((count, self._share), np.bool_)
         captions: list[str] = []
+        things: list[tuple[Named, ...]] = []
         try:
             for row, position in enumerate(positions):
                 sample = self._sample(position, refused)
                 random = generator(self._seed, "views", position)
                 captions.append(_caption(sample, random.random()))
+                things.append(sample.named)
                 for number, view in enumerate(self._views):
                     views[number][row], crops[number, row], flips[number, row] = view(sample.image, random)
         except RizbinError as error:
@@ -176,6 +180,7 @@ class _Parts(Dataset):
             texts,
             positions,
             refused,
+            things,
         )
         return _Part(batch, refused, self._share + len(refused))
 

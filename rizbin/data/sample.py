@@ -31,6 +31,15 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Named:
+    """One object as a batch carries it, small enough to pass between processes."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom as shares of the picture's sides."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One picture with its caption."""
 
@@ -48,6 +57,15 @@ class Sample:
     """(subject, "left of", object) with positions in `things`; only relations that hold."""
     captions: tuple[str, ...] = ()
     """All captions where a source has several, `caption` first; training takes one of them at random each time."""
+
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """The objects without their masks, in shares of the picture."""
+        height, width = self.image.shape[:2]
+        return tuple(
+            Named(one.name, (one.box[0] / width, one.box[1] / height, one.box[2] / width, one.box[3] / height))
+            for one in self.things
+        )
 
     @property
     def names(self) -> frozenset[str]:

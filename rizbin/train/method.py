@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core import parallel, random
+from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
 
@@ -31,6 +32,9 @@ class Batch:
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
+    things: list[tuple[Named, ...]] = field(default_factory=list)
+    """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
+    view they lie."""
 
 
 @dataclass(frozen=True)

@@ -363,6 +363,7 @@ class Trainer:
             crops=to(raw.crops),
             flips=to(raw.flips),
             texts=None if raw.texts is None else to(raw.texts),
+            things=raw.things,
         )
 
     def _state(

@@ -3,8 +3,11 @@
 import functools
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 
+from rizbin.data.sample import Sample, Thing
 from rizbin.detect.models import Size, new_model, words_tokenizer
 from rizbin.detect.phrases import Text, ask, batch_of, read_phrases
 
@@ -31,3 +34,54 @@ def run(model: Any, images: torch.Tensor, texts: list[Text]) -> tuple[Any, torch
     """The model's outputs, and the mask of its text."""
     ids, known = batch_of(texts)
     return model(pixel_values=images, input_ids=ids, attention_mask=known.long()), known
+
+
+PAINTS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 220), "yellow": (230, 210, 50)}
+FORMS = ("disc", "square", "triangle")
+
+
+class Shapes:
+    """One to four colored shapes of a fifth to a third of the side on a gray ground with noise; twelve names."""
+
+    name = "shapes"
+    fingerprint = "shapes"
+    endless = True
+    categories = tuple(sorted(f"{color} {form}" for color in PAINTS for form in FORMS))
+
+    def __init__(self, first: int = 0, size: int = 96) -> None:
+        self.first, self.size = first, size
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> Sample:
+        random = np.random.default_rng((7, self.first + index))
+        side = self.size
+        image = random.normal(128, 8, (side, side, 3))
+        owner = np.full((side, side), -1)
+        names = []
+        for number in range(int(random.integers(1, 5))):
+            color, form = random.choice(list(PAINTS)), random.choice(FORMS)
+            across = int(side * random.uniform(0.2, 0.34))
+            left, top = random.integers(0, side - across, 2)
+            mask = np.zeros((side, side), np.uint8)
+            if form == "disc":
+                cv2.circle(mask, (int(left + across // 2), int(top + across // 2)), across // 2, 1, -1)
+            elif form == "square":
+                mask[top : top + across, left : left + across] = 1
+            else:
+                corners = [[left, top + across], [left + across, top + across], [left + across // 2, top]]
+                cv2.fillPoly(mask, [np.array(corners, np.int32)], 1)
+            inside = mask.astype(bool)
+            image[inside] = np.array(PAINTS[color]) + random.normal(0, 8, (int(inside.sum()), 3))
+            owner[inside] = number
+            names.append(f"{color} {form}")
+        things = []
+        for number, name in enumerate(names):
+            mask = owner == number
+            if mask.sum() > 40:
+                rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+                box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+                things.append(Thing(name, box, mask))
+        pixels = image.clip(0, 255).astype(np.uint8)
+        return Sample(f"shapes/{index}", pixels, " and ".join(names), things=tuple(things))

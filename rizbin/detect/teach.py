@@ -1,0 +1,157 @@
+"""Teaches a Grounding DINO on pictures whose objects are known by box and name.
+
+Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3; sampled negative names as in MM-Grounding-DINO, arXiv
+2401.02361. Each picture has a text of its own: the names of what is in it and some of what is not, in random order, so
+that neither a place in the text nor a name is ever right by itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.sample import Named
+from rizbin.data.views import View
+from rizbin.detect.criterion import Truth, Weights, grounding_loss, predictions
+from rizbin.detect.detector import Detector, Preparation
+from rizbin.detect.models import Size, new_model, words_tokenizer
+from rizbin.detect.phrases import Text, ask, batch_of, phrase_map, read_phrases
+from rizbin.train.method import Batch, Method, Minimize, Progress, Work
+
+SEEN = 0.3
+"""Least share of a box that a crop must leave, so that its name still holds."""
+
+
+class Teaching(Method):
+    """Own criterion on every prediction layer, a text of its own for every picture."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        names: tuple[str, ...] = ()
+        """All names that the data may hold: what negatives are drawn from, and the words of a new network."""
+        words: tuple[str, ...] = ()
+        """More words that a new network's tokenizer shall know, to be asked for things that it was never taught."""
+        start: str = ""
+        """Name or folder of a trained Grounding DINO to go on from; empty: a new one of `size`."""
+        size: Size = Size()
+        """Of a new network."""
+        image_size: int = 96
+        """Side in pixels of the square views that it learns from."""
+        view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
+        """What is done to a picture; its size is `image_size`."""
+        negatives: int = 16
+        """Names of absent things in each text, at most (MMDetection: 85; Open-GroundingDino: up to 50 with those
+        present)."""
+        weights: Weights = Weights()
+        """Of the loss's terms."""
+        freeze: tuple[Literal["text", "backbone"], ...] = ()
+        """Parts that keep their weights: for small sets, both (MMDetection's advice)."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        if len(settings.names) < 2:
+            raise RizbinError("There are no two names to tell apart; give `names`, all that the data may hold.")
+        self.settings = settings
+        self.phrases = read_phrases(list(settings.names))
+        self.number = {phrase.name: place for place, phrase in enumerate(self.phrases)}
+        if settings.start:
+            taught = Detector.from_pretrained(settings.start)
+            self.model, self.text_tokenizer = taught.model, taught.tokenizer
+        else:
+            words = {word for phrase in self.phrases for prompt in phrase.prompts for word in prompt.split()}
+            self.text_tokenizer = words_tokenizer(words | set(settings.words))
+            self.model = new_model(settings.size, self.text_tokenizer, image_size=settings.image_size)
+        parts = {"text": self.model.model.text_backbone, "backbone": self.model.model.backbone}
+        for name in settings.freeze:
+            parts[name].requires_grad_(False)
+        limit = self.model.config.max_text_len
+        self.lengths = [len(ask([one], self.text_tokenizer, limit).texts[0].ids) - 2 for one in self.phrases]
+        self.limit = limit - 2  # [CLS] and [SEP]
+        self.views = (replace(settings.view, size=settings.image_size),)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network that finds things; `detector` is it ready for use."""
+        return self.model
+
+    def optimizers(self) -> dict[str, list[nn.Module]]:
+        return {"main": [self.model]}
+
+    def detector(self) -> Detector:
+        """The network as a `Detector` that sees pictures at the size it was taught at."""
+        side = self.settings.image_size
+        return Detector(self.model, self.text_tokenizer, Preparation(shorter=side, longer=2 * side))
+
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
+        images = batch.views[0]
+        draws = progress.uniform("names", len(images), 2 * len(self.phrases), torch.device("cpu"))
+        seen = [
+            in_view(things, crop, bool(flip))
+            for things, crop, flip in zip(batch.things, batch.crops[0].cpu(), batch.flips[0], strict=True)
+        ]
+        texts = [self._text([name for name, _ in some], row) for some, row in zip(seen, draws, strict=True)]
+        ids, known = (one.to(images.device) for one in batch_of(texts))
+        outputs = self.model(pixel_values=images, input_ids=ids, attention_mask=known.long())
+        layers = predictions(self.model, outputs, known)
+        width = layers[0].logits.shape[-1]
+        truths = [self._truth(some, text, width, images.device) for some, text in zip(seen, texts, strict=True)]
+        loss, records = grounding_loss(layers, truths, self.settings.weights)
+
+        yield Minimize(loss, records=records)
+
+    def _text(self, present: Sequence[str], draws: Float[Tensor, " twice"]) -> Text:
+        """The names in a picture and some that are not, in random order, as far as one text holds them."""
+        count = len(self.phrases)
+        there = sorted({self.number[name] for name in present if name in self.number})
+        absent = [place for place in draws[:count].argsort().tolist() if place not in there]
+        chosen, used = [], 0
+        # A picture of nothing is asked for something all the same.
+        for place in [*there, *absent[: max(self.settings.negatives, not there)]]:
+            if used + self.lengths[place] <= self.limit:
+                chosen.append(place)
+                used += self.lengths[place]
+        chosen.sort(key=lambda place: float(draws[count + place]))
+        (text,) = ask([self.phrases[place] for place in chosen], self.text_tokenizer, self.limit + 2).texts
+        # Spans count the phrases of this text; here they are to name those of all.
+        spans = tuple(type(span)(chosen[span.phrase], span.first, span.end) for span in text.spans)
+        return Text(text.ids, spans)
+
+    def _truth(
+        self, seen: Sequence[tuple[str, Float[Tensor, " 4"]]], text: Text, width: int, device: torch.device
+    ) -> Truth:
+        tokens = phrase_map(text, len(self.phrases), width)
+        asked = [(self.number[name], box) for name, box in seen if name in self.number]
+        asked = [(place, box) for place, box in asked if tokens[place].any()]
+        boxes = torch.stack([box for _, box in asked]) if asked else torch.zeros(0, 4)
+        named = tokens[[place for place, _ in asked]]
+        return Truth(boxes.to(device), named.to(device), (torch.arange(width) < len(text.ids)).to(device))
+
+    def cautions(self, work: Work) -> list[str]:
+        if self.settings.start and not self.settings.freeze and work.pictures < 1000:
+            return [
+                f"{work.pictures} pictures are few for all weights of a trained network; "
+                "set --method.freeze text backbone."
+            ]
+        return []
+
+
+def in_view(things: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> list[tuple[str, Float[Tensor, " 4"]]]:
+    """Names and boxes (center, width, height, shares of the view) of what a crop still shows enough of."""
+    left, top, right, bottom = crop.tolist()
+    found = []
+    for one in things:
+        low_x, low_y, high_x, high_y = one.box
+        area = (high_x - low_x) * (high_y - low_y)
+        low_x, high_x = max(low_x, left), min(high_x, right)
+        low_y, high_y = max(low_y, top), min(high_y, bottom)
+        if area <= 0 or high_x <= low_x or high_y <= low_y or (high_x - low_x) * (high_y - low_y) < SEEN * area:
+            continue
+        wide, high = right - left, bottom - top
+        x, y = ((low_x + high_x) / 2 - left) / wide, ((low_y + high_y) / 2 - top) / high
+        box = torch.tensor([1 - x if flip else x, y, (high_x - low_x) / wide, (high_y - low_y) / high])
+        found.append((one.name, box))
+    return found

@@ -1,0 +1,157 @@
+"""Teaching: what a crop still shows, whose text is whose, and that it learns, resumes and stops as methods do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.runs import RunFolder
+from rizbin.data.sample import Named
+from rizbin.data.views import View
+from rizbin.detect.average_precision import Boxes, average_precision
+from rizbin.detect.teach import Teaching, in_view
+from rizbin.train.method import Batch, Progress
+from rizbin.train.trainer import Trainer
+from tests.detect.toys import TINY, Shapes
+
+SMALL = Teaching.Settings(names=Shapes.categories, size=TINY, image_size=64, negatives=4)
+
+
+def made(settings: Teaching.Settings = SMALL, seed: int = 0) -> Teaching:
+    torch.manual_seed(seed)
+    return Teaching(settings)
+
+
+def trainer(steps: int) -> Trainer:
+    settings = Trainer.Settings(learning_rate=1e-3, clip=1.0)
+    return Trainer(settings, batch=4, steps=steps, checkpoint_every=3, seed=5)
+
+
+def test_boxes_follow_the_crop_and_the_mirror() -> None:
+    things = [
+        Named("cat", (0.2, 0.2, 0.4, 0.6)),
+        Named("dog", (0.0, 0.0, 0.3, 0.3)),
+        Named("bus", (0.9, 0.9, 1.0, 1.0)),
+    ]
+    crop = torch.tensor([0.2, 0.1, 0.6, 0.9])
+    (cat,) = in_view(things, crop, False)  # a ninth of the dog is left, and nothing of the bus
+    assert cat[0] == "cat" and torch.allclose(cat[1], torch.tensor([0.25, 0.375, 0.5, 0.5]))
+    ((_, mirrored),) = in_view(things, crop, True)
+    assert torch.allclose(mirrored, torch.tensor([0.75, 0.375, 0.5, 0.5]))
+    whole = in_view(things, torch.tensor([0.0, 0.0, 1.0, 1.0]), False)
+    assert [name for name, _ in whole] == ["cat", "dog", "bus"]
+
+
+def test_boxes_lie_on_what_they_name() -> None:
+    """Through the loader's own crops and mirrors: the middle of a box has its color."""
+    method = made(replace(SMALL, view=View.Settings(crop_area=(0.4, 1.0), crop_ratio=(0.7, 1.4), flip=0.5)))
+    source, checked = Shapes(), 0
+    for step in range(10):
+        raw, batch = trainer(10).batch_of(method, source, step)
+        for row, things in enumerate(batch.things):
+            for name, box in in_view(things, batch.crops[0, row], bool(batch.flips[0, row])):
+                x, y = (box[:2] * 64).long().clamp(0, 63).tolist()
+                pixel = raw.views[0][row, y, x].int().tolist()
+                said = max(("red", "green", "blue"), key=lambda color: pixel[("red", "green", "blue").index(color)])
+                if name.split()[0] in ("red", "green", "blue") and max(pixel) - min(pixel) > 60:
+                    checked += name.split()[0] == said
+                    checked -= 10 * (name.split()[0] != said and "triangle" not in name)
+    assert checked > 20, "shapes hide each other now and then, but hardly at the middle"
+
+
+def test_each_text_names_what_is_there_and_some_of_what_is_not() -> None:
+    method = made()
+    orders = set()
+    for step in range(20):
+        draws = Progress(step, 20, 0).uniform("names", 1, 24, torch.device("cpu"))[0]
+        text = method._text(["red disc", "blue square", "red disc", "elephant"], draws)
+        names = [method.phrases[span.phrase].name for span in text.spans]
+        assert {"red disc", "blue square"} <= set(names) and len(names) == len(set(names)) == 6
+        orders.add(tuple(names))
+    assert len(orders) > 15
+    nothing = method._text([], Progress(0, 20, 0).uniform("names", 1, 24, torch.device("cpu"))[0])
+    assert len(nothing.spans) == 4
+    none = made(replace(SMALL, negatives=0))
+    assert len(none._text([], torch.rand(24)).spans) == 1, "a text is never empty"
+
+
+def test_a_text_that_is_full_leaves_names_out_and_their_boxes_with_them() -> None:
+    method = made(replace(SMALL, size=replace(TINY, text_tokens=8)))  # two names of two words
+    batch = trainer(2).batch_of(method, Shapes(), 0)[1]
+    (wish,) = method.step(batch, Progress(0, 2))
+    assert torch.isfinite(wish.loss)
+    assert len(method._text(list(Shapes.categories), torch.rand(24)).spans) == 2
+
+
+def test_a_picture_of_nothing_teaches_too() -> None:
+    method = made()
+    batch = trainer(2).batch_of(method, Shapes(), 0)[1]
+    empty = Batch(batch.views, batch.crops, batch.flips, None, [() for _ in batch.things])
+    (wish,) = method.step(empty, Progress(0, 2))
+    assert wish.loss > 0 and wish.records["l1"] == 0
+
+
+def test_frozen_parts_rest(tmp_path: Path) -> None:
+    method = made(replace(SMALL, freeze=("text", "backbone")))
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    trainer(2).fit(method, Shapes(), folder(tmp_path / "run"), quiet=True)
+    for name, value in method.named_parameters():
+        rests = ".text_backbone." in name or ".backbone." in name
+        assert torch.equal(value, before[name]) or not rests, name
+    moved = [name for name, value in method.named_parameters() if not torch.equal(value, before[name])]
+    assert len(moved) > 100
+
+
+def folder(path: Path) -> RunFolder:
+    run = RunFolder(path)
+    run.create_or_resume({"a": "test"})
+    return run
+
+
+def test_stopped_after_three_of_six_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    straight = made()
+    trainer(6).fit(straight, Shapes(), folder(tmp_path / "straight"), quiet=True)
+    first = made()
+    trainer(6).fit(first, Shapes(), folder(tmp_path / "two"), quiet=True, until=3)
+    again = made(seed=9)
+    trainer(6).fit(again, Shapes(), folder(tmp_path / "two"), quiet=True)
+    for (name, one), other in zip(straight.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_names_and_start_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="no two names"):
+        made(replace(SMALL, names=("cat",)))
+    method = made()
+    method.detector().save(tmp_path / "kept")
+    on = made(replace(SMALL, start=str(tmp_path / "kept"), names=("red disc", "cat")))
+    assert torch.equal(on.model.model.level_embed, method.model.model.level_embed)
+
+
+def average(method: Teaching, pictures: int = 60) -> float:
+    """AP50 on pictures that were not learned from."""
+    names = list(Shapes.categories)
+    samples = [Shapes(10**6)[index] for index in range(pictures)]
+    found = method.eval().detector().detect([one.image for one in samples], names, batch=20)
+    truths = [
+        Boxes(
+            np.array([thing.box for thing in one.things], float).reshape(-1, 4),
+            np.array([names.index(thing.name) for thing in one.things], int),
+        )
+        for one in samples
+    ]
+    return average_precision(truths, [one.pairs() for one in found])["ap50"]
+
+
+@pytest.mark.slow
+def test_from_nothing_it_finds_things_after_six_hundred_steps(tmp_path: Path) -> None:
+    """The 1.3 million parameters of the defaults, batches of 8: six minutes of one core."""
+    method = made(Teaching.Settings(names=Shapes.categories))
+    settings = Trainer.Settings(learning_rate=1e-3, clip=1.0, weight_decay=1e-4, warmup=0.1)
+    Trainer(settings, batch=8, steps=600, checkpoint_every=600, seed=0).fit(
+        method, Shapes(), folder(tmp_path / "run"), quiet=True
+    )
+    assert average(method) > 0.6
