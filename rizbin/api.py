@@ -1,8 +1,9 @@
-"""What one does with Rizbin, as five functions; the command line calls the same ones."""
+"""What one does with Rizbin, as a few functions; the command line calls the same ones."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,75 @@ def visualize(
     sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
     title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"
     return write_album(sheets, target, title=title, notes=found.skipped, credit=found.credit)
+
+
+def detect(
+    where: str | list[str],
+    find: Sequence[Any],
+    *,
+    model: str | Path = "",
+    rivals: Sequence[Any] = (),
+    settings: Any = None,
+    to: str | Path = "",
+    form: str = "",
+    draw: str | Path = "",
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Any:
+    """Looks for things in pictures; returns a `rizbin.detect.search.Searched`.
+
+    where: files, folders, patterns.
+    find: phrases: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control", "tv remote"]}.
+    model: name or folder of a Grounding DINO; empty: `rizbin.detect.detector.DEFAULT`, which needs a network once.
+    rivals: phrases that may take a box away and are no answers themselves.
+    settings: a `rizbin.detect.search.Search`.
+    to, form: file or folder for the answers, and how (`rizbin.detect.write.FORMS`); empty: not written.
+    draw: folder for the pictures with their answers drawn; empty: not drawn.
+    """
+    from rizbin.detect import search as room
+    from rizbin.detect.detector import DEFAULT, Detector
+    from rizbin.detect.phrases import read_phrases
+
+    read_phrases(find)  # a phrase that cannot be looked for is said before a model is loaded
+    found = room.search(
+        Detector.from_pretrained(model or DEFAULT, device=device),
+        [where] if isinstance(where, str) else where,
+        find,
+        rivals=rivals,
+        settings=settings or room.Search(),
+        draw=Path(draw) if draw else None,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+        say=lambda text: None if quiet else print(text, file=sys.stderr),
+    )
+    if to:
+        room.save(found, Path(to), form)
+    return found
+
+
+def verify(
+    picture: str | Path,
+    phrases: Sequence[Any],
+    *,
+    model: str | Path = "",
+    rivals: Sequence[Any] = (),
+    margin: float = 0.0,
+    calibration: str | Path = "",
+    device: str = "cpu",
+) -> list[Any]:
+    """Whether each phrase is in the picture: a `rizbin.detect.presence.Verdict` for each.
+
+    calibration: file that `Calibration.save` wrote; empty: calibration.json in the model's folder where there is one,
+    else scores are taken as probabilities.
+    """
+    from rizbin.detect import presence
+    from rizbin.detect.detector import DEFAULT, Detector
+    from rizbin.detect.phrases import read_phrases
+
+    read_phrases(phrases)
+    kept = Path(calibration) if calibration else Path(model or DEFAULT) / "calibration.json"
+    made = presence.Calibration.load(kept) if calibration or kept.is_file() else presence.Calibration()
+    detector = Detector.from_pretrained(model or DEFAULT, device=device)
+    return presence.verify(detector, picture, phrases, rivals=rivals, margin=margin, calibration=made)
 
 
 def _foreign(folder: Path) -> bool:

@@ -59,6 +59,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
 
     numbers = SimpleNamespace(to_json=str, table=str)
     answers = {"fit": Path("r"), "measure": numbers, "export": Path("x"), "report": Path("r"), "visualize": Path("v")}
+    answers |= {"detect": SimpleNamespace(pictures=(), notes=(), skipped=()), "verify": []}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))

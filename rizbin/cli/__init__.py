@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rizbin.cli import lab
+from rizbin.cli import find, lab
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
@@ -445,6 +445,12 @@ COMMANDS = {
         lab.visualize,
         "draw what a model looks at, or tells apart",
         "rizbin visualize attention detailclip-mini scenes:easy",
+    ),
+    "detect": Command(
+        find.detect, "find things in pictures by words", 'rizbin detect photos --find "a cat" --draw seen'
+    ),
+    "verify": Command(
+        find.verify, "say whether things are in a picture", 'rizbin verify photo.jpg "a cat" "a dog" --not "a toy cat"'
     ),
     "study": Command(
         lab.study, "answer by experiment why a method works", "rizbin study collapse --seeds 3 --budget 30"

@@ -15,14 +15,18 @@ def near(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
 
 
-def parse(target: Any, words: list[str], name: str) -> Any:
-    """What tyro makes of the words; its framed complaints become one sentence."""
+def parse(target: Any, words: list[str], name: str, *, repeat: bool = False) -> Any:
+    """What tyro makes of the words; its framed complaints become one sentence.
+
+    repeat: a flag with several values is given once for each.
+    """
     import tyro
 
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(target, args=words, prog=f"rizbin {name}")
+            config = (tyro.conf.UseAppendAction,) if repeat else ()
+            return tyro.cli(target, args=words, prog=f"rizbin {name}", config=config)
     except SystemExit as end:
         if end.code in (0, None):
             raise

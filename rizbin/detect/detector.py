@@ -5,6 +5,7 @@ name or from a folder, through transformers.
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,20 +83,34 @@ class Detector:
 
         Raises RizbinError when there is none, or it is of another kind.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        try:
+            from transformers import AutoConfig, AutoTokenizer
+            from transformers.utils import logging
+        except ImportError as error:
+            raise RizbinError(
+                "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
+                "brings it."
+            ) from error
 
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # of the second that it takes to read weights; downloads show their own
         try:
             config = AutoConfig.from_pretrained(what)
             if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
                 raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
             model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(what)
+        except RizbinError:
+            raise
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RizbinError(
                 f"The detector '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
                 f"Face such as {DEFAULT}, with a network at hand."
             ) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
         return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
 
     def save(self, folder: Path) -> None:
@@ -180,6 +195,26 @@ class Detector:
             Found(one.shape[1], one.shape[0], np.concatenate(mine), np.concatenate(theirs), asked.phrases, notes)
             for one, mine, theirs in zip(shown, boxes, scores, strict=True)
         ]
+
+    @torch.inference_mode()
+    def expected_seconds(
+        self, size: tuple[int, int], phrases: Sequence[Wanted], *, scale: Scale | float = "full"
+    ) -> float:
+        """About how long a picture of that height and width will take: a blank at half the sides, times four.
+
+        The blank is looked at twice, and the first look, which also warms the machine, does not count. What is small
+        anyway is looked at in full.
+        """
+        share = SCALES[scale] if isinstance(scale, str) else scale
+        asked = self.ask(phrases)
+        side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
+        blank = torch.zeros(1, 3, *side)
+        for _ in range(2):
+            begin = time.perf_counter()
+            self._pass(blank, asked.texts[0], len(asked.phrases), "mean")
+        small = side[0] * side[1]
+        full = self.preparation.size(*size, share)
+        return (time.perf_counter() - begin) * full[0] * full[1] / small * len(asked.texts)
 
     def _sizes(
         self, shown: Sequence[np.ndarray], pieces: Sequence[tuple[int, "Place"]], share: float

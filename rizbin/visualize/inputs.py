@@ -1,8 +1,6 @@
 """The pictures that are looked at: a folder, files, a pattern of names, or any data that training takes, ready for a
 network."""
 
-import glob
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import ENDINGS, read_image
+from rizbin.data.files import picture_files
+from rizbin.data.gate import read_image
 from rizbin.data.open import open_source
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.scenes.source import CREDIT
@@ -139,35 +138,14 @@ def _opened(text: str, side: int) -> _Reading:
     if kind in ("scenes", "cutouts", "shards") or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".json"):
         source = open_source(text, split="test" if kind in ("scenes", "cutouts") else "all", size=side)
         return _Reading(len(source), source.__getitem__, source.endless)
-    try:
-        if path.is_dir():
-            files = [file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and _visible(file, path)]
-            names = {file: file.relative_to(path).as_posix() for file in files}
-        else:
-            files = [path] if path.exists() else [Path(name) for name in glob.glob(str(path), recursive=True)]
-            names = {file: file.name for file in files}
-    except (OSError, ValueError) as error:
-        raise RizbinError(f"{text} cannot be looked into ({error}); give pictures that may be read.") from error
-    if not files:
-        raise RizbinError(
-            f"There are no pictures in {text}; give a folder or files (JPEG, PNG, WebP, BMP, GIF), or scenes:easy."
-        )
-    files.sort(key=lambda file: _natural(file.as_posix()))
+    named = picture_files(text)
+    files = list(named)
     # Twice the side: what is decoded at a quarter of its size still has more pixels than are needed.
-    return _Reading(len(files), lambda number: _sample(files[number], names[files[number]], 2 * side))
+    return _Reading(len(files), lambda number: _sample(files[number], named[files[number]], 2 * side))
 
 
 def _sample(file: Path, name: str, enough: int) -> Sample:
     return Sample(name, read_image(file, enough=enough), "")
-
-
-def _visible(file: Path, folder: Path) -> bool:
-    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts digits as numbers: frame 9 before frame 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _fitted(sample: Sample, side: int, eye: Eye) -> Shown:

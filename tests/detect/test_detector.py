@@ -1,5 +1,6 @@
 """The detector with a small untrained network: frames, names and passes, beside transformers' own processing."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,9 @@ def test_words_that_nobody_taught_are_named(detector: Detector) -> None:
     (found,) = detector.detect([picture(64, 64)], ["zeppelin", "cat"])
     assert any("knows no word" in note and "zeppelin" in note for note in found.notes)
     assert found.names == ("zeppelin", "cat")
+
+
+def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(RizbinError, match=r"pip install 'rizbin\[detect\]'"):
+        Detector.from_pretrained("anything")

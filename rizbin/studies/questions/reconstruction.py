@@ -109,18 +109,18 @@ def measure(folder: Path) -> Numbers:
 
 def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
-    gaps = {
-        f"{word} objects": results.mean(WITH, f"clear/{kind}/{side}") - results.mean(WITHOUT, f"clear/{kind}/{side}")
+    kinds = {
+        name: f"clear/{kind}/{side}"
         for kind, word in KINDS.items()
-        for side, word in (("high", word), ("low", f"not {word}"))
+        for side, name in (("high", word), ("low", f"not {word}"))
     }
-    best = max(gaps, key=lambda name: gaps[name])
-    total = apart(results, WITH, WITHOUT, "clear/all")
-    spoilt = ", ".join(f"{apart(results, WITH, WITHOUT, f'{how}/all')} {said}" for how, said in SPOILT.items())
+    best = max(kinds, key=lambda name: results.mean(WITH, kinds[name]) - results.mean(WITHOUT, kinds[name]))
+    spoilt = ", ".join(f"{said} {apart(results, WITH, WITHOUT, f'{how}/all')}" for how, said in SPOILT.items())
     return [
-        f"The pixel term changes the share of objects found by {total} points; {best} gain most ({gaps[best]:+.1f}).",
+        f"With the pixel term, points of objects found: {apart(results, WITH, WITHOUT, 'clear/all')}; of the kinds of "
+        f"objects, those that are {best} change most: {apart(results, WITH, WITHOUT, kinds[best])}.",
         f"By the picture: {spoilt}.",
-        f"Ten times its weight: {apart(results, STRONG, WITHOUT, 'clear/all')}.",
+        f"With ten times its weight: {apart(results, STRONG, WITHOUT, 'clear/all')}.",
     ]
 
 
