@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_the_doctor_says_what_is_missing_and_what_for(monkeypatch: pytest.Monkey
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -m rizbin methods | head -n 1"
+    command = f"{shlex.quote(sys.executable)} -m rizbin methods | head -n 1"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
