@@ -109,8 +109,8 @@ def test_the_verdict_on_robustness_follows_the_numbers() -> None:
         results(lambda name, seed: made(name, seed) | {"knn": 50.0 + 9 * ("only" in name)}, names)
     )
     assert gains[0].startswith(
-        "Unlike in the paper, neither needs its augmentations at this scale; both gain without: with crops alone SimCLR "
-        "gains 9.0"
+        "Unlike in the paper, neither needs its augmentations at this scale; both gain without: with crops alone "
+        "SimCLR gains 9.0"
     )
 
 
