@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
@@ -60,9 +61,23 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
     )
 
 
+_STUDENT = (float("inf"), 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Student's t of one seed, two seeds, and on: 95 percent of such means of noise lie within as many standard errors."""
+
+
 def apart(results: Results, one: str, other: str, name: str) -> str:
-    """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (sure)"."""
-    gap = results.mean(one, name) - results.mean(other, name)
-    noise = ((results.spread(one, name) ** 2 + results.spread(other, name) ** 2) / results.seeds) ** 0.5
-    sure = results.seeds > 1 and abs(gap) > 2 * noise
+    """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)".
+
+    Seed by seed: with one seed both see the same pictures in the same order from the same first weights, and how soon a
+    run takes off depends on these more than on what is compared.
+    """
+    seen = {cell.seed: cell.numbers[name] for cell in results.of(other) if name in cell.numbers}
+    gaps = [
+        cell.numbers[name] - seen[cell.seed] for cell in results.of(one) if name in cell.numbers and cell.seed in seen
+    ]
+    if not gaps:
+        return "n/a"
+    gap = mean(gaps)
+    least = _STUDENT[min(len(gaps), len(_STUDENT)) - 1]
+    sure = len(gaps) > 1 and abs(gap) > least * stdev(gaps) / len(gaps) ** 0.5
     return f"{gap:+.1f} ({'beyond' if sure else 'within'} the spread)"
