@@ -31,6 +31,8 @@ SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
 Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
 Scale = Literal["full", "standard", "fast"]
+LAP = 0.2
+"""Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
 BORDER = 2.0
 """Pixels from the inner border of a tile within which a box counts as cut by it."""
 
@@ -145,7 +147,7 @@ class Detector:
         over: Literal["mean", "max"] = "mean",
         alone: bool = False,
         tile: int = 0,
-        lap: float = 0.2,
+        lap: float = LAP,
         batch: int = 4,
         advance: Callable[[int], None] = lambda done: None,
     ) -> list[Found]:
@@ -198,23 +200,34 @@ class Detector:
 
     @torch.inference_mode()
     def expected_seconds(
-        self, size: tuple[int, int], phrases: Sequence[Wanted], *, scale: Scale | float = "full"
+        self,
+        size: tuple[int, int],
+        phrases: Sequence[Wanted],
+        *,
+        scale: Scale | float = "full",
+        alone: bool = False,
+        tile: int = 0,
+        lap: float = LAP,
     ) -> float:
-        """About how long a picture of that height and width will take: a blank at half the sides, times four.
+        """About how long `detect` will take for a picture of that height and width, seconds.
 
-        The blank is looked at twice, and the first look, which also warms the machine, does not count. What is small
-        anyway is looked at in full.
+        A blank at half the sides is looked at twice, and the first look, which also warms the machine, does not count;
+        time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
         """
         share = SCALES[scale] if isinstance(scale, str) else scale
-        asked = self.ask(phrases)
+        asked = self.ask(phrases, alone=alone)
         side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
         blank = torch.zeros(1, 3, *side)
         for _ in range(2):
             begin = time.perf_counter()
             self._pass(blank, asked.texts[0], len(asked.phrases), "mean")
-        small = side[0] * side[1]
-        full = self.preparation.size(*size, share)
-        return (time.perf_counter() - begin) * full[0] * full[1] / small * len(asked.texts)
+        seconds = time.perf_counter() - begin
+        seen = [
+            self.preparation.size(bottom - top, right - left, share)
+            for left, top, right, bottom in _places(*size, tile, lap)
+        ]
+        pixels = sum(height * width for height, width in seen)
+        return seconds * pixels / (side[0] * side[1]) * len(asked.texts)
 
     def _sizes(
         self, shown: Sequence[np.ndarray], pieces: Sequence[tuple[int, "Place"]], share: float

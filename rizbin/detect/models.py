@@ -79,6 +79,7 @@ def new_model(size: Size, tokenizer: Any, *, image_size: int) -> Any:
                 "num_heads": heads,
                 "window_size": size.window,
                 "out_indices": [2, 3, 4],
+                "drop_path_rate": 0.0,
             },
             text_config=BertConfig(
                 vocab_size=len(tokenizer),
@@ -87,6 +88,8 @@ def new_model(size: Size, tokenizer: Any, *, image_size: int) -> Any:
                 num_attention_heads=size.heads,
                 intermediate_size=2 * size.text_width,
                 max_position_embeddings=size.text_tokens,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
             ),
             d_model=size.width,
             num_queries=size.queries,
@@ -98,7 +101,7 @@ def new_model(size: Size, tokenizer: Any, *, image_size: int) -> Any:
             decoder_ffn_dim=size.feedforward,
             num_feature_levels=3,
             max_text_len=size.text_tokens,
-            # Small networks on endless pictures do not learn by heart, and a step shall be the same twice.
+            # Small networks on endless pictures do not learn by heart: nothing is dropped here nor in the backbones.
             dropout=0.0,
             fusion_droppath=0.0,
         )

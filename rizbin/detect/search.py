@@ -109,7 +109,13 @@ def search(
                     skipped.append(str(reason))
                     done += 1
             if group and not told:
-                seconds = detector.expected_seconds(group[0][1].shape[:2], [*wanted, *against], scale=settings.scale)
+                seconds = detector.expected_seconds(
+                    group[0][1].shape[:2],
+                    [*wanted, *against],
+                    scale=settings.scale,
+                    alone=settings.alone,
+                    tile=settings.tile,
+                )
                 say(f"{len(files)} pictures, about {_duration(seconds * len(files))} on this machine.")
                 told = True
 

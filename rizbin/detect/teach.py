@@ -117,7 +117,7 @@ class Teaching(Method):
         chosen.sort(key=lambda place: float(draws[count + place]))
         (text,) = ask([self.phrases[place] for place in chosen], self.text_tokenizer, self.limit + 2).texts
         # Spans count the phrases of this text; here they are to name those of all.
-        spans = tuple(type(span)(chosen[span.phrase], span.first, span.end) for span in text.spans)
+        spans = tuple(replace(span, phrase=chosen[span.phrase]) for span in text.spans)
         return Text(text.ids, spans)
 
     def _truth(

@@ -148,3 +148,14 @@ def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RizbinError, match=r"pip install 'rizbin\[detect\]'"):
         Detector.from_pretrained("anything")
+
+
+def test_the_time_told_beforehand_counts_tiles_and_texts(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("rizbin.detect.detector.time.perf_counter", lambda: float(next(clock)))  # a look takes 1
+    assert detector.expected_seconds((64, 64), ["cat", "dog"]) == 1
+    assert detector.expected_seconds((64, 64), ["cat", "dog"], alone=True) == 2
+    # The whole at 64 x 128, as the look was, and two tiles of half its pixels each.
+    assert detector.expected_seconds((64, 128), ["cat"], tile=64, lap=0.0) == 2
+    large = Detector(detector.model, detector.tokenizer, Preparation(shorter=256, longer=512))
+    assert large.expected_seconds((256, 256), ["cat"]) == 4, "a look at half the sides"
