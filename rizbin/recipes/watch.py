@@ -11,7 +11,7 @@ from rizbin.core.random import generator
 from rizbin.data.sample import Source
 from rizbin.data.views import View, normalize
 from rizbin.evaluate.alarms import collapse_alarms
-from rizbin.evaluate.collapse import alignment, health, uniformity
+from rizbin.evaluate.collapse import alignment, health, lidar, uniformity
 from rizbin.evaluate.embed import Pictures, read
 from rizbin.evaluate.knn import vote
 from rizbin.nets.image import ImageEncoder
@@ -81,6 +81,7 @@ class Watching:
             of_projection = health(a)
             numbers |= {"projection_std": of_projection.std, "projection_rank": of_projection.rank}
             numbers |= {"alignment": alignment(a, b), "uniformity": uniformity(a)}
+            numbers["lidar"] = lidar(torch.stack((a, b), dim=1))
             numbers |= method.inspect(features)
             alarms = collapse_alarms(of_projection)
         alarms += tuple(method.alarms(records))

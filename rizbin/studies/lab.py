@@ -83,6 +83,19 @@ class Cell:
         return any("alarm" in line for line in looks[-3:])
 
 
+_STUDENT = (float("inf"), 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Student's t of one seed, two seeds, and on: 95 percent of such means of noise lie within as many standard errors."""
+
+
+def beyond_chance(gaps: Sequence[float]) -> bool:
+    """Whether the mean of differences, one a seed, lies further from 0 than noise of their spread does in 95 percent.
+
+    Student's t, because three seeds tell little of their own spread; one seed tells nothing.
+    """
+    least = _STUDENT[min(len(gaps), len(_STUDENT)) - 1]
+    return len(gaps) > 1 and abs(mean(gaps)) > least * stdev(gaps) / len(gaps) ** 0.5
+
+
 @dataclass(frozen=True)
 class Results:
     """All cells of a study."""
@@ -113,6 +126,19 @@ class Results:
         if value != value:  # nan
             return "n/a"
         return f"{value:.{digits}f}" + (f" ± {self.spread(variant, name):.{digits}f}" if self.seeds > 1 else "")
+
+    def by_seed(self, variant: str, name: str) -> dict[int, float]:
+        """A number of each seed that has it."""
+        return {cell.seed: cell.numbers[name] for cell in self.of(variant) if name in cell.numbers}
+
+    def gaps(self, one: str, other: str, name: str) -> list[float]:
+        """By how much `one` lies above `other`, seed by seed.
+
+        With one seed both see the same pictures in the same order, and how soon a run takes off depends on these more
+        than on what is compared.
+        """
+        ones, others = self.by_seed(one, name), self.by_seed(other, name)
+        return [value - others[seed] for seed, value in ones.items() if seed in others]
 
     def flagged(self, variant: str) -> int:
         """In how many seeds an alarm stood at the end."""

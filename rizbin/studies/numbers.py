@@ -19,6 +19,7 @@ _WORDS = {
     "sizes": "by object size",
     "linear": "linear probe",
     "std": "spread",
+    "best_head_jaccard": "best head's Jaccard",
 }
 """Parts of a measurement's name that the field writes in its own way."""
 _GROUPS = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
@@ -10,7 +10,7 @@ from rizbin.data.open import open_source
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes.training import load_run
-from rizbin.studies.lab import Numbers, Results, Variant
+from rizbin.studies.lab import Numbers, Results, Variant, beyond_chance
 
 WORLD = "scenes:easy,seed=2"
 """Scenes of a world by whose numbers no recipe was chosen."""
@@ -61,23 +61,7 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
     )
 
 
-_STUDENT = (float("inf"), 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t of one seed, two seeds, and on: 95 percent of such means of noise lie within as many standard errors."""
-
-
 def apart(results: Results, one: str, other: str, name: str) -> str:
-    """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)".
-
-    Seed by seed: with one seed both see the same pictures in the same order from the same first weights, and how soon a
-    run takes off depends on these more than on what is compared.
-    """
-    seen = {cell.seed: cell.numbers[name] for cell in results.of(other) if name in cell.numbers}
-    gaps = [
-        cell.numbers[name] - seen[cell.seed] for cell in results.of(one) if name in cell.numbers and cell.seed in seen
-    ]
-    if not gaps:
-        return "n/a"
-    gap = mean(gaps)
-    least = _STUDENT[min(len(gaps), len(_STUDENT)) - 1]
-    sure = len(gaps) > 1 and abs(gap) > least * stdev(gaps) / len(gaps) ** 0.5
-    return f"{gap:+.1f} ({'beyond' if sure else 'within'} the spread)"
+    """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)"."""
+    gaps = results.gaps(one, other, name)
+    return f"{mean(gaps):+.1f} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)" if gaps else "n/a"

@@ -57,6 +57,7 @@ _CURVES = {
     "feature_rank": "Effective directions of the features",
     "alignment": "Distance between two views of a picture",
     "uniformity": "Unevenness of the projections on the sphere (0: all in one place)",
+    "lidar": "Directions that tell pictures apart, not their views (LiDAR)",
     "teacher_entropy": "Entropy of the teacher's code",
     "kl": "What the student does not yet say of it",
     "code_entropy": "Entropy of the teacher's mean code",

@@ -32,7 +32,7 @@ def watching(**changes: Any) -> Watching:
 
 def test_the_numbers_are_those_of_the_networks() -> None:
     look = watching()(500, build("simclr"), {})
-    assert {"knn", "projection_std", "feature_rank", "alignment", "uniformity"} <= set(look.numbers)
+    assert {"knn", "projection_std", "feature_rank", "alignment", "uniformity", "lidar"} <= set(look.numbers)
     assert look.numbers["knn"] == look.numbers["knn_random"], "the same weights, the same number"
     assert 0 < look.numbers["knn_pixels"] <= 100
 

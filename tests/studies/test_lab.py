@@ -14,7 +14,7 @@ from rizbin.core.pages import Page
 from rizbin.recipes.presets import preset
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
-from rizbin.studies.lab import Cell, Numbers, Results, Variant
+from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance
 from rizbin.studies.questions import collapse, crops, reconstruction, robustness
 from rizbin.studies.study import study
 from tests.toys import tiny
@@ -78,6 +78,18 @@ def test_spread_means_and_flags() -> None:
     assert found.shown("a", "knn") == "51.0 ± 1.0" and found.shown("a", "nothing") == "n/a"
     assert found.flagged("a") == 0 and found.flagged("b") == 3
     assert found.curve("a", "knn") == ([10.0], [51.0])
+
+
+def test_seeds_are_compared_one_by_one_with_students_t() -> None:
+    def numbers(name: str, seed: int) -> Numbers:
+        return {"knn": 30.0 * seed + (seed % 2 + 2.0) * (name == "b")}
+
+    found = results(numbers, ["a", "b"])
+    assert found.gaps("b", "a", "knn") == [2, 3, 2] and found.gaps("b", "a", "nothing") == []
+    assert beyond_chance([2.0, 3.0, 2.0]), "the spread between seeds, 30 here, is none of the comparison's"
+    # Mean 1, deviation 0.5, so 3.46 standard errors: beyond two of them, within Student's 4.3 for three seeds.
+    assert not beyond_chance([0.5, 1.0, 1.5]) and beyond_chance([0.5, 1.0, 1.5] * 2)
+    assert not beyond_chance([5.0]) and not beyond_chance([5.0, 6.1, -7.0]) and not beyond_chance([])
 
 
 def test_the_verdict_on_collapse_follows_the_numbers() -> None:

@@ -24,6 +24,12 @@ ALONE = {
     "reconstruction": "reconstruction alone",
     "patches": "patches meeting the caption alone",
 }
+ADDED = {
+    "token removal": "token removal",
+    "distillation": "self-distillation",
+    "reconstruction": "reconstruction",
+    "patches": "letting patches meet the caption",
+}
 _OFF: dict[str, Any] = {
     "selection": "none",
     "distillation": False,
@@ -71,7 +77,7 @@ def answer(results: Results) -> list[str]:
     for part, name in WITHOUT.items():
         measured = ("segmentation/zero_shot/miou", "small/sizes/small/found", "zero_shot/top1")
         gaps = ", ".join(f"{apart(results, FULL, name, one)} {COLUMNS[one]}" for one in measured)
-        said.append(f"What {'its' if part == 'patches' else ''} {part} adds to the rest: {gaps}.".replace("  ", " "))
+        said.append(f"What {ADDED[part]} adds to the rest: {gaps}.")
     return said
 
 

@@ -4,10 +4,12 @@ Papers: LoGo, arXiv 2203.17205 (its tables could not be read; no number of it st
 table 8 (ImageNet, ViT-S/16, 100 epochs, k-NN).
 """
 
+from statistics import mean
+
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 
 LEARNED, COSINE, NONE = "LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"
 UNDRAWN = "LoGo, small crops not drawn to large ones"
@@ -35,12 +37,11 @@ def variants() -> list[Variant]:
 
 def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
-    gained = results.mean(LEARNED, "knn") - results.mean(NONE, "knn")
-    noise = (results.spread(LEARNED, "knn") ** 2 + results.spread(NONE, "knn") ** 2) ** 0.5 / results.seeds**0.5
-    if abs(gained) <= 2 * noise or results.seeds < 2:
+    gained = results.gaps(LEARNED, NONE, "knn")
+    if not beyond_chance(gained):
         verdict = "The repulsion between small crops made no difference that these seeds can tell"
     else:
-        verdict = f"The learned repulsion {'helps' if gained > 0 else 'harms'}"
+        verdict = f"The learned repulsion {'helps' if mean(gained) > 0 else 'harms'}"
     alike = {name: results.curve(name, "local_local")[1][-1] for name in (LEARNED, COSINE, NONE)}
     right = results.curve(LEARNED, "affinity/right")[1]
     crops = [results.mean(name, "knn") for name in DINOS.values()]

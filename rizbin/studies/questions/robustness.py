@@ -5,13 +5,14 @@ Paper: BYOL, arXiv 2006.07733, figure 3, tables 16 and 17 (ImageNet, ResNet-50, 
 
 import math
 from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.data.views import AUGMENTATIONS
 from rizbin.studies.encoders import grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
 BATCHES = (64, 256, 32, 16)
@@ -102,16 +103,12 @@ def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
     colors = {one: _fall(results, one, "no color") for one in METHODS}
     crop = {one: _fall(results, one, "crop only") for one in METHODS}
-    # A difference of falls rests on four means: their spreads add as squares.
-    noise = math.sqrt(
-        sum(results.spread(name_of(one, what), "knn") ** 2 for one in METHODS for what in ("", "crop only"))
-        / results.seeds
-    )
-    apart = crop["simclr"] - crop["byol"]
-    if abs(apart) <= 2 * noise or results.seeds < 2:
+    falls = (results.gaps(name_of(one), name_of(one, "crop only"), "knn") for one in ("simclr", "byol"))
+    apart = [simclr - byol for simclr, byol in zip(*falls, strict=True)]
+    if not beyond_chance(apart):
         verdict = "The two lose alike when augmentations go, as far as these seeds can tell"
     else:
-        verdict = f"{'SimCLR' if apart > 0 else 'BYOL'} depends more on its augmentations"
+        verdict = f"{'SimCLR' if mean(apart) > 0 else 'BYOL'} depends more on its augmentations"
     if max(crop.values()) < 0:
         verdict = "Unlike in the paper, neither needs its augmentations at this scale; both gain without"
     said = [
