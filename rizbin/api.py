@@ -9,12 +9,15 @@ from typing import Any
 
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
 from rizbin.data.sample import Source
-from rizbin.evaluate.measurement import Report
+from rizbin.detect import measure as detection
+from rizbin.detect.detector import DEFAULT, Detector
+from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import is_encoder, load_encoder, load_pair, save_open_clip, save_timm
@@ -23,6 +26,7 @@ from rizbin.recipes import presets
 from rizbin.recipes.published import is_published, load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
 from rizbin.studies.report import write_report
+from rizbin.studies.report_detector import write_detector_report
 
 Training = presets.Training
 FORMS = ("open_clip", "timm", "rizbin")
@@ -58,15 +62,28 @@ def measure(
     what: str | Path,
     *,
     data: str = "",
-    settings: Evaluation.Settings = Evaluation.Settings(),
+    settings: Evaluation.Settings | detection.Settings | None = None,
     quiet: bool = False,
 ) -> Report:
     """All numbers of a model, each beside those of the same network with random weights.
 
-    what: the folder of a run or of an exported model, or the name of a model of the zoo.
+    what: the folder of a run or of an exported model, or the name of a model of the zoo; or a detector by name.
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
+    settings: of `rizbin.evaluate.suite.Evaluation`, or for a detector those of `rizbin.detect.measure`.
     """
     return _measured(_found(what), data, settings, quiet)[0]
+
+
+def settings_of(what: str | Path) -> Evaluation.Settings | detection.Settings:
+    """How `measure` measures this: an encoder, or a detector."""
+    folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
+    if Detector.is_one(folder):
+        return detection.Settings()
+    try:
+        kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Evaluation.Settings()
+    return detection.Settings() if kept.get("method") == "detector" else Evaluation.Settings()
 
 
 def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool = False) -> Path:
@@ -76,11 +93,22 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     """
     found = _found(what)
-    numbers, source = _measured(found, data, Evaluation.Settings(), quiet)
+    numbers, source = _measured(found, data, None, quiet)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
     own = folder / "checkpoints"
     target = Path(to) if to else (run.report if own.is_dir() else Path(f"{folder.name}.html"))
+    if (detector := detector_of(found)) is not None:
+        return write_detector_report(
+            folder,
+            target,
+            detector=detector,
+            source=source,
+            names=_names_of(found, data) or source.categories,
+            evaluation=numbers,
+            history=list(run.metrics.read()),
+            kept=_kept_of(found, detector, source),
+        )
     return write_report(
         folder,
         target,
@@ -144,19 +172,19 @@ def detect(
 
     where: files, folders, patterns.
     find: phrases: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control", "tv remote"]}.
-    model: name or folder of a Grounding DINO; empty: `rizbin.detect.detector.DEFAULT`, which needs a network once.
+    model: a Grounding DINO by name or folder, a run, or one of the zoo; empty: `rizbin.detect.detector.DEFAULT`, which
+        needs a network once.
     rivals: phrases that may take a box away and are no answers themselves.
     settings: a `rizbin.detect.search.Search`.
     to, form: file or folder for the answers, and how (`rizbin.detect.write.FORMS`); empty: not written.
     draw: folder for the pictures with their answers drawn; empty: not drawn.
     """
     from rizbin.detect import search as room
-    from rizbin.detect.detector import DEFAULT, Detector
     from rizbin.detect.phrases import read_phrases
 
     read_phrases(find)  # a phrase that cannot be looked for is said before a model is loaded
     found = room.search(
-        Detector.from_pretrained(model or DEFAULT, device=device),
+        load_detector(model, device=device),
         [where] if isinstance(where, str) else where,
         find,
         rivals=rivals,
@@ -186,14 +214,38 @@ def verify(
     else scores are taken as probabilities.
     """
     from rizbin.detect import presence
-    from rizbin.detect.detector import DEFAULT, Detector
     from rizbin.detect.phrases import read_phrases
 
     read_phrases(phrases)
-    kept = Path(calibration) if calibration else Path(model or DEFAULT) / "calibration.json"
-    made = presence.Calibration.load(kept) if calibration or kept.is_file() else presence.Calibration()
-    detector = Detector.from_pretrained(model or DEFAULT, device=device)
+    detector = load_detector(model, device=device)
+    made = Calibration.load(Path(calibration)) if calibration else calibration_of(detector) or Calibration()
     return presence.verify(detector, picture, phrases, rivals=rivals, margin=margin, calibration=made)
+
+
+def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
+    """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`."""
+    if (Path(model) / "settings.json").is_file() and not Detector.is_one(model):
+        found = detector_of(load_run(Path(model)))
+        if found is None:
+            raise RizbinError(f"{model} is a run that trains no detector; make one with: rizbin train detector.")
+        found.model.to(device)
+        return found
+    return Detector.from_pretrained(
+        zoo.folder_of(str(model)) if str(model) in zoo.names() else model or DEFAULT, device=device
+    )
+
+
+def calibration_of(detector: Detector) -> Calibration | None:
+    """What lies beside the detector's weights; None where nothing does."""
+    kept = Path(detector.name) / "calibration.json"
+    return Calibration.load(kept) if kept.is_file() else None
+
+
+def detector_of(found: "LoadedRun | Model | Detector") -> Detector | None:
+    """The detector in what was opened; None where it is an encoder."""
+    if isinstance(found, Detector):
+        return found
+    return found.detector if isinstance(found, LoadedRun) else None
 
 
 def _foreign(folder: Path) -> bool:
@@ -257,7 +309,7 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
 
 
-def _found(what: str | Path) -> LoadedRun | Model:
+def _found(what: str | Path) -> LoadedRun | Model | Detector:
     """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name."""
     folder = Path(what)
     if not folder.is_dir():
@@ -267,6 +319,8 @@ def _found(what: str | Path) -> LoadedRun | Model:
                 f"exported model, or one of {', '.join(zoo.names()) or 'no models yet'}."
             )
         folder = zoo.folder_of(str(what))
+    if Detector.is_one(folder):
+        return Detector.from_pretrained(folder)
     if is_published(folder):
         return load_published(folder)
     if (folder / "settings.json").exists():
@@ -274,12 +328,24 @@ def _found(what: str | Path) -> LoadedRun | Model:
     return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
 
 
-def _model_of(found: LoadedRun | Model) -> Model:
+def _model_of(found: LoadedRun | Model | Detector) -> Model:
+    if isinstance(found, Detector):
+        raise RizbinError(f"{found.name} is a detector; this is done with encoders of pictures.")
     return found.encoder if isinstance(found, LoadedRun) else found
 
 
-def _measured(found: LoadedRun | Model, data: str, settings: Evaluation.Settings, quiet: bool) -> tuple[Report, Source]:
+def _measured(
+    found: LoadedRun | Model | Detector,
+    data: str,
+    settings: Evaluation.Settings | detection.Settings | None,
+    quiet: bool,
+) -> tuple[Report, Source]:
     """The numbers, and the pictures that they were measured on."""
+    if (detector := detector_of(found)) is not None:
+        return _measured_boxes(found, detector, data, settings, quiet)
+    settings = settings or Evaluation.Settings()
+    if not isinstance(settings, Evaluation.Settings):
+        raise RizbinError("These settings are for a detector; an encoder is measured by those of `Evaluation`.")
     pair, run = _model_of(found), found if isinstance(found, LoadedRun) else None
     alone = "scenes" if isinstance(pair, ImageTextPair) else "scenes:single"
     spec = data or (run.training.data if run else alone)
@@ -294,3 +360,42 @@ def _measured(found: LoadedRun | Model, data: str, settings: Evaluation.Settings
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
     return numbers, source
+
+
+def _measured_boxes(
+    found: LoadedRun | Model | Detector, detector: Detector, data: str, settings: Any, quiet: bool
+) -> tuple[Report, Source]:
+    """The same of a detector."""
+    settings = settings or detection.Settings()
+    if not isinstance(settings, detection.Settings):
+        raise RizbinError("These settings are for an encoder; a detector is measured by those of `detect.measure`.")
+    run = found if isinstance(found, LoadedRun) else None
+    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
+    source = open_source(
+        data or (run.training.data if run else "scenes:several"),
+        split="test",
+        size=min(detector.preparation.shorter, 512),
+    )
+    numbers = detection.measure(
+        detector,
+        source,
+        names=_names_of(found, data),
+        calibration=calibration_of(detector),
+        settings=settings,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )
+    return numbers, source
+
+
+def _names_of(found: LoadedRun | Model | Detector, data: str) -> tuple[str, ...]:
+    """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
+    return found.training.settings.names if isinstance(found, LoadedRun) and not data else ()
+
+
+def _kept_of(found: LoadedRun | Model | Detector, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+    """What teaching gave and took, where it went on from a trained network and names were held out to tell by."""
+    if not isinstance(found, LoadedRun) or not found.training.settings.start:
+        return []
+    settings = found.training.settings
+    groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
+    return detection.kept(load_detector(settings.start), detector, source, groups)

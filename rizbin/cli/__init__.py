@@ -91,10 +91,13 @@ def _help() -> str:
 
 def _methods() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
+    rooms = Path(__file__).parent.parent
+    files = {path.stem: path for path in (rooms / "methods").glob("[a-z]*.py")}
+    files["detector"] = rooms / "detect" / "teach.py"
     found = {}
-    for path in sorted((Path(__file__).parent.parent / "methods").glob("[a-z]*.py")):
+    for name, path in sorted(files.items()):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[path.stem] = text.split("\n", 1)[0]
+        found[name] = text.split("\n", 1)[0]
     return found
 
 
@@ -141,6 +144,8 @@ class Around:
 
     minutes: float = 0.0
     """A budget of time instead of --steps; measured once and turned into a number of steps. 0: by --steps."""
+    images: str = ""
+    """Folder of the pictures that a COCO or ODVG file in --data names. Empty: beside the file."""
     run: str = ""
     """Folder of the run. Empty: a name under runs/ made from the settings."""
     preset: str = "small"
@@ -182,6 +187,8 @@ def _trained(default: "Training[Any]", flags: Any, words: list[str]) -> int:
 
     names = {field.name for field in dataclasses.fields(default)} - {"method", "settings"}
     changed = {name: getattr(flags, name) for name in names}
+    if flags.images:
+        changed["data"] = f"{changed['data']}@{flags.images}"
     training = dataclasses.replace(default, settings=flags.method, **changed)
     if flags.minutes < 0:
         raise RizbinError(f"--minutes is {flags.minutes:g}; give a positive number of minutes.")
@@ -239,22 +246,28 @@ def _evaluate(words: list[str]) -> int:
 
     from rizbin import api
 
+    # A detector is measured otherwise than an encoder, so it has flags of its own.
+    kind = api.settings_of(words[0]) if words and not words[0].startswith("-") else api.Evaluation.Settings()
+
     def evaluate(
         what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER|NAME")],
         data: str = "",
         json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        settings: Annotated[api.Evaluation.Settings, tyro.conf.OmitArgPrefixes] = api.Evaluation.Settings(),
-    ) -> tuple[str, str, bool, api.Evaluation.Settings]:
+        settings: Any = kind,
+    ) -> tuple[str, str, bool, Any]:
         """Measures a model, and a randomly initialized one beside it.
 
         Args:
-            what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin.
+            what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin. A detector
+                named first has flags of its own: `rizbin evaluate DETECTOR --help`.
             data: Pictures to measure on, as for train; empty: the test part of what the run was trained with.
+                instances.json@DIR for a COCO file whose pictures are in DIR.
             json: Print the numbers with their protocols as JSON.
             settings: How it is measured.
         """
         return what, data, json, settings
 
+    evaluate.__annotations__["settings"] = Annotated[type(kind), tyro.conf.OmitArgPrefixes]
     what, data, as_json, settings = parse(evaluate, words, "evaluate")
     found = api.measure(what, data=data, settings=settings, quiet=as_json)
     print(found.to_json() if as_json else found.table())

@@ -21,13 +21,14 @@ Record = dict[str, Any]
 Mask = Bool[np.ndarray, "height width"]
 
 
-def open_coco(path: Path, *, split: Split, size: int = 0) -> Listing:
+def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = None) -> Listing:
     """The pictures of a captions or instances file, each with all its captions and the objects known.
 
     Beside `captions_val2017.json` the file `instances_val2017.json` is read too when it is there, and the other way
-    round. Pictures are looked for beside the file, in `images/` there, and in COCO's own layout: `../val2017/` and
-    `../images/val2017/` for `annotations/captions_val2017.json`. Crowds are no objects. Raises `RizbinError` when the
-    file is no COCO JSON.
+    round. Pictures are in `folder`, or else looked for beside the file, in `images/` there, and in COCO's own layout:
+    `../val2017/` and `../images/val2017/` for `annotations/captions_val2017.json`. Crowds are no objects, nor are
+    annotations of pictures or categories that the file does not list. Raises `RizbinError` when the file is no COCO
+    JSON.
     """
     images, annotations, names = _read(path)
     if (partner := _partner(path)) is not None:
@@ -40,34 +41,34 @@ def open_coco(path: Path, *, split: Split, size: int = 0) -> Listing:
             captions[_id(annotation, "image_id")].append(annotation["caption"])
         elif _id(annotation, "category_id") in names and not annotation.get("iscrowd"):
             objects[_id(annotation, "image_id")].append(annotation)
-    folder = _picture_folder(path, images)
+    folder = folder or _picture_folder(path, images)
     # An instances file alone has no captions, which is enough for methods without text and for measuring.
     entries = [_entry(image, folder, captions[_id(image, "id")] if captions else None) for image in images]
     check_any(entries, str(path))
     truths = {
-        entry.key: _Truth(image, tuple(objects[_id(image, "id")]))
+        entry.key: Truth(image, tuple(objects[_id(image, "id")]))
         for entry, image in zip(entries, images, strict=True)
         if objects[_id(image, "id")]
     }
-    return _Coco(path.name, entries, truths, names, split=split, size=size)
+    return Known(path.name, entries, truths, names, split=split, size=size)
 
 
 @dataclass(frozen=True)
-class _Truth:
+class Truth:
     """The objects of one picture, as the file has them."""
 
     image: Record
     objects: tuple[Record, ...]
 
 
-class _Coco(Listing):
-    """A listing whose samples have things."""
+class Known(Listing):
+    """A listing whose samples have things, from records as COCO has them."""
 
     def __init__(
         self,
         name: str,
         entries: list[Entry],
-        truths: dict[str, _Truth],
+        truths: dict[str, Truth],
         names: dict[Any, str],
         *,
         split: Split,

@@ -9,6 +9,7 @@ from rizbin.data.coco import open_coco
 from rizbin.data.digits import Digits
 from rizbin.data.folders import open_folder
 from rizbin.data.listing import Split
+from rizbin.data.odvg import is_odvg, open_odvg
 from rizbin.data.sample import Source
 from rizbin.data.scenes import Scenes
 from rizbin.data.shards import Shards
@@ -19,7 +20,8 @@ ACCEPTED = (
     "scenes:easy,categories=32,seed=1), "
     "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
     "captions), "
-    "FILE.csv, FILE.tsv or FILE.jsonl (tables), FILE.json (COCO), shards:PATTERN (webdataset tars)"
+    "FILE.csv, FILE.tsv or FILE.jsonl (tables; a .jsonl with boxes: ODVG), FILE.json (COCO; FILE.json@FOLDER: with its "
+    "pictures in FOLDER), shards:PATTERN (webdataset tars)"
 )
 """What a person may write, for messages and help."""
 
@@ -42,15 +44,28 @@ def open_source(spec: str, *, split: Split = "train", size: int = 64, seed: int 
         return Scenes.from_cutouts(_existing(rest, spec), replace(_scenes("", split, size, seed), categories=0))
     if kind == "shards":
         return Shards(rest, split=split, size=size)
+    spec, folder = _apart(spec)
     path = _existing(spec, spec)
     if path.is_dir():
         return open_folder(path, split=split, size=size)
     ending = path.suffix.lower()
+    if ending == ".jsonl" and is_odvg(path):
+        return open_odvg(path, split=split, folder=folder)
     if ending in (".csv", ".tsv", ".jsonl"):
         return open_table(path, split=split, size=size)
     if ending == ".json":
-        return open_coco(path, split=split, size=size)
+        return open_coco(path, split=split, size=size, folder=folder)
     raise RizbinError(f"'{spec}' is no data that can be opened; give {ACCEPTED}.")
+
+
+def _apart(spec: str) -> tuple[str, Path | None]:
+    """A file and the folder of its pictures, where "FILE@FOLDER" is no file itself. Raises when there is no folder."""
+    file, at, folder = spec.rpartition("@")
+    if not at or Path(spec).expanduser().exists():
+        return spec, None
+    if not Path(folder).expanduser().is_dir():
+        raise RizbinError(f"There is no folder '{folder}' for the pictures of {file}; give one that is there.")
+    return file, Path(folder).expanduser()
 
 
 def _existing(text: str, spec: str) -> Path:

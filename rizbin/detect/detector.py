@@ -31,6 +31,8 @@ SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
 Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
 Scale = Literal["full", "standard", "fast"]
+KINDS = ("grounding-dino", "mm-grounding-dino")
+"""Of transformers' models that are Grounding DINOs."""
 LAP = 0.2
 """Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
 BORDER = 2.0
@@ -79,6 +81,15 @@ class Detector:
         self.preparation = preparation
         self.name = name or type(model).__name__
 
+    @staticmethod
+    def is_one(folder: str | Path) -> bool:
+        """Whether the folder holds a Grounding DINO, as transformers writes it."""
+        try:
+            kept = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(kept, dict) and kept.get("model_type") in KINDS
+
     @classmethod
     def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Detector":
         """A detector by its name on Hugging Face or from a folder, its weights from safetensors alone.
@@ -98,7 +109,7 @@ class Detector:
         logging.disable_progress_bar()  # of the second that it takes to read weights; downloads show their own
         try:
             config = AutoConfig.from_pretrained(what)
-            if config.model_type not in ("grounding-dino", "mm-grounding-dino"):
+            if config.model_type not in KINDS:
                 raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
             model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(what)

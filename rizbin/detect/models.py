@@ -1,5 +1,6 @@
 """Grounding DINO of transformers: built small from scratch, or loaded by name or folder."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,14 @@ class Size:
     """The longest text that one pass reads."""
 
 
+_PIECES = re.compile(r"[^\W_]+|[^\w\s]|_")
+
+
+def pieces(text: str) -> list[str]:
+    """The words of a text as BERT tells them apart: letters and digits together, every other sign by itself."""
+    return _PIECES.findall(text.lower())
+
+
 def words_tokenizer(words: Iterable[str]) -> Any:
     """A tokenizer of transformers that knows `words` and nothing else, with BERT's own tokens where BERT has them.
 
@@ -49,9 +58,9 @@ def words_tokenizer(words: Iterable[str]) -> Any:
     from transformers import BertTokenizer
 
     fixed = {"[PAD]": PAD, "[UNK]": UNKNOWN, "[CLS]": CLS, "[SEP]": SEP, "[MASK]": MASK, ".": DOT, "?": QUESTION}
-    known = sorted({word.lower() for word in words})
+    known = sorted({word.lower() for word in words} - set(fixed))
     for word in known:
-        if not word.isalnum():
+        if pieces(word) != [word]:
             raise RizbinError(f'"{word}" is not one word of letters; give the words of the names one by one.')
     names = {place: token for token, place in fixed.items()}
     listed = [names.get(place, f"[unused{place}]") for place in range(_FIRST_WORD)] + known

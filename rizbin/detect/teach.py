@@ -2,11 +2,13 @@
 
 Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3; sampled negative names as in MM-Grounding-DINO, arXiv
 2401.02361. Each picture has a text of its own: the names of what is in it and some of what is not, in random order, so
-that neither a place in the text nor a name is ever right by itself.
+that neither a place in the text nor a name is ever right by itself. Some are asked for one name alone, as
+`verify` asks.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from rizbin.data.sample import Named
 from rizbin.data.views import View
 from rizbin.detect.criterion import Truth, Weights, grounding_loss, predictions
 from rizbin.detect.detector import Detector, Preparation
-from rizbin.detect.models import Size, new_model, words_tokenizer
+from rizbin.detect.models import Size, new_model, pieces, words_tokenizer
 from rizbin.detect.phrases import Text, ask, batch_of, phrase_map, read_phrases
 from rizbin.train.method import Batch, Method, Minimize, Progress, Work
 
@@ -33,6 +35,9 @@ class Teaching(Method):
     class Settings:
         names: tuple[str, ...] = ()
         """All names that the data may hold: what negatives are drawn from, and the words of a new network."""
+        held_out: tuple[str, ...] = ()
+        """Names of the data that are never taught nor asked for: on them the report measures what a trained network
+        still finds that it found before."""
         words: tuple[str, ...] = ()
         """More words that a new network's tokenizer shall know, to be asked for things that it was never taught."""
         start: str = ""
@@ -44,8 +49,10 @@ class Teaching(Method):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """What is done to a picture; its size is `image_size`."""
         negatives: int = 16
-        """Names of absent things in each text, at most (MMDetection: 85; Open-GroundingDino: up to 50 with those
-        present)."""
+        """Names of absent things in a text, at most; how many is drawn each time, so that a score means the same beside
+        few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
+        alone: float = 0.2
+        """Share of pictures that are asked for one name alone, of something there or not there alike."""
         weights: Weights = Weights()
         """Of the loss's terms."""
         freeze: tuple[Literal["text", "backbone"], ...] = ()
@@ -62,7 +69,7 @@ class Teaching(Method):
             taught = Detector.from_pretrained(settings.start)
             self.model, self.text_tokenizer = taught.model, taught.tokenizer
         else:
-            words = {word for phrase in self.phrases for prompt in phrase.prompts for word in prompt.split()}
+            words = {word for phrase in self.phrases for prompt in phrase.prompts for word in pieces(prompt)}
             self.text_tokenizer = words_tokenizer(words | set(settings.words))
             self.model = new_model(settings.size, self.text_tokenizer, image_size=settings.image_size)
         parts = {"text": self.model.model.text_backbone, "backbone": self.model.model.backbone}
@@ -72,6 +79,13 @@ class Teaching(Method):
         self.lengths = [len(ask([one], self.text_tokenizer, limit).texts[0].ids) - 2 for one in self.phrases]
         self.limit = limit - 2  # [CLS] and [SEP]
         self.views = (replace(settings.view, size=settings.image_size),)
+
+    @classmethod
+    def completed(cls, settings: "Teaching.Settings", categories: Sequence[str]) -> "Teaching.Settings":
+        if strange := set(settings.held_out) - set(categories):
+            raise RizbinError(f"{', '.join(sorted(strange))} is to be held out, but the data do not name it.")
+        taught = tuple(name for name in categories if name not in settings.held_out)
+        return settings if settings.names else replace(settings, names=taught)
 
     @property
     def encoder(self) -> nn.Module:
@@ -86,9 +100,12 @@ class Teaching(Method):
         side = self.settings.image_size
         return Detector(self.model, self.text_tokenizer, Preparation(shorter=side, longer=2 * side))
 
+    def save(self, folder: Path) -> None:
+        self.detector().save(folder)
+
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         images = batch.views[0]
-        draws = progress.uniform("names", len(images), 2 * len(self.phrases), torch.device("cpu"))
+        draws = progress.uniform("names", len(images), 3 + 2 * len(self.phrases), torch.device("cpu"))
         seen = [
             in_view(things, crop, bool(flip))
             for things, crop, flip in zip(batch.things, batch.crops[0].cpu(), batch.flips[0], strict=True)
@@ -103,14 +120,21 @@ class Teaching(Method):
 
         yield Minimize(loss, records=records)
 
-    def _text(self, present: Sequence[str], draws: Float[Tensor, " twice"]) -> Text:
-        """The names in a picture and some that are not, in random order, as far as one text holds them."""
+    def _text(self, present: Sequence[str], draws: Float[Tensor, " draws"]) -> Text:
+        """The names in a picture and some that are not, in random order, as far as one text holds them; or one name."""
         count = len(self.phrases)
-        there = sorted({self.number[name] for name in present if name in self.number})
-        absent = [place for place in draws[:count].argsort().tolist() if place not in there]
+        alone, which, amount = draws[-3:].tolist()
+        order = draws[:count].argsort().tolist()
+        known = {self.number[name] for name in present if name in self.number}
+        there = [place for place in order if place in known]
+        absent = [place for place in order if place not in known]
+        if alone < self.settings.alone:
+            asked = there[:1] if there and (which < 0.5 or not absent) else absent[:1]
+        else:
+            # A picture of nothing is asked for something all the same.
+            asked = [*there, *absent[: max(int(amount * (self.settings.negatives + 1)), not there)]]
         chosen, used = [], 0
-        # A picture of nothing is asked for something all the same.
-        for place in [*there, *absent[: max(self.settings.negatives, not there)]]:
+        for place in asked:
             if used + self.lengths[place] <= self.limit:
                 chosen.append(place)
                 used += self.lengths[place]

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 from torch import Tensor
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.nets.masks import jaccards, mass_mask
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 
 EPSILON = 1e-7
 """Added to each share of a spectrum before its logarithm; RankMe's value. Outside the division, as in the paper."""

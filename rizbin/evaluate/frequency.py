@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 
 
 @runtime_checkable

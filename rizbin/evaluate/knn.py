@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.zero_shot import rank_measurements
 
 _ROWS = 1000

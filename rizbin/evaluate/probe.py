@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core import random
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.zero_shot import rank_measurements
 
 Kind = Literal["one", "many"]

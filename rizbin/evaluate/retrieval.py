@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.ranks import best_rank, chance_within, share_within
 
 _ROWS = 1000

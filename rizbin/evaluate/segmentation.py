@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Int16
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.probe import LinearProbe
 from rizbin.evaluate.ranks import best_rank
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.embed import Objects
-from rizbin.evaluate.measurement import Measurement
 from rizbin.evaluate.ranks import best_rank
 
 

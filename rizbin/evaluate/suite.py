@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Measurement, Report
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.evaluate import (
@@ -35,7 +36,6 @@ from rizbin.evaluate.embed import (
     pick_patches,
     read,
 )
-from rizbin.evaluate.measurement import Measurement, Report
 
 Found = tuple[list[Measurement], list[tuple[str, str]]]
 """Measurements, and (name, reason) of what was left out."""

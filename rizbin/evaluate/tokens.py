@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int16
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.evaluate.measurement import Measurement
+from rizbin.core.measurement import Measurement
 from rizbin.nets.selection import select
 
 Attention = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch rows columns"]]

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from rizbin.core.measurement import Measurement
 from rizbin.data.scenes.captions import article
 from rizbin.evaluate.embed import Pair, embed_texts
-from rizbin.evaluate.measurement import Measurement
 from rizbin.evaluate.ranks import average_precision, best_rank, chance_precision, chance_within, share_within
 
 TemplateSet = Literal["scenes", "plain", "openai80"]

@@ -5,12 +5,13 @@ small   64 px, 1 to 2 million parameters: learns the embedded world on two cores
 vits16  ViT-S/16 at 224 px, with CLIP's text tower where there are captions: one good GPU
 vitb16  ViT-B/16 at 224 px, with CLIP's text tower where there are captions: several GPUs
 paper   the method's own paper: backbone, views, weights, optimizer, batch
+
+Of the detector: small, from nothing on the embedded world; finetune, a published one on boxes of your own.
 """
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
-from rizbin import methods
 from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import View
@@ -18,6 +19,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.text import TextEncoder
 from rizbin.nets.vision import VisionEncoder
+from rizbin.recipes.catalogue import DETECTOR, find
 from rizbin.train.trainer import Trainer
 
 MethodSettings = TypeVar("MethodSettings")
@@ -28,7 +30,7 @@ class Training(Generic[MethodSettings]):
     """One complete run: together with the code, the data and the number of threads it fixes every bit of the result."""
 
     method: str
-    """Name of the method: a file in rizbin/methods."""
+    """Name of the method: a file in rizbin/methods, or the detector."""
     data: str = "scenes:easy"
     """What to train on: scenes:easy, scenes:hard, cutouts:DIR, a folder, a .csv, .tsv, .jsonl or COCO .json file,
     shards:PATTERN."""
@@ -48,19 +50,21 @@ class Training(Generic[MethodSettings]):
 
 def names(method: str) -> tuple[str, ...]:
     """The presets that `method` has."""
-    return tuple(name for name in _PRESETS if name != "nano" or not reads_captions(methods.find(method).Settings()))
+    if method == DETECTOR:
+        return tuple(_DETECTOR)
+    return tuple(name for name in _PRESETS if name != "nano" or not reads_captions(find(method).Settings()))
 
 
 def preset(method: str, name: str = "small") -> Training[Any]:
     """Complete settings of `method` for the work that `name` stands for. Raises RizbinError naming the choices."""
     if name not in names(method):
         raise RizbinError(f"{method} has no preset '{name}'; choose one of {', '.join(names(method))}.")
-    return _PRESETS[name](method)
+    return _DETECTOR[name]() if method == DETECTOR else _PRESETS[name](method)
 
 
 def small(method: str) -> Training[Any]:
     """For the embedded world on two cores; see docs/methods.md for what each method reached with it."""
-    base = methods.find(method).Settings()
+    base = find(method).Settings()
     if not reads_captions(base):
         return _small_alone(method)
     return Training(
@@ -85,6 +89,13 @@ def nano(method: str) -> Training[Any]:
 def reads_captions(settings: Any) -> bool:
     """Whether the method with these settings trains an image-text pair, not an image encoder alone."""
     return hasattr(settings, "pair")
+
+
+def view_size(settings: Any) -> int:
+    """Side in pixels of the pictures that the network with these settings learns from."""
+    if reads_captions(settings):
+        return settings.pair.vision.image_size
+    return settings.encoder.image_size if hasattr(settings, "encoder") else settings.image_size
 
 
 def vits16(method: str) -> Training[Any]:
@@ -119,6 +130,41 @@ def paper(method: str) -> Training[Any]:
     )
 
 
+def _small_detector() -> Training[Any]:
+    """A Grounding DINO of 1.3 million parameters, from nothing, on the embedded world; half an hour on one core."""
+    return Training(
+        method=DETECTOR,
+        data="scenes:several",
+        settings=find(DETECTOR).Settings(),
+        steps=4000,
+        batch=16,
+        trainer=Trainer.Settings(learning_rate=1e-3, weight_decay=1e-4, warmup=0.1, clip=1.0),
+    )
+
+
+def _finetuned_detector() -> Training[Any]:
+    """A published one on a small set: both backbones rest, rates of MM-Grounding-DINO's guide (arXiv 2401.02361).
+
+    Tried on small networks only: no published weights were at hand.
+    """
+    from rizbin.detect.detector import DEFAULT
+
+    return Training(
+        method=DETECTOR,
+        settings=find(DETECTOR).Settings(
+            start=DEFAULT,
+            image_size=640,
+            view=View.Settings(crop_area=(0.6, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5),
+            negatives=40,
+            freeze=("text", "backbone"),
+        ),
+        steps=2000,
+        batch=4,
+        trainer=Trainer.Settings(learning_rate=1e-4, weight_decay=1e-4, warmup=0.05, clip=0.1),
+    )
+
+
+_DETECTOR = {"small": _small_detector, "finetune": _finetuned_detector}
 _PRESETS = {"small": small, "nano": nano, "vits16": vits16, "vitb16": vitb16, "paper": paper}
 
 _MILD = View.Settings(size=64, crop_area=(0.8, 1.0), crop_ratio=(0.9, 1.1))
@@ -211,7 +257,7 @@ _SMALL_ALONE: dict[str, dict[str, Any]] = {
 
 def _small_alone(method: str) -> Training[Any]:
     """The small preset of a method without captions."""
-    settings = _fit(methods.find(method).Settings(), {"encoder": ImageEncoder.Settings(pool="both"), **_SMALL})
+    settings = _fit(find(method).Settings(), {"encoder": ImageEncoder.Settings(pool="both"), **_SMALL})
     return Training(
         method=method,
         data="scenes:single",
@@ -240,9 +286,7 @@ def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int
         steps=epochs * _IMAGENET // batch,
         batch=batch,
         checkpoint_every=1000,
-        settings=replace(
-            methods.find(method).Settings(), encoder=ImageEncoder.Settings(name="resnet50", image_size=224)
-        ),
+        settings=replace(find(method).Settings(), encoder=ImageEncoder.Settings(name="resnet50", image_size=224)),
         trainer=Trainer.Settings(
             optimizer="lars",
             learning_rate=rate,
@@ -258,7 +302,7 @@ def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int
 def _paper_dino() -> Training[Any]:
     """ViT-S/16, batch 1024, AdamW with rate 5e-4 * batch / 256, 300 epochs of ImageNet (arXiv 2104.14294, appendix
     A)."""
-    settings = methods.find("dino").Settings()
+    settings = find("dino").Settings()
     encoder = ImageEncoder.Settings(name="vit_small_patch16_224", image_size=224, drop_path=0.1)
     # With eight small crops the large ones start at 0.25, the small ones end there (appendix E).
     wanted = {"encoder": encoder, "local_crops": 10, "teacher_temperature": 0.07, "teacher_temperature_warmup": 0.1}
@@ -289,9 +333,7 @@ def _paper_logo() -> Training[Any]:
         steps=200 * 126_689 // 256,
         batch=256,
         checkpoint_every=1000,
-        settings=replace(
-            methods.find("logo").Settings(), encoder=ImageEncoder.Settings(name="resnet34", image_size=224)
-        ),
+        settings=replace(find("logo").Settings(), encoder=ImageEncoder.Settings(name="resnet34", image_size=224)),
         trainer=Trainer.Settings(
             optimizer="sgd",
             learning_rate=0.03,
@@ -328,7 +370,7 @@ def _large(method: str, backbone: str, batch: int) -> Training[Any]:
         pool="cls",
     )
     decoder = {"decoder_width": 384} if "small" in backbone else {}
-    base = methods.find(method).Settings()
+    base = find(method).Settings()
     if not reads_captions(base):
         return Training(
             method=method,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rizbin import methods
+from rizbin import zoo
 from rizbin.core import checkpoint, parallel, random
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
@@ -15,10 +15,13 @@ from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
 from rizbin.data.sample import Source
+from rizbin.detect.detector import Detector
+from rizbin.detect.teach import Teaching
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import can_export, save_open_clip, save_timm, timm_refuses
 from rizbin.nets.image import ImageEncoder
-from rizbin.recipes.presets import Training, reads_captions
+from rizbin.recipes.catalogue import find
+from rizbin.recipes.presets import Training, view_size
 from rizbin.recipes.watch import Watching
 from rizbin.train.method import Method, Work
 from rizbin.train.replay import Replay
@@ -44,10 +47,16 @@ class LoadedRun:
 
     @property
     def encoder(self) -> ImageTextPair | ImageEncoder:
-        """What the method trained."""
+        """The encoder that the method trained. Raises RizbinError for a detector, which is none."""
         encoder = self.method.encoder
-        assert isinstance(encoder, ImageTextPair | ImageEncoder)  # every method of the house trains one of them
+        if not isinstance(encoder, ImageTextPair | ImageEncoder):
+            raise RizbinError(f"{self.folder} is a detector; this is done with encoders of pictures.")
         return encoder
+
+    @property
+    def detector(self) -> Detector | None:
+        """The detector that was taught, ready for use; None where the method trains an encoder."""
+        return self.method.detector() if isinstance(self.method, Teaching) else None
 
     @property
     def pair(self) -> ImageTextPair:
@@ -74,7 +83,9 @@ def train(
     """
     parallel.start()
     _check(training)
-    source = open_source(training.data, split="train", size=_image_size(training), seed=0)
+    source = open_source(training.data, split="train", size=view_size(training.settings), seed=0)
+    completed = find(training.method).completed(training.settings, source.categories)
+    training = replace(training, settings=completed)
     if minutes is not None:
         training = replace(training, steps=_steps_within(minutes, training, source, Path(run), quiet))
     # Created on all processes alike; only the main one writes.
@@ -100,6 +111,7 @@ def train(
             save_timm(encoder, folder.path / "model")
         elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
             save_open_clip(encoder, folder.path / "model")
+        method.save(folder.path / "model")
         folder.mark_finished(training.steps)
     parallel.barrier()
     return folder.path
@@ -109,20 +121,24 @@ def _watching(training: Training[Any], method: Method, silent: bool) -> Watching
     """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
-    train, test = (open_source(training.data, split=part, size=_image_size(training)) for part in ("train", "test"))
+    size = view_size(training.settings)
+    train, test = (open_source(training.data, split=part, size=size) for part in ("train", "test"))
     return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps, silent=silent)
 
 
 def seconds_a_step(training: Training[Any]) -> float:
     """What a step of this training costs on this process, from a few of them."""
-    source = open_source(training.data, split="train", size=_image_size(training))
+    source = open_source(training.data, split="train", size=view_size(training.settings))
     return _trainer(training).time_steps(build(training), source, warm=1, places=2)
 
 
 def build(training: Training[Any]) -> Method:
     """The method with its first weights, which follow from the seed alone."""
     torch.manual_seed(random.key(training.seed, "weights"))
-    return methods.find(training.method)(training.settings)
+    settings = training.settings
+    if getattr(settings, "start", "") in zoo.names():
+        settings = replace(settings, start=str(zoo.folder_of(settings.start)))
+    return find(training.method)(settings)
 
 
 def load_run(folder: Path) -> LoadedRun:
@@ -141,7 +157,7 @@ def replay(folder: Path) -> Replay:
     """Makes the failed step of the run in `folder` again. Raises RizbinError when the run kept none."""
     run = RunFolder(Path(folder))
     training = training_from(run.read_settings())
-    source = open_source(training.data, split="train", size=_image_size(training), seed=0)
+    source = open_source(training.data, split="train", size=view_size(training.settings), seed=0)
     return make_again(build(training), _trainer(training), source, run)
 
 
@@ -149,7 +165,7 @@ def training_from(kept: dict[str, Any]) -> Training[Any]:
     """Complete settings from what settings.json holds."""
     kept = {name: value for name, value in kept.items() if name != "data_fingerprint"}
     name = kept.get("method", "")
-    return from_dict(Training[methods.find(str(name)).Settings], kept, where="settings.json")
+    return from_dict(Training[find(str(name)).Settings], kept, where="settings.json")
 
 
 def _trainer(training: Training[Any]) -> Trainer:
@@ -168,12 +184,6 @@ def _check(training: Training[Any]) -> None:
             raise RizbinError(f"{name} is {getattr(training, name)}; it must be 1 or more.")
     if training.batch < 2:
         raise RizbinError("batch is 1; a contrastive method needs at least 2 pictures to tell apart.")
-
-
-def _image_size(training: Training[Any]) -> int:
-    """Side of the pictures that the encoder gets."""
-    settings = training.settings
-    return settings.pair.vision.image_size if reads_captions(settings) else settings.encoder.image_size
 
 
 def _steps_within(minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool) -> int:

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rizbin import methods
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Bar, Cell, Number
 from rizbin.data.open import open_source
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.recipes import presets
+from rizbin.recipes.catalogue import find
 from rizbin.recipes.training import load_run
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
@@ -132,7 +132,7 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
         said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
-    kinds = [name for name in names if presets.reads_captions(methods.find(name).Settings())]
+    kinds = [name for name in names if presets.reads_captions(find(name).Settings())]
     if kinds and len(kinds) < len(names):
         said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
     return said

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 
 from rizbin.core.charts import number
+from rizbin.core.measurement import Measurement, Report
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Bar, Cell, Fact, Number, Part, Strong
-from rizbin.evaluate.measurement import Measurement, Report
 
 _WORDS = {
     "knn": "k-NN",

@@ -9,12 +9,12 @@ import numpy as np
 from torch import nn
 
 from rizbin.core.charts import Mark, Series
+from rizbin.core.measurement import Report
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Link, Part, Picture, Score, Swatch
 from rizbin.core.runs import time_spent
 from rizbin.data.sample import Source
 from rizbin.data.views import denormalize, whole
-from rizbin.evaluate.measurement import Report
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.studies.alone import pictures_of
@@ -97,18 +97,18 @@ def write_report(
     Raises:
         RizbinError: The file cannot be written.
     """
-    settings, machine = _read(folder / "settings.json"), _read(folder / "environment.json")
+    settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     with _evaluating(pair, method):
         samples = first_samples(source, SEARCHED)
         pool = ask(pair, samples, source.categories) if samples and isinstance(pair, ImageTextPair) else None
-        page = Page(f"{_title(method, settings)} on {source.name}", subtitle=_subtitle(history, machine))
+        page = Page(f"{_title(method, settings)} on {source.name}", subtitle=subtitle(history, machine))
         numbers(page, evaluation)
         if pool is not None and isinstance(pair, ImageTextPair):
             _pictures(page, pool, pair, method, source)
         elif samples and isinstance(pair, ImageEncoder):
             pictures_of(page, pair, samples, SHOWN)
-        _curves(page, history)
-    _how(page, settings, machine)
+        curves(page, history)
+    how_made(page, settings, machine)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     for line in credits:
@@ -131,7 +131,7 @@ def _evaluating(*modules: nn.Module | None) -> Iterator[None]:
             part.training = training
 
 
-def _read(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """A JSON object, or an empty one when there is none: a report without it is better than no report."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +147,7 @@ def _title(method: Method | None, settings: Mapping) -> str:
     return name if isinstance(name, str) else "A trained model"
 
 
-def _subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
+def subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
     steps, images, seconds = time_spent(history)
     parts = []
     if steps:
@@ -328,7 +328,7 @@ def _search(page: Page, pool: Pool) -> None:
         )
 
 
-def _curves(page: Page, history: Sequence[Mapping]) -> None:
+def curves(page: Page, history: Sequence[Mapping]) -> None:
     """A chart for every number that was recorded."""
     page.heading("How it learned")
     names = {key for record in history for key, value in record.items() if isinstance(value, int | float)} - {*_CLOCK}
@@ -362,7 +362,7 @@ def _has(record: Mapping, name: str) -> bool:
     return isinstance(record.get(name), int | float)
 
 
-def _how(page: Page, settings: Mapping, machine: Mapping) -> None:
+def how_made(page: Page, settings: Mapping, machine: Mapping) -> None:
     """All that is needed to make the run again."""
     page.heading("How it was made")
     page.text("All that is needed to make the run again.")

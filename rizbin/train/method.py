@@ -6,8 +6,9 @@ once that update has been made. So the order of events stands on the page, and n
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -135,6 +136,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         """Yields each update that the method wants for this batch, in order."""
+
+    @classmethod
+    def completed(cls, settings: Any, categories: Sequence[str]) -> Any:
+        """The settings with what only the data can say: their categories, for methods that learn names."""
+        return settings
+
+    def save(self, folder: Path) -> None:
+        """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""

@@ -64,20 +64,45 @@ def test_boxes_lie_on_what_they_name() -> None:
     assert right > 50 and right > 6 * wrong
 
 
+def drawn(step: int) -> torch.Tensor:
+    return Progress(step, 400, 0).uniform("names", 1, 3 + 2 * len(Shapes.categories), torch.device("cpu"))[0]
+
+
 def test_each_text_names_what_is_there_and_some_of_what_is_not() -> None:
-    method = made()
-    orders = set()
-    for step in range(20):
-        draws = Progress(step, 20, 0).uniform("names", 1, 24, torch.device("cpu"))[0]
-        text = method._text(["red disc", "blue square", "red disc", "elephant"], draws)
+    method = made(replace(SMALL, alone=0.0))
+    orders, counts = set(), set()
+    for step in range(40):
+        text = method._text(["red disc", "blue square", "red disc", "elephant"], drawn(step))
         names = [method.phrases[span.phrase].name for span in text.spans]
-        assert {"red disc", "blue square"} <= set(names) and len(names) == len(set(names)) == 6
+        assert {"red disc", "blue square"} <= set(names) and len(names) == len(set(names))
         orders.add(tuple(names))
-    assert len(orders) > 15
-    nothing = method._text([], Progress(0, 20, 0).uniform("names", 1, 24, torch.device("cpu"))[0])
-    assert len(nothing.spans) == 4
-    none = made(replace(SMALL, negatives=0))
-    assert len(none._text([], torch.rand(24)).spans) == 1, "a text is never empty"
+        counts.add(len(names))
+    assert len(orders) > 30 and counts == {2, 3, 4, 5, 6}, "from none to four that are not there"
+    assert 1 <= len(method._text([], drawn(0)).spans) <= 4, "a text is never empty"
+    none = made(replace(SMALL, negatives=0, alone=0.0))
+    assert len(none._text([], drawn(0)).spans) == 1
+
+
+def test_some_pictures_are_asked_for_one_name_alone() -> None:
+    method = made(replace(SMALL, alone=0.5))
+    there = absent = several = 0
+    for step in range(400):
+        text = method._text(["red disc", "blue square"], drawn(step))
+        name = method.phrases[text.spans[0].phrase].name
+        several += len(text.spans) > 1
+        there += len(text.spans) == 1 and name in ("red disc", "blue square")
+        absent += len(text.spans) == 1 and name not in ("red disc", "blue square")
+    assert 160 < several < 240 and 70 < there < 130 and 70 < absent < 130
+    everything = [method._text(list(Shapes.categories), drawn(step)) for step in range(20)]
+    assert {len(text.spans) for text in everything} == {1, len(Shapes.categories)}, "nothing is absent: a name there"
+
+
+def test_names_come_from_the_data_and_some_can_be_held_out() -> None:
+    completed = Teaching.completed(Teaching.Settings(held_out=("red disc",)), Shapes.categories)
+    assert set(completed.names) == set(Shapes.categories) - {"red disc"}
+    assert Teaching.completed(Teaching.Settings(names=("a", "b")), Shapes.categories).names == ("a", "b")
+    with pytest.raises(RizbinError, match="unicorn is to be held out"):
+        Teaching.completed(Teaching.Settings(held_out=("unicorn",)), Shapes.categories)
 
 
 def test_a_text_that_is_full_leaves_names_out_and_their_boxes_with_them() -> None:
@@ -85,7 +110,8 @@ def test_a_text_that_is_full_leaves_names_out_and_their_boxes_with_them() -> Non
     batch = trainer(2).batch_of(method, Shapes(), 0)[1]
     (wish,) = method.step(batch, Progress(0, 2))
     assert torch.isfinite(wish.loss)
-    assert len(method._text(list(Shapes.categories), torch.rand(24)).spans) == 2
+    method.settings = replace(method.settings, alone=0.0)
+    assert len(method._text(list(Shapes.categories), drawn(0)).spans) == 2
 
 
 def test_a_picture_of_nothing_teaches_too() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from rizbin.core.measurement import Measurement, Report
 from rizbin.data.sample import Refused, Sample, Thing
 from rizbin.data.views import normalize
-from rizbin.evaluate.measurement import Measurement, Report
 from rizbin.methods.clip import CLIP
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair

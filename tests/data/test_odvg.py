@@ -1,0 +1,71 @@
+"""ODVG lines: both kinds of record, pictures elsewhere, and what is said of broken ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.open import open_source
+
+DETECTION = {
+    "filename": "a.png",
+    "height": 40,
+    "width": 60,
+    "detection": {"instances": [{"bbox": [10, 5, 30, 25], "label": 0, "category": "Cat"}]},
+}
+GROUNDING = {
+    "filename": "b.png",
+    "height": 40,
+    "width": 60,
+    "grounding": {
+        "caption": "two dogs and a cat",
+        "regions": [
+            {"bbox": [[0, 0, 10, 10], [20, 0, 30, 10]], "phrase": "two dogs"},
+            {"bbox": [40, 0, 60, 40], "phrase": ["a cat"]},
+        ],
+    },
+}
+
+
+def written(folder: Path, *records: object, pictures: str = "") -> Path:
+    (folder / pictures).mkdir(exist_ok=True)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(folder / pictures / name)
+    path = folder / "boxes.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n\n", encoding="utf-8")
+    return path
+
+
+def test_both_kinds_of_record_become_things(tmp_path: Path) -> None:
+    source = open_source(str(written(tmp_path, DETECTION, GROUNDING)), split="all")
+    assert source.categories == ("a cat", "cat", "two dogs")
+    things = {sample.key: sample.things for sample in (source[index] for index in range(len(source)))}
+    ((name, box),) = [(thing.name, thing.box) for thing in things["a.png"]]
+    assert (name, box) == ("cat", (10, 5, 30, 25))
+    assert [(thing.name, thing.box) for thing in things["b.png"]] == [
+        ("two dogs", (0, 0, 10, 10)),
+        ("two dogs", (20, 0, 30, 10)),
+        ("a cat", (40, 0, 60, 40)),
+    ]
+
+
+def test_pictures_may_lie_in_a_folder_named_beside(tmp_path: Path) -> None:
+    path = written(tmp_path, DETECTION, pictures="elsewhere")
+    assert open_source(f"{path}@{tmp_path / 'elsewhere'}", split="all")[0].things[0].name == "cat"
+    with pytest.raises(RizbinError, match=r"no folder .*nowhere.* for the pictures of"):
+        open_source(f"{path}@{tmp_path / 'nowhere'}", split="all")
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match=r"Line 2 of .*boxes\.jsonl is no ODVG record"):
+        open_source(str(written(tmp_path, DETECTION, {"filename": "b.png", "detection": {}})))
+    with pytest.raises(RizbinError, match="Line 2 of"):
+        open_source(str(written(tmp_path, DETECTION, [1, 2])))
+
+
+def test_a_table_of_captions_stays_a_table(tmp_path: Path) -> None:
+    path = written(tmp_path, {"image": "a.png", "caption": "a cat"})
+    assert open_source(str(path), split="all")[0].caption == "a cat"
