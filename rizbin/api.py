@@ -25,6 +25,7 @@ from rizbin.nets.image import ImageEncoder
 from rizbin.recipes import presets
 from rizbin.recipes.published import is_published, load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
+from rizbin.studies.explained import write_explanations
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
 
@@ -165,6 +166,7 @@ def detect(
     to: str | Path = "",
     form: str = "",
     draw: str | Path = "",
+    explain: int = 0,
     device: str = "cpu",
     quiet: bool = False,
 ) -> Any:
@@ -178,6 +180,7 @@ def detect(
     settings: a `rizbin.detect.search.Search`.
     to, form: file or folder for the answers, and how (`rizbin.detect.write.FORMS`); empty: not written.
     draw: folder for the pictures with their answers drawn; empty: not drawn.
+    explain: boxes of each picture that explained.html, in that folder or here, explains.
     """
     from rizbin.detect import search as room
     from rizbin.detect.phrases import read_phrases
@@ -190,11 +193,14 @@ def detect(
         rivals=rivals,
         settings=settings or room.Search(),
         draw=Path(draw) if draw else None,
+        explained=explain,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
         say=lambda text: None if quiet else print(text, file=sys.stderr),
     )
     if to:
         room.save(found, Path(to), form)
+    if explain:
+        write_explanations(found.explained, Path(draw or ".") / "explained.html")
     return found
 
 

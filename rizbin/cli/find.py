@@ -31,6 +31,7 @@ def detect(words: list[str]) -> int:
         out: str = "",
         form: Literal["", "coco", "csv", "yolo", "voc", "labelme"] = "",
         draw: str = "",
+        explain: int = 0,
         device: str = "cpu",
         quiet: bool = False,
     ) -> dict:
@@ -55,6 +56,8 @@ def detect(words: list[str]) -> int:
             out: File or folder for the answers. Empty: only said.
             form: Of that; empty: by its ending (.json coco, .csv, else yolo).
             draw: Folder for the pictures with their answers drawn.
+            explain: Boxes of each picture to explain: which words, which pixels, and whether they matter, in
+                explained.html in that folder or here. Six passes a box.
             device: cpu, cuda, cuda:1.
             quiet: No progress bar.
         """
@@ -76,7 +79,7 @@ def detect(words: list[str]) -> int:
         rivals=list(given["not_"]),
         settings=settings,
         to=given["out"],
-        **{name: given[name] for name in ("model", "form", "draw", "device", "quiet")},
+        **{name: given[name] for name in ("model", "form", "draw", "explain", "device", "quiet")},
     )
     for one in found.pictures:
         if not len(one.answer):

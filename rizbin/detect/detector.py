@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
+from rizbin.detect.deformable import quicken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
 
@@ -77,6 +78,7 @@ class Detector:
 
     def __init__(self, model: Any, tokenizer: Any, preparation: Preparation = Preparation(), name: str = "") -> None:
         self.model = model.eval()
+        quicken(self.model)
         self.tokenizer = tokenizer
         self.preparation = preparation
         self.name = name or type(model).__name__
@@ -180,7 +182,7 @@ class Detector:
             raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
         if tile < 0 or not 0 <= lap < 1:
             raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
-        shown = [_pixels(one) for one in pictures]
+        shown = [pixels_of(one) for one in pictures]
         pieces = [
             (number, place)
             for number, one in enumerate(shown)
@@ -270,7 +272,8 @@ Place = tuple[int, int, int, int]
 """Left, top, right, bottom of a piece, pixels of the picture."""
 
 
-def _pixels(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
+def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of a picture, 0 to 255. Raises Refused when a file cannot be used."""
     if isinstance(picture, str | Path):
         return read_image(picture)
     return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from rizbin.core.errors import RizbinError
@@ -15,6 +16,7 @@ from rizbin.data.gate import read_image
 from rizbin.data.sample import Refused
 from rizbin.detect.detector import Detector, Scale
 from rizbin.detect.draw import drawn
+from rizbin.detect.explain import Explanation, explain
 from rizbin.detect.found import OVERLAP, THRESHOLD, Answer, Found
 from rizbin.detect.phrases import Wanted, read_phrases
 from rizbin.detect.write import Labelled, write
@@ -58,6 +60,8 @@ class Searched:
     """A sentence for each picture that could not be used."""
     notes: tuple[str, ...]
     """What the reader should know of the phrases."""
+    explained: tuple[tuple[str, UInt8[np.ndarray, "_ _ 3"], tuple[Explanation, ...]], ...] = ()
+    """Name, pixels and explanations of each picture, where they were asked for."""
 
 
 def search(
@@ -68,6 +72,7 @@ def search(
     rivals: Sequence[Wanted] = (),
     settings: Search = Search(),
     draw: Path | None = None,
+    explained: int = 0,
     bar: MakeBar | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Searched:
@@ -80,6 +85,7 @@ def search(
         rivals: Phrases that may take a box away ("toy cat") and are no answers themselves.
         settings: See there.
         draw: Folder for the pictures with their answers drawn, as PNG files; None: none.
+        explained: Boxes of each picture to explain.
         bar: Makes a progress bar.
         say: Is told how long it will take, before it starts.
 
@@ -95,6 +101,7 @@ def search(
     pictures: list[Labelled] = []
     skipped: list[str] = []
     notes: tuple[str, ...] = ()
+    told_why: list[tuple[str, np.ndarray, tuple[Explanation, ...]]] = []
     told = False
     shown = bar(len(files), "looking") if bar is not None else None
     with shown if shown is not None else nullcontext() as update:
@@ -138,11 +145,21 @@ def search(
             for (name, pixels), one in zip(group, found, strict=True):
                 answer, notes = _answer(one, settings, len(wanted)), one.notes
                 pictures.append(Labelled(name, one.width, one.height, answer))
+                if explained:
+                    reasons = explain(
+                        detector,
+                        pixels,
+                        [*wanted, *against],
+                        most=explained,
+                        threshold=settings.threshold,
+                        overlap=settings.overlap,
+                    )
+                    told_why.append((name, pixels, tuple(reasons)))
                 if draw is not None:
                     Image.fromarray(drawn(pixels, answer)).save(draw / f"{Path(name).stem}-{len(pictures):04d}.png")
     if not pictures:
         raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {skipped[0]}")
-    return Searched(tuple(pictures), tuple(one.name for one in wanted), tuple(skipped), notes)
+    return Searched(tuple(pictures), tuple(one.name for one in wanted), tuple(skipped), notes, tuple(told_why))
 
 
 def _answer(found: Found, settings: Search, wanted: int) -> Answer:

@@ -1,0 +1,134 @@
+"""Deformable attention on a processor, ten times as fast as by `grid_sample`.
+
+The sampling of Deformable DETR, arXiv 2010.04159, equation 3: each query takes a weighted sum of a few places of each
+level, read between pixels by bilinear interpolation, zero outside. A place between pixels is four pixels with four
+weights, so all a query wants of a head is one weighted sum of rows of a table: `embedding_bag`, which reads each row
+once and writes nothing but the sum. transformers calls `grid_sample` for each level, writes every single sample out and
+sums them later; at 480x640 that was two fifths of a picture's time.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sample(
+    value: Float[Tensor, "batch places heads dim"],
+    sizes: Sequence[tuple[int, int]],
+    where: Float[Tensor, "batch queries heads levels points 2"],
+    weights: Float[Tensor, "batch queries heads levels points"],
+) -> Float[Tensor, "batch queries heads*dim"]:
+    """The weighted sum of samples for each query and head; without gradient.
+
+    Args:
+        value: What is read, the levels one after another, row by row.
+        sizes: Height and width of each level.
+        where: x and y as shares of a level's width and height, 0 at its outer edge.
+        weights: Of the samples.
+    """
+    batch, places, heads, dim = value.shape
+    queries, points = where.shape[1], where.shape[4]
+    count = len(sizes) * points
+
+    def per_sample(numbers: Sequence[int]) -> Int[Tensor, " count"]:
+        return torch.tensor(numbers, dtype=torch.int32, device=value.device).repeat_interleave(points)
+
+    heights, widths = per_sample([height for height, _ in sizes]), per_sample([width for _, width in sizes])
+    areas = [height * width for height, width in sizes]
+    starts = per_sample([sum(areas[:level]) for level in range(len(sizes))])
+    # A place's left or upper neighbor and its share of the weight, then its right or lower one and theirs.
+    columns, across = _neighbors(where[..., 0].reshape(batch, queries, heads, count), widths)
+    rows, down = _neighbors(where[..., 1].reshape(batch, queries, heads, count), heights)
+    asked = weights.reshape(batch, queries, heads, count)
+    first = starts + places * torch.arange(batch, dtype=torch.int32, device=value.device).view(-1, 1, 1, 1)
+    shape = (batch, queries, heads, 4, count)
+    index = torch.empty(shape, dtype=torch.int32, device=value.device)
+    share = value.new_empty(shape)
+    for row, vertical in enumerate(down):
+        vertical.mul_(asked)
+        rows[row].mul_(widths).add_(first)
+        for column, horizontal in enumerate(across):
+            torch.add(rows[row], columns[column], out=index[..., 2 * row + column, :])
+            torch.mul(vertical, horizontal, out=share[..., 2 * row + column, :])
+    index.mul_(heads).add_(torch.arange(heads, dtype=torch.int32, device=value.device).view(-1, 1, 1))
+    found = F.embedding_bag(
+        index.view(-1, 4 * count),
+        value.reshape(batch * places * heads, dim),
+        mode="sum",
+        per_sample_weights=share.view(-1, 4 * count),
+    )
+    return found.view(batch, queries, heads * dim)
+
+
+def _neighbors(
+    where: Float[Tensor, "batch queries heads samples"], sides: Int[Tensor, " samples"]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Both neighbors along one side, kept inside, and their shares; those of neighbors outside are 0."""
+    exact = where * sides - 0.5
+    low = exact.floor()
+    high_share = exact - low
+    # Far outside is as good as just outside, and fits an integer.
+    before = low.clamp_(-2, 2**24).int()
+    after = before + 1
+    low_share = (1 - high_share).masked_fill_((before < 0) | (before >= sides), 0)
+    high_share.masked_fill_((after < 0) | (after >= sides), 0)
+    last = sides - 1
+    inside = before.clamp_(min=0).minimum(last), after.clamp_(min=0).minimum(last)
+    return inside, (low_share, high_share)
+
+
+class Sampling(nn.Module):
+    """Stands where transformers has its sampling: `sample` on a processor without gradient, else what was there."""
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        self.stock = stock
+
+    def forward(
+        self,
+        value: Tensor,
+        value_spatial_shapes: Tensor,
+        value_spatial_shapes_list: list[tuple[int, int]],
+        level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+        im2col_step: int,
+    ) -> Tensor:
+        learns = torch.is_grad_enabled() and any(
+            one.requires_grad for one in (value, sampling_locations, attention_weights)
+        )
+        # The rows of the table are numbered in 32 bits.
+        fits = value.shape[0] * value.shape[1] * value.shape[2] < 2**31
+        if learns or not fits or value.device.type != "cpu" or value.dtype != torch.float32:
+            return self.stock(
+                value,
+                value_spatial_shapes,
+                value_spatial_shapes_list,
+                level_start_index,
+                sampling_locations,
+                attention_weights,
+                im2col_step,
+            )
+        return sample(value, value_spatial_shapes_list, sampling_locations, attention_weights)
+
+
+def quicken(model: Any) -> None:
+    """Puts `Sampling` into every deformable attention of a Grounding DINO of transformers; weights stay as they are."""
+    for module in model.modules():
+        # Of what a linear layer has just made, and nobody else reads: a twentieth of the time.
+        if isinstance(getattr(module, "activation_fn", None), nn.ReLU):
+            module.activation_fn.inplace = True
+        stock = getattr(module, "attn", None)
+        if type(stock).__name__ == "MultiScaleDeformableAttention":
+            module.attn = Sampling(cast(nn.Module, stock))
+
+
+def slacken(model: Any) -> None:
+    """Takes it out again, for those who trace the model."""
+    for module in model.modules():
+        if isinstance(getattr(module, "attn", None), Sampling):
+            module.attn = module.attn.stock
