@@ -4,6 +4,7 @@ Grounding DINO (arXiv 2303.05499), MM-Grounding-DINO (arXiv 2401.02361) and LLMD
 name or from a folder, through transformers.
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
-from rizbin.detect.deformable import quicken
+from rizbin.detect.deformable import quicken, slacken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
 
@@ -113,7 +114,7 @@ class Detector:
             config = AutoConfig.from_pretrained(what)
             if config.model_type not in KINDS:
                 raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
-            model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True)
+            model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(what)
         except RizbinError:
             raise
@@ -128,9 +129,12 @@ class Detector:
                 logging.enable_progress_bar()
         return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
 
-    def save(self, folder: Path) -> None:
-        """Writes a folder that `from_pretrained` and transformers load."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Writes a folder that `from_pretrained` and transformers load; half: with the weights in 16 bits."""
+        slacken(self.model)
+        model = copy.deepcopy(self.model).half() if half else self.model
+        quicken(self.model)
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         one = self.preparation
         kept = {

@@ -6,6 +6,7 @@ they can be tried without another pass through the network.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,23 @@ class Answer:
     def labels(self) -> list[str]:
         """The name of each answer."""
         return [self.names[number] for number in self.classes]
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`, with the names in `data["class_name"]`.
+
+        supervision's own `from_transformers` fails on Grounding DINO's output (0.31). Raises RizbinError when the
+        package is missing.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise RizbinError("supervision is not installed: pip install supervision brings it.") from error
+        return Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.classes.astype(int),
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
 
 
 @dataclass(frozen=True)

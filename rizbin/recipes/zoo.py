@@ -4,6 +4,7 @@
 into rizbin/zoo/NAME.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,14 +14,19 @@ from typing import Any
 from rizbin import zoo
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Measurement
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder, time_spent
+from rizbin.core.settings import to_dict
 from rizbin.data.open import open_source
 from rizbin.data.scenes.source import CREDIT
 from rizbin.data.scenes.vocabulary import HELD_OUT
+from rizbin.detect import measure as detection
+from rizbin.detect.detector import Detector
 from rizbin.detect.models import pieces
+from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation, evaluate
-from rizbin.recipes.presets import Training, preset, small
+from rizbin.recipes.presets import Training, preset, small, view_size
 from rizbin.recipes.published import load_published, publish
 from rizbin.recipes.training import LoadedRun, load_run, train
 
@@ -71,6 +77,11 @@ def detector_mini() -> Training[Any]:
     )
 
 
+def _at(size: int, data: str) -> str:
+    """Data of a card's figures whose scenes are drawn at another size than the network sees."""
+    return f"{data} at {size} px"
+
+
 RECIPES = {
     "detailclip-mini": Recipe(
         is_a="a small DetailCLIP trained on all 172 training categories of the embedded world; 64 pixels, 8x8 patches",
@@ -83,11 +94,27 @@ RECIPES = {
         training=dino_mini,
         measured_on=("scenes:single,categories=0", "scenes:single", "scenes:easy", "scenes:hard"),
     ),
+    "detector-mini": Recipe(
+        is_a="a Grounding DINO (MM) of 1.3 million parameters that finds the 172 training drawings by name, with a "
+        "calibration for verdicts; 96 pixels",
+        training=detector_mini,
+        measured_on=(
+            "scenes:several,categories=0",
+            "scenes:several",
+            _at(64, "scenes:several"),
+            _at(128, "scenes:several"),
+            "scenes:several,categories=0,split=pairs",
+            "scenes:hard,categories=0",
+            "scenes:several,split=heldout",
+        ),
+    ),
 }
 
 
 SETTINGS = Evaluation.Settings()
 """How the card's figures are measured: as `rizbin evaluate` does."""
+DETECTION = detection.Settings(images=500)
+"""The same of a detector."""
 
 
 def rebuild(name: str, run: Path) -> Path:
@@ -97,13 +124,25 @@ def rebuild(name: str, run: Path) -> Path:
     recipe = RECIPES[name]
     train(recipe.training(), run)
     target = run / "published"
-    publish(load_run(run), target)
+    made = load_run(run)
+    if (detector := made.detector) is not None:
+        detector.save(target, half=True)
+        (target / "settings.json").write_text(json.dumps(to_dict(made.training), indent=2) + "\n", encoding="utf-8")
+        # Fitted to training scenes that no step saw: the figures below are of others.
+        fresh = open_source(f"{made.training.data},seed=1", split="train", size=made.training.settings.image_size)
+        shipped = Detector.from_pretrained(target)
+        detection.calibrated(shipped, fresh).save(target / "calibration.json")
+        zoo.write_card(_card(name, recipe, made, run, target, shipped), target)
+        return target
+    publish(made, target)
     # What ships is measured: the weights in 16 bits, read from their files.
-    zoo.write_card(_card(name, recipe, load_published(target), run), target)
+    zoo.write_card(_card(name, recipe, load_published(target), run, target), target)
     return target
 
 
-def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path) -> zoo.Card:
+def _card(
+    name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path, detector: Detector | None = None
+) -> zoo.Card:
     training = made.training
     history = RunFolder(run).metrics.read()
     return zoo.Card(
@@ -112,16 +151,18 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path) -> zoo.Card:
         recipe=f"rizbin zoo {name} --build RUN",
         method=training.method,
         data=training.data,
-        categories=len(open_source(training.data, split="test", size=made.encoder.image_size).categories),
+        categories=len(open_source(training.data, split="test", size=view_size(training.settings)).categories),
         seed=training.seed,
         steps=made.step,
         pictures=made.step * training.batch,
         minutes=round(time_spent(history)[2] / 60, 1),
         environment=describe(),
         date=datetime.now(UTC).date().isoformat(),
-        megabytes=round(sum(path.stat().st_size for path in made.folder.iterdir()) / 1e6, 2),
+        megabytes=round(sum(path.stat().st_size for path in target.iterdir()) / 1e6, 2),
         licence=f"Weights: Apache-2.0, as far as they are ours. {CREDIT}",
-        figures={data: _figures(made, data) for data in recipe.measured_on},
+        figures={
+            data: _figures(made, data) if detector is None else _found_in(detector, data) for data in recipe.measured_on
+        },
     )
 
 
@@ -137,11 +178,28 @@ def _figures(made: LoadedRun, data: str) -> dict[str, dict[str, float | None]]:
         bar=lambda total, label: Bar(total, f"{label} on {data}"),
     )
 
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 2)
+    return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent"}
 
-    return {
-        one.name: {"value": round(one.value, 2), "random": rounded(one.baseline), "chance": rounded(one.chance)}
-        for one in numbers.measurements
-        if one.unit == "percent"
-    }
+
+def _found_in(detector: Detector, data: str) -> dict[str, dict[str, float | None]]:
+    """Every number of a detector with its calibration, beside random weights and chance."""
+    spec, _, size = data.removesuffix(" px").partition(" at ")
+    source = open_source(spec, split="test", size=int(size or detector.preparation.shorter))
+    numbers = detection.measure(
+        detector,
+        source,
+        calibration=Calibration.load(Path(detector.name) / "calibration.json"),
+        settings=DETECTION,
+        bar=lambda total, label: Bar(total, f"{label} on {data}"),
+    )
+    return {one.name: _parts(one) for one in numbers.measurements}
+
+
+def _parts(one: Measurement) -> dict[str, float | None]:
+    """A measurement as a card holds it: percent to two digits, other numbers to four."""
+    digits = 2 if one.unit == "percent" else 4
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, digits)
+
+    return {"value": rounded(one.value), "random": rounded(one.baseline), "chance": rounded(one.chance)}

@@ -69,9 +69,15 @@ class Card:
             width = max(len(name) for name in numbers)
             lines += ["", f"{data:{width}}  {'value':>8}  {'random':>8}  {'chance':>8}"]
             for name, found in numbers.items():
-                shown = (f"{found[part]:8.1f}" if found[part] is not None else f"{'-':>8}" for part in _PARTS)
-                lines.append(f"{name:{width}}  {'  '.join(shown)}")
+                lines.append(f"{name:{width}}  {'  '.join(_shown(found[part], found['value']) for part in _PARTS)}")
         return "\n".join(lines)
+
+
+def _shown(value: float | None, beside: float | None) -> str:
+    """Percent with one digit; correlations and errors, which stay within 1, with three."""
+    if value is None:
+        return f"{'-':>8}"
+    return f"{value:8.3f}" if beside is not None and 0 < abs(beside) < 1 else f"{value:8.1f}"
 
 
 def names() -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """Choosing answers from a matrix of scores whose right choice is known."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -60,3 +63,19 @@ def test_pairs_are_the_best_of_the_matrix() -> None:
     assert pairs.scores.tolist() == pytest.approx([0.9, 0.8, 0.55, 0.5])
     assert pairs.classes.tolist() == [0, 0, 1, 0]
     assert len(CASE.pairs().classes) == 7, "what was not asked for is no pair"
+
+
+def test_supervision_gets_the_same_boxes_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = CASE.choose(0.3)
+    # A stand-in: the package is large and nothing else here needs it.
+    made = SimpleNamespace(Detections=lambda **fields: SimpleNamespace(**fields))
+    monkeypatch.setitem(sys.modules, "supervision", made)
+    detections = answer.to_supervision()
+    assert detections.xyxy.shape == (3, 4) and detections.xyxy.dtype == np.float32
+    assert detections.class_id.tolist() == [0, 1, 2] and detections.confidence.tolist() == pytest.approx(
+        [0.9, 0.55, 0.4]
+    )
+    assert detections.data["class_name"].tolist() == ["cat", "dog", "cup"]
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(RizbinError, match="pip install supervision"):
+        answer.to_supervision()
