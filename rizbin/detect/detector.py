@@ -7,7 +7,8 @@ name or from a folder, through transformers.
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,20 +102,18 @@ class Detector:
         """
         try:
             from transformers import AutoConfig, AutoTokenizer
-            from transformers.utils import logging
         except ImportError as error:
             raise RizbinError(
                 "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
                 "brings it."
             ) from error
 
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # of the second that it takes to read weights; downloads show their own
         try:
             config = AutoConfig.from_pretrained(what)
             if config.model_type not in KINDS:
                 raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
-            model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True, dtype=torch.float32)
+            with quietly():
+                model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(what)
         except RizbinError:
             raise
@@ -124,9 +123,6 @@ class Detector:
                 f"The detector '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
                 f"Face such as {DEFAULT}, with a network at hand."
             ) from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()
         return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
@@ -134,7 +130,8 @@ class Detector:
         slacken(self.model)
         model = copy.deepcopy(self.model).half() if half else self.model
         quicken(self.model)
-        model.save_pretrained(folder)
+        with quietly():
+            model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         one = self.preparation
         kept = {
@@ -152,7 +149,12 @@ class Detector:
 
     def ask(self, phrases: Sequence[Wanted], *, alone: bool = False) -> Asked:
         """The texts that these phrases need. Raises RizbinError when they cannot be looked for."""
-        return ask(read_phrases(phrases), self.tokenizer, self.model.config.max_text_len, alone=alone)
+        return ask(read_phrases(phrases), self.tokenizer, self.longest_text, alone=alone)
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens that one pass reads at most."""
+        return self.model.config.max_text_len
 
     @torch.inference_mode()
     def detect(
@@ -270,6 +272,20 @@ class Detector:
         corners = torch.cat([center - side / 2, center + side / 2], dim=-1).cpu().numpy()
         scores = [phrase_scores(one.float(), text, phrases, over=over).cpu().numpy() for one in outputs.logits]
         return list(corners), scores
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' bars for the second that reading or writing weights takes; downloads show their own."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 Place = tuple[int, int, int, int]

@@ -4,6 +4,7 @@ A threshold, a class's own threshold and the suppression of boxes that cover the
 they can be tried without another pass through the network.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,10 +54,10 @@ class Answer:
         package is missing.
         """
         try:
-            from supervision import Detections
+            supervision: Any = importlib.import_module("supervision")
         except ImportError as error:
             raise RizbinError("supervision is not installed: pip install supervision brings it.") from error
-        return Detections(
+        return supervision.Detections(
             xyxy=self.boxes.astype(np.float32),
             confidence=self.scores.astype(np.float32),
             class_id=self.classes.astype(int),

@@ -89,7 +89,9 @@ def measure(
             found = network.detect([one.image for one in samples], asked, batch=settings.batch, advance=advance)
             numbers = boxes_measured(samples, found, asked)
             if questions:
-                numbers += presence_measured(ask(network, samples, questions, settings.batch, advance), calibration)
+                alone = ask(network, samples, questions, settings.batch, advance)
+                numbers += presence_measured(alone, calibration)
+                numbers += presence_measured(among(found, asked, questions), None, among=len(asked))
             parts.append(numbers)
     found = {one.name: one.value for one in parts[-1]} if settings.baseline else {}
     left_out = [] if questions else [("presence", "Names there and not there are needed, and `presence` above 0.")]
@@ -182,8 +184,17 @@ def ask(
     return Cases(scores, np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
 
 
-def presence_measured(cases: Cases, calibration: Calibration | None) -> list[Measurement]:
-    """Accuracy, Matthews' correlation and calibration of verdicts on single names."""
+def among(found: Sequence[Found], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
+    """The same questions answered by a pass that asked for all names at once."""
+    number = {name: place for place, name in enumerate(names)}
+    scores = [
+        np.nan_to_num(found[place].scores[:, number[name]], nan=0.0).max(initial=0.0) for place, name, _ in questions
+    ]
+    return Cases(np.array(scores), np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
+
+
+def presence_measured(cases: Cases, calibration: Calibration | None, *, among: int = 0) -> list[Measurement]:
+    """Accuracy, Matthews' correlation and calibration of verdicts on single names; among: asked with so many others."""
     held = np.ones(len(cases.there), bool) if calibration else cases.picture % 2 == 1
     how = "the calibration that comes with the detector"
     if calibration is None:
@@ -195,22 +206,24 @@ def presence_measured(cases: Cases, calibration: Calibration | None) -> list[Mea
     scores, there = cases.scores[held], cases.there[held]
     said = scores >= calibration.threshold
     asked = f"{len(there)} questions after one name each, half of them after something that is not there, by {how}"
+    asked += f"; all {among} names were asked for at once" if among else ""
+    room = "presence_among" if among else "presence"
     return [
         Measurement(
-            name="presence/accuracy",
+            name=f"{room}/accuracy",
             value=100 * float((said == there).mean()),
             chance=50.0,
             protocol=f"Share of right answers to {asked}.",
         ),
         Measurement(
-            name="presence/mcc",
+            name=f"{room}/mcc",
             value=matthews(said, there),
             unit="number",
             chance=0.0,
             protocol=f"Matthews' correlation, -1 to 1, of the answers to {asked}.",
         ),
         Measurement(
-            name="presence/calibration_error",
+            name=f"{room}/calibration_error",
             value=calibration_error(calibration.probability(scores), there),
             unit="number",
             higher_is_better=False,

@@ -19,6 +19,14 @@ _WORDS = {
     "sizes": "by object size",
     "linear": "linear probe",
     "std": "spread",
+    "mcc": "Matthews' correlation",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP, small objects",
+    "ap_medium": "AP, medium objects",
+    "ap_large": "AP, large objects",
+    "presence_among": "presence, among all names",
     "best_head_jaccard": "best head's Jaccard",
 }
 """Parts of a measurement's name that the field writes in its own way."""
@@ -31,6 +39,9 @@ _GROUPS = {
     "sizes": "Recall of things by their size",
     "attention": "Where CLS looks, held against the objects",
     "tokens": "What the token filter keeps",
+    "boxes": "Boxes: finding what is named, by COCO's protocol",
+    "presence": "Presence: is it there? Each name asked for alone, as `verify` asks",
+    "presence_among": "Presence, all names asked for at once",
     "collapse": "Spread of the features, and over how many directions",
     "reconstruction": "Error of the reconstruction, from coarse to fine detail",
 }
@@ -39,6 +50,8 @@ _SENTENCES = {
     "zero_shot/top1": ("asked to choose among all names, its first answer is right in ", ""),
     "retrieval/image_to_text/r1": ("the caption nearest to a picture is a right one in ", ""),
     "retrieval/text_to_image/r1": ("the picture nearest to a caption is a right one in ", ""),
+    "boxes/ap50": ("its boxes have an average precision of ", " at half overlap (AP50)"),
+    "presence/accuracy": ("asked whether one thing is there, it is right in ", ""),
     "knn/top1": ("the most alike pictures name it rightly in ", ""),
     "segmentation/zero_shot/miou": ("colored by the words alone, places overlap the truth by ", " mIoU"),
     "attention/best_head_jaccard": ("the best head's attention overlaps the objects by ", " of their joint area"),

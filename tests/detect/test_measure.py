@@ -46,6 +46,7 @@ def test_who_sees_everything_has_everything_and_who_sees_nothing_has_nothing() -
     for name in ("boxes/ap50", "boxes/ap", "boxes/recall", "presence/accuracy"):
         assert perfect[name].value == pytest.approx(100), name
     assert perfect["presence/mcc"].value == 1 and perfect["presence/calibration_error"].value < 0.1
+    assert perfect["presence_among/mcc"].value == 1
     assert perfect.images == 24 and "boxes/ap_large" not in perfect, "nothing is that large"
     blind = measure(Sees(lambda name, right: 0.3), Shapes(), settings=PLAIN)
     assert blind["boxes/ap50"].value < 30 and blind["presence/accuracy"].value == pytest.approx(50)
