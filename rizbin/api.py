@@ -17,6 +17,8 @@ from rizbin.data.open import open_source
 from rizbin.data.sample import Source
 from rizbin.detect import measure as detection
 from rizbin.detect.detector import DEFAULT, Detector
+from rizbin.detect.masks import DEFAULT as SAM
+from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
@@ -31,7 +33,9 @@ from rizbin.studies.report_detector import write_detector_report
 
 Training = presets.Training
 FORMS = ("open_clip", "timm", "rizbin")
-"""What `export` writes."""
+"""What `export` writes of an encoder."""
+DETECTOR_FORMS = ("transformers", "onnx")
+"""And of a detector."""
 Model = ImageTextPair | ImageEncoder
 
 
@@ -167,6 +171,7 @@ def detect(
     form: str = "",
     draw: str | Path = "",
     explain: int = 0,
+    masks: str | Path = "",
     device: str = "cpu",
     quiet: bool = False,
 ) -> Any:
@@ -180,6 +185,7 @@ def detect(
     settings: a `rizbin.detect.search.Search`.
     to, form: file or folder for the answers, and how (`rizbin.detect.write.FORMS`); empty: not written.
     draw: folder for the pictures with their answers drawn; empty: not drawn.
+    masks: a SAM 2 by name or folder, or "sam2" for `rizbin.detect.masks.DEFAULT`, that makes a mask of each box.
     explain: boxes of each picture that explained.html, in that folder or here, explains.
     """
     from rizbin.detect import search as room
@@ -194,6 +200,7 @@ def detect(
         settings=settings or room.Search(),
         draw=Path(draw) if draw else None,
         explained=explain,
+        segmenter=Segmenter.from_pretrained(SAM if masks == "sam2" else masks, device=device) if masks else None,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
         say=lambda text: None if quiet else print(text, file=sys.stderr),
     )
@@ -229,7 +236,14 @@ def verify(
 
 
 def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
-    """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`."""
+    """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`.
+
+    A folder that `export` wrote as ONNX runs by onnxruntime, on the processor.
+    """
+    if (Path(model) / "model.onnx").is_file():
+        from rizbin.detect.onnx import OnnxDetector
+
+        return OnnxDetector(model)
     if (Path(model) / "settings.json").is_file() and not Detector.is_one(model):
         found = detector_of(load_run(Path(model)))
         if found is None:
@@ -272,9 +286,12 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
 
     form: "open_clip", which open_clip loads as "local-dir:FOLDER"; "timm", the same for an image encoder (half: weights
     in 16 bits); or "rizbin", with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of
-    the method need. Empty: what the model is, open_clip or timm.
+    the method need. Empty: what the model is, open_clip or timm. Of a detector: "transformers", which transformers
+    loads as well, or "onnx", for onnxruntime.
     """
     found, target = _found(what), Path(folder)
+    if (detector := detector_of(found)) is not None:
+        return _export_detector(detector, target, form or DETECTOR_FORMS[0], half)
     model = _model_of(found)
     own = "open_clip" if isinstance(model, ImageTextPair) else "timm"
     form = form or own
@@ -283,8 +300,7 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
     if form not in (own, "rizbin"):
         kind = "reads text" if own == "open_clip" else "reads no text"
         raise RizbinError(f"{what} {kind}, so {form} cannot load it; export it to {own}.")
-    if target.exists() and any(target.iterdir()):
-        raise RizbinError(f"{target} is not empty; name a new folder to export to.")
+    _empty(target)
     if form == "rizbin":
         if not isinstance(found, LoadedRun):
             raise RizbinError(f"{what} is a model without its method; export it to {own}, or export its run.")
@@ -294,6 +310,26 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
     else:
         save_timm(model, target, half=half)
     return target
+
+
+def _export_detector(detector: Detector, target: Path, form: str, half: bool) -> Path:
+    if form not in DETECTOR_FORMS:
+        raise RizbinError(f"A detector is exported to {' or '.join(DETECTOR_FORMS)}, not to {form!r}.")
+    _empty(target)
+    if form == "onnx":
+        from rizbin.detect.onnx import export_onnx
+
+        export_onnx(detector, target)
+    else:
+        detector.save(target, half=half)
+    if (calibration := calibration_of(detector)) is not None:
+        calibration.save(target / "calibration.json")
+    return target
+
+
+def _empty(target: Path) -> None:
+    if target.exists() and any(target.iterdir()):
+        raise RizbinError(f"{target} is not empty; name a new folder to export to.")
 
 
 def folder_of(training: Training[Any], minutes: float | None) -> Path:

@@ -32,6 +32,7 @@ def detect(words: list[str]) -> int:
         form: Literal["", "coco", "csv", "yolo", "voc", "labelme"] = "",
         draw: str = "",
         explain: int = 0,
+        masks: str = "",
         device: str = "cpu",
         quiet: bool = False,
     ) -> dict:
@@ -56,6 +57,8 @@ def detect(words: list[str]) -> int:
             out: File or folder for the answers. Empty: only said.
             form: Of that; empty: by its ending (.json coco, .csv, else yolo).
             draw: Folder for the pictures with their answers drawn.
+            masks: A SAM 2 of Hugging Face by name or folder, or sam2 for its tiny one, makes a mask of each box; they
+                are drawn, and stand as run lengths in COCO's JSON.
             explain: Boxes of each picture to explain: which words, which pixels, and whether they matter, in
                 explained.html in that folder or here. Six passes a box.
             device: cpu, cuda, cuda:1.
@@ -79,7 +82,7 @@ def detect(words: list[str]) -> int:
         rivals=list(given["not_"]),
         settings=settings,
         to=given["out"],
-        **{name: given[name] for name in ("model", "form", "draw", "explain", "device", "quiet")},
+        **{name: given[name] for name in ("model", "form", "draw", "explain", "masks", "device", "quiet")},
     )
     for one in found.pictures:
         if not len(one.answer):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
-from rizbin.detect.deformable import quicken, slacken
+from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
 

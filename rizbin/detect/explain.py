@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
-from rizbin.detect.deformable import Sampling
 from rizbin.detect.detector import PICTURE, Detector, pixels_of
+from rizbin.detect.fast import Sampling
 from rizbin.detect.found import OVERLAP, THRESHOLD, Found
 from rizbin.detect.phrases import Text, Wanted, batch_of, phrase_scores
 

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
-from rizbin.detect.deformable import quicken, slacken
 from rizbin.detect.detector import Detector, Preparation, quietly
+from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.phrases import CLS, DOT, QUESTION, SEP, Text, batch_of, phrase_scores
 
 INPUTS = ("pixels", "ids", "mask", "positions")

@@ -15,9 +15,10 @@ from rizbin.data.files import picture_files
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Refused
 from rizbin.detect.detector import Detector, Scale
-from rizbin.detect.draw import drawn
+from rizbin.detect.draw import color_of, drawn
 from rizbin.detect.explain import Explanation, explain
 from rizbin.detect.found import OVERLAP, THRESHOLD, Answer, Found
+from rizbin.detect.masks import Segmenter, tinted
 from rizbin.detect.phrases import Wanted, read_phrases
 from rizbin.detect.write import Labelled, write
 
@@ -73,6 +74,7 @@ def search(
     settings: Search = Search(),
     draw: Path | None = None,
     explained: int = 0,
+    segmenter: Segmenter | None = None,
     bar: MakeBar | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Searched:
@@ -86,6 +88,7 @@ def search(
         settings: See there.
         draw: Folder for the pictures with their answers drawn, as PNG files; None: none.
         explained: Boxes of each picture to explain.
+        segmenter: Makes a mask of each answer's box.
         bar: Makes a progress bar.
         say: Is told how long it will take, before it starts.
 
@@ -144,7 +147,8 @@ def search(
             )
             for (name, pixels), one in zip(group, found, strict=True):
                 answer, notes = _answer(one, settings, len(wanted)), one.notes
-                pictures.append(Labelled(name, one.width, one.height, answer))
+                masks = segmenter.masks(pixels, answer.boxes)[0] if segmenter is not None else None
+                pictures.append(Labelled(name, one.width, one.height, answer, masks))
                 if explained:
                     reasons = explain(
                         detector,
@@ -156,7 +160,11 @@ def search(
                     )
                     told_why.append((name, pixels, tuple(reasons)))
                 if draw is not None:
-                    Image.fromarray(drawn(pixels, answer)).save(draw / f"{Path(name).stem}-{len(pictures):04d}.png")
+                    shown_here = pixels
+                    if masks is not None:
+                        colors = [color_of(int(number)) for number in answer.classes]
+                        shown_here = tinted(pixels, list(masks), colors)
+                    Image.fromarray(drawn(shown_here, answer)).save(draw / f"{Path(name).stem}-{len(pictures):04d}.png")
     if not pictures:
         raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {skipped[0]}")
     return Searched(tuple(pictures), tuple(one.name for one in wanted), tuple(skipped), notes, tuple(told_why))

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+from jaxtyping import Bool
+
 from rizbin.core.errors import RizbinError
 from rizbin.detect.found import Answer
+from rizbin.detect.masks import run_lengths
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,29 @@ class Labelled:
     """Pixels."""
     height: int
     answer: Answer
+    masks: Bool[np.ndarray, "answers height width"] | None = None
+    """Of the answers, where they were asked for."""
 
 
 def coco(pictures: Sequence[Labelled], names: Sequence[str]) -> dict[str, Any]:
     """One object for all: images, categories from 1 on in the order asked for, annotations with boxes and scores."""
     annotations = []
     for number, one in enumerate(pictures, 1):
-        for box, kind, score in zip(one.answer.boxes, one.answer.classes, one.answer.scores, strict=True):
+        for place, (box, kind, score) in enumerate(
+            zip(one.answer.boxes, one.answer.classes, one.answer.scores, strict=True)
+        ):
             left, top, right, bottom = (float(value) for value in box)
+            mask = None if one.masks is None else one.masks[place]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": int(kind) + 1,
                     "bbox": [round(left, 2), round(top, 2), round(right - left, 2), round(bottom - top, 2)],
-                    "area": round((right - left) * (bottom - top), 2),
+                    "area": round((right - left) * (bottom - top), 2) if mask is None else int(mask.sum()),
                     "iscrowd": 0,
                     "score": round(float(score), 5),
+                    **({} if mask is None else {"segmentation": run_lengths(mask)}),
                 }
             )
     return {

@@ -6,23 +6,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rizbin import api, zoo
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
+from rizbin.detect import measure as detection
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes import zoo as recipes
+from rizbin.recipes.catalogue import find
 from rizbin.recipes.presets import preset
 from rizbin.recipes.published import load_published
+from rizbin.recipes.training import training_from
 from tests.toys import tiny
 
-HEADLINE = {"detailclip": "zero_shot/top1", "dino": "attention/best_head_jaccard"}
+HEADLINE = {"detailclip": "zero_shot/top1", "dino": "attention/best_head_jaccard", "detector": "boxes/ap50"}
 """What a model of a method ships for."""
 BETTER = {"detailclip": lambda random: 4 * random, "dino": lambda random: random + 10}
 """By how much it must beat random weights there."""
 
 every_model = pytest.mark.parametrize("name", zoo.names())
+every_encoder = pytest.mark.parametrize(
+    "name", [name for name in zoo.names() if zoo.card_of(name).method != "detector"]
+)
 
 
 def test_every_recipe_has_its_model_and_every_model_its_recipe() -> None:
@@ -46,10 +53,14 @@ def test_the_card_is_whole_and_the_files_are_small(name: str) -> None:
 @every_model
 def test_the_settings_are_those_of_the_recipe(name: str) -> None:
     """A recipe that has changed since would make another model than the one that ships."""
-    assert load_published(zoo.folder_of(name)).training == recipes.RECIPES[name].training()
+    kept = training_from(json.loads((zoo.folder_of(name) / "settings.json").read_text()))
+    recipe = recipes.RECIPES[name].training()
+    names = open_source(recipe.data, size=32).categories
+    completed = find(recipe.method).completed(recipe.settings, names)
+    assert kept == replace(recipe, settings=completed)
 
 
-@every_model
+@every_encoder
 def test_the_weights_give_the_cards_numbers(name: str) -> None:
     """On a third of the pictures: within three standard errors of the card's share, which is of 1,000."""
     card, made = zoo.card_of(name), load_published(zoo.folder_of(name))
@@ -65,7 +76,7 @@ def test_the_weights_give_the_cards_numbers(name: str) -> None:
         assert kept["value"] > BETTER[card.method](kept["random"]), data
 
 
-@every_model
+@every_encoder
 def test_it_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     encoder = api.load(name)
@@ -86,6 +97,45 @@ def test_the_small_dino_shows_objects() -> None:
     for data, figures in zoo.card_of("dino-mini").figures.items():
         score = figures["attention/best_head_jaccard"]
         assert (score["value"] or 0) > (score["random"] or 0) + (15 if "single" in data else 10), data
+
+
+def test_the_small_detector_finds_what_its_card_says() -> None:
+    """What it ships for, and where it ends: what it was never taught it does not find."""
+    card, detector = zoo.card_of("detector-mini"), api.load_detector("detector-mini")
+    calibration = api.calibration_of(detector)
+    source = open_source("scenes:several", split="test", size=96)
+    settings = detection.Settings(images=100, baseline=False)
+    found = detection.measure(detector, source, calibration=calibration, settings=settings)
+    figures = card.figures["scenes:several"]
+    assert abs(found["boxes/ap50"].value - (figures["boxes/ap50"]["value"] or 0)) < 8, "three standard errors of 100"
+    assert abs(found["presence/accuracy"].value - (figures["presence/accuracy"]["value"] or 0)) < 5
+    for data in ("scenes:several", "scenes:several at 128 px"):
+        assert (card.figures[data]["boxes/ap50"]["value"] or 0) > 75, data
+        assert (card.figures[data]["presence_among/mcc"]["value"] or 0) > 0.85, data
+        assert (card.figures[data]["presence/calibration_error"]["value"] or 1) < 0.05, data
+    assert (card.figures["scenes:several,split=heldout"]["boxes/ap50"]["value"] or 0) < 10
+    for numbers in card.figures.values():
+        assert (numbers["boxes/ap50"]["random"] or 0) < 1
+
+
+def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
+    sample = open_source("scenes:several", split="test", size=96)[0]
+    path = tmp_path / "scene.png"
+    Image.fromarray(sample.image).save(path)
+    there = sorted(sample.names)
+    absent = sorted(set(open_source("scenes:several", size=32).categories) - sample.names)[:3]
+    found = api.detect(str(path), [*there, *absent], model="detector-mini", quiet=True)
+    assert set(found.pictures[0].answer.labels) & set(there)
+    verdicts = api.verify(path, [there[0], absent[0]], model="detector-mini")
+    assert [one.state for one in verdicts] == ["present", "absent"]
+    exported = api.export("detector-mini", tmp_path / "kept", half=True)
+    assert (exported / "calibration.json").is_file()
+    again = api.detect(str(path), [*there, *absent], model=exported, quiet=True)
+    assert again.pictures[0].answer.labels == found.pictures[0].answer.labels
+    with pytest.raises(RizbinError, match="exported to transformers or onnx"):
+        api.export("detector-mini", tmp_path / "other", form="timm")
+    with pytest.raises(RizbinError, match="is a detector"):
+        api.load("detector-mini")
 
 
 def test_the_page_says_what_the_card_says() -> None:

@@ -1,4 +1,6 @@
-"""Deformable attention on a processor, ten times as fast as by `grid_sample`.
+"""Grounding DINO's attention on a processor: the same numbers in less time.
+
+Deformable attention, ten times as fast as by `grid_sample`.
 
 The sampling of Deformable DETR, arXiv 2010.04159, equation 3: each query takes a weighted sum of a few places of each
 level, read between pixels by bilinear interpolation, zero outside. A place between pixels is four pixels with four
@@ -8,10 +10,11 @@ sums them later; at 480x640 that was two fifths of a picture's time.
 """
 
 from collections.abc import Sequence
+from types import MethodType
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -116,19 +119,66 @@ class Sampling(nn.Module):
         return sample(value, value_spatial_shapes_list, sampling_locations, attention_weights)
 
 
+def fuse(
+    self: Any,
+    vision_features: Float[Tensor, "batch places dim"],
+    text_features: Float[Tensor, "batch tokens dim"],
+    vision_attention_mask: Bool[Tensor, "batch places"] | None = None,
+    text_attention_mask: Bool[Tensor, "batch tokens"] | None = None,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What a `BiMultiHeadAttention` of transformers computes, with its products in another order.
+
+    Picture and text attend to each other through projections four times as wide as they are. A picture has thousands of
+    places and a text some dozen tokens, and <W x, k> = <x, W' k>: so the tokens are brought to the places, once for all
+    of them, and no place is ever projected. Likewise a sum of projected values is the projected sum. Masks are true on
+    padding. Gives outputs and weights of the picture, then of the text.
+    """
+    heads, dim = self.num_heads, self.head_dim
+    if text_features.shape[1] >= dim or (self.training and self.dropout):
+        given = vision_features, text_features, vision_attention_mask, text_attention_mask
+        return type(self).forward(self, *given)
+    split = (heads, dim)
+    keys = self.text_proj(text_features).unflatten(-1, split) * self.scale
+    asked = torch.einsum("bthe,hed->bhtd", keys, self.vision_proj.weight.unflatten(0, split)).flatten(1, 2)
+    offset = torch.einsum("bthe,he->bht", keys, self.vision_proj.bias.unflatten(0, split)).flatten(1)
+    scores = torch.baddbmm(offset.unsqueeze(1), vision_features, asked.transpose(1, 2)).unflatten(-1, (heads, -1))
+    scores = (scores - scores.max()).clamp(-50000, 50000)  # as there, for half precision
+
+    by_token = scores.permute(0, 2, 3, 1)
+    by_token = (by_token - by_token.amax(dim=-1, keepdim=True)).clamp(-50000, 50000)
+    if vision_attention_mask is not None:
+        by_token = by_token.masked_fill(vision_attention_mask[:, None, None], float("-inf"))
+    of_text = by_token.softmax(dim=-1)
+    if text_attention_mask is not None:
+        scores = scores.masked_fill(text_attention_mask[:, None, None], float("-inf"))
+    of_vision = scores.softmax(dim=-1)
+
+    values = self.values_text_proj(text_features).unflatten(-1, split)
+    mixed = torch.einsum("bthe,dhe->bhtd", values, self.out_vision_proj.weight.unflatten(1, split)).flatten(1, 2)
+    vision = of_vision.flatten(2) @ mixed + self.out_vision_proj.bias
+    gathered = (of_text.flatten(1, 2) @ vision_features).unflatten(1, (heads, -1))
+    seen = torch.einsum("bhtd,hed->bthe", gathered, self.values_vision_proj.weight.unflatten(0, split))
+    text = self.out_text_proj((seen + self.values_vision_proj.bias.unflatten(0, split)).flatten(2))
+    return (vision, of_vision.transpose(1, 2).flatten(0, 1)), (text, of_text.flatten(0, 1))
+
+
 def quicken(model: Any) -> None:
-    """Puts `Sampling` into every deformable attention of a Grounding DINO of transformers; weights stay as they are."""
+    """Puts `Sampling` and `fuse` where a Grounding DINO of transformers has its own; weights stay as they are."""
     for module in model.modules():
         # Of what a linear layer has just made, and nobody else reads: a twentieth of the time.
         if isinstance(getattr(module, "activation_fn", None), nn.ReLU):
             module.activation_fn.inplace = True
-        stock = getattr(module, "attn", None)
-        if type(stock).__name__ == "MultiScaleDeformableAttention":
-            module.attn = Sampling(cast(nn.Module, stock))
+        inner = getattr(module, "attn", None)
+        if type(inner).__name__ == "MultiScaleDeformableAttention":
+            module.attn = Sampling(cast(nn.Module, inner))
+        if type(module).__name__.endswith("BiMultiHeadAttention"):
+            module.forward = MethodType(fuse, module)
 
 
 def slacken(model: Any) -> None:
-    """Takes it out again, for those who trace the model."""
+    """Takes them out again, for those who trace or copy the model."""
     for module in model.modules():
         if isinstance(getattr(module, "attn", None), Sampling):
             module.attn = module.attn.stock
+        if isinstance(vars(module).get("forward"), MethodType):
+            del module.forward
