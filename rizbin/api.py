@@ -440,4 +440,4 @@ def _kept_of(found: LoadedRun | Model | Detector, detector: Detector, source: So
         return []
     settings = found.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
-    return detection.kept(load_detector(settings.start), detector, source, groups)
+    return detection.kept(load_detector(settings.start), detector, source, groups, detection.Settings())

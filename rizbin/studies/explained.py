@@ -61,7 +61,7 @@ def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> 
         np.zeros(1, np.int64),
         np.array([one.score], np.float32),
         (one.name,),
-        np.zeros(1),
+        np.zeros(1, np.int64),
     )
     told = ""
     if one.without == one.without:  # not nan: it was checked
@@ -75,7 +75,7 @@ def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> 
         [
             Picture(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
             Picture(
-                image=overlay(picture, one.similarity, low=0, high=100),
+                image=overlay(picture, one.similarity, low=0.0, high=100.0),
                 caption="Looks like it",
                 alt=f"Where the picture looks like {one.name}, as heat",
                 smooth=True,
