@@ -40,7 +40,7 @@ _GROUPS = {
     "attention": "Where CLS looks, held against the objects",
     "tokens": "What the token filter keeps",
     "boxes": "Boxes: finding what is named, by COCO's protocol",
-    "presence": "Presence: is it there? Each name asked for alone, as `verify` asks",
+    "presence": "Presence: is it there? Each name asked for alone, as rizbin verify asks",
     "presence_among": "Presence, all names asked for at once",
     "collapse": "Spread of the features, and over how many directions",
     "reconstruction": "Error of the reconstruction, from coarse to fine detail",

@@ -177,14 +177,14 @@ def average(method: Teaching, pictures: int = 60) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_from_nothing_it_finds_things_after_six_hundred_steps(seed: int, tmp_path: Path) -> None:
-    """The 1.3 million parameters of the defaults, batches of 8: two minutes of one core a seed.
+    """The 1.3 million parameters of the defaults, batches of 16: four minutes of one core a seed.
 
-    54.5 and 61.5 were measured, so less than 45 is a fault. A prototype with transformers' own loss had 6 and 13
+    57.5 and 59.1 were measured, so less than 50 is a fault. A prototype with transformers' own loss had 6 and 13
     (docs/LOG.md).
     """
     method = made(Teaching.Settings(names=Shapes.categories), seed)
     settings = Trainer.Settings(learning_rate=1e-3, clip=1.0, weight_decay=1e-4, warmup=0.1)
-    Trainer(settings, batch=8, steps=600, checkpoint_every=600, seed=seed).fit(
+    Trainer(settings, batch=16, steps=600, checkpoint_every=600, seed=seed).fit(
         method, Shapes(), folder(tmp_path / "run"), quiet=True
     )
-    assert average(method) > 0.45
+    assert average(method) > 0.5
