@@ -235,6 +235,30 @@ def verify(
     return presence.verify(detector, picture, phrases, rivals=rivals, margin=margin, calibration=made)
 
 
+def study_grounding(
+    model: str | Path = "detector-mini",
+    *,
+    data: str = "scenes:several",
+    images: int = 200,
+    seed: int = 0,
+    to: str | Path = "grounding.html",
+    quiet: bool = False,
+) -> Path:
+    """Asks a detector about pictures whose objects are known and writes a page of how it is best asked."""
+    from rizbin.studies.grounding import write_study
+
+    detector = load_detector(model)
+    source = open_source(data, split="test", size=min(detector.preparation.shorter, 512))
+    return write_study(
+        detector,
+        source,
+        Path(to),
+        images=images,
+        seed=seed,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )
+
+
 def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
     """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`.
 

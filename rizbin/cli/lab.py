@@ -81,11 +81,14 @@ def study(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print("usage: rizbin study NAME [--seeds 3] [--budget MINUTES] [--run DIR] ...", end="\n\n")
         print(*(f"  {name:<16}{questions.find(name).question}" for name in questions.names()), sep="\n")
+        print("  grounding       How should a detector be asked, and how far is it to be believed?")
         print("\nTrains every variant several times, then writes one page. The same command again goes on.")
         return 0
     name, rest = words[0], words[1:]
+    if name == "grounding":
+        return _grounding(rest)
     if name not in questions.names():
-        raise RizbinError(f"There is no study {name!r}; {near(name, list(questions.names()))}")
+        raise RizbinError(f"There is no study {name!r}; {near(name, [*questions.names(), 'grounding'])}")
 
     from rizbin.studies.study import study as answer
 
@@ -116,6 +119,34 @@ def compare(words: list[str]) -> int:
 
     given = _asked(rest, f"compare {' '.join(names)}", f"runs/compare-{'-'.join(names)}", compared=True)
     print(answer(comparison(names, preset=given.pop("preset"), data=given.pop("data")), **given))
+    return 0
+
+
+def _grounding(words: list[str]) -> int:
+    """`rizbin study grounding`: asks one detector, trains nothing."""
+
+    def ask(
+        model: str = "detector-mini",
+        data: str = "scenes:several",
+        images: int = 200,
+        seed: int = 0,
+        to: str = "grounding.html",
+    ) -> dict:
+        """Asks a detector about pictures whose objects are known: thresholds, one by one or not, sizes, calibration.
+
+        Args:
+            model: As for detect; also a run.
+            data: Pictures with objects, as for train; its test part.
+            images: How many of them.
+            seed: Which ones, of a finite source, and which absent names are asked for.
+            to: The page.
+        """
+        return {**locals()}
+
+    given = parse(ask, words, "study grounding")
+    from rizbin import api
+
+    print(api.study_grounding(**given))
     return 0
 
 

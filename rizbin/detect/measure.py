@@ -81,7 +81,7 @@ def measure(
             "measured on scenes or on a COCO file with instances."
         )
     networks = [detector, random_like(detector, settings.seed)] if settings.baseline else [detector]
-    questions = _questions(samples, asked, settings)
+    questions = questions_about(samples, asked, settings)
     total = len(networks) * (len(samples) + len(questions))
     parts: list[list[Measurement]] = []
     with _advancing(bar, total) as advance:
@@ -152,7 +152,7 @@ def pictures_with(source: Source, names: set[str], settings: Settings) -> tuple[
     return samples, refused
 
 
-def _questions(samples: Sequence[Sample], names: Sequence[str], settings: Settings) -> list[tuple[int, str, bool]]:
+def questions_about(samples: Sequence[Sample], names: Sequence[str], settings: Settings) -> list[tuple[int, str, bool]]:
     """(picture, name, whether it is there): as many there as not there, of each picture."""
     made = []
     for place, sample in enumerate(samples):
@@ -265,7 +265,7 @@ def calibrated(detector: Detector, source: Source, *, settings: Settings = Setti
     samples, _ = pictures_with(source, set(source.categories), settings)
     if not samples:
         raise RizbinError(f"The source '{source.name}' has no picture with objects to calibrate on.")
-    cases = ask(detector, samples, _questions(samples, source.categories, settings), settings.batch)
+    cases = ask(detector, samples, questions_about(samples, source.categories, settings), settings.batch)
     return calibrate(cases.scores, cases.there)
 
 

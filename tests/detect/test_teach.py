@@ -175,6 +175,7 @@ def average(method: Teaching, pictures: int = 60) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_from_nothing_it_finds_things_after_six_hundred_steps(seed: int, tmp_path: Path) -> None:
     """The 1.3 million parameters of the defaults, batches of 16: four minutes of one core a seed.

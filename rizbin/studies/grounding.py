@@ -1,0 +1,260 @@
+"""How to ask a detector: which threshold, all names at once or one by one, how small a thing, what a score means.
+
+One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from rizbin.core.charts import Series
+from rizbin.core.environment import describe
+from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Cell, Number
+from rizbin.data.sample import Sample, Source
+from rizbin.detect.average_precision import iou_matrix
+from rizbin.detect.detector import Detector
+from rizbin.detect.found import Found
+from rizbin.detect.measure import Cases, Settings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detect.presence import calibrate, calibration_error, matthews
+from rizbin.studies.report import OPENMOJI
+
+QUESTION = "How should a detector be asked, and how far is it to be believed?"
+THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).tolist())
+SAME = 0.5
+"""Intersection over union from which a box is the object's."""
+PARTS = 4
+"""Groups of equally many things by their size."""
+BINS = 10
+"""Of probability, in the table of what a score means."""
+MakeBar = Callable[[int, str], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Answers at one threshold."""
+
+    threshold: float
+    right: int
+    said: int
+    true: int
+
+    @property
+    def precision(self) -> float:
+        """Percent of the boxes that are right; 100 of none."""
+        return 100 * self.right / self.said if self.said else 100.0
+
+    @property
+    def recall(self) -> float:
+        """Percent of the things that are found."""
+        return 100 * self.right / max(self.true, 1)
+
+    @property
+    def f1(self) -> float:
+        """Percent: twice the right ones over boxes and things together."""
+        return 200 * self.right / max(self.said + self.true, 1)
+
+
+def write_study(
+    detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
+) -> Path:
+    """Asks the detector about pictures whose objects are known and writes the page; returns its path.
+
+    images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
+    when the source has no objects.
+    """
+    settings = Settings(images=images, seed=seed)
+    names = source.categories
+    samples, _ = pictures_with(source, set(names), settings)
+    if len(samples) < 2 or len(names) < 2:
+        raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
+    pictures = [one.image for one in samples]
+    found: list[list[Found]] = []
+    for label, alone in (("asking for all at once", False), ("asking one by one", True)):
+        with bar(len(pictures), label) if bar is not None else nullcontext() as update:
+            done = 0
+
+            def advance(more: int, update: Any = update) -> None:
+                nonlocal done
+                done += more
+                if update is not None:
+                    update.update(done)
+
+            found.append(detector.detect(pictures, names, alone=alone, batch=settings.batch, advance=advance))
+    together, one_by_one = found
+    machine = describe()
+    page = Page(
+        QUESTION,
+        subtitle=f"{Path(detector.name).name} on {len(samples)} pictures of {source.name}, {len(names)} names · "
+        f"{machine.get('cpu')} · commit {machine.get('commit')}",
+    )
+    ways = {"all names at once": together, "one name a pass": one_by_one}
+    counts = {way: [counted(samples, found, names, one) for one in THRESHOLDS] for way, found in ways.items()}
+    precision = {way: boxes_measured(samples, found, names)[0].value for way, found in ways.items()}
+    asked = questions_about(samples, names, settings)
+    cases = {way: among(found, names, asked) for way, found in ways.items()}
+    sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
+    for number, sentence in enumerate(answer(counts, precision, cases, sizes)):
+        page.lead(sentence) if number == 0 else page.text(sentence)
+    _show(page, counts, precision, cases, sizes)
+    if source.name.startswith("scenes"):
+        page.credits(*OPENMOJI)
+    page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
+    return page.write(target)
+
+
+def counted(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str], threshold: float) -> Counted:
+    """Right boxes, all boxes and all things at a threshold; a thing is found once."""
+    right = said = true = 0
+    for sample, one in zip(samples, found, strict=True):
+        hit, boxes = _hits(sample, one, names, threshold)
+        right, said, true = right + int(hit.sum()), said + boxes, true + len(hit)
+    return Counted(threshold, right, said, true)
+
+
+def _hits(
+    sample: Sample, found: Found, names: Sequence[str], threshold: float
+) -> tuple[Bool[np.ndarray, " things"], int]:
+    """Which things are found, and how many boxes were given."""
+    things = [thing for thing in sample.things if thing.name in set(names)]
+    hit = np.zeros(len(things), bool)
+    answer = found.choose(threshold)
+    table = np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
+    overlap = iou_matrix(answer.boxes.astype(np.float64), table, np.zeros(len(things), bool))
+    for row, label in enumerate(answer.labels):
+        fits = np.array([not hit[at] and thing.name == label for at, thing in enumerate(things)], bool)
+        scores = np.where(fits, overlap[row], 0.0)
+        if len(scores) and scores.max() >= SAME:
+            hit[int(scores.argmax())] = True
+    return hit, len(answer)
+
+
+def best(counts: Sequence[Counted]) -> Counted:
+    """The threshold with the highest F1; of equals the middle one."""
+    top = max(one.f1 for one in counts)
+    equals = [one for one in counts if one.f1 > top - 1e-9]
+    return equals[len(equals) // 2]
+
+
+def by_size(
+    samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str], threshold: float
+) -> list[tuple[float, float, float, int]]:
+    """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
+    sides, hits = [], []
+    for sample, one in zip(samples, found, strict=True):
+        hit, _ = _hits(sample, one, names, threshold)
+        things = [thing for thing in sample.things if thing.name in set(names)]
+        sides += [thing.area**0.5 for thing in things]
+        hits += hit.tolist()
+    order = np.argsort(sides, kind="stable")
+    groups = [part for part in np.array_split(order, PARTS) if len(part)]
+    return [
+        (float(sides[part[0]]), float(sides[part[-1]]), 100 * float(np.mean([hits[at] for at in part])), len(part))
+        for part in groups
+    ]
+
+
+def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
+    """Matthews' correlation and calibration error on every second picture, with its probabilities and truths.
+
+    Calibrated on the others.
+    """
+    held = cases.picture % 2 == 1
+    made = calibrate(cases.scores[~held], cases.there[~held])
+    probability, there = made.probability(cases.scores[held]), cases.there[held]
+    said = cases.scores[held] >= made.threshold
+    return matthews(said, there), calibration_error(probability, there), probability, there
+
+
+def answer(
+    counts: dict[str, list[Counted]],
+    precision: dict[str, float],
+    cases: dict[str, Cases],
+    sizes: Sequence[tuple[float, float, float, int]],
+) -> list[str]:
+    """The answer in sentences, each from the numbers."""
+    joint, single = (best(counts[way]) for way in counts)
+    ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
+    other = next(way for way in counts if way != ahead)
+    told = {way: verdicts(one) for way, one in cases.items()}
+    surer = max(told, key=lambda way: told[way][0])
+    raw = {way: calibration_error(one.scores, one.there) for way, one in cases.items()}
+    small, large = sizes[0], sizes[-1]
+    return [
+        f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
+        f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
+        f"a pass of its own (F1 {single.f1:.1f}).",
+        f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
+        f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
+        f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
+        f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
+        f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
+        f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
+    ]
+
+
+def _show(
+    page: Page,
+    counts: dict[str, list[Counted]],
+    precision: dict[str, float],
+    cases: dict[str, Cases],
+    sizes: Sequence[tuple[float, float, float, int]],
+) -> None:
+    page.heading("Thresholds")
+    for title, number in (("F1", "f1"), ("Precision", "precision"), ("Recall", "recall")):
+        lines = [
+            Series(name=way, x=[100 * one for one in THRESHOLDS], y=[getattr(one, number) for one in found])
+            for way, found in counts.items()
+        ]
+        page.curves(f"{title}, percent", lines, x_label="threshold, percent")
+    page.heading("Together or one by one")
+    told = {way: verdicts(one) for way, one in cases.items()}
+    rows: list[list[Cell]] = []
+    for way in counts:
+        top = best(counts[way])
+        rows.append(
+            [
+                way,
+                Number(f"{precision[way]:.1f}", precision[way]),
+                Number(f"{top.f1:.1f} at {top.threshold:g}", top.f1),
+                Number(f"{told[way][0]:.2f}", told[way][0]),
+                Number(f"{told[way][1]:.3f}", told[way][1]),
+            ]
+        )
+    page.table(
+        ["Asked", "AP50, percent", "best F1, percent", "presence: Matthews' correlation", "calibration error"],
+        [("", rows)],
+    )
+    page.heading("How small may a thing be?")
+    page.table(
+        ["Side in pixels (root of the visible area)", "found, percent", "things"],
+        [
+            (
+                "",
+                [
+                    [f"{low:.0f} to {high:.0f}", Number(f"{share:.1f}", share), Number(str(count), count)]
+                    for low, high, share, count in sizes
+                ],
+            )
+        ],
+    )
+    page.heading("What a score means")
+    page.text("Of all questions with about the same probability, the share in which the thing was there.")
+    lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
+    for way, (_, _, probability, there) in told.items():
+        place = np.minimum((probability * BINS).astype(int), BINS - 1)
+        used = [one for one in range(BINS) if (place == one).sum() >= 5]
+        lines.append(
+            Series(
+                name=way,
+                x=[100 * float(probability[place == one].mean()) for one in used],
+                y=[100 * float(there[place == one].mean()) for one in used],
+            )
+        )
+    page.curves("Share present, percent", lines, x_label="probability, percent")
