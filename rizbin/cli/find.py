@@ -60,7 +60,7 @@ def detect(words: list[str]) -> int:
             masks: A SAM 2 of Hugging Face by name or folder, or sam2 for its tiny one, makes a mask of each box; they
                 are drawn, and stand as run lengths in COCO's JSON.
             explain: Boxes of each picture to explain: which words, which pixels, and whether they matter, in
-                explained.html in that folder or here. Six passes a box.
+                explained.html in that folder or here. The picture is seen whole and in full size; six passes a box.
             device: cpu, cuda, cuda:1.
             quiet: No progress bar.
         """

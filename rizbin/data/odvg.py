@@ -17,39 +17,42 @@ from rizbin.data.listing import Entry, Listing, Split, check_any
 def is_odvg(path: Path) -> bool:
     """Whether the file's first line is a picture with boxes."""
     try:
-        with path.open(encoding="utf-8") as lines:
-            first = json.loads(next((line for line in lines if line.strip()), "null"))
+        with path.open("rb") as lines:
+            first = json.loads(next((line for line in lines if line.strip()), b"null"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and "filename" in first and ("detection" in first or "grounding" in first)
 
 
 def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listing:
-    """The pictures of an ODVG file with their objects. Raises RizbinError naming the line that is none."""
+    """The pictures of an ODVG file with their objects; lines about one picture add up.
+
+    Raises RizbinError naming the line that is none.
+    """
     folder = folder or _folder(path)
-    entries: list[Entry] = []
-    truths: dict[str, Truth] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    objects: dict[str, list[dict[str, Any]]] = {}
     numbers: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
             name = str(record["filename"])
-            objects = [
+            found = [
                 {"category_id": numbers.setdefault(said, len(numbers)), "bbox": _wide(box)}
                 for said, box in _named(record)
             ]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise RizbinError(
                 f"Line {number} of {path} is no ODVG record ({type(error).__name__}: {error}); it needs filename, and "
                 "detection with instances or grounding with regions."
             ) from error
-        # Without captions: a grounding's caption names its phrases, which are the names here.
-        entries.append(Entry(name, folder / name))
-        size = {key: record[key] for key in ("width", "height") if isinstance(record.get(key), int)}
-        if objects:
-            truths[name] = Truth(size, tuple(objects))
+        sizes[name] = {key: record[key] for key in ("width", "height") if isinstance(record.get(key), int)}
+        objects.setdefault(name, []).extend(found)
+    # Without captions: a grounding's caption names its phrases, which are the names here.
+    entries = [Entry(name, folder / name) for name in objects]
+    truths = {name: Truth(sizes[name], tuple(found)) for name, found in objects.items() if found}
     check_any(entries, str(path))
     return Known(path.name, entries, truths, {place: said for said, place in numbers.items()}, split=split, size=0)
 

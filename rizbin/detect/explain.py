@@ -20,7 +20,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import PICTURE, Detector, pixels_of
 from rizbin.detect.fast import Sampling
 from rizbin.detect.found import OVERLAP, THRESHOLD, Found
-from rizbin.detect.phrases import Text, Wanted, batch_of, phrase_scores
+from rizbin.detect.phrases import Text, Wanted, batch_of, phrase_scores, read_phrases
 
 OCCLUDED = 0.1
 """Share of the picture that the check takes out."""
@@ -60,6 +60,7 @@ def explain(
     picture: PICTURE,
     phrases: Sequence[Wanted],
     *,
+    rivals: Sequence[Wanted] = (),
     most: int = 3,
     threshold: float = THRESHOLD,
     overlap: float = OVERLAP,
@@ -71,24 +72,30 @@ def explain(
         detector: What found them.
         picture: A file, a PIL picture or RGB pixels.
         phrases: As for `Detector.detect`.
+        rivals: Asked for too, and may take boxes away, but are not explained.
         most: Boxes at most.
         threshold: Lowest score of a box.
         overlap: As for `Found.choose`.
         check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
 
-    Raises RizbinError when the phrases cannot be looked for.
+    The picture is seen whole and at full size. Raises RizbinError when the phrases cannot be looked for, or the
+    detector is an exported one.
     """
     if most < 1:
         raise RizbinError(f"most is {most}; give 1 or more boxes to explain.")
+    if not hasattr(detector, "model"):
+        raise RizbinError(f"{detector.name} is exported and shows no insides; explain with what it was exported from.")
+    count = len(read_phrases(phrases))
     pixels = pixels_of(picture)
-    asked = detector.ask(phrases)
+    asked = detector.ask([*phrases, *rivals])
     passes = [_pass(detector, pixels, text, len(asked.phrases)) for text in asked.texts]
     height, width = pixels.shape[:2]
     boxes = np.concatenate([one.boxes for one in passes])
     found = Found(width, height, boxes, np.concatenate([one.scores for one in passes]), asked.phrases)
     answer = found.choose(threshold, overlap=overlap)
     explanations = []
-    for row, number, score in list(zip(answer.rows, answer.classes, answer.scores, strict=True))[:most]:
+    answers = zip(answer.rows, answer.classes, answer.scores, strict=True)
+    for row, number, score in [one for one in answers if one[1] < count][:most]:
         which, query = divmod(int(row), len(passes[0].boxes))
         made, text = passes[which], asked.texts[which]
         words = _words(detector, text, int(number), made.tokens[query])

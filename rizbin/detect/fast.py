@@ -180,5 +180,5 @@ def slacken(model: Any) -> None:
     for module in model.modules():
         if isinstance(getattr(module, "attn", None), Sampling):
             module.attn = module.attn.stock
-        if isinstance(vars(module).get("forward"), MethodType):
+        if getattr(vars(module).get("forward"), "__func__", None) is fuse:
             del module.forward

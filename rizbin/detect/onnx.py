@@ -9,6 +9,7 @@ free; height and width of the picture are those of the export.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ OUTPUTS = ("logits", "boxes")
 OPSET = 20
 """The first with GridSample as torch means it for volumes too; 16 would do for pictures."""
 PARITY = 1e-3
-"""Largest difference of scores and boxes (shares of the picture) that an export may have. Published networks come to
-1e-5; more than this is another network."""
+"""Largest difference of scores and boxes (shares of the picture) that an export may have; `detector-mini` comes to
+2e-7, and more than this is another network."""
 
 
 def text_mask(ids: Int[Tensor, " tokens"]) -> tuple[Bool[Tensor, "tokens tokens"], Int[Tensor, " tokens"]]:
@@ -164,10 +165,17 @@ class OnnxDetector(Detector):
             raise RizbinError(f"{folder} holds no exported detector ({error}); make one with rizbin export.") from error
         except Exception as error:  # onnxruntime raises types of its own
             raise RizbinError(f"{folder / 'model.onnx'} cannot be run ({error}); export it again.") from error
-        self.size = (int(kept["height"]), int(kept["width"]))
         self.limit = int(kept["limit"])
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.preparation = _Fixed(self.size, mean=tuple(kept["mean"]), std=tuple(kept["std"]))
+        height, width = int(kept["height"]), int(kept["width"])
+        self.preparation = _Fixed(
+            shorter=min(height, width),
+            longer=max(height, width),
+            mean=tuple(kept["mean"]),
+            std=tuple(kept["std"]),
+            height=height,
+            width=width,
+        )
         self.name = str(folder)
 
     @property
@@ -194,17 +202,17 @@ class OnnxDetector(Detector):
         return corners, scores
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Fixed(Preparation):
     """One size for all pictures."""
 
-    def __init__(self, size: tuple[int, int], **colors: Any) -> None:
-        super().__init__(shorter=min(size), longer=max(size), **colors)
-        object.__setattr__(self, "fixed", size)
+    height: int
+    width: int
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         if scale != 1.0:
             raise RizbinError(f"An exported detector sees all pictures at one size; scale {scale:g} is for the others.")
-        return self.fixed  # type: ignore[attr-defined]
+        return self.height, self.width
 
 
 def _needed() -> None:

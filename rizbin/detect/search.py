@@ -153,7 +153,8 @@ def search(
                     reasons = explain(
                         detector,
                         pixels,
-                        [*wanted, *against],
+                        wanted,
+                        rivals=against,
                         most=explained,
                         threshold=settings.threshold,
                         overlap=settings.overlap,

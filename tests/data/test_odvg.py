@@ -52,6 +52,13 @@ def test_both_kinds_of_record_become_things(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_about_one_picture_add_up(tmp_path: Path) -> None:
+    again = {**GROUNDING, "filename": "a.png"}
+    source = open_source(str(written(tmp_path, DETECTION, again)), split="all")
+    assert len(source) == 1
+    assert [thing.name for thing in source[0].things] == ["cat", "two dogs", "two dogs", "a cat"]
+
+
 def test_pictures_may_lie_in_a_folder_named_beside(tmp_path: Path) -> None:
     path = written(tmp_path, DETECTION, pictures="elsewhere")
     assert open_source(f"{path}@{tmp_path / 'elsewhere'}", split="all")[0].things[0].name == "cat"
@@ -62,8 +69,14 @@ def test_pictures_may_lie_in_a_folder_named_beside(tmp_path: Path) -> None:
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match=r"Line 2 of .*boxes\.jsonl is no ODVG record"):
         open_source(str(written(tmp_path, DETECTION, {"filename": "b.png", "detection": {}})))
-    with pytest.raises(RizbinError, match="Line 2 of"):
-        open_source(str(written(tmp_path, DETECTION, [1, 2])))
+    empty = {"filename": "b.png", "grounding": {"regions": [{"bbox": [], "phrase": "a cat"}]}}
+    for record in ([1, 2], empty):
+        with pytest.raises(RizbinError, match="Line 2 of"):
+            open_source(str(written(tmp_path, DETECTION, record)))
+    path = written(tmp_path, DETECTION)
+    path.write_bytes(path.read_bytes() + b"\xff\xfe\n")
+    with pytest.raises(RizbinError, match="Line 3 of"):
+        open_source(str(path))
 
 
 def test_a_table_of_captions_stays_a_table(tmp_path: Path) -> None:

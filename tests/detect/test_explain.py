@@ -35,6 +35,15 @@ def test_the_parts_of_an_explanation_fit_each_other() -> None:
     assert explain(detector, picture, ["cat"], threshold=1.0) == []
 
 
+def test_rivals_take_boxes_and_are_not_explained() -> None:
+    detector = Detector(tiny(), tokenizer(), Preparation(shorter=64, longer=128))
+    picture = Shapes(size=64)[0].image
+    both = explain(detector, picture, ["red disc", "cat"], threshold=0.0, most=10, check=False)
+    alone = explain(detector, picture, ["red disc"], rivals=["cat"], threshold=0.0, most=10, check=False)
+    assert [one.box for one in alone] == [one.box for one in both if one.name == "red disc"]
+    assert {one.name for one in both} >= {one.name for one in alone}
+
+
 def test_the_boxes_are_those_of_detect() -> None:
     detector = Detector(tiny(), tokenizer(), Preparation(shorter=64, longer=128))
     picture = Shapes(size=64)[3].image

@@ -12,6 +12,7 @@ from rizbin import api
 from rizbin.core.errors import RizbinError
 from rizbin.detect import onnx as room
 from rizbin.detect.detector import Detector, Preparation
+from rizbin.detect.explain import explain
 from rizbin.detect.onnx import OnnxDetector, export_onnx, text_mask
 from tests.detect.toys import Shapes, text_of, tiny, tokenizer
 
@@ -51,6 +52,8 @@ def test_any_picture_is_brought_to_the_size_of_the_export(exported: tuple[Detect
     (found,) = detector.detect([np.zeros((50, 200, 3), np.uint8)], NAMES)
     assert (found.width, found.height) == (200, 50) and found.boxes[:, 2].max() <= 200
     assert detector.expected_seconds((50, 200), NAMES) > 0
+    with pytest.raises(RizbinError, match="shows no insides"):
+        explain(detector, np.zeros((64, 64, 3), np.uint8), NAMES)
     with pytest.raises(RizbinError, match="at one size"):
         detector.detect([np.zeros((64, 64, 3), np.uint8)], NAMES, scale="fast")
 
