@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +25,27 @@ _EVERY = 10.0
 
 _SHOWN = 4
 """Numbers beside the bar; more do not fit into 120 columns."""
+
+
+MakeBar = Callable[[int, str], AbstractContextManager[Any]]
+"""(total, label) in, something with `update(done)` to enter out: `Bar` itself, or a quiet one."""
+Advance = Callable[[int], None]
+"""Is told how many more units are done."""
+
+
+@contextmanager
+def advancing(bar: MakeBar | None, total: int, label: str) -> Iterator[Advance]:
+    """A bar that adds up what it is told; None shows nothing."""
+    done = 0
+    with bar(total, label) if bar is not None else nullcontext() as shown:
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            if shown is not None:
+                shown.update(done)
+
+        yield advance
 
 
 def warn(text: str) -> None:

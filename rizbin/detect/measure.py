@@ -1,10 +1,8 @@
 """How good a detector is on pictures whose objects are known: boxes by COCO's protocol, presence as `verify` asks."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from jaxtyping import Bool, Float
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement, Report
+from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Sample, Source
 from rizbin.detect.average_precision import Boxes, average_precision
@@ -20,8 +19,6 @@ from rizbin.detect.detector import Detector
 from rizbin.detect.found import Found
 from rizbin.detect.presence import Calibration, calibrate, calibration_error, matthews
 
-MakeBar = Callable[[int, str], AbstractContextManager[Any]]
-"""(total, label) in, something with `update(done)` to enter out: `rizbin.core.progress.Bar` is one."""
 _AREAS = {"small": "under 32 x 32", "medium": "from 32 x 32 to 96 x 96", "large": "over 96 x 96"}
 
 
@@ -84,7 +81,7 @@ def measure(
     questions = questions_about(samples, asked, settings)
     total = len(networks) * (len(samples) + len(questions))
     parts: list[list[Measurement]] = []
-    with _advancing(bar, total) as advance:
+    with advancing(bar, total, "measuring") as advance:
         for network in networks:
             found = network.detect([one.image for one in samples], asked, batch=settings.batch, advance=advance)
             numbers = boxes_measured(samples, found, asked)
@@ -170,7 +167,7 @@ def ask(
     samples: Sequence[Sample],
     questions: Sequence[tuple[int, str, bool]],
     batch: int = 16,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> Cases:
     """Asks for each (picture, name, truth) alone, as `verify` does; a score is that of the name's best box."""
     by_name: dict[str, list[int]] = {}
@@ -279,17 +276,3 @@ def random_like(detector: Detector, seed: int = 0) -> Detector:
 
 def _beside(one: Measurement, baseline: float | None) -> Measurement:
     return one if baseline is None else Measurement(**{**vars(one), "baseline": baseline})
-
-
-@contextmanager
-def _advancing(bar: MakeBar | None, total: int) -> Iterator[Callable[[int], None]]:
-    done = 0
-    with bar(total, "measuring") if bar is not None else nullcontext() as shown:
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            if shown is not None:
-                shown.update(done)
-
-        yield advance

@@ -1,16 +1,16 @@
 """Looks for things in many pictures: files in, answers out, unreadable ones listed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.files import picture_files
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Refused
@@ -22,8 +22,6 @@ from rizbin.detect.masks import Segmenter, tinted
 from rizbin.detect.phrases import Wanted, read_phrases
 from rizbin.detect.write import Labelled, write
 
-MakeBar = Callable[[int, str], AbstractContextManager[Any]]
-"""(pictures, label) in, something with `update(done)` to enter out: `rizbin.core.progress.Bar` is one."""
 GROUP = 16
 """Pictures held at a time."""
 
@@ -106,9 +104,7 @@ def search(
     notes: tuple[str, ...] = ()
     told_why: list[tuple[str, np.ndarray, tuple[Explanation, ...]]] = []
     told = False
-    shown = bar(len(files), "looking") if bar is not None else None
-    with shown if shown is not None else nullcontext() as update:
-        done = 0
+    with advancing(bar, len(files), "looking") as advance:
         items = list(files.items())
         for start in range(0, len(items), GROUP):
             group: list[tuple[str, np.ndarray]] = []
@@ -117,7 +113,7 @@ def search(
                     group.append((name, read_image(file, name=name)))
                 except Refused as reason:
                     skipped.append(str(reason))
-                    done += 1
+                    advance(1)
             if group and not told:
                 seconds = detector.expected_seconds(
                     group[0][1].shape[:2],
@@ -128,12 +124,6 @@ def search(
                 )
                 say(f"{len(files)} pictures, about {_duration(seconds * len(files))} on this machine.")
                 told = True
-
-            def advance(more: int) -> None:
-                nonlocal done
-                done += more
-                if update is not None:
-                    update.update(done)
 
             found = detector.detect(
                 [pixels for _, pixels in group],

@@ -1,6 +1,6 @@
 """One pass over a source that gives everything the measurements need: read once, embedded once, used by all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,12 +12,10 @@ from torch.nn import functional as F
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Advance
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.data.views import normalize, whole
-
-Advance = Callable[[int], None]
-"""Is told how many more pictures are done."""
 
 
 @runtime_checkable

@@ -1,15 +1,15 @@
 """All measurements of a network on one source, beside those of the same network with random weights."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement, Report
+from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.evaluate import (
@@ -25,7 +25,6 @@ from rizbin.evaluate import (
     zero_shot,
 )
 from rizbin.evaluate.embed import (
-    Advance,
     Embedded,
     Encoder,
     Pair,
@@ -39,16 +38,6 @@ from rizbin.evaluate.embed import (
 
 Found = tuple[list[Measurement], list[tuple[str, str]]]
 """Measurements, and (name, reason) of what was left out."""
-
-
-class Bar(Protocol):
-    """What is told how far the evaluation is; `rizbin.core.progress.Bar` is one."""
-
-    def update(self, done: int, **numbers: float) -> None: ...
-
-
-MakeBar = Callable[[int, str], AbstractContextManager[Any]]
-"""(total pictures, label) in, a `Bar` to enter out: `rizbin.core.progress.Bar` itself."""
 
 
 class Evaluation:
@@ -110,7 +99,7 @@ class Evaluation:
         counts = [_available(source, settings.images)]
         counts.append(_available(train_source, settings.train_images) if train_source is not None else 0)
         # Read, embedded, and embedded by the random network.
-        with _advancing(bar, sum(counts) * (3 if settings.baseline else 2)) as advance:
+        with advancing(bar, sum(counts) * (3 if settings.baseline else 2), "measuring") as advance:
             seen, refused = read(source, counts[0], pair.image_size, seed=settings.seed, advance=advance)
             if not seen:
                 reason = f" (the first reason: {refused[0][1]})" if refused else ""
@@ -374,20 +363,6 @@ def _resting(pair: Encoder) -> Iterator[torch.device]:
         # One by one: a frozen part may rest in a network that trains.
         for module, training in modules:
             module.training = training
-
-
-@contextmanager
-def _advancing(bar: MakeBar | None, total: int) -> Iterator[Advance]:
-    done = 0
-    with bar(total, "measuring") if bar is not None else nullcontext() as shown:
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            if shown is not None:
-                shown.update(done)
-
-        yield advance
 
 
 def _available(source: Source, wanted: int) -> int:

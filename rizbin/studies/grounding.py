@@ -3,11 +3,9 @@
 One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,6 +15,7 @@ from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
+from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.sample import Sample, Source
 from rizbin.detect.average_precision import iou_matrix
 from rizbin.detect.detector import Detector
@@ -33,7 +32,6 @@ PARTS = 4
 """Groups of equally many things by their size."""
 BINS = 10
 """Of probability, in the table of what a score means."""
-MakeBar = Callable[[int, str], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,7 @@ def write_study(
     pictures = [one.image for one in samples]
     found: list[list[Found]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with bar(len(pictures), label) if bar is not None else nullcontext() as update:
-            done = 0
-
-            def advance(more: int, update: Any = update) -> None:
-                nonlocal done
-                done += more
-                if update is not None:
-                    update.update(done)
-
+        with advancing(bar, len(pictures), label) as advance:
             found.append(detector.detect(pictures, names, alone=alone, batch=settings.batch, advance=advance))
     together, one_by_one = found
     machine = describe()
