@@ -16,17 +16,26 @@ from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
 from rizbin.data.sample import Source
 from rizbin.detect import measure as detection
-from rizbin.detect.detector import DEFAULT, Detector
+from rizbin.detect.detector import Detector
 from rizbin.detect.masks import DEFAULT as SAM
 from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import is_encoder, load_encoder, load_pair, save_open_clip, save_timm
-from rizbin.nets.image import ImageEncoder
+from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
-from rizbin.recipes.published import is_published, load_published, publish
-from rizbin.recipes.training import LoadedRun, load_run, train
+from rizbin.recipes.opened import (
+    Model,
+    Opened,
+    calibration_of,
+    detector_of,
+    is_foreign,
+    load_detector,
+    model_of,
+    opened,
+)
+from rizbin.recipes.published import publish
+from rizbin.recipes.training import LoadedRun, train
 from rizbin.studies.explained import write_explanations
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
@@ -36,7 +45,6 @@ FORMS = ("open_clip", "timm", "rizbin")
 """What `export` writes of an encoder."""
 DETECTOR_FORMS = ("transformers", "onnx")
 """And of a detector."""
-Model = ImageTextPair | ImageEncoder
 
 
 def fit(
@@ -72,11 +80,12 @@ def measure(
 ) -> Report:
     """All numbers of a model, each beside those of the same network with random weights.
 
-    what: the folder of a run or of an exported model, or the name of a model of the zoo; or a detector by name.
+    what: the folder of a run or of an exported model, or the name of a model of the zoo, encoder or
+        detector.
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
     settings: of `rizbin.evaluate.suite.Evaluation`, or for a detector those of `rizbin.detect.measure`.
     """
-    return _measured(_found(what), data, settings, quiet)[0]
+    return _measured(opened(what), data, settings, quiet)[0]
 
 
 def settings_of(what: str | Path) -> Evaluation.Settings | detection.Settings:
@@ -97,7 +106,7 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     what, data: as for `measure`.
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     """
-    found = _found(what)
+    found = opened(what)
     numbers, source = _measured(found, data, None, quiet)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
@@ -117,7 +126,7 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     return write_report(
         folder,
         target,
-        pair=_model_of(found),
+        pair=model_of(found),
         method=method,
         source=source,
         evaluation=numbers,
@@ -151,7 +160,7 @@ def visualize(
     if drawing not in DRAWINGS:
         raise RizbinError(f"There is nothing called {drawing!r} to draw; there are {', '.join(DRAWINGS)}.")
     draws, folder = DRAWINGS[drawing], Path(what)
-    ours = str(what) in zoo.names() or (folder.is_dir() and not _foreign(folder))
+    ours = str(what) in zoo.names() or (folder.is_dir() and not is_foreign(folder))
     eye = eye_of(load(what), name=str(what)) if ours else open_eye(what, others=zoo.names())
     found = read_pictures(images, eye, size=size, limit=limit or draws.most)
     target = Path(to) if to else Path(f"{drawing}-{Path(str(what)).name}")
@@ -259,50 +268,12 @@ def study_grounding(
     )
 
 
-def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
-    """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`.
-
-    A folder that `export` wrote as ONNX runs by onnxruntime, on the processor.
-    """
-    if (Path(model) / "model.onnx").is_file():
-        from rizbin.detect.onnx import OnnxDetector
-
-        return OnnxDetector(model)
-    if (Path(model) / "settings.json").is_file() and not Detector.is_one(model):
-        found = detector_of(load_run(Path(model)))
-        if found is None:
-            raise RizbinError(f"{model} is a run that trains no detector; make one with: rizbin train detector.")
-        found.model.to(device)
-        return found
-    return Detector.from_pretrained(
-        zoo.folder_of(str(model)) if str(model) in zoo.names() else model or DEFAULT, device=device
-    )
-
-
-def calibration_of(detector: Detector) -> Calibration | None:
-    """What lies beside the detector's weights; None where nothing does."""
-    kept = Path(detector.name) / "calibration.json"
-    return Calibration.load(kept) if kept.is_file() else None
-
-
-def detector_of(found: "LoadedRun | Model | Detector") -> Detector | None:
-    """The detector in what was opened; None where it is an encoder."""
-    if isinstance(found, Detector):
-        return found
-    return found.detector if isinstance(found, LoadedRun) else None
-
-
-def _foreign(folder: Path) -> bool:
-    """Whether timm or transformers wrote the folder, and not Rizbin."""
-    return (folder / "config.json").is_file() and not is_encoder(folder) and not (folder / "settings.json").exists()
-
-
 def load(what: str | Path) -> Model:
     """The trained network of a run, of a folder that `export` wrote, or of a model of the zoo by its name.
 
     An image-text pair, or an image encoder where no captions were read.
     """
-    return _model_of(_found(what))
+    return model_of(opened(what))
 
 
 def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool = False) -> Path:
@@ -313,10 +284,10 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
     the method need. Empty: what the model is, open_clip or timm. Of a detector: "transformers", which transformers
     loads as well, or "onnx", for onnxruntime.
     """
-    found, target = _found(what), Path(folder)
+    found, target = opened(what), Path(folder)
     if (detector := detector_of(found)) is not None:
         return _export_detector(detector, target, form or DETECTOR_FORMS[0], half)
-    model = _model_of(found)
+    model = model_of(found)
     own = "open_clip" if isinstance(model, ImageTextPair) else "timm"
     form = form or own
     if form not in FORMS:
@@ -375,33 +346,8 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
 
 
-def _found(what: str | Path) -> LoadedRun | Model | Detector:
-    """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name."""
-    folder = Path(what)
-    if not folder.is_dir():
-        if str(what) not in zoo.names():
-            raise RizbinError(
-                f"There is neither a folder {folder} nor a model of that name; give the folder of a run or of an "
-                f"exported model, or one of {', '.join(zoo.names()) or 'no models yet'}."
-            )
-        folder = zoo.folder_of(str(what))
-    if Detector.is_one(folder):
-        return Detector.from_pretrained(folder)
-    if is_published(folder):
-        return load_published(folder)
-    if (folder / "settings.json").exists():
-        return load_run(folder)
-    return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
-
-
-def _model_of(found: LoadedRun | Model | Detector) -> Model:
-    if isinstance(found, Detector):
-        raise RizbinError(f"{found.name} is a detector; this is done with encoders of pictures.")
-    return found.encoder if isinstance(found, LoadedRun) else found
-
-
 def _measured(
-    found: LoadedRun | Model | Detector,
+    found: Opened,
     data: str,
     settings: Evaluation.Settings | detection.Settings | None,
     quiet: bool,
@@ -412,7 +358,7 @@ def _measured(
     settings = settings or Evaluation.Settings()
     if not isinstance(settings, Evaluation.Settings):
         raise RizbinError("These settings are for a detector; an encoder is measured by those of `Evaluation`.")
-    pair, run = _model_of(found), found if isinstance(found, LoadedRun) else None
+    pair, run = model_of(found), found if isinstance(found, LoadedRun) else None
     alone = "scenes" if isinstance(pair, ImageTextPair) else "scenes:single"
     spec = data or (run.training.data if run else alone)
     # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
@@ -428,9 +374,7 @@ def _measured(
     return numbers, source
 
 
-def _measured_boxes(
-    found: LoadedRun | Model | Detector, detector: Detector, data: str, settings: Any, quiet: bool
-) -> tuple[Report, Source]:
+def _measured_boxes(found: Opened, detector: Detector, data: str, settings: Any, quiet: bool) -> tuple[Report, Source]:
     """The same of a detector."""
     settings = settings or detection.Settings()
     if not isinstance(settings, detection.Settings):
@@ -453,12 +397,12 @@ def _measured_boxes(
     return numbers, source
 
 
-def _names_of(found: LoadedRun | Model | Detector, data: str) -> tuple[str, ...]:
+def _names_of(found: Opened, data: str) -> tuple[str, ...]:
     """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
     return found.training.settings.names if isinstance(found, LoadedRun) and not data else ()
 
 
-def _kept_of(found: LoadedRun | Model | Detector, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+def _kept_of(found: Opened, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
     """What teaching gave and took, where it went on from a trained network and names were held out to tell by."""
     if not isinstance(found, LoadedRun) or not found.training.settings.start:
         return []

@@ -4,23 +4,15 @@ Flags are derived from the settings classes and never written down here. Exit st
 one sentence; 75 stopped on request with everything saved; 130 interrupted; 1 a fault of ours, with its traceback.
 """
 
-import ast
-import dataclasses
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from rizbin.cli import find, lab
+from rizbin.cli import find, lab, training
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
-
-if TYPE_CHECKING:  # torch and its company load in seconds; the commands that need them import them when called
-    from rizbin.recipes.presets import Training
-
-STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
 
 
 class Command(NamedTuple):
@@ -82,161 +74,14 @@ def _help() -> str:
     lines += ["usage: rizbin COMMAND [options]", ""]
     for name, command in COMMANDS.items():
         lines += [f"  {name:<10}{command.does}", f"            $ {command.example}"]
-    lines += ["", f"methods: {', '.join(_methods())}"]
+    lines += ["", f"methods: {', '.join(training.descriptions())}"]
     lines += ["data: scenes (drawn on the fly, no download), a folder of pictures, a table of paths and captions, ..."]
     lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` every setting of a method."]
     lines += ["Anywhere: --version, and --traceback to see where an error came from."]
     return "\n".join(lines)
 
 
-def _methods() -> dict[str, str]:
-    """Method -> what it is in one sentence: the first line of its file, read without importing it."""
-    rooms = Path(__file__).parent.parent
-    files = {path.stem: path for path in (rooms / "methods").glob("[a-z]*.py")}
-    files["detector"] = rooms / "detect" / "teach.py"
-    found = {}
-    for name, path in sorted(files.items()):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[name] = text.split("\n", 1)[0]
-    return found
-
-
 # --- commands ---------------------------------------------------------------------------------------------------------
-
-
-def _train(words: list[str]) -> int:
-    methods = _methods()
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: rizbin train METHOD [--data D] [--steps N | --minutes M] [--batch B] [--seed S] [--run DIR] ...")
-        print("", *(f"  {name:<12}{text}" for name, text in methods.items()), sep="\n")
-        print("\n`rizbin train METHOD --help` lists every setting. The same command again goes on where a run stopped.")
-        return 0
-    name = words[0]
-    if name.startswith("-"):
-        raise RizbinError(f"The method comes first: rizbin train METHOD {name} ...; there are {', '.join(methods)}.")
-    if name not in methods:
-        raise RizbinError(f"There is no method {name!r}; {near(name, list(methods))}")
-    from rizbin.recipes import presets
-
-    given = {word.split("=", 1)[0] for word in words}
-    if {"--steps", "--minutes"} <= given:
-        raise RizbinError("Both --steps and --minutes were given; a run has one length, so keep one of them.")
-    known = presets.names(name)
-    preset = _value_of("--preset", words) or known[0]
-    if preset not in known:
-        raise RizbinError(f"{name} has no preset {preset!r}; {near(preset, list(known))}")
-    default = presets.preset(name, preset)
-    flags = parse(_train_flags(default, Around(preset=preset), known), words[1:], f"train {name}")
-    return _trained(default, flags, words)
-
-
-def _value_of(flag: str, words: list[str]) -> str:
-    """The value of a flag that has to be known before all flags are; empty when it was not given."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag or word.startswith(f"{flag}="):
-            return following if word == flag else word.split("=", 1)[1]
-    return ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Around:
-    """What a training is told besides its settings: these change how it goes, not what it is."""
-
-    minutes: float = 0.0
-    """A budget of time instead of --steps; measured once and turned into a number of steps. 0: by --steps."""
-    images: str = ""
-    """Folder of the pictures that a COCO or ODVG file in --data names. Empty: beside the file."""
-    run: str = ""
-    """Folder of the run. Empty: a name under runs/ made from the settings."""
-    preset: str = "small"
-    """Settings to start from; other flags change them."""
-    report: bool = True
-    """Measure the model at the end and write report.html."""
-    quiet: bool = False
-    """No progress bar."""
-
-
-def _train_flags(default: "Training[Any]", around: Around, presets: tuple[str, ...]) -> type:
-    """The flags of one training as a class for tyro: short ones in front, then every setting by its dotted name."""
-    from typing import Annotated
-
-    import tyro
-
-    from rizbin.core.settings import explained
-
-    text = explained(type(default)) | explained(Around)
-    text["method"] = text["settings"]
-    text["preset"] += f" One of {', '.join(presets)}."
-    values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
-    del values["method"]  # the word after `train`
-    values["method"] = values.pop("settings")  # --method.keep-ratio is what one looks for
-    groups = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
-    short = {name: value for name, value in values.items() if name not in groups}
-    flags = [
-        (name, Annotated[type(value), tyro.conf.arg(help=text.get(name))], dataclasses.field(default=value))
-        for name, value in (short | vars(around) | groups).items()
-    ]
-    made = dataclasses.make_dataclass("Flags", flags, frozen=True, kw_only=True)
-    made.__doc__ = f"Trains {default.method}. A run that was stopped goes on when the same command is given again."
-    return made
-
-
-def _trained(default: "Training[Any]", flags: Any, words: list[str]) -> int:
-    """Runs what the flags ask for."""
-    from rizbin import api
-
-    names = {field.name for field in dataclasses.fields(default)} - {"method", "settings"}
-    changed = {name: getattr(flags, name) for name in names}
-    if flags.images:
-        changed["data"] = f"{changed['data']}@{flags.images}"
-    training = dataclasses.replace(default, settings=flags.method, **changed)
-    if flags.minutes < 0:
-        raise RizbinError(f"--minutes is {flags.minutes:g}; give a positive number of minutes.")
-
-    def start() -> Path:
-        return api.fit(training, run=flags.run, minutes=flags.minutes or None, quiet=flags.quiet)
-
-    return _run(start, ["train", *words], report=flags.report, quiet=flags.quiet)
-
-
-def _run(start: Callable[[], Path], words: list[str], *, report: bool, quiet: bool) -> int:
-    """Trains by `start`, then measures and writes the report; the exit status says whether it was stopped before."""
-    from rizbin import api
-    from rizbin.core import parallel
-    from rizbin.train.trainer import Stopped
-
-    try:
-        run = start()
-    except Stopped as stop:
-        _say(f"{stop}\n  {again(words)}")
-        return STOPPED
-    finally:
-        parallel.stop()
-    _say(f"Trained: {run}")
-    if report and _first():
-        _say(f"The report: {api.report(run, quiet=quiet)}")
-    return 0
-
-
-def _first() -> bool:
-    """Whether this is the process that speaks for all: the only one, or torchrun's first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _say(text: str) -> None:
-    """Prints once, however many processes there are."""
-    if _first():
-        print(text)
-
-
-def again(words: list[str]) -> str:
-    """The command that goes on with a run: the same again, under torchrun if it was started by it."""
-    command = shlex.join(words)
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        processes, machines = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ.get("GROUP_WORLD_SIZE", "1")
-        several = "" if machines == "1" else f"--nnodes {machines} (and the other flags as before) "
-        return f"torchrun {several}--nproc-per-node {processes} -m rizbin -- {command}"
-    return f"rizbin {command}"
 
 
 def _evaluate(words: list[str]) -> int:
@@ -349,7 +194,7 @@ def _zoo(words: list[str]) -> int:
     if build:
         from rizbin.recipes.zoo import rebuild
 
-        return _run(lambda: rebuild(name, Path(build)), ["zoo", *words], report=False, quiet=False)
+        return training.finish(lambda: rebuild(name, Path(build)), ["zoo", *words], report=False, quiet=False)
     from rizbin import zoo
 
     if not name:
@@ -358,41 +203,6 @@ def _zoo(words: list[str]) -> int:
         return 0
     print(zoo.card_of(name).text())
     return 0
-
-
-def _replay(words: list[str]) -> int:
-    from typing import Annotated
-
-    import tyro
-
-    def replay(run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]) -> str:
-        """Makes the step again at which a run met a loss or gradient that is not finite, and says where it began.
-
-        Args:
-            run: The folder of the run that stopped.
-        """
-        return run
-
-    run = parse(replay, words, "replay")
-    from rizbin.recipes.training import replay as make_again
-
-    print(make_again(Path(run)).text())
-    return 0
-
-
-def _demo(words: list[str]) -> int:
-    def demo(run: str = "runs/demo") -> str:
-        """Trains DetailCLIP on drawn scenes for some minutes and writes a report of what it learned.
-
-        Args:
-            run: Folder of the run. A demo that was stopped goes on when it is started again.
-        """
-        return run
-
-    run = Path(parse(demo, words, "demo"))
-    from rizbin.recipes.demo import demo as train_it
-
-    return _run(lambda: train_it(run), ["demo", *words], report=True, quiet=False)
 
 
 def _doctor(words: list[str]) -> int:
@@ -435,15 +245,15 @@ def _list_methods(words: list[str]) -> int:
 
     if words:
         parse(methods, words, "methods")
-    for name, text in _methods().items():
+    for name, text in training.descriptions().items():
         print(f"{name:<12}{text}")
     return 0
 
 
 COMMANDS = {
-    "demo": Command(_demo, "train DetailCLIP on drawn scenes for some minutes, write a report", "rizbin demo"),
+    "demo": Command(training.demo, "train DetailCLIP on drawn scenes for some minutes, write a report", "rizbin demo"),
     "train": Command(
-        _train,
+        training.train,
         "train a method on pictures with captions",
         "rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
     ),
@@ -472,7 +282,7 @@ COMMANDS = {
     "compare": Command(
         lab.compare, "train several methods alike and show them side by side", "rizbin compare simclr byol --seeds 3"
     ),
-    "replay": Command(_replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
+    "replay": Command(training.replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),
 }

@@ -68,6 +68,11 @@ def test_a_file_that_answers_otherwise_is_refused(
         export_onnx(exported[0], tmp_path / "bad")
 
 
+def test_what_needs_the_network_itself_says_so(exported: tuple[Detector, Path, float]) -> None:
+    with pytest.raises(RizbinError, match="exported for use"):
+        api.measure(exported[1], quiet=True)
+
+
 def test_a_folder_without_an_export_is_said(exported: tuple[Detector, Path, float], tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="no exported detector"):
         OnnxDetector(tmp_path)

@@ -1,0 +1,90 @@
+"""Opens what a name stands for: a run, an exported model, a detector, a model of the zoo."""
+
+from pathlib import Path
+
+from rizbin import zoo
+from rizbin.core.errors import RizbinError
+from rizbin.detect.detector import DEFAULT, Detector
+from rizbin.detect.presence import Calibration
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.export import is_encoder, load_encoder, load_pair
+from rizbin.nets.image import ImageEncoder
+from rizbin.recipes.published import is_published, load_published
+from rizbin.recipes.training import LoadedRun, load_run
+
+Model = ImageTextPair | ImageEncoder
+Opened = LoadedRun | Model | Detector
+
+
+def opened(what: str | Path) -> Opened:
+    """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name.
+
+    Raises RizbinError when it is none of these.
+    """
+    folder = Path(what)
+    if not folder.is_dir():
+        if str(what) not in zoo.names():
+            raise RizbinError(
+                f"There is neither a folder {folder} nor a model of that name; give the folder of a run or of an "
+                f"exported model, or one of {', '.join(zoo.names()) or 'no models yet'}."
+            )
+        folder = zoo.folder_of(str(what))
+    if is_onnx(folder):
+        raise RizbinError(f"{folder} is a detector exported for use; do this with what it was exported from.")
+    if Detector.is_one(folder):
+        return Detector.from_pretrained(folder)
+    if is_published(folder):
+        return load_published(folder)
+    if (folder / "settings.json").exists():
+        return load_run(folder)
+    return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
+
+
+def model_of(found: Opened) -> Model:
+    """The encoder in what was opened. Raises RizbinError for a detector."""
+    if isinstance(found, Detector):
+        raise RizbinError(f"{found.name} is a detector; this is done with encoders of pictures.")
+    return found.encoder if isinstance(found, LoadedRun) else found
+
+
+def detector_of(found: Opened) -> Detector | None:
+    """The detector in what was opened; None where it is an encoder."""
+    if isinstance(found, Detector):
+        return found
+    return found.detector if isinstance(found, LoadedRun) else None
+
+
+def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
+    """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`.
+
+    A folder that `export` wrote as ONNX runs by onnxruntime, on the processor.
+    """
+    if is_onnx(Path(model)):
+        from rizbin.detect.onnx import OnnxDetector
+
+        return OnnxDetector(model)
+    if (Path(model) / "settings.json").is_file() and not Detector.is_one(model):
+        found = detector_of(load_run(Path(model)))
+        if found is None:
+            raise RizbinError(f"{model} is a run that trains no detector; make one with: rizbin train detector.")
+        found.model.to(device)
+        return found
+    return Detector.from_pretrained(
+        zoo.folder_of(str(model)) if str(model) in zoo.names() else model or DEFAULT, device=device
+    )
+
+
+def calibration_of(detector: Detector) -> Calibration | None:
+    """What lies beside the detector's weights; None where nothing does."""
+    kept = Path(detector.name) / "calibration.json"
+    return Calibration.load(kept) if kept.is_file() else None
+
+
+def is_onnx(folder: Path) -> bool:
+    """Whether the folder holds a detector that was exported as ONNX."""
+    return (folder / "model.onnx").is_file()
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether timm or transformers wrote the folder, and not Rizbin."""
+    return (folder / "config.json").is_file() and not is_encoder(folder) and not (folder / "settings.json").exists()
