@@ -28,6 +28,7 @@ _WORDS = {
     "ap_large": "AP, large objects",
     "presence_among": "presence, among all names",
     "best_head_jaccard": "best head's Jaccard",
+    "mean_jaccard": "mean Jaccard",
 }
 """Parts of a measurement's name that the field writes in its own way."""
 _GROUPS = {
