@@ -22,6 +22,7 @@ def descriptions() -> dict[str, str]:
     rooms = Path(__file__).parent.parent
     files = {path.stem: path for path in (rooms / "methods").glob("[a-z]*.py")}
     files["detector"] = rooms / "detect" / "teach.py"
+    files["diffusion"] = rooms / "generate" / "diffusion" / "learn.py"
     found = {}
     for name, path in sorted(files.items()):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""

@@ -33,6 +33,10 @@ WORLDS = {
     "several": World(
         objects=(1, 4), sides=(0.2, 0.5), spread="even", turn=0.0, repeat=0.1, plain=1.0, backgrounds=("gradient",)
     ),
+    # For drawing: large enough that 64 pixels show what a thing is, one or two of them, on a ground of one color.
+    "drawn": World(
+        objects=(1, 2), sides=(0.4, 0.56), spread="even", turn=0.0, repeat=0.0, plain=1.0, backgrounds=("plain",)
+    ),
     # Small, crowded, turned, on anything; clutter twice, as it is what small objects get lost in.
     "hard": World(
         objects=(1, 6),
@@ -78,9 +82,10 @@ class Scenes:
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        preset: Literal["easy", "several", "hard", "single", "tinted"] = "easy"
+        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. several: 1 to 4
-        of a fifth to a half on the like, for finding things. hard: 1 to 6 objects of
+        of a fifth to a half on the like, for finding things. drawn: 1 or 2 of 40 to 56 percent on one color, for
+        drawing. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without
         captions. tinted: the same with all hues turned by a random angle."""

@@ -1,0 +1,132 @@
+"""A Stable Diffusion of a few million parameters, built from diffusers' own parts, so that all of its software runs it.
+
+Sizes: docs/LOG.md says what was tried. Source of the architecture: Rombach et al., "High-Resolution Image Synthesis
+with Latent Diffusion Models", arXiv 2112.10752.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.tokens import Tokenizer
+
+STEPS = 1000
+"""Of the noise schedule in training (DDPM, arXiv 2006.11239)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the networks are. The defaults make 9.8 million parameters, 8.0 of them the UNet's."""
+
+    latent_channels: int = 4
+    """Of the autoencoder's latent, a quarter of the picture's side (Stable Diffusion: 4, an eighth)."""
+    autoencoder_widths: tuple[int, int, int] = (32, 64, 64)
+    """At the picture's side, its half, its quarter; multiples of 8."""
+    widths: tuple[int, int] = (64, 192)
+    """Of the UNet at the latent's side and at its half; multiples of 32. Most of the work lies at the half, where a
+    channel costs a quarter."""
+    attend_fully: bool = False
+    """Attend to words at the latent's side too, not at its half alone; a third slower on a processor."""
+    head_width: int = 32
+    """Channels of an attention head."""
+    text_width: int = 128
+    """Of the text encoder and of what the UNet reads."""
+    text_layers: int = 2
+    """Of the text encoder (CLIP ViT-L: 12)."""
+    text_heads: int = 4
+    """Of its attention."""
+
+
+def new_autoencoder(size: Size, *, image_size: int) -> Any:
+    """An untrained AutoencoderKL that shrinks sides to a quarter."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    if image_size % 8:
+        raise RizbinError(f"Pictures of {image_size} pixels cannot be halved three times; take a multiple of 8.")
+    count = len(size.autoencoder_widths)
+    return AutoencoderKL(
+        sample_size=image_size,
+        latent_channels=size.latent_channels,
+        block_out_channels=size.autoencoder_widths,
+        down_block_types=("DownEncoderBlock2D",) * count,
+        up_block_types=("UpDecoderBlock2D",) * count,
+        layers_per_block=1,
+        norm_num_groups=8,
+        # Drawings are local: attention over all places would only cost.
+        mid_block_add_attention=False,
+    )
+
+
+def new_unet(size: Size, *, image_size: int) -> Any:
+    """An untrained UNet2DConditionModel for latents of a quarter of `image_size`."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    kinds = ("CrossAttn" if size.attend_fully else "", "CrossAttn")
+    return UNet2DConditionModel(
+        sample_size=image_size // 4,
+        in_channels=size.latent_channels,
+        out_channels=size.latent_channels,
+        block_out_channels=size.widths,
+        layers_per_block=1,
+        down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+        cross_attention_dim=size.text_width,
+        # diffusers takes this for the number of heads.
+        attention_head_dim=tuple(width // size.head_width for width in size.widths),
+        norm_num_groups=16,
+    )
+
+
+def new_text_encoder(size: Size, tokenizer: Tokenizer) -> Any:
+    """An untrained CLIPTextModel for the numbers of `tokenizer`."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=tokenizer.size,
+            hidden_size=size.text_width,
+            intermediate_size=4 * size.text_width,
+            num_hidden_layers=size.text_layers,
+            num_attention_heads=size.text_heads,
+            max_position_embeddings=tokenizer.settings.context,
+            projection_dim=size.text_width,
+            bos_token_id=tokenizer.start,
+            eos_token_id=tokenizer.end,
+            pad_token_id=0,
+        )
+    )
+
+
+def new_tokenizer(tokenizer: Tokenizer) -> Any:
+    """The same vocabulary as a CLIPTokenizer, which pipelines of diffusers ask for; captions get the same numbers."""
+    from transformers import CLIPTokenizer
+
+    simple = tokenizer._simple
+    spelled = {number: piece for piece, number in simple.encoder.items()}
+    start, end = spelled[tokenizer.start], spelled[tokenizer.end]
+    return CLIPTokenizer(
+        vocab=dict(simple.encoder),
+        merges=sorted(simple.bpe_ranks, key=lambda pair: simple.bpe_ranks[pair]),
+        bos_token=start,
+        eos_token=end,
+        unk_token=end,
+        pad_token=spelled[0],  # our own tokenizer fills up with zeros
+        model_max_length=tokenizer.settings.context,
+    )
+
+
+def new_scheduler() -> Any:
+    """The noise of Stable Diffusion's training, for a network that predicts v (arXiv 2202.00512, section 4)."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=STEPS,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        # Latents are not pixels: nothing bounds them to -1 to 1.
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
