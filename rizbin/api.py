@@ -31,12 +31,14 @@ from rizbin.recipes.opened import (
     detector_of,
     is_foreign,
     load_detector,
+    load_painter,
     model_of,
     opened,
 )
 from rizbin.recipes.published import publish
 from rizbin.recipes.training import LoadedRun, train
 from rizbin.studies.explained import write_explanations
+from rizbin.studies.film import write_film
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
 
@@ -242,6 +244,49 @@ def verify(
     detector = load_detector(model, device=device)
     made = Calibration.load(Path(calibration)) if calibration else calibration_of(detector) or Calibration()
     return presence.verify(detector, picture, phrases, rivals=rivals, margin=margin, calibration=made)
+
+
+def generate(
+    prompts: str | Sequence[str],
+    *,
+    model: str | Path = "diffusion-mini",
+    to: str | Path = "drawn",
+    sampling: Any = None,
+    count: int = 1,
+    start: str | Path = "",
+    film: bool = False,
+    grid: bool = False,
+    device: str = "cpu",
+    half: bool = False,
+    offload: Any = "none",
+    quiet: bool = False,
+) -> list[Any]:
+    """Draws pictures into the folder `to`; returns a `rizbin.generate.diffusion.drawing.Drawn` for each.
+
+    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
+    sampling: a `rizbin.generate.diffusion.painter.Sampling`.
+    start: a picture to redraw; empty: from words alone. grid: also grid.png of strengths and guidances of that picture.
+    film: strips, GIFs and film.html beside the pictures.
+    """
+    from rizbin.data.gate import read_image
+    from rizbin.generate.diffusion import drawing
+    from rizbin.generate.diffusion.film import write_png
+    from rizbin.generate.diffusion.painter import Sampling
+
+    picture = read_image(start) if start else None
+    painter = load_painter(model, device=device, half=half, offload=offload)
+    sampling, folder = sampling or Sampling(), Path(to)
+    wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+
+    def bar(total: int, label: str) -> Bar:
+        return Bar(total, label, quiet=quiet)
+
+    made = drawing.draw(painter, wanted, folder, sampling=sampling, count=count, start=picture, film=film, bar=bar)
+    if grid and picture is not None:
+        write_png(drawing.grid(painter, wanted[0], picture, sampling, bar=bar), folder / "grid.png")
+    if film:
+        write_film(painter, made, picture, folder / "film.html")
+    return made
 
 
 def study_grounding(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rizbin.cli import find, lab, training
+from rizbin.cli import draw, find, lab, training
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
@@ -276,6 +276,10 @@ COMMANDS = {
     "verify": Command(
         find.verify, "say whether things are in a picture", 'rizbin verify photo.jpg "a cat" "a dog" --not "a toy cat"'
     ),
+    "generate": Command(
+        draw.generate, "draw pictures from words, step by step", 'rizbin generate "a zebra and a frog" --film'
+    ),
+    "edit": Command(draw.edit, "redraw a picture by words", 'rizbin edit photo.png "a taxi" --strength .6 --grid'),
     "study": Command(
         lab.study, "answer by experiment why a method works", "rizbin study collapse --seeds 3 --budget 30"
     ),

@@ -6,6 +6,9 @@ from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import DEFAULT, Detector
 from rizbin.detect.presence import Calibration
+from rizbin.generate.diffusion.learn import Drawing
+from rizbin.generate.diffusion.loading import Offload, is_pipeline
+from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import is_encoder, load_encoder, load_pair
 from rizbin.nets.image import ImageEncoder
@@ -72,6 +75,21 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
     return Detector.from_pretrained(
         zoo.folder_of(str(model)) if str(model) in zoo.names() else model or DEFAULT, device=device
     )
+
+
+def load_painter(model: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Painter:
+    """What draws: of the zoo, a run of `rizbin train diffusion`, a folder of diffusers or a name on Hugging Face."""
+    if str(model) in zoo.names():
+        model = zoo.folder_of(str(model))
+    run = Path(model)
+    if (run / "settings.json").is_file() and not is_pipeline(run):
+        method = load_run(run).method
+        if not isinstance(method, Drawing):
+            raise RizbinError(
+                f"{model} is a run that trains nothing that draws; make one with: rizbin train diffusion."
+            )
+        return Painter(method.pipeline().to(device), name=str(model))
+    return Painter.from_pretrained(model, device=device, half=half, offload=offload)
 
 
 def calibration_of(detector: Detector) -> Calibration | None:

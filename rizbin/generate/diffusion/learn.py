@@ -1,8 +1,9 @@
 """Teaches a small latent diffusion model: first the autoencoder, then, in the same run, the UNet with its text encoder.
 
-Source: Rombach et al., arXiv 2112.10752: an autoencoder with a faint pull to unit latents (section 3.1), then a UNet
-that reads the text by cross-attention (section 3.3), captions dropped for guidance without a classifier (arXiv
-2207.12598). The UNet predicts v (arXiv 2202.00512).
+Source: Rombach et al., arXiv 2112.10752: an autoencoder (section 3.1), then a UNet that reads the text by
+cross-attention (section 3.3), captions dropped for guidance without a classifier (arXiv 2207.12598). The UNet predicts
+v (arXiv 2202.00512). Differs: the autoencoder is a plain one without a pull to unit latents, perceptual loss or
+adversary: drawings are flat, and their latents are only scaled.
 """
 
 import math
@@ -48,15 +49,23 @@ class Drawing(Method):
         """Of the captions; longer ones are cut."""
         autoencoder_share: float = 0.12
         """Share of the run that trains the autoencoder alone, 0 to 1; after it, it rests."""
+        autoencoder_updates: int = 4
+        """Of the autoencoder in a step, each on its share of the batch: it learns from many updates, not from many
+        pictures at once."""
+        autoencoder_rate: float = 3.0
+        """Of the schedule's learning rate; the autoencoder bears more than the UNet."""
         edges_weight: float = 1.0
         """Of the error of the differences between neighboring pixels, beside that of the pixels: without it black
         outlines come out gray."""
-        pull_weight: float = 1e-6
-        """Of the latents' divergence from unit noise (arXiv 2112.10752, appendix G: 1e-6)."""
         drop_caption: float = 0.1
         """Share of captions replaced by none, so that the network can draw without (arXiv 2207.12598: 0.1 to 0.2)."""
         momentum: float = 0.999
         """Of the slow copy of UNet and text encoder that is kept; lower at the start, (1 + step) / (10 + step)."""
+
+    scale: Tensor
+    """1 / the latents' deviation, 0 until the autoencoder has come to rest."""
+    signal: Tensor
+    """Share of signal, squared, at each timestep (DDPM's alpha bar)."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -66,12 +75,13 @@ class Drawing(Method):
                 "are trained."
             )
         self.settings = settings
-        self.tokenizer = Tokenizer(settings.tokenizer)
+        self.words = Tokenizer(settings.tokenizer)
+        self.tokenizer = self.words
         side = settings.image_size
         # Convolutions run a fifth faster on a processor with channels last.
         self.autoencoder = new_autoencoder(settings.size, image_size=side).to(memory_format=torch.channels_last)
         self.unet = new_unet(settings.size, image_size=side).to(memory_format=torch.channels_last)
-        self.text = new_text_encoder(settings.size, self.tokenizer)
+        self.text = new_text_encoder(settings.size, self.words)
         _attend_plainly(self.unet)
         self.slow = Teacher({"unet": self.unet, "text": self.text})
         self.register_buffer("scale", torch.zeros(()))
@@ -94,12 +104,14 @@ class Drawing(Method):
         if progress.fraction < share:
             part = progress.fraction / share
             # An autoencoder that rests from here on must have come to rest: its rate falls within its own part.
-            yield self._keep(pictures, progress, rate=0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2)
+            rate = self.settings.autoencoder_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2)
+            for some in pictures.chunk(self.settings.autoencoder_updates):
+                yield self._keep(some.contiguous(memory_format=torch.channels_last), rate)
             return
         if not self.scale:  # measured once, when the autoencoder has come to rest, as arXiv 2112.10752, appendix G
             with torch.no_grad():
                 latents = self._encode(pictures).float()
-            self.scale.copy_(1 / parallel.mean(latents.square().mean()).sqrt())
+            self.scale.copy_(1 / parallel.mean(latents.var()).sqrt())
             self.slow.follow(self._learning, 0.0)
         begun = (progress.fraction - share) / (1 - share)
         yield self._denoise(pictures, batch.texts, progress, rate=min(1.0, 0.02 + begun / 0.02))
@@ -111,16 +123,12 @@ class Drawing(Method):
     def _learning(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text": self.text}
 
-    def _keep(self, pictures: Float[Tensor, "batch 3 side side"], progress: Progress, *, rate: float) -> Minimize:
+    def _keep(self, pictures: Float[Tensor, "batch 3 side side"], rate: float) -> Minimize:
         """One update of the autoencoder."""
-        latents = self.autoencoder.encode(pictures).latent_dist
-        mean, log_variance = latents.mean.float(), latents.logvar.float()
-        noise = normal(progress, "latents", mean)
-        made = self.autoencoder.decode(mean + noise * (log_variance / 2).exp()).sample.float()
+        made = self.autoencoder.decode(self._encode(pictures)).sample.float()
         pixels, edges = (made - pictures).abs().mean(), edge_error(made, pictures)
-        pull = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2, 3)).mean()
-        loss = pixels + self.settings.edges_weight * edges + self.settings.pull_weight * pull
-        return Minimize(loss, records={"pixels": pixels, "edges": edges, "pull": pull}, rate=rate)
+        loss = pixels + self.settings.edges_weight * edges
+        return Minimize(loss, records={"pixels": pixels, "edges": edges}, rate=rate)
 
     def _denoise(
         self,
@@ -152,26 +160,27 @@ class Drawing(Method):
         return Minimize(errors.mean(), records=records, rate=rate)
 
     def _encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels rows columns"]:
-        return self.autoencoder.encode(pictures).latent_dist.mode()
+        return self.autoencoder.encode(pictures).latents
 
     def _filled(self, texts: Int[Tensor, "batch length"], dropped: Tensor) -> Int[Tensor, "batch context"]:
         """The captions at full length, as pipelines give them, and none where dropped."""
         context = self.settings.tokenizer.context
         filled = F.pad(texts, (0, context - texts.shape[1]))
         nothing = torch.zeros_like(filled[0])
-        nothing[0], nothing[1] = self.tokenizer.start, self.tokenizer.end
+        nothing[0], nothing[1] = self.words.start, self.words.end
         return torch.where(dropped[:, None], nothing, filled)
 
     def pipeline(self) -> Any:
         """What was taught so far as diffusers' StableDiffusionPipeline, on the CPU in float32."""
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
+        kind: Any = StableDiffusionPipeline  # its annotations know no pipeline without a checker
         if self.scale:
             self.autoencoder.register_to_config(scaling_factor=float(self.scale))
-        return StableDiffusionPipeline(
+        return kind(
             vae=self.autoencoder,
             text_encoder=self.slow["text"],
-            tokenizer=new_tokenizer(self.tokenizer),
+            tokenizer=new_tokenizer(self.words),
             unet=self.slow["unet"],
             scheduler=new_scheduler(),
             safety_checker=None,

@@ -1,0 +1,96 @@
+"""How a picture comes to be, shown: a strip of what the network sees of it at each step, and the same moving."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rizbin.core.errors import RizbinError
+from rizbin.generate.diffusion.painter import Frame, Painter, Pixels
+
+Labelled = tuple[Pixels, str]
+"""A picture and what stands under it."""
+_LINE = 18
+"""Height in pixels of a line of text."""
+
+
+def chosen(frames: Sequence[Frame], most: int) -> list[Frame]:
+    """At most `most` frames, evenly spread, the first and the last among them."""
+    if len(frames) <= most:
+        return list(frames)
+    places = np.linspace(0, len(frames) - 1, most).round().astype(int)
+    return [frames[place] for place in places.tolist()]
+
+
+def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[Labelled]:
+    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
+    return [
+        (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
+        for frame in chosen(frames, most)
+    ]
+
+
+def sheet(rows: Sequence[Sequence[Labelled]], *, side: int = 128, heads: Sequence[str] = ()) -> Pixels:
+    """Pictures in rows with their words below, each row with its `heads` above; small ones are enlarged unsmoothed."""
+    if not rows or not any(rows):
+        raise RizbinError("There are no pictures to put on a sheet.")
+    wide = max(len(row) for row in rows)
+    high = max(round(side * image.shape[0] / image.shape[1]) for row in rows for image, _ in row)
+    head = _LINE if heads else 0
+    gap = 6
+    canvas = Image.new("RGB", (wide * (side + gap) + gap, len(rows) * (high + _LINE + head + gap) + gap), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for number, row in enumerate(rows):
+        top = gap + number * (high + _LINE + head + gap)
+        if heads:
+            pen.text((gap, top), heads[number], fill=(0, 0, 0), font=font)
+        for place, (image, words) in enumerate(row):
+            left = gap + place * (side + gap)
+            canvas.paste(Image.fromarray(_fitted(image, side)), (left, top + head))
+            pen.text((left, top + head + high + 2), _short(words, side, pen, font), fill=(60, 60, 60), font=font)
+    return np.asarray(canvas)
+
+
+def write_png(image: Pixels, path: Path) -> Path:
+    """Writes a picture and returns its path."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    except OSError as error:
+        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
+    return path
+
+
+def write_gif(pictures: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
+    """Writes pictures one after the other; the last stays for two seconds."""
+    frames = [Image.fromarray(_fitted(picture, side)) for picture in pictures]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames[0].save(
+            path,
+            save_all=True,
+            append_images=frames[1:],
+            duration=[milliseconds] * (len(frames) - 1) + [2000],
+            loop=0,
+        )
+    except OSError as error:
+        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
+    return path
+
+
+def _fitted(image: Pixels, side: int) -> Pixels:
+    """At a width of `side`: small pictures keep their pixels visible, large ones are averaged."""
+    height, width = image.shape[:2]
+    how = cv2.INTER_NEAREST if width <= side else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, (side, round(side * height / width)), interpolation=how), np.uint8)
+
+
+def _short(words: str, side: int, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the words as fits under a picture."""
+    if pen.textlength(words, font) <= side:
+        return words
+    while words and pen.textlength(words + "...", font) > side:
+        words = words[:-1]
+    return words + "..."

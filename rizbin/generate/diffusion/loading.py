@@ -1,0 +1,84 @@
+"""Pipelines of diffusers from a folder or by name: safetensors alone, never code that comes with the weights."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rizbin.core.errors import RizbinError
+
+Offload = Literal["none", "model", "layers"]
+INDEX = "model_index.json"
+
+
+def is_pipeline(folder: str | Path) -> bool:
+    """Whether diffusers wrote the folder."""
+    return (Path(folder) / INDEX).is_file()
+
+
+def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Any:
+    """A pipeline of diffusers, ready to draw.
+
+    half: weights in 16 bits, for GPUs. offload: keep on the device only the network at work ("model") or only its layer
+    at work ("layers": slow, least memory). Safety checkers are not loaded: they only blacken what is already drawn.
+    Raises RizbinError with one sentence for a folder that is no pipeline or lacks a file, and for an unknown name.
+    """
+    try:
+        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    except ImportError as error:
+        raise RizbinError(
+            "Drawing needs diffusers, which is not installed: pip install 'rizbin[generate]' brings it."
+        ) from error
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(name)
+    if folder.exists():
+        _check_folder(folder)
+    more: dict[str, Any] = {"torch_dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
+    try:
+        index = DiffusionPipeline.load_config(str(name))
+        if "safety_checker" in index:
+            more["safety_checker"] = None
+        pipeline = DiffusionPipeline.from_pretrained(str(name), **more)
+    except (OSError, ValueError, AttributeError, ImportError, HFValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise RizbinError(
+            f"The model {name} cannot be loaded ({reason[:300]}); give the folder of a diffusers pipeline with "
+            "safetensors, or a name on Hugging Face while there is a network."
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if offload == "none":
+        return pipeline.to(device)
+    if device == "cpu":
+        raise RizbinError("On the processor there is nothing to offload to; leave --offload at none.")
+    (pipeline.enable_model_cpu_offload if offload == "model" else pipeline.enable_sequential_cpu_offload)(device=device)
+    return pipeline
+
+
+def _check_folder(folder: Path) -> None:
+    """Says which file lacks, before diffusers says something longer."""
+    import diffusers
+
+    path = folder / INDEX
+    if not path.is_file():
+        raise RizbinError(f"{folder} is no pipeline of diffusers: it lacks {INDEX}.")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        kind = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RizbinError(f"{path} cannot be read; save the pipeline again.") from error
+    if not hasattr(diffusers, str(kind)):
+        raise RizbinError(f"{path} asks for {kind}, which diffusers does not have; code beside weights is never run.")
+    for part, kept in index.items():
+        if part.startswith("_") or not isinstance(kept, list) or None in kept or part == "safety_checker":
+            continue
+        if not (folder / part).is_dir():
+            raise RizbinError(f"{folder} is not whole: the folder {part} is missing.")
+        module = str(kept[1])
+        if "Tokenizer" in module or "Scheduler" in module or "Processor" in module or "Extractor" in module:
+            continue
+        for needed in ("config.json", "*.safetensors"):
+            if not any((folder / part).glob(needed)):
+                what = "weights in safetensors" if "*" in needed else needed
+                raise RizbinError(f"{folder} is not whole: {part} lacks {what}.")

@@ -1,0 +1,393 @@
+"""Draws with a Stable Diffusion: from words, from a picture and words, step by step.
+
+The loop is our own for models with a UNet (Stable Diffusion 1, 2, XL), so that every step can be seen and steered; the
+others (3, FLUX) run through their pipeline of diffusers and can be seen. Source: arXiv 2112.10752; from a picture,
+SDEdit, arXiv 2108.01073.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from rizbin.core.errors import RizbinError
+from rizbin.generate.diffusion.loading import Offload, load_pipeline
+from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a picture is drawn."""
+
+    steps: int = 25
+    """Of the scheduler; the network is asked about as often, by some schedulers twice."""
+    guidance: float = 7.5
+    """How far each step goes from what it would draw without the words (arXiv 2207.12598); 1 does not."""
+    scheduler: str = OWN
+    """own: the model's; or one of `schedulers.SCHEDULERS`."""
+    height: int = 0
+    """Pixels; 0: the model's own side. Rounded to what the model can divide."""
+    width: int = 0
+    """Pixels, as height."""
+    seed: int = 0
+    """Of the first noise and of schedulers that add more. The same seed gives the same picture on the processor."""
+    strength: float = 0.8
+    """Of a start picture: 0 keeps it, 1 ignores it; the share of steps that is made."""
+    negative: str = ""
+    """Words for what to stay away from."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """A prompt as the UNet reads it."""
+
+    given: Float[Tensor, "1 tokens dim"]
+    without: Float[Tensor, "1 tokens dim"]
+    """The negative prompt's."""
+    more_given: dict[str, Tensor] = field(default_factory=dict)
+    """What Stable Diffusion XL reads beside, with the prompt."""
+    more_without: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a drawing stands, before a step."""
+
+    unet: Any
+    scheduler: Any
+    latents: Float[Tensor, "1 channels rows columns"]
+    step: int
+    steps: int
+    timestep: Tensor
+    words: Words
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one step saw."""
+
+    step: int
+    """From 0."""
+    timestep: float
+    """Of the noise schedule, large at the start."""
+    clean: Float[Tensor, "1 channels rows columns"]
+    """The finished latents as the network sees them at this step."""
+
+
+Guide = Callable[[Moment], Tensor]
+"""Returns the latents [1, channels, rows, columns] to go on with, so that what is drawn fits the words better."""
+Watch = Callable[[Frame], None]
+"""Told of every step."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A picture and how it came to be."""
+
+    image: Pixels
+    frames: list[Frame]
+    start: Float[Tensor, "1 channels rows columns"] | None
+    """The noised latents of a start picture; None when drawn from words alone."""
+    notes: list[str]
+    """What was rounded, cut off or not possible, each in a sentence."""
+    seconds: float
+
+
+class Painter:
+    """A model that draws."""
+
+    def __init__(self, pipeline: Any, *, name: str = "") -> None:
+        self.pipeline = pipeline
+        self.name = name
+        self.unet: Any = getattr(pipeline, "unet", None)
+        """None where a transformer draws."""
+        if self.unet is None and getattr(pipeline, "transformer", None) is None:
+            raise RizbinError(f"{name or type(pipeline).__name__} has neither a UNet nor a transformer to draw with.")
+        if self.unet is not None and self.unet.config.in_channels != pipeline.vae.config.latent_channels:
+            raise RizbinError(f"{name or type(pipeline).__name__} wants more than words and a picture to draw.")
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none"
+    ) -> "Painter":
+        """A pipeline folder of diffusers, or a name on Hugging Face. See `loading.load_pipeline`."""
+        return cls(load_pipeline(name, device=device, half=half, offload=offload), name=str(name))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it draws."""
+        return torch.device(self.pipeline._execution_device)
+
+    @property
+    def divisor(self) -> int:
+        """Sides are multiples of this, pixels."""
+        if self.unet is None:
+            return int(self.pipeline.vae_scale_factor) * 2  # patches of two by two
+        return int(self.pipeline.vae_scale_factor) * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def paint(
+        self,
+        prompt: str,
+        sampling: Sampling | None = None,
+        *,
+        start: Pixels | None = None,
+        guide: Guide | None = None,
+        watch: Watch | None = None,
+    ) -> Painted:
+        """A picture of `prompt`, from noise or from the picture `start`.
+
+        guide: steers before each step. watch: called after each step. Raises RizbinError for settings outside their
+        range, for a guide where there is no UNet, and when memory does not suffice.
+        """
+        sampling = sampling or Sampling()
+        _check(sampling)
+        begin, notes = time.perf_counter(), []
+        height, width = self._size(sampling, start, notes)
+        notes += self._cut_off(prompt)
+        frames: list[Frame] = []
+
+        def saw(frame: Frame) -> None:
+            frames.append(frame)
+            if watch is not None:
+                watch(frame)
+
+        try:
+            if self.unet is None:
+                if guide is not None or start is not None:
+                    raise RizbinError(f"{self.name} has no UNet; it draws from words alone and cannot be steered yet.")
+                image, noised = self._through_pipeline(prompt, sampling, height, width, saw), None
+            else:
+                latents, noised = self._loop(prompt, sampling, height, width, start, guide, saw)
+                image = self.decode(latents)
+        except torch.OutOfMemoryError as error:
+            raise RizbinError(
+                f"A picture of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
+                "--half or --offload model."
+            ) from error
+        return Painted(image, frames, noised, notes, time.perf_counter() - begin)
+
+    def timesteps(self, scheduler: Any, sampling: Sampling, *, from_picture: bool) -> Tensor:
+        """The timesteps that are made: all, or of a start picture the last `strength` of them."""
+        scheduler.set_timesteps(sampling.steps, device=self.device)
+        if not from_picture:
+            return scheduler.timesteps
+        made = min(int(sampling.steps * sampling.strength + 1e-9), sampling.steps)
+        if not made:  # PNDM keeps one step more than it was asked for
+            return scheduler.timesteps[:0]
+        first = (sampling.steps - made) * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return scheduler.timesteps[first:]
+
+    def _loop(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        height: int,
+        width: int,
+        start: Pixels | None,
+        guide: Guide | None,
+        saw: Watch,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The latents at the end, and a start picture's noised ones."""
+        scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
+        timesteps = self.timesteps(scheduler, sampling, from_picture=start is not None)
+        # On the processor, so that a seed means the same picture on every device.
+        generator = torch.Generator().manual_seed(sampling.seed)
+        latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
+        noised = None if start is None else latents.cpu()
+        words = self.words(prompt, sampling.negative, height, width)
+        takes = "generator" in scheduler.step.__code__.co_varnames
+        for step, timestep in enumerate(timesteps):
+            if guide is not None:
+                latents = guide(Moment(self.unet, scheduler, latents, step, len(timesteps), timestep, words))
+            output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
+            saw(Frame(step, float(timestep), clean_latents(scheduler, output, latents, timestep).cpu()))
+            more = {"generator": generator} if takes else {}
+            latents = scheduler.step(output, timestep, latents, **more).prev_sample
+        return latents, noised
+
+    def _begin(
+        self,
+        scheduler: Any,
+        timesteps: Tensor,
+        sampling: Sampling,
+        height: int,
+        width: int,
+        start: Pixels | None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "1 channels rows columns"]:
+        """The latents before the first step: noise, or a start picture under as much of it as its strength says."""
+        factor = int(self.pipeline.vae_scale_factor)
+        shape = (1, self.pipeline.vae.config.latent_channels, height // factor, width // factor)
+        noise = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
+        # Even the noisiest step lets a little of a picture through; a strength of 1 is to ignore it.
+        if start is None or sampling.strength == 1:
+            return noise * scheduler.init_noise_sigma
+        latents = self.encode(start, height, width)
+        return scheduler.add_noise(latents, noise, timesteps[:1]) if len(timesteps) else latents
+
+    @torch.no_grad()
+    def noised(self, start: Pixels, sampling: Sampling) -> Float[Tensor, "1 channels rows columns"]:
+        """A start picture's latents before the first step, scaled to signal and noise as the network sees them."""
+        height, width = self._size(sampling, start, [])
+        scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
+        timesteps = self.timesteps(scheduler, sampling, from_picture=True)
+        generator = torch.Generator().manual_seed(sampling.seed)
+        latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
+        return scheduler.scale_model_input(latents, timesteps[0]) if len(timesteps) else latents
+
+    def predict(
+        self,
+        scheduler: Any,
+        latents: Float[Tensor, "1 channels rows columns"],
+        timestep: Tensor,
+        words: Words,
+        guidance: float,
+    ) -> Float[Tensor, "1 channels rows columns"]:
+        """The network's answer, moved away from what it says without the words."""
+        seen = scheduler.scale_model_input(latents, timestep)
+        if guidance == 1:
+            return self._ask(seen, timestep, words.given, words.more_given)
+        more = {name: torch.cat([words.more_without[name], value]) for name, value in words.more_given.items()}
+        both = self._ask(torch.cat([seen, seen]), timestep, torch.cat([words.without, words.given]), more)
+        without, given = both.chunk(2)
+        return without + guidance * (given - without)
+
+    def _ask(self, seen: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
+        return self.unet(seen, timestep, encoder_hidden_states=texts, added_cond_kwargs=more or None).sample
+
+    def words(self, prompt: str, negative: str, height: int, width: int) -> Words:
+        """A prompt and a negative one as this model's UNet reads them."""
+        pipeline, more = self.pipeline, {"negative_prompt": negative, "device": self.device}
+        more |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+        encoded = pipeline.encode_prompt(prompt, **more)
+        if len(encoded) == 2:
+            return Words(encoded[0], encoded[1])
+        given, without, pooled, pooled_without = encoded
+        side = pipeline.text_encoder_2.config.projection_dim
+        numbers = pipeline._get_add_time_ids(
+            (height, width), (0, 0), (height, width), dtype=given.dtype, text_encoder_projection_dim=side
+        ).to(self.device)
+        return Words(
+            given,
+            without,
+            {"text_embeds": pooled, "time_ids": numbers},
+            {"text_embeds": pooled_without, "time_ids": numbers},
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "1 channels rows columns"]) -> Pixels:
+        """The picture that latents stand for."""
+        vae = self.pipeline.vae
+        shift = vae.config.get("shift_factor", None) or 0.0
+        scaled = latents.to(self.device, vae.dtype) / vae.config.scaling_factor + shift
+        pixels = vae.decode(scaled, return_dict=False)[0].float()
+        return ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    @torch.no_grad()
+    def encode(self, picture: Pixels, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
+        """The latents of a picture, resized to `height` and `width`: the mean, so that nothing is drawn by chance."""
+        import cv2
+
+        vae = self.pipeline.vae
+        if picture.shape[:2] != (height, width):
+            shrinks = picture.shape[0] * picture.shape[1] > height * width
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
+        encoded = vae.encode(pixels)
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents * vae.config.scaling_factor
+
+    def _size(self, sampling: Sampling, start: Pixels | None, notes: list[str]) -> tuple[int, int]:
+        network = self.unet if self.unet is not None else self.pipeline.transformer
+        own = network.config.sample_size * int(self.pipeline.vae_scale_factor)
+        wanted = [sampling.height or own, sampling.width or own]
+        if start is not None and not sampling.height and not sampling.width:
+            # The shape of the picture at the size that the model is used to.
+            share = own / min(start.shape[:2])
+            wanted = [round(side * share) for side in start.shape[:2]]
+        sides = [max(round(side / self.divisor), 1) * self.divisor for side in wanted]
+        if sides != wanted:
+            notes.append(
+                f"{wanted[1]}x{wanted[0]} pixels became {sides[1]}x{sides[0]}: this model draws multiples of "
+                f"{self.divisor}."
+            )
+        return sides[0], sides[1]
+
+    def _cut_off(self, prompt: str) -> list[str]:
+        """A sentence where the prompt is longer than the text encoder reads."""
+        tokenizer = getattr(self.pipeline, "tokenizer", None)
+        if tokenizer is None:
+            return []
+        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+        limit = tokenizer.model_max_length
+        if len(ids) <= limit:
+            return []
+        return [f"The prompt has {len(ids) - 2} tokens, this model reads the first {limit - 2}; the rest is not drawn."]
+
+    def _through_pipeline(self, prompt: str, sampling: Sampling, height: int, width: int, saw: Watch) -> Pixels:
+        """By the pipeline's own loop, seen through the steps of its scheduler."""
+        pipeline = self.pipeline
+        more = {"negative_prompt": sampling.negative} if sampling.negative else {}
+        scheduler = scheduler_named(sampling.scheduler, pipeline.scheduler)
+        with _seen(pipeline, scheduler, lambda frame: saw(self._unpacked(frame, height, width))):
+            made = pipeline(
+                prompt,
+                height=height,
+                width=width,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance,
+                generator=torch.Generator().manual_seed(sampling.seed),
+                output_type="np",
+                **more,
+            )
+        return (made.images[0] * 255).round().astype(np.uint8)
+
+    def _unpacked(self, frame: Frame, height: int, width: int) -> Frame:
+        """Latents as the autoencoder knows them, where the transformer has them in patches."""
+        if frame.clean.ndim == 4:
+            return frame
+        clean = self.pipeline._unpack_latents(frame.clean, height, width, self.pipeline.vae_scale_factor)
+        return Frame(frame.step, frame.timestep, clean)
+
+
+@contextmanager
+def _seen(pipeline: Any, scheduler: Any, saw: Watch) -> Iterator[None]:
+    """Puts a scheduler into the pipeline whose every step is told; takes it out again."""
+    own, step, count = pipeline.scheduler, scheduler.step, [0]
+
+    def told(output: Tensor, timestep: Tensor, latents: Tensor, *rest: Any, **more: Any) -> Any:
+        clean = clean_latents(scheduler, output, latents, timestep)
+        saw(Frame(count[0], float(timestep), clean.detach().cpu()))
+        count[0] += 1
+        return step(output, timestep, latents, *rest, **more)
+
+    scheduler.step = told
+    pipeline.scheduler = scheduler
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def _check(sampling: Sampling) -> None:
+    if sampling.steps < 1:
+        raise RizbinError(f"{sampling.steps} steps draw nothing; give 1 or more.")
+    if not 0 <= sampling.strength <= 1:
+        raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the picture) to 1 (ignore it).")
+    if sampling.guidance < 0:
+        raise RizbinError(f"A guidance of {sampling.guidance:g} would draw the opposite; give 0 or more.")
+    if sampling.height < 0 or sampling.width < 0:
+        raise RizbinError("Height and width are pixels, 0 for the model's own.")
