@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -131,6 +132,27 @@ def test_frozen_parts_rest(tmp_path: Path) -> None:
         assert torch.equal(value, before[name]) or not rests, name
     moved = [name for name, value in method.named_parameters() if not torch.equal(value, before[name])]
     assert len(moved) > 100
+
+
+@pytest.mark.parametrize("kind", ["sgd", "lars"])
+def test_parts_learn_at_their_share_of_the_rate(kind: Literal["sgd", "lars"]) -> None:
+    """Optimizers whose step is as long as the rate says; those of the rest do not notice."""
+    engine = Trainer(
+        Trainer.Settings(optimizer=kind, momentum=0.0, weight_decay=0.0), batch=4, steps=9, checkpoint_every=9, seed=5
+    )
+    batch, moved = engine.batch_of(made(), Shapes(), 0)[1], []
+    for rates in ({}, {"text_rate": 0.1, "backbone_rate": 0.5}):
+        method = made(replace(SMALL, **rates)).train()
+        before = {name: value.detach().clone() for name, value in method.named_parameters()}
+        engine.step(method, engine.optimizers(method), batch, 4)
+        moved.append({name: value.detach() - before[name] for name, value in method.named_parameters()})
+    kinds = set()
+    for name, whole in moved[0].items():
+        share = 0.1 if ".text_backbone." in name else 0.5 if ".backbone." in name else 1.0
+        # Differences of 32-bit weights near 1.
+        assert torch.allclose(moved[1][name], share * whole, rtol=1e-2, atol=2e-7), name
+        kinds |= {share} if whole.abs().max() > 1e-5 else set()
+    assert kinds == {0.1, 0.5, 1.0}
 
 
 def folder(path: Path) -> RunFolder:
