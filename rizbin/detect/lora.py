@@ -1,8 +1,9 @@
 """Low-rank adapters: a linear layer's weight stays as it was, and what it learns is a product of two thin matrices.
 
 Source: Hu et al., "LoRA", arXiv 2106.09685, equation 3: W + (alpha / r) B A, with A random and B zero at the start.
-An adapter stands inside the weight (torch's parametrizations) and not around the layer, as peft has it: then the faster
-fusion of `rizbin.detect.fast`, which reads weights without calling their layers, sees it too.
+An adapter stands inside the weight (torch's parametrizations) and not around the layer, as peft has it: so the faster
+fusion of `rizbin.detect.fast`, which reads weights without calling their layers, sees it too. peft 0.21 itself refuses
+MM-Grounding-DINO, which has no `get_input_embeddings`.
 """
 
 import copy
@@ -47,8 +48,8 @@ def adapt(model: Any, rank: int, *, without: Sequence[nn.Module] = ()) -> None:
     for module in list(model.modules()):
         fits = isinstance(module, nn.Linear) and rank < min(module.weight.shape)
         if fits and id(module) not in resting | whole:
-            given = module.weight
-            adapter = LowRank(*given.shape, rank).to(given)
+            rows, columns = module.weight.shape
+            adapter = LowRank(rows, columns, rank).to(module.weight)
             parametrize.register_parametrization(module, "weight", adapter, unsafe=True)
     for head in heads:
         head.requires_grad_(True)

@@ -51,14 +51,15 @@ class Teaching(Method):
         """Side in pixels of the square views that it learns from."""
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """What is done to a picture; its size is `image_size`."""
-        negatives: int = 16
+        negatives: int = 40
         """Names of absent things in a text, at most; how many is drawn each time, so that a score means the same beside
         few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
         alone: float = 0.2
         """Share of pictures that are asked for one name alone, of something there or not there alike."""
-        weights: Weights = Weights()
-        """Of the loss's terms."""
-        denoising: int = 0
+        weights: Weights = Weights(focal=6.0)
+        """Of the loss's terms; focal's three times the paper's: in short runs from nothing several queries else say the
+        same thing (docs/LOG.md). A published network was trained with the paper's 2."""
+        denoising: int = 5
         """How often each object is given to the decoder a second time, shifted and perhaps misnamed, to be put right
         (DN-DETR, DINO; MMDetection: about 100 divided by twice the objects of a picture). 0: never. Costs time with the
         square."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.detect.criterion import predictions
 from rizbin.detect.detector import Detector
+from rizbin.detect.fast import quicken
 from rizbin.detect.lora import ALPHA, HEADS, LowRank, adapt, merged
 from rizbin.detect.phrases import Text, ask, batch_of
 from rizbin.detect.teach import Teaching
@@ -55,6 +56,24 @@ def test_at_the_start_nothing_has_changed() -> None:
     adapt(model, 4)
     for one, other in zip(answers(model), before, strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_faster_fusion_sees_adapters() -> None:
+    model = tiny().eval()
+    adapt(model, 4)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("_param"):
+                value.fill_(1.0)  # fusion begins all but closed
+    plain = answers(model)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if "fusion_layer" in name and name.endswith(".0.up"):
+                value.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    slow = answers(model)
+    quicken(model)
+    fast = answers(model)
+    assert torch.allclose(slow[0], fast[0], atol=1e-4) and (slow[0] - plain[0]).abs().max() > 1e-2
 
 
 def is_head(name: str) -> bool:
