@@ -120,8 +120,10 @@ class Answer:
 
 @contextmanager
 def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> Iterator[Answer]:
-    """Within, a pass of the model decodes noised queries beside its own: its outputs are without them, they are in the
-    answer."""
+    """Within, a pass of the model decodes noised queries beside its own.
+
+    The outputs are as if they were not there; what the decoder made of them is in the answer.
+    """
     decoder = model.model.decoder
     queries, config = model.config.num_queries, decoder.config
     answer = Answer()

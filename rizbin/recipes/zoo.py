@@ -73,8 +73,8 @@ def detector_mini() -> Training[Any]:
         data="scenes:several,categories=0",
         steps=6000,
         checkpoint_every=100,
-        # Lists of names as long as a text holds come up in use, and some of them in training. The weights that ship were
-        # taught before denoising, by the paper's loss.
+        # Lists of names as long as a text holds come up in use, and some of them in training. What ships was taught by
+        # the paper's loss, before denoising.
         settings=replace(training.settings, words=tuple(words), negatives=40, weights=Weights(), denoising=0),
     )
 
