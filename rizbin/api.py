@@ -10,10 +10,10 @@ from typing import Any
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
-from rizbin.core.progress import Bar
+from rizbin.core.progress import Bar, warn
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
-from rizbin.data.open import open_source
+from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Source
 from rizbin.detect import measure as detection
 from rizbin.detect.detector import Detector
@@ -408,6 +408,8 @@ def _measured(
     spec = data or (run.training.data if run else alone)
     # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
     source, taught = (open_source(spec, split=part, size=pair.image_size, seed=0) for part in ("test", "train"))
+    for notice in notices_of(source):
+        warn(notice)
     numbers = evaluate(
         pair,
         source,
@@ -431,6 +433,8 @@ def _measured_boxes(found: Opened, detector: Detector, data: str, settings: Any,
         split="test",
         size=min(detector.preparation.shorter, 512),
     )
+    for notice in notices_of(source):
+        warn(notice)
     numbers = detection.measure(
         detector,
         source,

@@ -6,6 +6,7 @@ Format: cocodataset.org, "Data format"; Lin et al., Microsoft COCO, arXiv 1405.0
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
     Beside `captions_val2017.json` the file `instances_val2017.json` is read too when it is there, and the other way
     round. Pictures are in `folder`, or else looked for beside the file, in `images/` there, and in COCO's own layout:
     `../val2017/` and `../images/val2017/` for `annotations/captions_val2017.json`. Crowds are no objects, nor are
-    annotations of pictures or categories that the file does not list. Raises `RizbinError` when the file is no COCO
-    JSON.
+    annotations of pictures or categories that the file does not list, which the listing's notices count. Raises
+    `RizbinError` when the file is no COCO JSON.
     """
     images, annotations, names = _read(path)
     if (partner := _partner(path)) is not None:
@@ -36,21 +37,48 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
         annotations, names = annotations + more, names | more_names
     captions: dict[Any, list[str]] = defaultdict(list)
     objects: dict[Any, list[Record]] = defaultdict(list)
+    pictured = {_id(image, "id") for image in images} - {None}
+    lost: dict[str, list[Record]] = {"image_id": [], "category_id": []}
     for annotation in annotations:
-        if isinstance(annotation.get("caption"), str):
-            captions[_id(annotation, "image_id")].append(annotation["caption"])
-        elif _id(annotation, "category_id") in names and not annotation.get("iscrowd"):
-            objects[_id(annotation, "image_id")].append(annotation)
+        picture, said = _id(annotation, "image_id"), isinstance(annotation.get("caption"), str)
+        if picture not in pictured:
+            lost["image_id"].append(annotation)
+        elif said:
+            captions[picture].append(annotation["caption"])
+        elif _id(annotation, "category_id") not in names:
+            lost["category_id"].append(annotation)
+        elif not annotation.get("iscrowd"):
+            objects[picture].append(annotation)
     folder = folder or _picture_folder(path, images)
     # An instances file alone has no captions, which is enough for methods without text and for measuring.
-    entries = [_entry(image, folder, captions[_id(image, "id")] if captions else None) for image in images]
+    told = any(isinstance(one.get("caption"), str) for one in annotations)
+    entries = [_entry(image, folder, captions[_id(image, "id")] if told else None) for image in images]
     check_any(entries, str(path))
     truths = {
         entry.key: Truth(image, tuple(objects[_id(image, "id")]))
         for entry, image in zip(entries, images, strict=True)
         if objects[_id(image, "id")]
     }
-    return Known(path.name, entries, truths, names, split=split, size=size)
+    found = Known(path.name, entries, truths, names, split=split, size=size)
+    where = path.name if partner is None else f"{path.name} with {partner.name}"
+    found.notices = tuple(_notice(where, kind, some) for kind, some in lost.items() if some)
+    return found
+
+
+NAMED_IDS = 3
+"""How many ids a notice names."""
+
+
+def _notice(file: str, kind: str, annotations: Sequence[Record]) -> str:
+    """What is left out because the `kind` of id that it gives is not listed."""
+    ids = list(dict.fromkeys(json.dumps(one.get(kind), ensure_ascii=False)[:40] for one in annotations))
+    named = ", ".join(ids[:NAMED_IDS]) + (f" and {len(ids) - NAMED_IDS} more" if len(ids) > NAMED_IDS else "")
+    one = len(annotations) == 1
+    listed = {"image_id": "images", "category_id": "categories"}[kind]
+    return (
+        f"{file}: {len(annotations)} annotation{' is' if one else 's are'} left out, for {kind} {named} "
+        f"{'is' if len(ids) == 1 else 'are'} not among its {listed}."
+    )
 
 
 @dataclass(frozen=True)

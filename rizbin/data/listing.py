@@ -41,6 +41,8 @@ class Listing:
     """A finite source: the entries of one split, each read through the image gate when asked for."""
 
     endless = False
+    notices: tuple[str, ...] = ()
+    """What its files hold that is left out, each in a sentence; for whoever begins to work with it."""
 
     def __init__(self, name: str, entries: Sequence[Entry], *, split: Split, size: int = 0):
         """`size` is the side of the views to come; with 0 every picture is decoded at full size."""

@@ -8,7 +8,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.coco import open_coco
 from rizbin.data.digits import Digits
 from rizbin.data.folders import open_folder
-from rizbin.data.listing import Split
+from rizbin.data.listing import Listing, Split
 from rizbin.data.odvg import is_odvg, open_odvg
 from rizbin.data.sample import Source
 from rizbin.data.scenes import Scenes
@@ -56,6 +56,11 @@ def open_source(spec: str, *, split: Split = "train", size: int = 64, seed: int 
     if ending == ".json":
         return open_coco(path, split=split, size=size, folder=folder)
     raise RizbinError(f"'{spec}' is no data that can be opened; give {ACCEPTED}.")
+
+
+def notices_of(source: Source) -> tuple[str, ...]:
+    """What a source's files hold that is left out, each in a sentence; nothing of scenes."""
+    return source.notices if isinstance(source, Listing) else ()
 
 
 def _apart(spec: str) -> tuple[str, Path | None]:

@@ -7,7 +7,7 @@ reads their boxes detached and their scores from the text before the encoder). H
 phrases to tokens, is normalized by its own number of boxes, and a batch's loss is the mean over its pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,19 @@ def match(
     return torch.from_numpy(rows).to(boxes.device), torch.from_numpy(columns).to(boxes.device)
 
 
-def layer_loss(predicted: Predicted, truths: Sequence[Truth], weights: Weights) -> dict[str, Float[Tensor, ""]]:
+Matching = Callable[[Tensor, Tensor, Truth, Weights], tuple[Tensor, Tensor]]
+"""Logits and boxes of one picture's queries in, pairs of query and object out, as `match` gives them."""
+
+
+def layer_loss(
+    predicted: Predicted, truths: Sequence[Truth], weights: Weights, matching: Matching = match
+) -> dict[str, Float[Tensor, ""]]:
     """Focal, L1 and GIoU of one prediction layer, each already weighted: means over the pictures."""
     sums: dict[str, list[Tensor]] = {"focal": [], "l1": [], "giou": []}
     for logits, boxes, truth in zip(predicted.logits, predicted.boxes, truths, strict=True):
         objects = max(len(truth.boxes), 1)
         targets = torch.zeros_like(logits)
-        chosen, known = match(logits, boxes, truth, weights)
+        chosen, known = matching(logits, boxes, truth, weights)
         targets[chosen] = truth.tokens[known].to(targets.dtype)
         sums["focal"].append(focal_loss(logits[:, truth.text], targets[:, truth.text]).sum() / objects)
         mine, theirs = boxes[chosen], truth.boxes[known].to(boxes.dtype)
@@ -131,15 +137,40 @@ def predictions(model: Any, outputs: Any, text: Bool[Tensor, "batch tokens"]) ->
     found = [
         Predicted(classes.gather(1, best.expand(-1, -1, classes.shape[-1])), boxes.gather(1, best.expand(-1, -1, 4)))
     ]
-    for layer in range(outputs.intermediate_hidden_states.shape[1]):
-        hidden = outputs.intermediate_hidden_states[:, layer]
-        before = outputs.init_reference_points if layer == 0 else outputs.intermediate_reference_points[:, layer - 1]
+    return found + layers_of(
+        model,
+        outputs.intermediate_hidden_states,
+        outputs.init_reference_points,
+        outputs.intermediate_reference_points,
+        outputs.encoder_last_hidden_state_text,
+        text,
+    )
+
+
+def layers_of(
+    model: Any,
+    hidden: Float[Tensor, "batch layers queries dim"],
+    begun: Float[Tensor, "batch queries 4"],
+    refined: Float[Tensor, "batch layers queries 4"],
+    said: Float[Tensor, "batch tokens dim"],
+    text: Bool[Tensor, "batch tokens"],
+) -> list[Predicted]:
+    """What each of the decoder's layers says, with gradient.
+
+    Args:
+        model: Whose heads read the queries.
+        hidden: The queries after each layer.
+        begun: The boxes that the first layer began with.
+        refined: Those that each layer ended with.
+        said: The text as the encoder left it, and in `text` which of it is no padding.
+    """
+    found = []
+    for layer in range(hidden.shape[1]):
+        before = begun if layer == 0 else refined[:, layer - 1]
         logits = model.class_embed[layer](
-            vision_hidden_state=hidden,
-            text_hidden_state=outputs.encoder_last_hidden_state_text,
-            text_token_mask=text,
+            vision_hidden_state=hidden[:, layer], text_hidden_state=said, text_token_mask=text
         )
-        moved = model.bbox_embed[layer](hidden) + torch.special.logit(before, eps=1e-5)
+        moved = model.bbox_embed[layer](hidden[:, layer]) + torch.special.logit(before, eps=1e-5)
         found.append(Predicted(logits, moved.sigmoid()))
     return found
 

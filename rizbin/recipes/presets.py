@@ -148,6 +148,7 @@ def _finetuned_detector() -> Training[Any]:
 
     Tried on small networks only: no published weights were at hand.
     """
+    from rizbin.detect.criterion import Weights
     from rizbin.detect.detector import DEFAULT
 
     return Training(
@@ -156,7 +157,9 @@ def _finetuned_detector() -> Training[Any]:
             start=DEFAULT,
             image_size=640,
             view=View.Settings(crop_area=(0.6, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5),
-            negatives=40,
+            # As it was trained; denoising is not tried on published weights.
+            weights=Weights(),
+            denoising=0,
             freeze=("text", "backbone"),
         ),
         steps=2000,

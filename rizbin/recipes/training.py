@@ -13,7 +13,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
-from rizbin.data.open import open_source
+from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Source
 from rizbin.detect.detector import Detector
 from rizbin.detect.teach import Teaching
@@ -101,8 +101,8 @@ def train(
     if parallel.is_main() and not silent:
         endless = training.steps * training.batch
         pictures = endless if source.endless else min(len(source), endless)
-        for caution in method.cautions(Work(pictures, training.batch, training.steps)):
-            folder.warn(caution)
+        for sentence in (*notices_of(source), *method.cautions(Work(pictures, training.batch, training.steps))):
+            folder.warn(sentence)
     watching = _watching(training, method, silent)
     trainer.fit(method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1))
     if parallel.is_main():

@@ -133,6 +133,10 @@ class Method(nn.Module, ABC):
         """
         return {"main": [self]}
 
+    def rates(self) -> list[tuple[nn.Module, float]]:
+        """Parts whose learning rate is a share of the schedule's, with that share; of a part named twice the last."""
+        return []
+
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         """Yields each update that the method wants for this batch, in order."""

@@ -203,10 +203,15 @@ class Trainer:
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
         """One for each of the method's groups of parts; in each, tensors that decay before those that do not."""
         settings, made = self.settings, {}
+        shares = {id(parameter): share for part, share in method.rates() for parameter in part.parameters()}
         for name, parts in method.optimizers().items():
-            decay, keep = decay_groups(parts)
-            groups = [{"params": alike, "weight_decay": settings.weight_decay} for alike in split_sharded(decay)]
-            groups += [{"params": alike, "weight_decay": 0.0} for alike in split_sharded(keep)]
+            groups = []
+            for parameters, decay in zip(decay_groups(parts), (settings.weight_decay, 0.0), strict=True):
+                for share in sorted({shares.get(id(one), 1.0) for one in parameters}, reverse=True):
+                    some = [one for one in parameters if shares.get(id(one), 1.0) == share]
+                    groups += [
+                        {"params": alike, "weight_decay": decay, "share": share} for alike in split_sharded(some)
+                    ]
             made[name] = make_optimizer(
                 settings.optimizer,
                 groups,
@@ -236,7 +241,7 @@ class Trainer:
         for wish in self.wishes(method, batch, step):
             optimizer = optimizers[wish.by]
             for group in optimizer.param_groups:
-                group["lr"] = rate * wish.rate
+                group["lr"] = rate * wish.rate * group["share"]
                 if group["weight_decay"]:
                     group["weight_decay"] = decay
             norm = self._update(wish, optimizer, step, method, run, positions)

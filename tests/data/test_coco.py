@@ -66,6 +66,26 @@ def test_things_have_exact_masks(tmp_path: Path) -> None:
     assert source.categories == ("cat", "dog") and source[0].names == {"cat", "dog"} and source[0].caption == ""
 
 
+def test_annotations_of_unlisted_pictures_and_categories_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", 0)
+    lost = [
+        *({"image_id": number, "category_id": 5, "bbox": [0, 0, 4, 4]} for number in (70, 71, 70, 72, 73)),
+        {"category_id": 5, "bbox": [0, 0, 4, 4]},
+        {"image_id": 0, "category_id": 6, "bbox": [0, 0, 4, 4]},
+    ]
+    parts = {"images": IMAGES[:1], "categories": CATEGORIES}
+    source = open_coco(save(tmp_path / "instances.json", annotations=OBJECTS + lost, **parts), split="all")
+    assert source.notices == (
+        "instances.json: 6 annotations are left out, for image_id 70, 71, 72 and 2 more are not among its images.",
+        "instances.json: 1 annotation is left out, for category_id 6 is not among its categories.",
+    )
+    assert len(source[0].things) == 3, "the others are there"
+    assert open_coco(save(tmp_path / "whole.json", annotations=OBJECTS, **parts), split="all").notices == ()
+    said = [{"image_id": 9, "caption": "nine"}, *CAPTIONS[:1]]
+    both = open_coco(save(tmp_path / "captions.json", images=IMAGES[:1], annotations=said), split="all")
+    assert both.notices[0].startswith("captions.json with instances.json: 7 annotations are left out, for image_id 9, ")
+
+
 def test_cocos_own_layout(tmp_path: Path) -> None:
     write(tmp_path / "val2017/0.png", 7)
     folder = tmp_path / "annotations"

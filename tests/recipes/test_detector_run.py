@@ -124,12 +124,15 @@ def coco(folder: Path, count: int = 6) -> Path:
     return path
 
 
-def test_a_coco_file_with_faults_teaches_and_measures(tmp_path: Path) -> None:
+def test_a_coco_file_with_faults_teaches_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = f"{coco(tmp_path, 60)}@{tmp_path / 'photos'}"
     run = api.fit("detector", data=data, run=tmp_path / "run", steps=2, batch=4, settings=SMALL, quiet=True)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "1 annotation is left out, for image_id 12345 " in told and "for category_id 1 is not" in told
     kept = json.loads((run / "settings.json").read_text())["settings"]
     assert tuple(kept["names"]) == Shapes.categories
     found = api.measure(run, data=data, quiet=True)
+    assert "image_id 12345" in " ".join(capsys.readouterr().err.split())
     assert found.images > 0 and "boxes/ap50" in found
 
 
