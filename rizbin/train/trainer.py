@@ -440,6 +440,9 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -
             from torch.distributed.tensor import distribute_tensor
 
             value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        elif value.ndim:
+            # In the parameter's own order of memory (channels last): in another, an update rounds otherwise.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -35,7 +35,7 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
     folder = Path(name)
     if folder.exists():
         _check_folder(folder)
-    more: dict[str, Any] = {"torch_dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
+    more: dict[str, Any] = {"dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
     try:
         index = DiffusionPipeline.load_config(str(name))
         if "safety_checker" in index:
