@@ -1,0 +1,1 @@
+"""Words, and a picture if there is one, in; a picture out."""
