@@ -60,10 +60,12 @@ class Guidance:
     """Moves the latents against the gradient of a loss of the objects' attention maps, before each denoising step.
 
     z <- z - scale * sqrt(1 - 1/2 * step / (steps - 1)) * dL/dz, from one pass with the prompt alone, and at some steps
-    more than once, until every object has its peak. Source: Attend-and-Excite, arXiv 2301.13826, algorithm 1, and its
+    more than once, until every object has its peak; z are the latents as the network sees them. Source: Attend-and-Excite, arXiv 2301.13826, algorithm 1, and its
     released code; for losses of pairs arXiv 2410.20972.
     Differs: the latents are scaled as the scheduler wants them before the pass, without which samplers that count in
-    sigmas (Euler, Heun, LMS) show the network something else; the pass ends at the last layer that is looked at.
+    sigmas (Euler, Heun, LMS) show the network something up to 157 times too large; the move is made in that scale and
+    taken back to the sampler's, so that all samplers get the same (in their own it would be 157^2 times weaker). The
+    pass ends at the last layer that is looked at.
 
     One object serves one picture at a time: the contrastive loss remembers the maps of the step before.
     """
@@ -75,8 +77,8 @@ class Guidance:
         objects and more apart: center_distance, iou, kl, total_variation (arXiv 2410.20972) and contrastive (CONFORM,
         arXiv 2312.06059)."""
         scale: float = 20.0
-        """Size of an update at the first step, in latents per unit of gradient, 0 or more; at the last it is 0.71 of
-        that. 20 in the code of every paper named here."""
+        """Size of an update at the first step, in the network's input per unit of gradient, 0 or more; at the last it
+        is 0.71 of that. 20 in the code of every paper named here."""
         steps: float = 0.5
         """Share of the sampling steps that are guided, from the first on, 0 to 1: 25 of 50 in Attend-and-Excite."""
         refinement: tuple[tuple[float, float], ...] = ((0.0, 0.05), (0.2, 0.5), (0.4, 0.8))
@@ -116,7 +118,7 @@ class Guidance:
         step: int,
         steps: int,
         timestep: Tensor | int | float,
-        embeddings: Float[Tensor, "batch tokens dim"],
+        embeddings: Float[Tensor, "prompts tokens dim"],
         spans: Sequence[Span],
         added: dict[str, Tensor] | None = None,
         end_of_text: int | None = None,
@@ -214,6 +216,7 @@ class _Look:
 
     loss: float
     gradient: Latents
+    """By the network's input, in the sampler's scale: to be taken from the latents."""
     peaks: list[float]
     maps: losses.Maps
 
@@ -233,19 +236,19 @@ class _Run:
     passes: int = 0
 
     def look(self, latents: Latents) -> _Look:
-        """Loss and gradient at these latents.
+        """Loss and gradient at these latents, by the network's input and back in the sampler's scale.
 
         Raises RizbinError when the gradient is not finite: a move by it would spoil the picture.
         """
-        latents = latents.detach().requires_grad_()
+        seen = self.scheduler.scale_model_input(latents, self.timestep).detach().requires_grad_()
+        # Every scheduler multiplies by a number, which it does not tell.
+        factor = self.scheduler.scale_model_input(torch.ones(1, 1, 1, 1, device=latents.device), self.timestep)
         with self.guidance.capture_of(self.unet) as capture:
-            capture.run(
-                self.scheduler.scale_model_input(latents, self.timestep), self.timestep, self.embeddings, self.added
-            )
+            capture.run(seen, self.timestep, self.embeddings, self.added)
         attention = capture.mean_map()
         capture.clear()
         loss = self.guidance.loss_of(attention, self.tokens, self.end_of_text)
-        (gradient,) = torch.autograd.grad(loss, latents)
+        (gradient,) = torch.autograd.grad(loss, seen)
         self.passes += 1
         if not bool(gradient.isfinite().all()):
             raise RizbinError(
@@ -254,7 +257,9 @@ class _Run:
             )
         attention = attention.detach()
         peaks = losses.peaks(attention, self.tokens, self.end_of_text).tolist()
-        return _Look(float(loss.detach()), gradient, peaks, losses.maps_of(attention, self.tokens))
+        return _Look(
+            float(loss.detach()), gradient / factor.to(gradient.dtype), peaks, losses.maps_of(attention, self.tokens)
+        )
 
 
 @contextmanager

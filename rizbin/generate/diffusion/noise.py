@@ -58,11 +58,11 @@ def divergence(mean: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]
     return (torch.expm1(2 * log_sigma) / 2 - log_sigma + mean.square() / 2).mean()
 
 
-class NoiseRecord(TypedDict, total=False):
+class NoiseRecord(TypedDict):
     """What the search for a first noise did."""
 
     note: str
-    """Why nothing was done; absent when something was."""
+    """Why nothing was done; empty when something was."""
     cross: float
     """1 - the worst object's peak, 0 to 1, of the noise that was chosen."""
     conflict: float
@@ -143,7 +143,15 @@ class InitialNoise:
             end_of_text: As for `Guidance.steer`.
         """
         if not spans:
-            return noise, {"note": "There is no object to look for, so the noise is as it was."}
+            return noise, {
+                "note": "There is no object to look for, so the noise is as it was.",
+                "cross": 0.0,
+                "conflict": 0.0,
+                "divergence": 0.0,
+                "passes": 0,
+                "rounds": 0,
+                "reached": True,
+            }
         tokens = [span.tokens for span in spans]
         capture = Capture(unet, (self.settings.resolution,), self_attention=True, stop_after_last=True)
 
@@ -159,6 +167,7 @@ class InitialNoise:
         with frozen(unet), torch.enable_grad():
             best, rounds = self._best(search, noise.detach(), generator)
         return best.latents.to(noise.dtype), {
+            "note": "",
             "cross": best.cross,
             "conflict": best.conflict,
             "divergence": float(divergence(best.mean, best.log_sigma)),

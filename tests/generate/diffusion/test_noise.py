@@ -1,6 +1,7 @@
 """Composed predictions, and the search for a first noise."""
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from rizbin.core.errors import RizbinError
 from rizbin.generate.diffusion.noise import InitialNoise, NoiseRecord, compose, divergence, self_attention_conflict
 from rizbin.generate.diffusion.spans import Span
 from tests.generate.diffusion.toy_unets import inputs, unet
+
+# A call of diffusers' own.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SPANS = [Span("cat", (2,)), Span("dog", (5,))]
 SHORT = InitialNoise.Settings(rounds=2, updates=3, last_updates=4, cross_threshold=0.0, conflict_threshold=0.0)
@@ -115,6 +119,6 @@ def test_a_good_noise_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"updates": -1}, {"learning_rate": 0.0}, {"most_divergence": 0.0}])
-def test_noise_settings_out_of_range_are_said(wrong: dict[str, int]) -> None:
+def test_noise_settings_out_of_range_are_said(wrong: dict[str, Any]) -> None:
     with pytest.raises(RizbinError, match="Give"):
         InitialNoise(InitialNoise.Settings(**wrong))
