@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from rizbin.cli.parsing import parse
 from rizbin.core.errors import RizbinError
 
-INTERRUPTED = 130
+INTERRUPTED, MISSING = 130, 1
+"""Exit codes: Ctrl-C; an object that was not found."""
 
 
 def generate(words: list[str]) -> int:
@@ -24,6 +25,13 @@ def generate(words: list[str]) -> int:
         guidance: float = 7.5,
         scheduler: str = "own",
         negative: str = "",
+        cure: Literal[
+            "none", "attend-and-excite", "center-distance", "iou", "kl", "total-variation", "contrastive"
+        ] = "none",
+        object: tuple[str, ...] = (),
+        verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        judge: str = "detector-mini",
         height: int = 0,
         width: int = 0,
         film: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -46,6 +54,12 @@ def generate(words: list[str]) -> int:
             scheduler: own (the model's), ddim, ddpm, pndm, lms, euler, euler-ancestral, heun, kdpm2, kdpm2-ancestral,
                 dpm++, dpm++-karras, dpm++-single, deis, unipc, lcm.
             negative: What to stay away from.
+            cure: Guidance of attention for objects that are forgotten, by its loss. A guided step costs about two.
+            object: A word of the prompt that shall be in the picture, once for each. Empty: what the prompt names.
+            verify: Look for each object with a detector and say what is there; exit code 1 when one is missing.
+            repair: As verify, and draw again what is missing until all is there: by guidance, in a free place, from
+                other seeds. The best picture is kept; repaired.json tells what was tried and what it cost.
+            judge: The detector, as --model of `rizbin detect`.
             height: Pixels; 0: the model's own. Rounded to what it can divide, which is said.
             width: Pixels, as height.
             film: Also write how each picture came to be: a strip of what the network saw at each step, a GIF, and a
@@ -58,6 +72,8 @@ def generate(words: list[str]) -> int:
         return {**locals()}
 
     given = parse(draw, words, "generate", repeat=True)
+    if given["verify"] or given["repair"]:
+        return _repaired(given)
     return _drawn({**given, "start": "", "strength": 0.8, "grid": False})
 
 
@@ -113,7 +129,7 @@ def edit(words: list[str]) -> int:
         return {**locals()}
 
     given = parse(redraw, words, "edit")
-    return _drawn({**given, "prompts": (given["prompt"],), "start": given["picture"]})
+    return _drawn({**given, "cure": "none", "object": (), "prompts": (given["prompt"],), "start": given["picture"]})
 
 
 def _drawn(given: dict[str, Any]) -> int:
@@ -130,6 +146,8 @@ def _drawn(given: dict[str, Any]) -> int:
             list(given["prompts"]),
             to=out,
             sampling=Sampling(**{name: given[name] for name in names}),
+            cure=given["cure"],
+            objects=list(given["object"]),
             **{name: given[name] for name in ("model", "count", "start", "film", "grid", "device", "half", "offload")},
             quiet=given["quiet"],
         )
@@ -141,3 +159,36 @@ def _drawn(given: dict[str, Any]) -> int:
             print(f"note: {sentence}")
         print(f"{one.file}: {one.prompt} (seed {one.sampling.seed}, {one.painted.seconds:.1f} s)")
     return 0
+
+
+def _repaired(given: dict[str, Any]) -> int:
+    """Draws, verifies and, where asked, repairs; says what is there."""
+    if not given["prompts"]:
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --repair.')
+    if given["film"] or given["count"] != 1:
+        raise RizbinError("--verify and --repair draw one picture of each prompt; leave --film and --count.")
+    from dataclasses import replace
+
+    from rizbin import api
+    from rizbin.generate.diffusion.painter import Sampling
+    from rizbin.generate.diffusion.repair import Ladder
+
+    names = ("steps", "guidance", "scheduler", "height", "width", "seed", "negative")
+    ladder = Ladder() if given["repair"] else Ladder(rungs=())
+    if given["cure"] != "none":
+        ladder = replace(ladder, cure=given["cure"])
+    made = api.repair(
+        list(given["prompts"]),
+        to=given["out"],
+        sampling=Sampling(**{name: given[name] for name in names}),
+        ladder=ladder,
+        objects=list(given["object"]),
+        **{name: given[name] for name in ("model", "judge", "device", "quiet")},
+    )
+    for number, (prompt, one) in enumerate(zip(given["prompts"], made, strict=True)):
+        for sentence in one.notes:
+            print(f"note: {sentence}")
+        said = ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.best.found.items())
+        tried = f"{len(one.attempts)} drawn, {sum(attempt.seconds for attempt in one.attempts):.1f} s"
+        print(f"{Path(given['out']) / f'{number:04d}.png'}: {prompt} ({said or 'nothing to look for'}; {tried})")
+    return 0 if all(one.whole for one in made) else MISSING

@@ -6,8 +6,10 @@ from pathlib import Path
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Picture
 from rizbin.generate.diffusion.drawing import Drawn, noised_starts
-from rizbin.generate.diffusion.film import Labelled, seen
+from rizbin.generate.diffusion.film import Labelled, chosen, seen
 from rizbin.generate.diffusion.painter import Painter, Pixels
+from rizbin.generate.diffusion.spans import objects_in, spans_of
+from rizbin.visualize.attention import overlay
 
 
 def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, target: Path) -> Path:
@@ -20,6 +22,11 @@ def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, ta
                 "Under the noise the network guesses the finished picture at every step. First the guess is a blur of "
                 "what such pictures have in common, then places and colors are decided, then what things are, and last "
                 "their edges.",
+            ),
+            (
+                "Where a word is read",
+                "Bright places of the network read this word most at that step: the mean of its cross-attention at one "
+                "resolution, over the picture as it was seen then.",
             ),
             ("t", "Where the step stands in the noise schedule: 999 is nothing but noise, 0 is none."),
         ]
@@ -38,8 +45,23 @@ def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, ta
             page.note(sentence)
         shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
         page.pictures(_shown(shown, one.prompt))
+        _attention(page, painter, one)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return page.write(target)
+
+
+def _attention(page: Page, painter: Painter, one: Drawn) -> None:
+    """Where each object's words were read, at some steps, over what the network saw then."""
+    frames = [frame for frame in one.painted.frames if frame.attention is not None]
+    spans, _ = spans_of(one.prompt, objects_in(one.prompt), painter.pipeline.tokenizer) if frames else ([], [])
+    for span in spans:
+        pictures = []
+        for frame in chosen(frames, 6):
+            attention = frame.attention
+            if attention is not None:
+                values = attention[..., list(span.tokens)].mean(dim=-1).numpy()
+                pictures.append((overlay(painter.decode(frame.clean), values), f"step {frame.step + 1}"))
+        page.card(f'Where "{span.word}" is read', _shown(pictures, f"attention to {span.word}"))
 
 
 def _shown(pictures: Sequence[Labelled], what: str) -> list[Picture]:

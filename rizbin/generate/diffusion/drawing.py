@@ -34,13 +34,15 @@ def draw(
     sampling: Sampling,
     count: int = 1,
     start: Pixels | None = None,
-    guide: Callable[[str], Guide | None] = lambda prompt: None,
+    guide: Callable[[str], tuple[Guide | None, list[str]]] = lambda prompt: (None, []),
     film: bool = False,
+    attend: int = 0,
     bar: MakeBar | None = None,
 ) -> list[Drawn]:
     """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
-    Files are numbered; words never become a path. film: a strip and a GIF beside each picture. Stopped by Ctrl-C it
+    Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
+    prompt, what steers and what is to be said about it. attend: as for `Painter.paint`. Stopped by Ctrl-C it
     keeps what is drawn. Raises RizbinError for what cannot be drawn or written.
     """
     if count < 1:
@@ -59,7 +61,9 @@ def draw(
             for prompt in prompts:
                 for number in range(count):
                     chosen = replace(sampling, seed=sampling.seed + number)
-                    painted = painter.paint(prompt, chosen, start=start, guide=guide(prompt), watch=stepped)
+                    steering, said = guide(prompt)
+                    painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
+                    painted = replace(painted, notes=[*said, *painted.notes])
                     file = folder / f"{len(made):04d}.png"
                     write_png(painted.image, file)
                     made.append(Drawn(file, prompt, chosen, painted))

@@ -7,7 +7,7 @@ SDEdit, arXiv 2108.01073.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
+from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
 from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
 
@@ -81,6 +82,8 @@ class Frame:
     """Of the noise schedule, large at the start."""
     clean: Float[Tensor, "1 channels rows columns"]
     """The finished latents as the network sees them at this step."""
+    attention: Float[Tensor, "places_down places_across tokens"] | None = None
+    """How much each place looks at each token of the prompt, mean of layers and heads; None when not asked for."""
 
 
 Guide = Callable[[Moment], Tensor]
@@ -143,11 +146,13 @@ class Painter:
         start: Pixels | None = None,
         guide: Guide | None = None,
         watch: Watch | None = None,
+        attend: int = 0,
     ) -> Painted:
         """A picture of `prompt`, from noise or from the picture `start`.
 
-        guide: steers before each step. watch: called after each step. Raises RizbinError for settings outside their
-        range, for a guide where there is no UNet, and when memory does not suffice.
+        guide: steers before each step. watch: called after each step. attend: cells along a side of the attention
+        maps that each frame keeps, 0 for none. Raises RizbinError for settings outside their range, for a guide where
+        there is no UNet, and when memory does not suffice.
         """
         sampling = sampling or Sampling()
         _check(sampling)
@@ -167,7 +172,7 @@ class Painter:
                     raise RizbinError(f"{self.name} has no UNet; it draws from words alone and cannot be steered yet.")
                 image, noised = self._through_pipeline(prompt, sampling, height, width, saw), None
             else:
-                latents, noised = self._loop(prompt, sampling, height, width, start, guide, saw)
+                latents, noised = self._loop(prompt, sampling, height, width, start, guide, saw, attend)
                 image = self.decode(latents)
         except torch.OutOfMemoryError as error:
             raise RizbinError(
@@ -198,6 +203,7 @@ class Painter:
         start: Pixels | None,
         guide: Guide | None,
         saw: Watch,
+        attend: int,
     ) -> tuple[Tensor, Tensor | None]:
         """The latents at the end, and a start picture's noised ones."""
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
@@ -207,12 +213,16 @@ class Painter:
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
         noised = None if start is None else latents.cpu()
         words = self.words(prompt, sampling.negative, height, width)
+        # The last row of the batch is the one with the words.
+        capture = Capture(self.unet, (attend,), rows=slice(-1, None)) if attend else None
         takes = "generator" in scheduler.step.__code__.co_varnames
         for step, timestep in enumerate(timesteps):
             if guide is not None:
                 latents = guide(Moment(self.unet, scheduler, latents, step, len(timesteps), timestep, words))
-            output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
-            saw(Frame(step, float(timestep), clean_latents(scheduler, output, latents, timestep).cpu()))
+            with capture if capture is not None else nullcontext():
+                output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
+            clean = clean_latents(scheduler, output, latents, timestep).cpu()
+            saw(Frame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
             more = {"generator": generator} if takes else {}
             latents = scheduler.step(output, timestep, latents, **more).prev_sample
         return latents, noised

@@ -1,0 +1,45 @@
+"""A detector as the judge of what was drawn: the rooms that draw ask for no more than a `Verifier`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rizbin.detect.detector import Detector
+from rizbin.detect.presence import Calibration, judge
+from rizbin.generate.diffusion.painter import Pixels
+from rizbin.generate.diffusion.repair import Presence
+
+UNDECIDED = (0.5, 0.5)
+"""No verdict is "unsure" here: a probability is asked for."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Asks a detector for all phrases of a closed set at once, among which it decides best (docs/detect.md)."""
+
+    detector: Detector
+    calibration: Calibration
+    among: tuple[str, ...] = ()
+    """What else might be drawn: a phrase counts where it fits a box better than these."""
+    side: int = 0
+    """Pictures are enlarged to this shorter side, pixels; 0 leaves them."""
+
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+        """One presence for each phrase."""
+        scale = max(self.side / min(picture.shape[:2]), 1.0) if self.side else 1.0
+        shown = picture
+        if scale > 1:
+            shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+        found = []
+        for phrase in phrases:
+            others = [one for one in (*phrases, *self.among) if one != phrase]
+            (seen,) = self.detector.detect([shown], [phrase, *dict.fromkeys(others)])
+            verdict = judge(seen, calibration=self.calibration, unsure=UNDECIDED)
+            box = None
+            if verdict.boxes:
+                left, top, right, bottom = (float(value) / scale for value in verdict.boxes[0])
+                box = (left, top, right, bottom)
+            found.append(Presence(float(verdict.probability), box))
+        return found
