@@ -58,11 +58,9 @@ def steering(
     """A guide that makes every object of the prompt attended to, and sentences about what it could not find.
 
     objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the cure "none",
-    for a prompt without an object, and, for losses of pairs, without two. Raises RizbinError for an unknown cure and
-    for models without a UNet.
+    for a prompt without an object, and, for losses of pairs, without two. Raises RizbinError for models
+    without a UNet.
     """
-    if cure not in CURES:
-        raise RizbinError(f"There is no cure {cure!r}; choose one of {', '.join(CURES)}.")
     if cure == "none":
         return None, []
     if painter.unet is None:

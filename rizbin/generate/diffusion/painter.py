@@ -22,7 +22,8 @@ from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
 from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+"""A picture, RGB, 0 to 255."""
 
 
 @dataclass(frozen=True, kw_only=True)

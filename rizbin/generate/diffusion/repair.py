@@ -8,7 +8,7 @@ objects verified is kept, so no rung makes it worse. Best-of-N, which everything
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, P
 from rizbin.generate.diffusion.spans import objects_in
 
 Rung = Literal["reseed", "attention", "place"]
-RUNGS: tuple[Rung, ...] = get_args(Rung)
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
@@ -123,11 +122,9 @@ def repair(
     """A picture of the prompt with all its objects, as far as the ladder leads.
 
     objects: what shall be there; empty: what `spans.objects_in` finds in the prompt. A prompt without any is drawn once
-    and counts as whole, with a note. Raises RizbinError for a rung that does not exist.
+    and counts as whole, with a note.
     """
     sampling, ladder = sampling or Sampling(), ladder or Ladder()
-    if strange := set(ladder.rungs) - set(RUNGS):
-        raise RizbinError(f"There is no rung {sorted(strange)[0]!r}; choose from {', '.join(RUNGS)}.")
     wanted = tuple(objects) or tuple(objects_in(prompt))
     notes = [] if wanted else ["No object was found in the prompt; it was drawn once and not looked through."]
     attempts: list[Attempt] = []

@@ -1,0 +1,192 @@
+"""Painting with a small untrained model: bad input, sizes, words that are too long, what a guide and a film see."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.gate import read_image
+from rizbin.generate.diffusion import drawing
+from rizbin.generate.diffusion.cure import CURES, resolution_of, steering
+from rizbin.generate.diffusion.film import chosen, seen, sheet, write_gif
+from rizbin.generate.diffusion.guidance import Guidance
+from rizbin.generate.diffusion.loading import load_pipeline
+from rizbin.generate.diffusion.painter import Moment, Painter, Sampling
+from tests.generate.diffusion.small_painters import painter
+
+QUICK = Sampling(steps=2, guidance=2.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("pipeline") / "small"
+    painter().pipeline.save_pretrained(where)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 0}, "0 steps draw nothing"),
+        ({"strength": 1.5}, "strength of 1.5 is outside 0"),
+        ({"strength": -0.1}, "strength of -0.1 is outside 0"),
+        ({"guidance": -1.0}, "guidance of -1 would draw the opposite"),
+        ({"height": -8}, "Height and width are pixels"),
+    ],
+)
+def test_settings_out_of_range_are_said(change: dict, says: str) -> None:
+    with pytest.raises(RizbinError, match=says):
+        painter().paint("a zebra", Sampling(**change))
+
+
+def test_sizes_are_rounded_with_a_notice() -> None:
+    painted = painter().paint("a zebra", Sampling(steps=1, height=30, width=45))
+    assert painted.image.shape == (32, 48, 3)
+    assert painted.notes == ["45x30 pixels became 48x32: this model draws multiples of 8."]
+    assert painter().paint("a zebra", Sampling(steps=1, height=32, width=40)).notes == []
+
+
+def test_a_picture_keeps_its_shape() -> None:
+    start = np.zeros((64, 128, 3), np.uint8)
+    assert painter().paint("a zebra", QUICK, start=start).image.shape == (32, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "zebra", "a zebra and a zebra", "و یک گورخر و یک قورباغه", "and and , . !", "a zebra " * 200]
+)
+@pytest.mark.parametrize("cure", CURES)
+def test_every_prompt_is_drawn_with_every_cure(prompt: str, cure: str) -> None:
+    """What guidance cannot find is said in a sentence; never an index error."""
+    guide, notes = steering(painter(), prompt, cure)
+    painted = painter().paint(prompt, QUICK, guide=guide)
+    assert painted.image.shape == (32, 32, 3)
+    if guide is None and cure != "none":
+        assert any("drawn without" in note for note in notes)
+    if len(prompt) > 1000:
+        assert any("the rest is not drawn" in note for note in painted.notes)
+
+
+def test_a_cure_moves_the_picture_and_leaves_the_weights() -> None:
+    before = {name: value.clone() for name, value in painter().unet.state_dict().items()}
+    guide, notes = steering(painter(), "a zebra and a frog", "attend-and-excite")
+    assert guide is not None and notes == []
+    assert [span.word for span in guide.spans] == ["zebra", "frog"]
+    plain = painter().paint("a zebra and a frog", QUICK)
+    cured = painter().paint("a zebra and a frog", QUICK, guide=guide)
+    assert (plain.image != cured.image).any()
+    assert guide.records[0]["updates"] >= 1
+    assert all(torch.equal(value, before[name]) for name, value in painter().unet.state_dict().items())
+    assert all(parameter.grad is None for parameter in painter().unet.parameters())
+
+
+def test_the_cure_lowers_its_loss() -> None:
+    """A small step along the gradient: the loss of the same maps afterwards is lower."""
+    settings = Guidance.Settings(scale=0.05, steps=1.0, refinement=((0.0, 1.0),), most_refinements=6)
+    guide, _ = steering(painter(), "a zebra and a frog", "center-distance", settings=settings)
+    assert guide is not None
+    painter().paint("a zebra and a frog", Sampling(steps=1, guidance=1.0), guide=guide)
+    record = guide.records[0]
+    assert record["last_loss"] < record["loss"]
+
+
+def test_maps_are_those_of_the_words() -> None:
+    """Each place's attention over the tokens sums to one, at the finest resolution of sixteen or below."""
+    side = resolution_of(painter())
+    assert side == 8
+    painted = painter().paint("a zebra", QUICK, attend=side)
+    for frame in painted.frames:
+        assert frame.attention is not None and frame.attention.shape[:2] == (side, side)
+        torch.testing.assert_close(frame.attention.sum(dim=-1), torch.ones(side, side), rtol=0, atol=1e-5)
+    other = painter().paint("a frog", QUICK, attend=side).frames[0].attention
+    first = painted.frames[0].attention
+    assert first is not None and other is not None and not torch.equal(first, other)
+    assert painter().paint("a zebra", QUICK).frames[0].attention is None
+
+
+def test_a_guide_is_asked_before_each_step() -> None:
+    steps = []
+
+    def guide(moment: Moment) -> torch.Tensor:
+        steps.append((moment.step, moment.steps, moment.words.given.shape[0]))
+        return torch.zeros_like(moment.latents)
+
+    painted = painter().paint("a zebra", Sampling(steps=3, guidance=1.0), guide=guide)
+    assert steps == [(0, 3, 1), (1, 3, 1), (2, 3, 1)]
+    assert len(painted.frames) == 3
+
+
+def test_films_and_records(tmp_path: Path) -> None:
+    made = drawing.draw(painter(), ["a zebra", "../../etc/passwd"], tmp_path, sampling=QUICK, count=2, film=True)
+    assert [one.file.name for one in made] == ["0000.png", "0001.png", "0002.png", "0003.png"]
+    told = json.loads((tmp_path / "drawn.json").read_text())
+    assert [one["seed"] for one in told] == [0, 1, 0, 1] and told[2]["prompt"] == "../../etc/passwd"
+    assert (tmp_path / "0000-film.png").is_file()
+    with Image.open(tmp_path / "0000.gif") as moving:
+        assert getattr(moving, "n_frames", 1) == 3
+    np.testing.assert_array_equal(read_image(tmp_path / "0003.png"), made[3].painted.image)
+    with pytest.raises(RizbinError, match="0 pictures are none"):
+        drawing.draw(painter(), ["a zebra"], tmp_path, sampling=QUICK, count=0)
+
+
+def test_a_strip_has_the_first_step_and_the_last() -> None:
+    painted = painter().paint("a zebra", Sampling(steps=9))
+    some = chosen(painted.frames, 4)
+    assert [frame.step for frame in some] == [0, 3, 5, 8]
+    strip = seen(painter(), painted.frames, most=4)
+    assert strip[0][1] == "step 1, t 889"
+    assert sheet([strip], side=64).shape == (64 + 18 + 12, 4 * 70 + 6, 3)
+    with pytest.raises(RizbinError, match="no pictures"):
+        sheet([])
+
+
+def test_a_grid_shows_strengths_and_guidances() -> None:
+    start = np.full((32, 32, 3), 90, np.uint8)
+    made = drawing.grid(painter(), "a zebra", start, Sampling(steps=5))
+    assert made.shape[1] == len(drawing.STRENGTHS) * 134 + 6
+    starts = drawing.noised_starts(painter(), start, Sampling(steps=10))
+    kept = painter().decode(painter().encode(start, 32, 32))
+    gaps = [np.abs(image.astype(float) - kept).mean() for image, _ in starts]
+    assert gaps[0] == 0 and gaps == sorted(gaps) and gaps[-1] > 5
+
+
+def test_a_gif_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RizbinError, match="could not be written"):
+        write_gif([np.zeros((8, 8, 3), np.uint8)], tmp_path / "file" / "film.gif")
+
+
+def test_folders_that_are_no_pipeline_say_what_lacks(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="lacks model_index.json"):
+        load_pipeline(tmp_path)
+    for lacking, says in (
+        ("unet", "the folder unet is missing"),
+        ("vae/config.json", "vae lacks config.json"),
+        ("unet/diffusion_pytorch_model.safetensors", "unet lacks weights in safetensors"),
+    ):
+        broken = tmp_path / lacking.replace("/", "-")
+        shutil.copytree(folder, broken)
+        target = broken / lacking
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        with pytest.raises(RizbinError, match=says):
+            load_pipeline(broken)
+    strange = tmp_path / "strange"
+    shutil.copytree(folder, strange)
+    index = json.loads((strange / "model_index.json").read_text())
+    (strange / "model_index.json").write_text(json.dumps({**index, "_class_name": "MyPipeline"}))
+    with pytest.raises(RizbinError, match="code beside weights is never run"):
+        load_pipeline(strange)
+    (strange / "model_index.json").write_text("{")
+    with pytest.raises(RizbinError, match="cannot be read"):
+        load_pipeline(strange)
+    with pytest.raises(RizbinError, match="nothing to offload to"):
+        load_pipeline(folder, offload="model")
+
+
+def test_a_folder_draws_as_the_model_that_wrote_it(folder: Path) -> None:
+    loaded = Painter.from_pretrained(folder)
+    np.testing.assert_array_equal(loaded.paint("a fox", QUICK).image, painter().paint("a fox", QUICK).image)
