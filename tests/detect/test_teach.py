@@ -200,13 +200,14 @@ def average(method: Teaching, pictures: int = 60) -> float:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_from_nothing_it_finds_things_after_six_hundred_steps(seed: int, tmp_path: Path) -> None:
-    """The 1.3 million parameters of the defaults, batches of 8: four minutes of one core a seed.
+    """The 1.3 million parameters of the defaults, batches of 16: seven minutes of one core a seed.
 
-    A prototype with transformers' own loss had 6 and 13 (docs/LOG.md).
+    60 is asked. 77.3 and 79.1 were measured, so less than 70 is a fault; a prototype with transformers' own loss had 6
+    and 13 (docs/LOG.md).
     """
     method = made(Teaching.Settings(names=Shapes.categories), seed)
     settings = Trainer.Settings(learning_rate=2e-3, clip=1.0, weight_decay=1e-4, warmup=0.1)
-    Trainer(settings, batch=8, steps=600, checkpoint_every=600, seed=seed).fit(
+    Trainer(settings, batch=16, steps=600, checkpoint_every=600, seed=seed).fit(
         method, Shapes(), folder(tmp_path / "run"), quiet=True
     )
-    assert average(method) >= 0.6
+    assert average(method) >= 0.7
