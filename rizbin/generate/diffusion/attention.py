@@ -53,12 +53,12 @@ class Capture:
             stop_after_last: Whether `run` ends a pass at the last wanted layer. What follows is then neither computed
                 nor kept for the gradient.
         """
+        from diffusers.models.attention_processor import Attention as Layer
+
         self.unet = unet
         self.resolutions = resolutions
         self.rows = rows
         self.stop_after_last = stop_after_last
-        from diffusers.models.attention_processor import Attention as Layer
-
         kinds = ("attn1", "attn2") if self_attention else ("attn2",)
         self.layers = {
             name: module
@@ -197,7 +197,7 @@ class Capture:
             states = given[0] if given else named["hidden_states"]
             grid = grid_of(self._grid, states.shape[1])
             self._seen[name] = grid
-            if self._dry or min(grid) not in self.resolutions:
+            if self._dry or name in self._previous or min(grid) not in self.resolutions:
                 return
             processor = self.layers[name].get_processor()
             if isinstance(processor, nn.Module):

@@ -60,8 +60,9 @@ class Guidance:
     """Moves the latents against the gradient of a loss of the objects' attention maps, before each denoising step.
 
     z <- z - scale * sqrt(1 - 1/2 * step / (steps - 1)) * dL/dz, from one pass with the prompt alone, and at some steps
-    more than once, until every object has its peak; z are the latents as the network sees them. Source:
-    Attend-and-Excite, arXiv 2301.13826, algorithm 1, and its released code; for losses of pairs arXiv 2410.20972.
+    more than once, until every object has its peak; z are the latents as the network sees them.
+    Source: Attend-and-Excite, arXiv 2301.13826, algorithm 1, and its released code; for losses of pairs
+    arXiv 2410.20972.
     Differs: the latents are scaled as the scheduler wants them before the pass, without which samplers that count in
     sigmas (Euler, Heun, LMS) show the network something up to 157 times too large; the move is made in that scale and
     taken back to the sampler's, so that all samplers get the same (in their own it would be 157^2 times weaker). The

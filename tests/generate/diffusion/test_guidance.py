@@ -212,6 +212,19 @@ def test_one_network_is_looked_through_once() -> None:
     assert len(ends) == 1
 
 
+def test_what_sdxl_wants_besides_reaches_the_network() -> None:
+    wanted = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    model = unet(projection_class_embeddings_input_dim=6 * 8 + 16, **wanted)
+    latents, embeddings = inputs()
+    losses_of = []
+    for side in (512.0, 64.0):
+        added = {"text_embeds": torch.ones(1, 16), "time_ids": torch.tensor([[side, side, 0, 0, side, side]])}
+        moved, record = Guidance(ONCE).steer(model, ddim(), latents, 0, 50, 500, embeddings, SPANS, added)
+        assert not torch.equal(moved, latents)
+        losses_of.append(record.get("loss", 0.0))
+    assert abs(losses_of[0] - losses_of[1]) > 1e-5
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

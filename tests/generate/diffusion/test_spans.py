@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rizbin.generate.diffusion.spans import Phrase, Span, end_of_text, objects_in, phrases_in, spans_of
-from tests.generate.diffusion.toy_tokenizers import END, Slow, clip, word_level
+from tests.generate.diffusion.toy_tokenizers import END, Slow, clip, real_clip, word_level
 
 KINDS: dict[str, Callable[[], Any]] = {
     "clip": cache(clip),
@@ -50,6 +50,28 @@ def test_positions_in_clip_count_the_start_token() -> None:
     assert spans == [Span("cat", (2,)), Span("red car", (5, 6))] and not notes
     names = clip().convert_ids_to_tokens(clip()("a Cat and a red  car").input_ids)
     assert [names[token] for span in spans for token in span.tokens] == ["cat</w>", "red</w>", "car</w>"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word", "tokens"),
+    [
+        ("a photo of a zebra and a frog", "frog", (8,)),
+        ("a photo of a zebra and a frog", "zebra", (5,)),
+        ("an axolotl's bowl, red", "axolotl", (2, 3, 4, 5)),
+        ("an axolotl's bowl, red", "bowl", (7,)),
+        ("ein Quokka", "quokka", (2, 3, 4)),
+    ],
+)
+def test_positions_among_clips_own_tokens(prompt: str, word: str, tokens: tuple[int, ...]) -> None:
+    import open_clip
+
+    (ids,) = open_clip.get_tokenizer("ViT-B-32")(prompt).tolist()
+    assert real_clip()(prompt).input_ids == ids[: ids.index(49407) + 1]
+    assert end_of_text(prompt, real_clip()) == ids.index(49407)
+    spans, notes = spans_of(prompt, [word], real_clip())
+    names = real_clip().convert_ids_to_tokens([ids[token] for token in spans[0].tokens])
+    assert not notes and "".join(names) == word + "</w>"
+    assert spans == [Span(word, tokens)]
 
 
 def test_a_rare_word_has_several_tokens() -> None:

@@ -1,7 +1,10 @@
 """Tokenizers small enough for tests: CLIP's with a few merges, a word-level one, and one written in Python."""
 
+import gzip
+from functools import cache
 from typing import Any
 
+from open_clip.tokenizer import default_bpe
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -25,6 +28,19 @@ def clip(pad: str = END, limit: int = 77) -> CLIPTokenizer:
     ids = {token: number for number, token in enumerate(vocabulary)}
     lines: Any = list(dict.fromkeys(merges))
     return CLIPTokenizer(vocab=ids, merges=lines, pad_token=pad, model_max_length=limit)
+
+
+@cache
+def real_clip() -> CLIPTokenizer:
+    """CLIP's own 49,408 tokens, from the list that open_clip ships."""
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
+    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    letters = list(bytes_to_unicode().values())
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    given: Any = merges
+    return CLIPTokenizer(vocab=ids, merges=given, model_max_length=77)
 
 
 def word_level(limit: int = 16) -> PreTrainedTokenizerFast:
