@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_the_folder_draws_by_diffusers_and_by_us(whole: Drawing, tmp_path: Path)
     sampling = Sampling(steps=2, guidance=2.0)
     image = ours.paint("a zebra", sampling).image
     np.testing.assert_array_equal(image, Painter(whole.pipeline()).paint("a zebra", sampling).image)
-    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
+    theirs: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
     theirs.set_progress_bar_config(disable=True)
     again = theirs(
         "a zebra",
