@@ -21,6 +21,8 @@ from rizbin.detect.masks import DEFAULT as SAM
 from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.generate.diffusion.learn import Drawing
+from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
@@ -41,6 +43,7 @@ from rizbin.studies.drawing import repair as repair
 from rizbin.studies.explained import write_explanations
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
+from rizbin.studies.report_drawing import write_drawing_report
 
 Training = presets.Training
 FORMS = ("open_clip", "timm", "rizbin")
@@ -109,6 +112,8 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     """
     found = opened(what)
+    if isinstance(found, LoadedRun) and isinstance(found.method, Drawing):
+        return _drawing_report(found, found.method, data, to)
     numbers, source = _measured(found, data, None, quiet)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
@@ -132,6 +137,19 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
         method=method,
         source=source,
         evaluation=numbers,
+        history=run.metrics.read(),
+    )
+
+
+def _drawing_report(found: LoadedRun, method: Drawing, data: str, to: str | Path) -> Path:
+    """Of a model that draws there is more to see than to measure."""
+    run = RunFolder(found.folder)
+    size = found.training.settings.image_size
+    return write_drawing_report(
+        found.folder,
+        Path(to) if to else run.report,
+        painter=Painter(method.pipeline(), name=str(found.folder)),
+        source=open_source(data or found.training.data, split="test", size=size),
         history=run.metrics.read(),
     )
 

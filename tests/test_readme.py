@@ -59,7 +59,12 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
 
     numbers = SimpleNamespace(to_json=str, table=str)
     answers = {"fit": Path("r"), "measure": numbers, "export": Path("x"), "report": Path("r"), "visualize": Path("v")}
-    answers |= {"detect": SimpleNamespace(pictures=(), notes=(), skipped=()), "verify": []}
+    answers |= {
+        "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
+        "verify": [],
+        "generate": [],
+        "repair": [],
+    }
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
@@ -68,8 +73,9 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0
-    expected = {"train": ["fit", "report"], "demo": ["demo", "report"], "evaluate": ["measure"]}
+    expected = {"train": ["fit", "report"], "demo": ["demo", "report"], "evaluate": ["measure"], "edit": ["generate"]}
     shown = words[0] in ("methods", "zoo", "--help") or "--help" in words
+    expected |= {"generate": ["repair"]} if "--repair" in words else {}
     assert called == ([] if shown else expected.get(words[0], [words[0]]))
 
 

@@ -32,6 +32,8 @@ def opened(what: str | Path) -> Opened:
                 f"exported model, or one of {', '.join(zoo.names()) or 'no models yet'}."
             )
         folder = zoo.folder_of(str(what))
+    if is_pipeline(folder):
+        raise RizbinError(f'{what} draws; this is done with what looks: rizbin generate "..." --model {what}.')
     if is_onnx(folder):
         raise RizbinError(f"{folder} is a detector exported for use; do this with what it was exported from.")
     if Detector.is_one(folder):

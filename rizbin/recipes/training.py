@@ -47,10 +47,11 @@ class LoadedRun:
 
     @property
     def encoder(self) -> ImageTextPair | ImageEncoder:
-        """The encoder that the method trained. Raises RizbinError for a detector, which is none."""
+        """The encoder that the method trained. Raises RizbinError for what is none."""
         encoder = self.method.encoder
         if not isinstance(encoder, ImageTextPair | ImageEncoder):
-            raise RizbinError(f"{self.folder} is a detector; this is done with encoders of pictures.")
+            kind = "is a detector" if isinstance(self.method, Teaching) else "draws"
+            raise RizbinError(f"{self.folder} {kind}; this is done with encoders of pictures.")
         return encoder
 
     @property

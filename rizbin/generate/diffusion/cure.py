@@ -73,7 +73,9 @@ def steering(
             "drawn without."
         )
         return None, notes
-    wanted = replace(settings or Guidance.Settings(), loss=cure.replace("-", "_"), resolution=resolution_of(painter))
+    # Only Attend-and-Excite refines up to thresholds of the peaks; losses of pairs have one update a step.
+    usual = Guidance.Settings() if needed == 1 else Guidance.Settings(refinement=())
+    wanted = replace(settings or usual, loss=cure.replace("-", "_"), resolution=resolution_of(painter))
     # Text encoders whose padding is no copy of the end (Stable Diffusion 2, ours) let it draw attention.
     tokenizer = painter.pipeline.tokenizer
     ends = None if tokenizer.pad_token_id == tokenizer.eos_token_id else end_of_text(prompt, tokenizer)

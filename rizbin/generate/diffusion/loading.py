@@ -35,6 +35,10 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
     folder = Path(name)
     if folder.exists():
         _check_folder(folder)
+    elif "/" not in str(name):
+        raise RizbinError(
+            f"There is neither a folder nor a model of the zoo named {name}; names on Hugging Face have a /."
+        )
     more: dict[str, Any] = {"dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
     try:
         index = DiffusionPipeline.load_config(str(name))
