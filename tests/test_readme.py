@@ -62,9 +62,9 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     answers |= {
         "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
         "verify": [],
-        "generate": [],
-        "repair": [],
     }
+    drawn = SimpleNamespace(notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
+    answers |= {"generate": [], "repair": [drawn]}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))

@@ -277,9 +277,11 @@ COMMANDS = {
         find.verify, "say whether things are in a picture", 'rizbin verify photo.jpg "a cat" "a dog" --not "a toy cat"'
     ),
     "generate": Command(
-        draw.generate, "draw pictures from words, step by step", 'rizbin generate "a zebra and a frog" --film'
+        draw.generate,
+        "draw pictures from words, step by step",
+        'rizbin generate "a zebra and a frog" --model DIR --film',
     ),
-    "edit": Command(draw.edit, "redraw a picture by words", 'rizbin edit photo.png "a taxi" --strength .6 --grid'),
+    "edit": Command(draw.edit, "redraw a picture by words", 'rizbin edit photo.png "a taxi" --model DIR --grid'),
     "study": Command(
         lab.study, "answer by experiment why a method works", "rizbin study collapse --seeds 3 --budget 30"
     ),

@@ -17,7 +17,7 @@ def generate(words: list[str]) -> int:
     def draw(
         prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS...")],
         /,
-        model: str = "diffusion-mini",
+        model: str,
         out: str = "drawn",
         count: int = 1,
         seed: int = 0,
@@ -44,8 +44,8 @@ def generate(words: list[str]) -> int:
 
         Args:
             prompts: What to draw, each in quotes: "a zebra and a frog".
-            model: A pipeline of diffusers by name on Hugging Face or by folder, a run of `rizbin train diffusion`, or
-                a model that comes with Rizbin, which draws sixteen things at 64 pixels in a second.
+            model: A pipeline of diffusers by name on Hugging Face or by folder, or a run of `rizbin train diffusion`,
+                which draws sixteen things at 64 pixels in a second.
             out: Folder for the pictures and drawn.json, which tells how each was made.
             count: Pictures of each prompt, with the seeds that follow.
             seed: Of the first noise; on the processor the same seed gives the same picture.
@@ -85,9 +85,9 @@ def edit(words: list[str]) -> int:
         picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")],
         prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")],
         /,
+        model: str,
         strength: float = 0.6,
         grid: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        model: str = "diffusion-mini",
         out: str = "drawn",
         count: int = 1,
         seed: int = 0,
@@ -135,7 +135,7 @@ def edit(words: list[str]) -> int:
 def _drawn(given: dict[str, Any]) -> int:
     """Draws and says where."""
     if not given["prompts"]:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --model runs/diffusion.')
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
 
@@ -164,7 +164,7 @@ def _drawn(given: dict[str, Any]) -> int:
 def _repaired(given: dict[str, Any]) -> int:
     """Draws, verifies and, where asked, repairs; says what is there."""
     if not given["prompts"]:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --repair.')
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --model runs/diffusion --repair.')
     if given["film"] or given["count"] != 1:
         raise RizbinError("--verify and --repair draw one picture of each prompt; leave --film and --count.")
     from dataclasses import replace

@@ -79,11 +79,6 @@ def detector_mini() -> Training[Any]:
     )
 
 
-def diffusion_mini() -> Training[Any]:
-    """The small preset: a network that draws sixteen things, alone and in pairs, and forgets some."""
-    return replace(preset("diffusion"), checkpoint_every=200)
-
-
 def _at(size: int, data: str) -> str:
     """Data of a card's figures whose scenes are drawn at another size than the network sees."""
     return f"{data} at {size} px"

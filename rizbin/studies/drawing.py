@@ -21,7 +21,7 @@ from rizbin.studies.film import write_film
 def generate(
     prompts: str | Sequence[str],
     *,
-    model: str | Path = "diffusion-mini",
+    model: str | Path,
     to: str | Path = "drawn",
     sampling: Any = None,
     count: int = 1,
@@ -37,7 +37,7 @@ def generate(
 ) -> list[Any]:
     """Draws pictures into the folder `to`; returns a `rizbin.generate.diffusion.drawing.Drawn` for each.
 
-    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
+    model: a run, a pipeline folder of diffusers or a name on Hugging Face.
     sampling: a `rizbin.generate.diffusion.painter.Sampling`.
     start: a picture to redraw; empty: from words alone. grid: also grid.png of strengths and guidances of that picture.
     film: strips, GIFs and film.html beside the pictures.
@@ -74,7 +74,7 @@ def generate(
 def repair(
     prompts: str | Sequence[str],
     *,
-    model: str | Path = "diffusion-mini",
+    model: str | Path,
     judge: str | Path = "detector-mini",
     to: str | Path = "drawn",
     sampling: Any = None,

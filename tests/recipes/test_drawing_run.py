@@ -89,5 +89,5 @@ def test_what_draws_is_no_encoder(run: Path) -> None:
         api.measure(run, quiet=True)
     with pytest.raises(RizbinError, match="draws; this is done with what looks"):
         api.measure(run / "model", quiet=True)
-    with pytest.raises(RizbinError, match="neither a folder nor a model of the zoo"):
+    with pytest.raises(RizbinError, match="neither a folder nor a model that comes"):
         api.generate("a zebra", model="difusion-mini", quiet=True)

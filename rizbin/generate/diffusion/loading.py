@@ -37,7 +37,8 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
         _check_folder(folder)
     elif "/" not in str(name):
         raise RizbinError(
-            f"There is neither a folder nor a model of the zoo named {name}; names on Hugging Face have a /."
+            f"There is neither a folder nor a model that comes along named {str(name)!r}; names on Hugging Face have "
+            "a /, and `rizbin train diffusion` makes a small model."
         )
     more: dict[str, Any] = {"dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
     try:

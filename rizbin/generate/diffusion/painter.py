@@ -316,7 +316,7 @@ class Painter:
             shrinks = picture.shape[0] * picture.shape[1] > height * width
             how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
             picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
+        pixels = torch.tensor(picture).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
         encoded = vae.encode(pixels)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents * vae.config.scaling_factor
