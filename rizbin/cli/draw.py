@@ -1,5 +1,6 @@
 """Commands that draw."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,64 +15,36 @@ def generate(words: list[str]) -> int:
     """`rizbin generate PROMPT...`."""
     import tyro
 
+    from rizbin.cli.drawing_flags import Common, Switch
+
     def draw(
         prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS...")],
         /,
-        model: str,
-        out: str = "drawn",
-        count: int = 1,
-        seed: int = 0,
-        steps: int = 25,
-        guidance: float = 7.5,
-        scheduler: str = "own",
-        negative: str = "",
+        flags: Common,
         cure: Literal[
             "none", "attend-and-excite", "center-distance", "iou", "kl", "total-variation", "contrastive"
         ] = "none",
         object: tuple[str, ...] = (),
-        verify: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        verify: Switch = False,
+        repair: Switch = False,
         judge: str = "detector-mini",
-        height: int = 0,
-        width: int = 0,
-        film: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        device: str = "cpu",
-        half: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        offload: Literal["none", "model", "layers"] = "none",
-        quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     ) -> dict:
         """Draws pictures from words with a Stable Diffusion.
 
         Args:
             prompts: What to draw, each in quotes: "a zebra and a frog".
-            model: A pipeline of diffusers by name on Hugging Face or by folder, or a run of `rizbin train diffusion`,
-                which draws sixteen things at 64 pixels in a second.
-            out: Folder for the pictures and drawn.json, which tells how each was made.
-            count: Pictures of each prompt, with the seeds that follow.
-            seed: Of the first noise; on the processor the same seed gives the same picture.
-            steps: More are slower and finer; 25 is enough for most schedulers, 8 for dpm++ and unipc.
-            guidance: How strictly it follows the words; 1 hardly, 7.5 usual, above 12 colors burn.
-            scheduler: own (the model's), ddim, ddpm, pndm, lms, euler, euler-ancestral, heun, kdpm2, kdpm2-ancestral,
-                dpm++, dpm++-karras, dpm++-single, deis, unipc, lcm.
-            negative: What to stay away from.
+            flags: What both commands take.
             cure: Guidance of attention for objects that are forgotten, by its loss. A guided step costs about two.
             object: A word of the prompt that shall be in the picture, once for each. Empty: what the prompt names.
             verify: Look for each object with a detector and say what is there; exit code 1 when one is missing.
             repair: As verify, and draw again what is missing until all is there: by guidance, in a free place, from
                 other seeds. The best picture is kept; repaired.json tells what was tried and what it cost.
             judge: The detector, as --model of `rizbin detect`.
-            height: Pixels; 0: the model's own. Rounded to what it can divide, which is said.
-            width: Pixels, as height.
-            film: Also write how each picture came to be: a strip of what the network saw at each step, a GIF, and a
-                page film.html with what each word looked at.
-            device: cpu, cuda, cuda:1.
-            half: Weights in 16 bits; for GPUs.
-            offload: Keep only the network at work on the GPU (model), or only its layer (layers): less memory, slower.
-            quiet: No progress bar.
         """
         return {**locals()}
 
     given = parse(draw, words, "generate", repeat=True)
+    given |= vars(given.pop("flags"))
     if given["verify"] or given["repair"]:
         return _repaired(given)
     return _drawn({**given, "start": "", "strength": 0.8, "grid": False})
@@ -81,55 +54,31 @@ def edit(words: list[str]) -> int:
     """`rizbin edit PICTURE PROMPT`."""
     import tyro
 
+    from rizbin.cli.drawing_flags import Common, Switch
+
     def redraw(
         picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")],
         prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")],
         /,
-        model: str,
+        flags: Common,
         strength: float = 0.6,
-        grid: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        out: str = "drawn",
-        count: int = 1,
-        seed: int = 0,
-        steps: int = 25,
-        guidance: float = 7.5,
-        scheduler: str = "own",
-        negative: str = "",
-        height: int = 0,
-        width: int = 0,
-        film: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        device: str = "cpu",
-        half: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-        offload: Literal["none", "model", "layers"] = "none",
-        quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+        grid: Switch = False,
     ) -> dict:
         """Redraws a picture by words.
 
         Args:
             picture: A file.
             prompt: What it shall become.
+            flags: What both commands take.
             strength: How much is drawn anew: 0 keeps the picture, 1 ignores it; so many of the steps are made.
             grid: Also write grid.png: strengths across, guidances down.
-            model: As for generate.
-            out: Folder for the pictures and drawn.json.
-            count: Pictures, with the seeds that follow.
-            seed: Of the noise that is put over the picture.
-            steps: Of a whole drawing; strength takes its share of them.
-            guidance: How strictly it follows the words.
-            scheduler: As for generate.
-            negative: What to stay away from.
-            height: Pixels; 0, with width 0: the picture's shape at the model's size.
-            width: Pixels.
-            film: Also write how the picture came to be, and what is left of it under noise at each strength.
-            device: cpu, cuda, cuda:1.
-            half: Weights in 16 bits; for GPUs.
-            offload: As for generate.
-            quiet: No progress bar.
         """
         return {**locals()}
 
     given = parse(redraw, words, "edit")
-    return _drawn({**given, "cure": "none", "object": (), "prompts": (given["prompt"],), "start": given["picture"]})
+    given |= vars(given.pop("flags"))
+    none = {"cure": "none", "object": ()}
+    return _drawn({**given, **none, "prompts": (given["prompt"],), "start": given["picture"]})
 
 
 def _drawn(given: dict[str, Any]) -> int:
@@ -167,8 +116,6 @@ def _repaired(given: dict[str, Any]) -> int:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --model runs/diffusion --repair.')
     if given["film"] or given["count"] != 1:
         raise RizbinError("--verify and --repair draw one picture of each prompt; leave --film and --count.")
-    from dataclasses import replace
-
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
     from rizbin.generate.diffusion.repair import Ladder
