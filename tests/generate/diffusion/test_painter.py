@@ -17,7 +17,7 @@ from rizbin.generate.diffusion.film import chosen, seen, sheet, write_gif
 from rizbin.generate.diffusion.guidance import Guidance
 from rizbin.generate.diffusion.loading import load_pipeline
 from rizbin.generate.diffusion.painter import Moment, Painter, Sampling
-from tests.generate.diffusion.small_painters import painter
+from tests.generate.diffusion.small_painters import flow_painter, painter
 
 QUICK = Sampling(steps=2, guidance=2.0)
 
@@ -190,3 +190,30 @@ def test_folders_that_are_no_pipeline_say_what_lacks(folder: Path, tmp_path: Pat
 def test_a_folder_draws_as_the_model_that_wrote_it(folder: Path) -> None:
     loaded = Painter.from_pretrained(folder)
     np.testing.assert_array_equal(loaded.paint("a fox", QUICK).image, painter().paint("a fox", QUICK).image)
+
+
+def test_a_transformer_draws_through_its_pipeline_and_is_filmed() -> None:
+    """Stable Diffusion 3: the same picture as its own pipeline, each step seen; it cannot be steered, which is said."""
+    sampling = Sampling(steps=4, guidance=3.0, height=32, width=32, seed=5)
+    drawn = flow_painter().paint("a zebra", sampling)
+    assert [frame.step for frame in drawn.frames] == [0, 1, 2, 3]
+    pipeline = flow_painter().pipeline
+    theirs = pipeline(
+        "a zebra",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        height=32,
+        width=32,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+    ).images[0]
+    assert np.abs(drawn.image.astype(int) - (theirs * 255).round().astype(int)).max() <= 1
+    # The last step's finished latents are what is decoded.
+    last = flow_painter().decode(drawn.frames[-1].clean)
+    assert np.abs(last.astype(int) - drawn.image.astype(int)).max() <= 1
+    with pytest.raises(RizbinError, match="cannot be steered yet"):
+        flow_painter().paint("a zebra", sampling, guide=lambda moment: moment.latents)
+    with pytest.raises(RizbinError, match="has no UNet"):
+        steering(flow_painter(), "a zebra", "iou")
+    with pytest.raises(RizbinError, match="straight flows"):
+        flow_painter().paint("a zebra", Sampling(steps=2, scheduler="ddim"))
