@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rizbin import api, cli
@@ -39,7 +40,7 @@ def test_a_run_draws_and_its_folder_too(run: Path, tmp_path: Path, capsys: pytes
     assert "0000.png: a zebra (seed 0" in capsys.readouterr().out
     assert cli.main(["generate", *common, "--model", str(run / "model"), "--out", str(tmp_path / "b")]) == 0
     first, second = (read_image(tmp_path / name / "0000.png") for name in "ab")
-    assert first.shape == (32, 32, 3) and (first == second).all()
+    assert first.shape == (32, 32, 3) and np.abs(first.astype(int) - second.astype(int)).max() <= 1
     page = (tmp_path / "a" / "film.html").read_text(encoding="utf-8")
     assert "Where &quot;zebra&quot; is read" in page or 'Where "zebra" is read' in page
 

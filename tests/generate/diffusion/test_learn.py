@@ -142,7 +142,9 @@ def test_the_folder_draws_by_diffusers_and_by_us(whole: Drawing, tmp_path: Path)
     ours = Painter.from_pretrained(tmp_path / "model")
     sampling = Sampling(steps=2, guidance=2.0)
     image = ours.paint("a zebra", sampling).image
-    np.testing.assert_array_equal(image, Painter(whole.pipeline()).paint("a zebra", sampling).image)
+    # The run attends by its own arithmetic, the folder by torch's: a pixel may be rounded the other way.
+    own = Painter(whole.pipeline()).paint("a zebra", sampling).image
+    assert np.abs(image.astype(int) - own.astype(int)).max() <= 1
     theirs: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
     theirs.set_progress_bar_config(disable=True)
     again = theirs(
