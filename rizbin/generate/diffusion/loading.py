@@ -1,6 +1,8 @@
 """Pipelines of diffusers from a folder or by name: safetensors alone, never code that comes with the weights."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,10 +44,11 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
         )
     more: dict[str, Any] = {"dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
     try:
-        index = DiffusionPipeline.load_config(str(name))
-        if "safety_checker" in index:
-            more["safety_checker"] = None
-        pipeline = DiffusionPipeline.from_pretrained(str(name), **more)
+        with _quietly():
+            index = DiffusionPipeline.load_config(str(name))
+            if "safety_checker" in index:
+                more["safety_checker"] = None
+            pipeline = DiffusionPipeline.from_pretrained(str(name), **more)
     except (OSError, ValueError, AttributeError, ImportError, HFValidationError) as error:
         reason = " ".join(str(error).split())
         raise RizbinError(
@@ -59,6 +62,26 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
         raise RizbinError("On the processor there is nothing to offload to; leave --offload at none.")
     (pipeline.enable_model_cpu_offload if offload == "model" else pipeline.enable_sequential_cpu_offload)(device=device)
     return pipeline
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the bars and remarks that reading a second's worth of weights gives; downloads show their own."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    said = of_diffusers.get_verbosity()
+    bars = of_transformers.is_progress_bar_enabled()
+    of_diffusers.set_verbosity_error()
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_diffusers.set_verbosity(said)
+        of_diffusers.enable_progress_bar()
+        if bars:
+            of_transformers.enable_progress_bar()
 
 
 def _check_folder(folder: Path) -> None:
