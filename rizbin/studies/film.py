@@ -14,7 +14,9 @@ from rizbin.visualize.attention import overlay
 
 def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, target: Path) -> Path:
     """Writes the page and returns its path. Raises RizbinError when it cannot be written."""
-    page = Page("How it was drawn", subtitle=f"{len(made)} pictures by {Path(painter.name).name}")
+    page = Page(
+        "How it was drawn", subtitle=f"{len(made)} picture{'' if len(made) == 1 else 's'} by {Path(painter.name).name}"
+    )
     page.explained(
         [
             (
@@ -56,7 +58,7 @@ def _attention(page: Page, painter: Painter, one: Drawn) -> None:
     spans, _ = spans_of(one.prompt, objects_in(one.prompt), painter.pipeline.tokenizer) if frames else ([], [])
     for span in spans:
         pictures = []
-        for frame in chosen(frames, 6):
+        for frame in chosen(frames, 5):
             attention = frame.attention
             if attention is not None:
                 values = attention[..., list(span.tokens)].mean(dim=-1).numpy()
