@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from rizbin.cli.parsing import parse
 from rizbin.core.errors import RizbinError
@@ -16,14 +16,13 @@ def generate(words: list[str]) -> int:
     import tyro
 
     from rizbin.cli.drawing_flags import Common, Switch
+    from rizbin.generate.diffusion.cure import Cure
 
     def draw(
         prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS...")],
         /,
         flags: Common,
-        cure: Literal[
-            "none", "attend-and-excite", "center-distance", "iou", "kl", "total-variation", "contrastive"
-        ] = "none",
+        cure: Cure = "none",
         object: tuple[str, ...] = (),
         verify: Switch = False,
         repair: Switch = False,

@@ -50,28 +50,24 @@ def draw(
     if not prompts:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     made: list[Drawn] = []
-    scheduler = painter.pipeline.scheduler
     total = len(prompts) * count * _asked(painter, sampling, start is not None)
-    try:
-        with advancing(bar, total, "drawing") as advance:
+    with advancing(bar, total, "drawing") as advance:
 
-            def stepped(frame: Frame) -> None:
-                advance(1)
+        def stepped(frame: Frame) -> None:
+            advance(1)
 
-            for prompt in prompts:
-                for number in range(count):
-                    chosen = replace(sampling, seed=sampling.seed + number)
-                    steering, said = guide(prompt)
-                    painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
-                    painted = replace(painted, notes=[*said, *painted.notes])
-                    file = folder / f"{len(made):04d}.png"
-                    write_png(painted.image, file)
-                    made.append(Drawn(file, prompt, chosen, painted))
-                    if film:
-                        _write_film(painter, made[-1])
-                    _record(painter, made, folder)
-    finally:
-        painter.pipeline.scheduler = scheduler
+        for prompt in prompts:
+            for number in range(count):
+                chosen = replace(sampling, seed=sampling.seed + number)
+                steering, said = guide(prompt)
+                painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
+                painted = replace(painted, notes=[*said, *painted.notes])
+                file = folder / f"{len(made):04d}.png"
+                write_png(painted.image, file)
+                made.append(Drawn(file, prompt, chosen, painted))
+                if film:
+                    _write_film(painter, made[-1])
+                _record(painter, made, folder)
     return made
 
 

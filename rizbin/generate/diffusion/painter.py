@@ -99,8 +99,6 @@ class Painted:
 
     image: Pixels
     frames: list[Frame]
-    start: Float[Tensor, "1 channels rows columns"] | None
-    """The noised latents of a start picture; None when drawn from words alone."""
     notes: list[str]
     """What was rounded, cut off or not possible, each in a sentence."""
     seconds: float
@@ -171,16 +169,15 @@ class Painter:
             if self.unet is None:
                 if guide is not None or start is not None:
                     raise RizbinError(f"{self.name} has no UNet; it draws from words alone and cannot be steered yet.")
-                image, noised = self._through_pipeline(prompt, sampling, height, width, saw), None
+                image = self._through_pipeline(prompt, sampling, height, width, saw)
             else:
-                latents, noised = self._loop(prompt, sampling, height, width, start, guide, saw, attend)
-                image = self.decode(latents)
+                image = self.decode(self._loop(prompt, sampling, height, width, start, guide, saw, attend))
         except torch.OutOfMemoryError as error:
             raise RizbinError(
                 f"A picture of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
                 "--half or --offload model."
             ) from error
-        return Painted(image, frames, noised, notes, time.perf_counter() - begin)
+        return Painted(image, frames, notes, time.perf_counter() - begin)
 
     def timesteps(self, scheduler: Any, sampling: Sampling, *, from_picture: bool) -> Tensor:
         """The timesteps that are made: all, or of a start picture the last `strength` of them."""
@@ -205,14 +202,13 @@ class Painter:
         guide: Guide | None,
         saw: Watch,
         attend: int,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The latents at the end, and a start picture's noised ones."""
+    ) -> Float[Tensor, "1 channels rows columns"]:
+        """The latents at the end."""
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
         timesteps = self.timesteps(scheduler, sampling, from_picture=start is not None)
         # On the processor, so that a seed means the same picture on every device.
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
-        noised = None if start is None else latents.cpu()
         words = self.words(prompt, sampling.negative, height, width)
         # The last row of the batch is the one with the words.
         capture = Capture(self.unet, (attend,), rows=slice(-1, None)) if attend else None
@@ -226,7 +222,7 @@ class Painter:
             saw(Frame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
             more = {"generator": generator} if takes else {}
             latents = scheduler.step(output, timestep, latents, **more).prev_sample
-        return latents, noised
+        return latents
 
     def _begin(
         self,

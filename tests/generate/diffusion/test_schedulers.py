@@ -33,12 +33,13 @@ def signal(timestep: float) -> float:
     return 1 / (1 + level * level)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("name", NAMES)
+CASES = [(name, kind) for name in NAMES for kind in ("epsilon", "v_prediction")]
+CASES += [(name, "sample") for name in NAMES if name not in NO_SAMPLE]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_the_finished_picture_is_known_at_every_step(name: str, kind: str) -> None:
     """An oracle that knows the picture: at each step its answer must lead back to just that picture."""
-    if kind == "sample" and name in NO_SAMPLE:
-        pytest.skip("diffusers has no such step")
     own = type(new_scheduler()).from_config(new_scheduler().config, prediction_type=kind)
     scheduler = scheduler_named(name, own)
     scheduler.set_timesteps(8)
