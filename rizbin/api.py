@@ -10,22 +10,23 @@ from typing import Any
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
-from rizbin.core.progress import Bar, warn
+from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
-from rizbin.data.open import notices_of, open_source
+from rizbin.data.open import open_source
 from rizbin.data.sample import Source
 from rizbin.detect import measure as detection
 from rizbin.detect.detector import Detector
 from rizbin.detect.masks import DEFAULT as SAM
 from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
-from rizbin.evaluate.suite import Evaluation, evaluate
-from rizbin.generate.diffusion.learn import Drawing
-from rizbin.generate.diffusion.painter import Painter
+from rizbin.evaluate.suite import Evaluation as Evaluation
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
+from rizbin.recipes.measured import Settings as Measuring
+from rizbin.recipes.measured import measured, names_of
+from rizbin.recipes.measured import settings_of as settings_of
 from rizbin.recipes.opened import (
     Model,
     Opened,
@@ -35,6 +36,7 @@ from rizbin.recipes.opened import (
     load_detector,
     model_of,
     opened,
+    painter_of,
 )
 from rizbin.recipes.published import publish
 from rizbin.recipes.training import LoadedRun, train
@@ -80,29 +82,18 @@ def measure(
     what: str | Path,
     *,
     data: str = "",
-    settings: Evaluation.Settings | detection.Settings | None = None,
+    settings: Measuring | None = None,
     quiet: bool = False,
 ) -> Report:
     """All numbers of a model, each beside those of the same network with random weights.
 
-    what: the folder of a run or of an exported model, or the name of a model of the zoo, encoder or
-        detector.
+    what: the folder of a run or of an exported model, or the name of a model of the zoo: an encoder, a detector or what
+        draws.
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
-    settings: of `rizbin.evaluate.suite.Evaluation`, or for a detector those of `rizbin.detect.measure`.
+    settings: of `rizbin.evaluate.suite.Evaluation`, for a detector those of `rizbin.detect.measure`, for what draws
+        those of `rizbin.recipes.drawn`.
     """
-    return _measured(opened(what), data, settings, quiet)[0]
-
-
-def settings_of(what: str | Path) -> Evaluation.Settings | detection.Settings:
-    """How `measure` measures this: an encoder, or a detector."""
-    folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
-    if Detector.is_one(folder):
-        return detection.Settings()
-    try:
-        kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Evaluation.Settings()
-    return detection.Settings() if kept.get("method") == "detector" else Evaluation.Settings()
+    return measured(opened(what), data, settings, quiet)[0]
 
 
 def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool = False) -> Path:
@@ -112,20 +103,22 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     """
     found = opened(what)
-    if isinstance(found, LoadedRun) and isinstance(found.method, Drawing):
-        return _drawing_report(found, found.method, data, to)
-    numbers, source = _measured(found, data, None, quiet)
+    numbers, source = measured(found, data, None, quiet)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
     own = folder / "checkpoints"
     target = Path(to) if to else (run.report if own.is_dir() else Path(f"{folder.name}.html"))
+    if (painter := painter_of(found)) is not None:
+        return write_drawing_report(
+            folder, target, painter=painter, source=source, evaluation=numbers, history=list(run.metrics.read())
+        )
     if (detector := detector_of(found)) is not None:
         return write_detector_report(
             folder,
             target,
             detector=detector,
             source=source,
-            names=_names_of(found, data) or source.categories,
+            names=names_of(found, data) or source.categories,
             evaluation=numbers,
             history=list(run.metrics.read()),
             kept=_kept_of(found, detector, source),
@@ -137,19 +130,6 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
         method=method,
         source=source,
         evaluation=numbers,
-        history=run.metrics.read(),
-    )
-
-
-def _drawing_report(found: LoadedRun, method: Drawing, data: str, to: str | Path) -> Path:
-    """Of a model that draws there is more to see than to measure."""
-    run = RunFolder(found.folder)
-    size = found.training.settings.image_size
-    return write_drawing_report(
-        found.folder,
-        Path(to) if to else run.report,
-        painter=Painter(method.pipeline(), name=str(found.folder)),
-        source=open_source(data or found.training.data, split="test", size=size),
         history=run.metrics.read(),
     )
 
@@ -364,66 +344,6 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """`new` laid over `old`, groups merged into groups."""
     both = {name: (old[name], value) for name, value in new.items() if isinstance(value, Mapping) and name in old}
     return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
-
-
-def _measured(
-    found: Opened,
-    data: str,
-    settings: Evaluation.Settings | detection.Settings | None,
-    quiet: bool,
-) -> tuple[Report, Source]:
-    """The numbers, and the pictures that they were measured on."""
-    if (detector := detector_of(found)) is not None:
-        return _measured_boxes(found, detector, data, settings, quiet)
-    settings = settings or Evaluation.Settings()
-    if not isinstance(settings, Evaluation.Settings):
-        raise RizbinError("These settings are for a detector; an encoder is measured by those of `Evaluation`.")
-    pair, run = model_of(found), found if isinstance(found, LoadedRun) else None
-    alone = "scenes" if isinstance(pair, ImageTextPair) else "scenes:single"
-    spec = data or (run.training.data if run else alone)
-    # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
-    source, taught = (open_source(spec, split=part, size=pair.image_size, seed=0) for part in ("test", "train"))
-    for notice in notices_of(source):
-        warn(notice)
-    numbers = evaluate(
-        pair,
-        source,
-        train_source=taught,
-        settings=settings,
-        look=None if run is None else run.method.look,
-        bar=lambda total, label: Bar(total, label, quiet=quiet),
-    )
-    return numbers, source
-
-
-def _measured_boxes(found: Opened, detector: Detector, data: str, settings: Any, quiet: bool) -> tuple[Report, Source]:
-    """The same of a detector."""
-    settings = settings or detection.Settings()
-    if not isinstance(settings, detection.Settings):
-        raise RizbinError("These settings are for an encoder; a detector is measured by those of `detect.measure`.")
-    run = found if isinstance(found, LoadedRun) else None
-    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
-    source = open_source(
-        data or (run.training.data if run else "scenes:several"),
-        split="test",
-        size=min(detector.preparation.shorter, 512),
-    )
-    for notice in notices_of(source):
-        warn(notice)
-    numbers = detection.measure(
-        detector,
-        source,
-        names=_names_of(found, data),
-        calibration=calibration_of(detector),
-        settings=settings,
-        bar=lambda total, label: Bar(total, label, quiet=quiet),
-    )
-    return numbers, source
-
-
-def _names_of(found: Opened, data: str) -> tuple[str, ...]:
-    """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
-    return found.training.settings.names if isinstance(found, LoadedRun) and not data else ()
 
 
 def _kept_of(found: Opened, detector: Detector, source: Source) -> list[tuple[str, float, float]]:

@@ -91,7 +91,7 @@ def _evaluate(words: list[str]) -> int:
 
     from rizbin import api
 
-    # A detector is measured otherwise than an encoder, so it has flags of its own.
+    # Detectors and what draws are measured otherwise than encoders, so they have flags of their own.
     kind = api.settings_of(words[0]) if words and not words[0].startswith("-") else api.Evaluation.Settings()
 
     def evaluate(
@@ -104,7 +104,7 @@ def _evaluate(words: list[str]) -> int:
 
         Args:
             what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin. A detector
-                named first has flags of its own: `rizbin evaluate DETECTOR --help`.
+                or a model that draws, named first, has flags of its own: `rizbin evaluate DETECTOR --help`.
             data: Pictures to measure on, as for train; empty: the test part of what the run was trained with.
                 instances.json@DIR for a COCO file whose pictures are in DIR.
             json: Print the numbers with their protocols as JSON.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,9 +11,16 @@ from rizbin.detect.detector import Detector
 from rizbin.detect.presence import Calibration, judge
 from rizbin.generate.diffusion.painter import Pixels
 from rizbin.generate.diffusion.repair import Presence
+from rizbin.recipes.opened import calibration_of, load_detector
 
 UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""
+
+
+def judge_by(model: str | Path, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
+    """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
+    detector = load_detector(model, device=device)
+    return Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Opens what a name stands for: a run, an exported model, a detector, a model of the zoo."""
+"""Opens what a name stands for: a run, an exported model, a detector, what draws, a model of the zoo."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rizbin.recipes.published import is_published, load_published
 from rizbin.recipes.training import LoadedRun, load_run
 
 Model = ImageTextPair | ImageEncoder
-Opened = LoadedRun | Model | Detector
+Opened = LoadedRun | Model | Detector | Painter
 
 
 def opened(what: str | Path) -> Opened:
@@ -33,7 +33,7 @@ def opened(what: str | Path) -> Opened:
             )
         folder = zoo.folder_of(str(what))
     if is_pipeline(folder):
-        raise RizbinError(f'{what} draws; this is done with what looks: rizbin generate "..." --model {what}.')
+        return Painter.from_pretrained(folder)
     if is_onnx(folder):
         raise RizbinError(f"{folder} is a detector exported for use; do this with what it was exported from.")
     if Detector.is_one(folder):
@@ -46,7 +46,9 @@ def opened(what: str | Path) -> Opened:
 
 
 def model_of(found: Opened) -> Model:
-    """The encoder in what was opened. Raises RizbinError for a detector."""
+    """The encoder in what was opened. Raises RizbinError for a detector and for what draws."""
+    if isinstance(found, Painter):
+        raise RizbinError(f'{found.name} draws; this is done with what looks: rizbin generate "..." --model ...')
     if isinstance(found, Detector):
         raise RizbinError(f"{found.name} is a detector; this is done with encoders of pictures.")
     return found.encoder if isinstance(found, LoadedRun) else found
@@ -57,6 +59,13 @@ def detector_of(found: Opened) -> Detector | None:
     if isinstance(found, Detector):
         return found
     return found.detector if isinstance(found, LoadedRun) else None
+
+
+def painter_of(found: Opened) -> Painter | None:
+    """What draws, in what was opened; None where nothing does."""
+    if isinstance(found, LoadedRun) and isinstance(found.method, Drawing):
+        return Painter(found.method.pipeline(), name=str(found.folder))
+    return found if isinstance(found, Painter) else None
 
 
 def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rizbin import zoo
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement
-from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder, time_spent
 from rizbin.core.settings import to_dict
 from rizbin.data.open import open_source
@@ -24,10 +25,12 @@ from rizbin.data.scenes.vocabulary import HELD_OUT
 from rizbin.detect import measure as detection
 from rizbin.detect.detector import Detector
 from rizbin.detect.models import pieces
-from rizbin.detect.presence import Calibration
-from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.evaluate.suite import Evaluation
+from rizbin.recipes import drawn
+from rizbin.recipes.measured import measured
+from rizbin.recipes.opened import Opened, detector_of, opened, painter_of
 from rizbin.recipes.presets import Training, preset, small, view_size
-from rizbin.recipes.published import load_published, publish
+from rizbin.recipes.published import publish
 from rizbin.recipes.training import LoadedRun, load_run, train
 
 
@@ -79,6 +82,11 @@ def detector_mini() -> Training[Any]:
     )
 
 
+def diffusion_mini() -> Training[Any]:
+    """A Stable Diffusion of 8.9 million parameters on sixteen drawings, alone and in pairs."""
+    return replace(preset("diffusion"), steps=10_000)
+
+
 def _at(size: int, data: str) -> str:
     """Data of a card's figures whose scenes are drawn at another size than the network sees."""
     return f"{data} at {size} px"
@@ -117,6 +125,8 @@ SETTINGS = Evaluation.Settings()
 """How the card's figures are measured: as `rizbin evaluate` does."""
 DETECTION = detection.Settings(images=500)
 """The same of a detector."""
+DRAWING = drawn.Settings(seeds=6, pairs=110, scenes=200)
+"""And of what draws."""
 
 
 def rebuild(name: str, run: Path) -> Path:
@@ -127,24 +137,28 @@ def rebuild(name: str, run: Path) -> Path:
     train(recipe.training(), run)
     target = run / "published"
     made = load_run(run)
-    if (detector := made.detector) is not None:
+    if (painter := painter_of(made)) is not None:
+        painter.pipeline.to(torch.float16).save_pretrained(target)
+        _keep_settings(made, target)
+    elif (detector := made.detector) is not None:
         detector.save(target, half=True)
-        (target / "settings.json").write_text(json.dumps(to_dict(made.training), indent=2) + "\n", encoding="utf-8")
+        _keep_settings(made, target)
         # Fitted to training scenes that no step saw: the figures below are of others.
         fresh = open_source(f"{made.training.data},seed=1", split="train", size=made.training.settings.image_size)
-        shipped = Detector.from_pretrained(target)
-        detection.calibrated(shipped, fresh).save(target / "calibration.json")
-        zoo.write_card(_card(name, recipe, made, run, target, shipped), target)
-        return target
-    publish(made, target)
+        detection.calibrated(Detector.from_pretrained(target), fresh).save(target / "calibration.json")
+    else:
+        publish(made, target)
     # What ships is measured: the weights in 16 bits, read from their files.
-    zoo.write_card(_card(name, recipe, load_published(target), run, target), target)
+    zoo.write_card(_card(name, recipe, made, run, target), target)
     return target
 
 
-def _card(
-    name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path, detector: Detector | None = None
-) -> zoo.Card:
+def _keep_settings(made: LoadedRun, target: Path) -> None:
+    """Of the run, beside weights in a form of other software."""
+    (target / "settings.json").write_text(json.dumps(to_dict(made.training), indent=2) + "\n", encoding="utf-8")
+
+
+def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -> zoo.Card:
     training = made.training
     history = RunFolder(run).metrics.read()
     return zoo.Card(
@@ -160,41 +174,26 @@ def _card(
         minutes=round(time_spent(history)[2] / 60, 1),
         environment=describe(),
         date=datetime.now(UTC).date().isoformat(),
-        megabytes=round(sum(path.stat().st_size for path in target.iterdir()) / 1e6, 2),
+        megabytes=round(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6, 2),
         licence=f"Weights: Apache-2.0, as far as they are ours. {CREDIT}",
-        figures={
-            data: _figures(made, data) if detector is None else _found_in(detector, data) for data in recipe.measured_on
-        },
+        figures={data: _figures(target, data) for data in recipe.measured_on},
     )
 
 
-def _figures(made: LoadedRun, data: str) -> dict[str, dict[str, float | None]]:
-    """Every number in percent, beside random weights and chance."""
-    source, taught = (open_source(data, split=part, size=made.encoder.image_size) for part in ("test", "train"))
-    numbers = evaluate(
-        made.encoder,
-        source,
-        train_source=taught,
-        settings=SETTINGS,
-        look=made.method.look,
-        bar=lambda total, label: Bar(total, f"{label} on {data}"),
-    )
-
-    return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent"}
-
-
-def _found_in(detector: Detector, data: str) -> dict[str, dict[str, float | None]]:
-    """Every number of a detector with its calibration, beside random weights and chance."""
+def _figures(folder: Path, data: str) -> dict[str, dict[str, float | None]]:
+    """Every number of what ships, beside random weights and chance; of an encoder those in percent."""
+    found = opened(folder)
+    settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(found)]
     spec, _, size = data.removesuffix(" px").partition(" at ")
-    source = open_source(spec, split="test", size=int(size or detector.preparation.shorter))
-    numbers = detection.measure(
-        detector,
-        source,
-        calibration=Calibration.load(Path(detector.name) / "calibration.json"),
-        settings=DETECTION,
-        bar=lambda total, label: Bar(total, f"{label} on {data}"),
-    )
-    return {one.name: _parts(one) for one in numbers.measurements}
+    numbers, _ = measured(found, spec, settings, quiet=False, size=int(size or 0))
+    encoder = settings is SETTINGS
+    return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent" or not encoder}
+
+
+def _kind(found: Opened) -> str:
+    if painter_of(found) is not None:
+        return "painter"
+    return "encoder" if detector_of(found) is None else "detector"
 
 
 def _parts(one: Measurement) -> dict[str, float | None]:

@@ -7,14 +7,13 @@ from typing import Any
 
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
-from rizbin.detect.presence import Calibration
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion import repair as room
 from rizbin.generate.diffusion.cure import resolution_of, steering
 from rizbin.generate.diffusion.film import sheet, write_png
 from rizbin.generate.diffusion.painter import Sampling
-from rizbin.recipes.judge import Judge
-from rizbin.recipes.opened import calibration_of, load_detector, load_painter
+from rizbin.recipes.judge import judge_by
+from rizbin.recipes.opened import load_painter
 from rizbin.studies.film import write_film
 
 
@@ -91,8 +90,7 @@ def repair(
     In the folder `to`: the best pictures, all attempts on one sheet each, and repaired.json with what they cost.
     """
     painter = load_painter(model, device=device)
-    detector = load_detector(judge, device=device)
-    verifier = Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)
+    verifier = judge_by(judge, among=among, device=device)
     ladder, made, told = ladder or room.Ladder(), [], []
     for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
         repaired = room.repair(

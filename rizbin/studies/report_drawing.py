@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rizbin.core.measurement import Report
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Picture
 from rizbin.data.sample import Source
 from rizbin.data.scenes.source import CREDIT
 from rizbin.generate.diffusion.film import seen
 from rizbin.generate.diffusion.painter import Painter, Sampling
+from rizbin.studies.numbers import numbers
 from rizbin.studies.report import curves, how_made, read_json, subtitle
 
 SHOWN = 24
@@ -18,7 +20,14 @@ GUIDANCE = 5.0
 
 
 def write_drawing_report(
-    folder: Path, target: Path, *, painter: Painter, source: Source, history: Sequence[dict], seed: int = 0
+    folder: Path,
+    target: Path,
+    *,
+    painter: Painter,
+    source: Source,
+    evaluation: Report,
+    history: Sequence[dict],
+    seed: int = 0,
 ) -> Path:
     """Writes the page and returns its path.
 
@@ -27,6 +36,7 @@ def write_drawing_report(
         target: The file.
         painter: What is shown.
         source: Pictures with captions that were not learned from.
+        evaluation: Its numbers.
         history: Lines of metrics.jsonl.
         seed: Of the first noise.
 
@@ -34,6 +44,7 @@ def write_drawing_report(
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     page = Page(f"Drawings after {source.name}", subtitle=subtitle(list(history), machine))
+    numbers(page, evaluation)
     samples = [source[index] for index in range(min(SHOWN, len(source)))]
     page.heading("Drawn from captions")
     page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")

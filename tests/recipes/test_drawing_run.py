@@ -1,19 +1,41 @@
 """A diffusion model from the command's settings to pictures, a report and repaired drawings."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rizbin import api, cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
-from rizbin.generate.diffusion.painter import Sampling
-from rizbin.generate.diffusion.repair import Ladder
-from rizbin.recipes import catalogue, presets
+from rizbin.data.open import open_source
+from rizbin.generate.diffusion.painter import Painted, Painter, Pixels, Sampling
+from rizbin.generate.diffusion.repair import Ladder, Presence
+from rizbin.recipes import catalogue, drawn, presets
 from tests.generate.diffusion.small_painters import SMALL
+
+FEW = drawn.Settings(seeds=2, pairs=3, scenes=12, steps=2)
+
+
+class Blank(Painter):
+    """Draws nothing and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+
+    def paint(self, prompt: str, sampling: Sampling | None = None, **others: object) -> Painted:
+        self.asked = prompt
+        return Painted(np.zeros((32, 32, 3), np.uint8), [], [], 0.0)
+
+    def encode(self, picture: Pixels, height: int, width: int) -> torch.Tensor:
+        return torch.tensor(picture)
+
+    def decode(self, latents: torch.Tensor) -> Pixels:
+        return latents.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +101,54 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
     assert (tmp_path / "0000-tried.png").is_file() and made[0].objects == ("zebra", "frog")
 
 
-def test_the_report_is_a_page_of_pictures(run: Path, tmp_path: Path) -> None:
+def test_the_report_is_a_page_of_numbers_and_pictures(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "Settings", lambda: FEW)
     page = api.report(run, to=tmp_path / "page.html").read_text(encoding="utf-8")
-    for part in ("Drawn from captions", "Step by step", "What the autoencoder keeps", "How it learned"):
-        assert part in page
+    for part in ("drawing/single", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
+        assert part in page or part.replace("drawing/", "") in page.lower()
+
+
+def test_a_model_that_draws_is_measured_by_what_a_detector_finds(run: Path) -> None:
+    """An untrained one draws nothing; its judge finds the things of true scenes all the same."""
+    numbers = api.measure(run, settings=FEW, quiet=True)
+    assert numbers.images == 2 * 4 + 3
+    assert numbers["drawing/single"].value <= 25 and numbers["judge/true_things"].value > 75
+    assert numbers["autoencoder/error"].value > 5
+    again = api.measure(run / "model", data="scenes:drawn,categories=4", settings=FEW, quiet=True)
+    assert again["judge/true_things"] == numbers["judge/true_things"]
+    with pytest.raises(RizbinError, match="not for a model that draws"):
+        api.measure(run, settings=api.Evaluation.Settings(), quiet=True)
+    with pytest.raises(RizbinError, match="two names"):
+        api.measure(run, data="scenes:drawn,categories=1", settings=FEW, quiet=True)
+
+
+def test_the_command_knows_how_it_is_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(run), "--seeds", "1", "--pairs", "1", "--scenes", "2", "--steps", "1"]
+    assert cli.main(words) == 0
+    assert "drawing/pairs_whole" in capsys.readouterr().out
+
+
+def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
+    """A judge that knows: with every second thing of the prompt there, half of the things and no pair are found."""
+    painter, source = Blank(), open_source("scenes:drawn,categories=4", split="test", size=32)
+
+    class Knows:
+        """Says that the first thing of the last prompt is there."""
+
+        def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+            return [Presence(float(painter.asked.split()[1] == one)) for one in phrases]
+
+    numbers = drawn.measure(painter, source, Knows(), settings=replace(FEW, scenes=1))
+    assert numbers["drawing/single"].value == 100 and numbers["drawing/single"].chance == 0
+    assert numbers["drawing/pairs_things"].value == 50 and numbers["drawing/pairs_whole"].value == 0
 
 
 def test_what_draws_is_no_encoder(run: Path) -> None:
     with pytest.raises(RizbinError, match="draws; this is done with encoders"):
-        api.measure(run, quiet=True)
+        api.load(run)
     with pytest.raises(RizbinError, match="draws; this is done with what looks"):
-        api.measure(run / "model", quiet=True)
+        api.load(run / "model")
     with pytest.raises(RizbinError, match="neither a folder nor a model that comes"):
         api.generate("a zebra", model="difusion-mini", quiet=True)

@@ -130,6 +130,12 @@ class Painter:
         return torch.device(self.pipeline._execution_device)
 
     @property
+    def side(self) -> int:
+        """Of the square pictures that it is used to, pixels."""
+        network = self.unet if self.unet is not None else self.pipeline.transformer
+        return int(network.config.sample_size) * int(self.pipeline.vae_scale_factor)
+
+    @property
     def divisor(self) -> int:
         """Sides are multiples of this, pixels."""
         if self.unet is None:
@@ -318,8 +324,7 @@ class Painter:
         return latents * vae.config.scaling_factor
 
     def _size(self, sampling: Sampling, start: Pixels | None, notes: list[str]) -> tuple[int, int]:
-        network = self.unet if self.unet is not None else self.pipeline.transformer
-        own = network.config.sample_size * int(self.pipeline.vae_scale_factor)
+        own = self.side
         wanted = [sampling.height or own, sampling.width or own]
         if start is not None and not sampling.height and not sampling.width:
             # The shape of the picture at the size that the model is used to.
