@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
@@ -21,6 +23,7 @@ from rizbin.detect.masks import DEFAULT as SAM
 from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation as Evaluation
+from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
@@ -52,6 +55,8 @@ FORMS = ("open_clip", "timm", "rizbin")
 """What `export` writes of an encoder."""
 DETECTOR_FORMS = ("transformers", "onnx")
 """And of a detector."""
+PAINTER_FORM = "diffusers"
+"""And of what draws: a pipeline folder."""
 
 
 def fit(
@@ -282,11 +287,13 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
     form: "open_clip", which open_clip loads as "local-dir:FOLDER"; "timm", the same for an image encoder (half: weights
     in 16 bits); or "rizbin", with teacher, heads and decoder beside it, in 16 bits: all that reports and pictures of
     the method need. Empty: what the model is, open_clip or timm. Of a detector: "transformers", which transformers
-    loads as well, or "onnx", for onnxruntime.
+    loads as well, or "onnx", for onnxruntime. Of what draws: "diffusers", a pipeline folder.
     """
     found, target = opened(what), Path(folder)
     if (detector := detector_of(found)) is not None:
         return _export_detector(detector, target, form or DETECTOR_FORMS[0], half)
+    if (painter := painter_of(found)) is not None:
+        return _export_painter(painter, target, form or PAINTER_FORM, half)
     model = model_of(found)
     own = "open_clip" if isinstance(model, ImageTextPair) else "timm"
     form = form or own
@@ -319,6 +326,14 @@ def _export_detector(detector: Detector, target: Path, form: str, half: bool) ->
         detector.save(target, half=half)
     if (calibration := calibration_of(detector)) is not None:
         calibration.save(target / "calibration.json")
+    return target
+
+
+def _export_painter(painter: Painter, target: Path, form: str, half: bool) -> Path:
+    if form != PAINTER_FORM:
+        raise RizbinError(f"What draws is exported to {PAINTER_FORM}, not to {form!r}.")
+    _empty(target)
+    (painter.pipeline.to(torch.float16) if half else painter.pipeline).save_pretrained(target)
     return target
 
 

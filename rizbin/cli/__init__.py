@@ -136,7 +136,7 @@ def _export(words: list[str]) -> int:
             to: The form and a new folder. open_clip DIR, for open_clip.create_model_and_transforms("local-dir:DIR");
                 timm DIR, for timm.create_model("local-dir:DIR") of an encoder without text; rizbin DIR, with teacher
                 and decoder for reports and pictures, always in 16 bits. Of a detector: transformers DIR, or onnx DIR
-                for onnxruntime, which `rizbin detect --model DIR` runs too.
+                for onnxruntime, which `rizbin detect --model DIR` runs too. Of what draws: diffusers DIR.
             half: Store the weights in 16 bits.
         """
         return run, to, half

@@ -130,6 +130,15 @@ def test_the_command_knows_how_it_is_measured(run: Path, capsys: pytest.CaptureF
     assert "drawing/pairs_whole" in capsys.readouterr().out
 
 
+def test_it_is_exported_as_diffusers_has_it(run: Path, tmp_path: Path) -> None:
+    whole, half = (api.export(run, tmp_path / name, half=name == "half") for name in ("whole", "half"))
+    sizes = [(folder / "unet/diffusion_pytorch_model.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    api.generate("a zebra", model=half, to=tmp_path, sampling=Sampling(steps=1), quiet=True)
+    with pytest.raises(RizbinError, match="exported to diffusers"):
+        api.export(run, tmp_path / "other", form="timm")
+
+
 def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
     """A judge that knows: with every second thing of the prompt there, half of the things and no pair are found."""
     painter, source = Blank(), open_source("scenes:drawn,categories=4", split="test", size=32)

@@ -22,6 +22,8 @@ from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
 from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
 
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says on the processor, where it has no error of its own for it."""
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 """A picture, RGB, 0 to 255."""
 
@@ -178,7 +180,9 @@ class Painter:
                 image = self._through_pipeline(prompt, sampling, height, width, saw)
             else:
                 image = self.decode(self._loop(prompt, sampling, height, width, start, guide, saw, attend))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+                raise
             raise RizbinError(
                 f"A picture of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
                 "--half or --offload model."

@@ -120,6 +120,18 @@ def test_a_guide_is_asked_before_each_step() -> None:
     assert len(painted.frames) == 3
 
 
+def test_too_large_for_the_memory_says_what_to_lower() -> None:
+    """The processor's own failure, by a guide that asks for more than any machine has."""
+    with pytest.raises(RizbinError, match="does not fit into memory; lower --height"):
+        painter().paint("a zebra", QUICK, guide=lambda moment: torch.empty(2**50))
+
+    def fails(moment: Moment) -> torch.Tensor:
+        raise RuntimeError("another fault")
+
+    with pytest.raises(RuntimeError, match="another fault"):
+        painter().paint("a zebra", QUICK, guide=fails)
+
+
 def test_films_and_records(tmp_path: Path) -> None:
     made = drawing.draw(painter(), ["a zebra", "../../etc/passwd"], tmp_path, sampling=QUICK, count=2, film=True)
     assert [one.file.name for one in made] == ["0000.png", "0001.png", "0002.png", "0003.png"]
