@@ -49,6 +49,7 @@ from rizbin.studies.explained import write_explanations
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
 from rizbin.studies.report_drawing import write_drawing_report
+from rizbin.studies.tour import tour
 
 Training = presets.Training
 FORMS = ("open_clip", "timm", "rizbin")
@@ -101,11 +102,12 @@ def measure(
     return measured(opened(what), data, settings, quiet)[0]
 
 
-def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool = False) -> Path:
+def report(what: str | Path, *, data: str = "", to: str | Path = "", rooms: bool = False, quiet: bool = False) -> Path:
     """Measures a model and writes a report, numbers and pictures in one file; returns the file's path.
 
     what, data: as for `measure`.
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
+    rooms: of an encoder, also show what the other rooms do, with models of the zoo: as the demo does.
     """
     found = opened(what)
     numbers, source = measured(found, data, None, quiet)
@@ -136,6 +138,7 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", quiet: bool
         source=source,
         evaluation=numbers,
         history=run.metrics.read(),
+        also=(lambda page: tour(page, bar=lambda total, label: Bar(total, label, quiet=quiet))) if rooms else None,
     )
 
 
@@ -148,6 +151,7 @@ def visualize(
     to: str | Path = "",
     size: int = 0,
     limit: int = 0,
+    masks: str | Path = "",
 ) -> Path:
     """Draws what a model sees in pictures; returns the page, which lies in a folder with the pictures as PNG files.
 
@@ -156,6 +160,7 @@ def visualize(
     images: files, folders, or data as for training.
     size: shorter side in pixels at which pictures are looked at; 0: the model's own.
     limit: most pictures taken; 0: as many as the drawing shows.
+    masks: folder with the true masks of picture files (`rizbin.visualize.inputs.read_pictures`).
     """
     from rizbin.visualize.album import write_album
     from rizbin.visualize.inputs import read_pictures
@@ -167,7 +172,7 @@ def visualize(
     draws, folder = DRAWINGS[drawing], Path(what)
     ours = str(what) in zoo.names() or (folder.is_dir() and not is_foreign(folder))
     eye = eye_of(load(what), name=str(what)) if ours else open_eye(what, others=zoo.names())
-    found = read_pictures(images, eye, size=size, limit=limit or draws.most)
+    found = read_pictures(images, eye, size=size, limit=limit or draws.most, masks=masks)
     target = Path(to) if to else Path(f"{drawing}-{Path(str(what)).name}")
     sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
     title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"

@@ -29,9 +29,8 @@ def visualize(words: list[str]) -> int:
         raise RizbinError(f"Say which pictures: rizbin visualize {what} {flags.model} FOLDER, or scenes:single.")
     names = {field.name for field in dataclasses.fields(DRAWINGS[what].Settings)}
     settings = DRAWINGS[what].Settings(**{name: getattr(flags, name) for name in names})
-    page = api.visualize(
-        what, flags.model, list(flags.images), settings=settings, to=flags.to, size=flags.size, limit=flags.limit
-    )
+    around = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Around)}
+    page = api.visualize(what, flags.model, list(flags.images), settings=settings, **around)
     print(page)
     return 0
 
@@ -46,6 +45,9 @@ class Around:
     """Shorter side in pixels at which pictures are looked at; 0: the model's own."""
     limit: int = 0
     """Most pictures taken; 0: as many as the drawing shows."""
+    masks: str = ""
+    """Folder with the true masks of picture files, a PNG of each one's name: a flat color a thing, black elsewhere.
+    Empty: only data that bring masks along are scored."""
 
 
 def _flags(drawing: Any) -> type:

@@ -125,7 +125,7 @@ def _trained(default: "Training[Any]", flags: Any, words: list[str]) -> int:
     return finish(start, ["train", *words], report=flags.report, quiet=flags.quiet)
 
 
-def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: bool) -> int:
+def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: bool, rooms: bool = False) -> int:
     """Trains by `start`, then measures and writes the report; the exit status says whether it was stopped before."""
     from rizbin import api
     from rizbin.core import parallel
@@ -140,7 +140,7 @@ def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: 
         parallel.stop()
     _say(f"Trained: {run}")
     if report and _first():
-        _say(f"The report: {api.report(run, quiet=quiet)}")
+        _say(f"The report: {api.report(run, rooms=rooms, quiet=quiet)}")
     return 0
 
 
@@ -189,6 +189,8 @@ def demo(words: list[str]) -> int:
     def demo(run: str = "runs/demo") -> str:
         """Trains DetailCLIP on drawn scenes for some minutes and writes a report of what it learned.
 
+        The report also shows the other rooms, with models that come along: a picture drawn, one mended, things found.
+
         Args:
             run: Folder of the run. A demo that was stopped goes on when it is started again.
         """
@@ -197,4 +199,4 @@ def demo(words: list[str]) -> int:
     run = Path(parse(demo, words, "demo"))
     from rizbin.recipes.demo import demo as train_it
 
-    return finish(lambda: train_it(run), ["demo", *words], report=True, quiet=False)
+    return finish(lambda: train_it(run), ["demo", *words], report=True, quiet=False, rooms=True)

@@ -1,7 +1,7 @@
 """The report of a run: what was trained, how well, and what it looks like. One file that opens without network."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,7 @@ def write_report(
     source: Source,
     evaluation: Report,
     history: list[dict],
+    also: Callable[[Page], object] | None = None,
     credits: Sequence[Sequence[Part]] = (),
 ) -> Path:
     """Writes the report and returns its path.
@@ -92,6 +93,7 @@ def write_report(
         source: Samples that were not trained on.
         evaluation: The measured numbers.
         history: Lines of metrics.jsonl.
+        also: Adds more to the page before it is told how all was made; None: nothing.
         credits: Lines for the foot of the page; the OpenMoji credit is added by itself when the data are scenes.
 
     Raises:
@@ -108,6 +110,8 @@ def write_report(
         elif samples and isinstance(pair, ImageEncoder):
             pictures_of(page, pair, samples, SHOWN)
         curves(page, history)
+    if also is not None:
+        also(page)
     how_made(page, settings, machine)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)

@@ -2,7 +2,7 @@
 network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -53,7 +53,9 @@ class Pictures:
     """What the licence of the pictures asks to be shown with them."""
 
 
-def read_pictures(where: str | Sequence[str], eye: Eye, *, size: int = 0, limit: int = 0) -> Pictures:
+def read_pictures(
+    where: str | Sequence[str], eye: Eye, *, size: int = 0, limit: int = 0, masks: str | Path = ""
+) -> Pictures:
     """The pictures as the network can take them: the shorter side at `size`, both cut to whole patches.
 
     where: folders, files, patterns ("frames/*.png"), or data as training takes it ("scenes:easy", a table, COCO JSON),
@@ -62,6 +64,8 @@ def read_pictures(where: str | Sequence[str], eye: Eye, *, size: int = 0, limit:
     size: the shorter side in pixels, rounded to whole patches; 0 for the network's own. A network that takes one size
     only gets the central square.
     limit: the first so many; 0 for all, and `ENDLESS` of what has no end.
+    masks: a folder with the truth of picture files: DIR/photo.png for photo.jpg, as `read_mask` takes it; pictures
+        without one stay without truth. Empty: only data that bring masks along have them.
     Raises RizbinError when there is nothing to read or nothing of it can be read.
     """
     spelled = [where] if isinstance(where, str) else list(where)
@@ -74,6 +78,8 @@ def read_pictures(where: str | Sequence[str], eye: Eye, *, size: int = 0, limit:
         raise RizbinError(
             f"This network takes pictures of {eye.image_size} pixels only, not {side}; leave the size out."
         )
+    if masks and not Path(masks).is_dir():
+        raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
     shown: list[Shown] = []
     skipped: list[str] = []
     left_out, drawn = 0, False
@@ -84,7 +90,8 @@ def read_pictures(where: str | Sequence[str], eye: Eye, *, size: int = 0, limit:
         number = 0
         while number < reading.count and wanted > 0 and not (reading.endless and len(skipped) >= _ENOUGH_SKIPPED):
             try:
-                shown.append(_fitted(reading.read(number), side, eye))
+                one = _fitted(reading.read(number), side, eye)
+                shown.append(_with_truth(one, Path(masks), eye) if masks else one)
                 wanted -= 1
             except Refused as refusal:
                 skipped.append(str(refusal))
@@ -93,6 +100,17 @@ def read_pictures(where: str | Sequence[str], eye: Eye, *, size: int = 0, limit:
     if not shown:
         raise RizbinError(f"None of the pictures in {', '.join(spelled)} can be used; the first: {skipped[0]}")
     return Pictures(shown, skipped, left_out, CREDIT if drawn else "")
+
+
+def _with_truth(one: Shown, masks: Path, eye: Eye) -> Shown:
+    """The picture with the mask of its name, where there is one."""
+    path = masks / f"{Path(one.name).stem}.png"
+    if not path.is_file():
+        return one
+    numbers = read_mask(path, one, eye)
+    return replace(
+        one, things=tuple((f"thing {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
+    )
 
 
 def read_mask(path: str | Path, like: Shown, eye: Eye) -> UInt8[np.ndarray, "height width"]:

@@ -11,11 +11,13 @@ import torch
 
 from rizbin import api, cli
 from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
 from rizbin.data.gate import read_image
 from rizbin.data.open import open_source
 from rizbin.generate.diffusion.painter import Painted, Painter, Pixels, Sampling
 from rizbin.generate.diffusion.repair import Ladder, Presence
 from rizbin.recipes import catalogue, drawn, presets
+from rizbin.studies import tour
 from tests.generate.diffusion.small_painters import SMALL
 
 FEW = drawn.Settings(seeds=2, pairs=3, scenes=12, steps=2)
@@ -152,6 +154,20 @@ def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
     numbers = drawn.measure(painter, source, Knows(), settings=replace(FEW, scenes=1))
     assert numbers["drawing/single"].value == 100 and numbers["drawing/single"].chance == 0
     assert numbers["drawing/pairs_things"].value == 50 and numbers["drawing/pairs_whole"].value == 0
+
+
+def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained model lacks a thing at once, so that all of the ladder is shown; without models there is a note."""
+    monkeypatch.setattr(tour, "DRAWS", str(run))
+    page = Page("rooms")
+    tour.tour(page)
+    text = page.html()
+    for part in ("Drawn", "Mended", "came out without", "drawn into a free place", "Found", "16 names were asked"):
+        assert part in text
+    monkeypatch.setattr(tour, "DRAWS", str(tmp_path / "nothing"))
+    without = Page("rooms")
+    tour.tour(without)
+    assert "Not shown" in without.html()
 
 
 def test_what_draws_is_no_encoder(run: Path) -> None:

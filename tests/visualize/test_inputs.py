@@ -120,6 +120,23 @@ def test_a_mask_is_read_in_any_form(tmp_path: Path, mode: str) -> None:
     assert (mask[:15, :23] == 1).all() and (mask[17:, 25:] == 2).all() and (mask[17:, :23] == 0).all()
 
 
+def test_a_folder_of_masks_is_the_truth_of_a_folder(tmp_path: Path) -> None:
+    """Two things of one picture, by their colors; a picture without a mask has no truth."""
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    pictures.mkdir()
+    masks.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (64, 64), (90, 60, 30)).save(pictures / name)
+    colors = np.zeros((64, 64, 3), np.uint8)
+    colors[:16, :32], colors[48:, :] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(colors).save(masks / "a.png")
+    first, second = read_pictures(str(pictures), EYE, size=64, masks=masks).shown
+    assert [int(mask.sum()) for _, mask in first.things] == [16 * 64, 16 * 32] and second.truth is None
+    assert first.truth is not None and int(first.truth.sum()) == 16 * 96
+    with pytest.raises(RizbinError, match="no folder"):
+        read_pictures(str(pictures), EYE, masks=tmp_path / "nowhere")
+
+
 def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")

@@ -1,0 +1,110 @@
+"""A walk through the other rooms for the demo's report: a picture drawn, one mended, its things found.
+
+Nothing is trained here: the models come from the zoo.
+"""
+
+from itertools import combinations
+
+from rizbin.core import random
+from rizbin.core.errors import RizbinError
+from rizbin.core.pages import Page
+from rizbin.core.pieces import Picture
+from rizbin.core.progress import MakeBar, advancing
+from rizbin.data.open import open_source
+from rizbin.data.scenes.captions import article
+from rizbin.detect.draw import drawn as with_boxes
+from rizbin.generate.diffusion.film import seen
+from rizbin.generate.diffusion.painter import Painter, Sampling
+from rizbin.generate.diffusion.repair import Ladder, Repaired, repair
+from rizbin.recipes import drawn
+from rizbin.recipes.judge import Judge, judge_by
+from rizbin.recipes.opened import load_painter
+
+DRAWS, FINDS = "diffusion-mini", "detector-mini"
+TRIED = 8
+"""Pairs drawn at most until one lacks a thing."""
+BELIEVED = 0.5
+"""Probability from which a thing counts as there, and score from which a box is shown."""
+_HOW = {
+    "draw": "as drawn",
+    "reseed": "another seed",
+    "attention": "attention guided",
+    "place": "drawn into a free place",
+}
+
+
+def tour(page: Page, *, bar: MakeBar | None = None) -> None:
+    """Adds the rooms to a page, or a note that says what they lack."""
+    page.heading("The other rooms")
+    try:
+        painter, judge = load_painter(DRAWS), judge_by(FINDS)
+    except RizbinError as error:
+        page.note(f"Not shown: {error}")
+        return
+    names = open_source(drawn.DATA, split="test", size=painter.side).categories
+    with advancing(bar, 3, "drawing, mending, finding") as advance:
+        _draw(page, painter, names)
+        advance(1)
+        mended = _mend(page, painter, judge, names)
+        advance(1)
+        _find(page, judge, mended, names)
+        advance(1)
+
+
+def _draw(page: Page, painter: Painter, names: tuple[str, ...]) -> None:
+    prompt = " and ".join(article(name) for name in names[-2:])
+    painted = painter.paint(prompt, Sampling(guidance=drawn.Settings().guidance))
+    page.heading("Drawn", level=3)
+    page.text(
+        f"\u201c{prompt}\u201d by {DRAWS}: what it saw under the noise at some of {len(painted.frames)} steps, "
+        f"{painted.seconds:.1f} seconds in all."
+    )
+    steps = [*seen(painter, painted.frames, most=7), (painted.image, "the picture")]
+    page.pictures([Picture(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
+
+
+def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) -> Repaired:
+    """The first pair of a fixed order that comes out without one of its things, mended."""
+    pairs = list(combinations(names, 2))
+    order = random.generator("pairs of the tour", len(pairs)).permutation(len(pairs))[:TRIED]
+    for number, place in enumerate(order):
+        prompt = " and ".join(article(name) for name in pairs[place])
+        sampling = Sampling(guidance=drawn.Settings().guidance, seed=number)
+        made = repair(painter, prompt, judge, sampling=sampling, ladder=Ladder(), objects=pairs[place])
+        if len(made.attempts) > 1:
+            break
+    page.heading("Mended", level=3)
+    first, best = made.attempts[0], made.best
+    if len(made.attempts) == 1:
+        page.text(f"Of {TRIED} pairs none came out without one of its things; this is the last of them.")
+    else:
+        lacked = [name for name, one in first.found.items() if one.probability < BELIEVED]
+        page.text(
+            f"\u201c{prompt}\u201d came out without {' and '.join(article(name) for name in lacked)}, says {FINDS}. "
+            f"{len(made.attempts) - 1} more were drawn; "
+            + (f"{_HOW[best.how]}, all is there." if made.whole else "none of them has all of it.")
+        )
+    page.pictures(
+        [
+            Picture(
+                image=one.image,
+                caption=f"{_HOW[one.how]}: "
+                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.found.items())
+                + (" (kept)" if one is best else ""),
+                alt=f"{prompt}, {_HOW[one.how]}",
+            )
+            for one in made.attempts
+        ]
+    )
+    return made
+
+
+def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> None:
+    image = made.best.image
+    (found,) = judge.detector.detect([image], list(names))
+    answer = found.choose(BELIEVED)
+    page.heading("Found", level=3)
+    said = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))
+    page.text(f"All {len(names)} names were asked for in the kept picture at once; found: {said or 'nothing'}.")
+    shown = with_boxes(image, answer)
+    page.pictures([Picture(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
