@@ -192,7 +192,7 @@ class Detector:
         pieces = [
             (number, place)
             for number, one in enumerate(shown)
-            for place in _places(one.shape[0], one.shape[1], tile, lap)
+            for place in places(one.shape[0], one.shape[1], tile, lap)
         ]
         left = {number: sum(piece[0] == number for piece in pieces) for number in range(len(shown))}
         boxes: list[list[np.ndarray]] = [[] for _ in shown]
@@ -200,12 +200,12 @@ class Detector:
         for size, members in self._sizes(shown, pieces, share).items():
             for start in range(0, len(members), batch):
                 some = members[start : start + batch]
-                views = torch.stack([self.preparation(_cut(shown[number], place), size) for number, place in some])
+                views = torch.stack([self.preparation(cut(shown[number], place), size) for number, place in some])
                 for text in asked.texts:
                     for (number, place), mine, theirs in zip(
                         some, *self._pass(views, text, len(asked.phrases), over), strict=True
                     ):
-                        inside, kept = _into_picture(mine, place, shown[number].shape)
+                        inside, kept = into_picture(mine, place, shown[number].shape)
                         boxes[number].append(inside[kept])
                         scores[number].append(theirs[kept])
                 for number, _ in some:
@@ -243,7 +243,7 @@ class Detector:
         seconds = time.perf_counter() - begin
         seen = [
             self.preparation.size(bottom - top, right - left, share)
-            for left, top, right, bottom in _places(*size, tile, lap)
+            for left, top, right, bottom in places(*size, tile, lap)
         ]
         pixels = sum(height * width for height, width in seen)
         return seconds * pixels / (side[0] * side[1]) * len(asked.texts)
@@ -299,7 +299,7 @@ def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
 
 
-def _places(height: int, width: int, tile: int, lap: float) -> list[Place]:
+def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
     """The whole picture, and the tiles that cover it where it is larger than one."""
     whole = [(0, 0, width, height)]
     if not tile or max(height, width) <= tile:
@@ -316,11 +316,12 @@ def _places(height: int, width: int, tile: int, lap: float) -> list[Place]:
     ]
 
 
-def _cut(picture: UInt8[np.ndarray, "height width 3"], place: Place) -> UInt8[np.ndarray, "rows columns 3"]:
+def cut(picture: np.ndarray, place: Place) -> np.ndarray:
+    """What of a picture, or of a map of it, lies in a place; a view of its memory."""
     return picture[place[1] : place[3], place[0] : place[2]]
 
 
-def _into_picture(
+def into_picture(
     boxes: Float[np.ndarray, "boxes 4"], place: Place, shape: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "boxes 4"], Bool[np.ndarray, " boxes"]]:
     """Boxes in pixels of the whole picture, clipped to it; and which are whole.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
-from rizbin.detect.detector import PICTURE, Detector, pixels_of
+from rizbin.detect.detector import LAP, PICTURE, Detector, cut, into_picture, pixels_of, places
 from rizbin.detect.fast import Sampling
 from rizbin.detect.found import OVERLAP, THRESHOLD, Found
 from rizbin.detect.phrases import Text, Wanted, batch_of, phrase_scores, read_phrases
@@ -64,6 +64,8 @@ def explain(
     most: int = 3,
     threshold: float = THRESHOLD,
     overlap: float = OVERLAP,
+    tile: int = 0,
+    lap: float = LAP,
     check: bool = True,
 ) -> list[Explanation]:
     """Explains the best boxes of a picture, best first.
@@ -76,9 +78,11 @@ def explain(
         most: Boxes at most.
         threshold: Lowest score of a box.
         overlap: As for `Found.choose`.
+        tile: As for `Detector.detect`; a box that was found in a tile is explained within it.
+        lap: As for `Detector.detect`.
         check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
 
-    The picture is seen whole and at full size. Raises RizbinError when the phrases cannot be looked for, or the
+    The picture is seen at full size. Raises RizbinError when the phrases cannot be looked for, or the
     detector is an exported one.
     """
     if most < 1:
@@ -88,22 +92,33 @@ def explain(
     count = len(read_phrases(phrases))
     pixels = pixels_of(picture)
     asked = detector.ask([*phrases, *rivals])
-    passes = [_pass(detector, pixels, text, len(asked.phrases)) for text in asked.texts]
     height, width = pixels.shape[:2]
-    boxes = np.concatenate([one.boxes for one in passes])
-    found = Found(width, height, boxes, np.concatenate([one.scores for one in passes]), asked.phrases)
+    views = [(place, text) for place in places(height, width, tile, lap) for text in asked.texts]
+    passes = [_pass(detector, cut(pixels, place), text, len(asked.phrases)) for place, text in views]
+    # A box that a tile's border cuts is another view's to tell of; rows lead back to the pass and its query.
+    rows: list[tuple[int, int]] = []
+    boxes, scores = [], []
+    for number, ((place, _), made) in enumerate(zip(views, passes, strict=True)):
+        inside, kept = into_picture(made.shares, place, pixels.shape)
+        rows += [(number, int(query)) for query in np.flatnonzero(kept)]
+        boxes.append(inside[kept])
+        scores.append(made.scores[kept])
+    found = Found(width, height, np.concatenate(boxes), np.concatenate(scores), asked.phrases)
     answer = found.choose(threshold, overlap=overlap)
     explanations = []
     answers = zip(answer.rows, answer.classes, answer.scores, strict=True)
     for row, number, score in [one for one in answers if one[1] < count][:most]:
-        which, query = divmod(int(row), len(passes[0].boxes))
-        made, text = passes[which], asked.texts[which]
+        which, query = rows[int(row)]
+        made, (place, text) = passes[which], views[which]
         words = _words(detector, text, int(number), made.tokens[query])
-        similarity = _similarity(made, text, int(number), (height, width))
+        seen = cut(pixels, place)
+        similarity = np.zeros((height, width), np.float32)
+        cut(similarity, place)[:] = _similarity(made, text, int(number), seen.shape[:2])
         without = elsewhere = float("nan")
         if check:
-            without, elsewhere = _occluded(detector, pixels, made, text, int(number), boxes[row])
-        left, top, right, bottom = (float(value) for value in boxes[row])
+            without, elsewhere = _occluded(detector, seen, made, text, int(number), made.boxes[query])
+        left, top, right, bottom = (float(value) for value in found.boxes[row])
+        scale, offset = (place[2] - place[0], place[3] - place[1], 1), (place[0], place[1], 0)
         explanations.append(
             Explanation(
                 name=found.names[number],
@@ -111,7 +126,7 @@ def explain(
                 score=float(score),
                 words=words,
                 similarity=similarity,
-                points=made.points[query] * np.array([width, height, 1], np.float32),
+                points=made.points[query] * np.array(scale, np.float32) + np.array(offset, np.float32),
                 without=without,
                 elsewhere=elsewhere,
             )
@@ -124,7 +139,9 @@ class _Pass:
     """What one text gave."""
 
     boxes: Float[np.ndarray, "queries 4"]
-    """Pixels, clipped."""
+    """Pixels of what was seen, clipped."""
+    shares: Float[np.ndarray, "queries 4"]
+    """The same as shares of its sides."""
     scores: Float[np.ndarray, "queries phrases"]
     tokens: Float[Tensor, "queries width"]
     """Score of every token."""
@@ -149,17 +166,18 @@ def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text:
     center, side = outputs.pred_boxes[0].float().cpu().split(2, dim=-1)
     corners = torch.cat([center - side / 2, center + side / 2], dim=-1).clamp(0, 1).numpy()
     logits = outputs.logits[0].float().cpu()
-    places, shares, levels = [], [], []
+    where_to, shares, levels = [], [], []
     for sizes, where, weights in looks:
         levels = sizes
-        places.append(where[0].float().cpu().flatten(1, -2))
+        where_to.append(where[0].float().cpu().flatten(1, -2))
         shares.append(weights[0].float().cpu().flatten(1))
     weight = torch.cat(shares, dim=1)
     weight = weight / weight.sum(dim=1, keepdim=True)
-    points = torch.cat([torch.cat(places, dim=1), weight[..., None]], dim=-1)
+    points = torch.cat([torch.cat(where_to, dim=1), weight[..., None]], dim=-1)
     order = points[..., 2].argsort(dim=1, descending=True)
     return _Pass(
         boxes=corners * np.array([width, height] * 2, np.float32),
+        shares=corners,
         scores=phrase_scores(logits, text, phrases).numpy(),
         tokens=logits.sigmoid(),
         encoder=outputs.enc_outputs_class[0].float().cpu(),

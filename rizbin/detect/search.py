@@ -148,6 +148,7 @@ def search(
                         most=explained,
                         threshold=settings.threshold,
                         overlap=settings.overlap,
+                        tile=settings.tile,
                     )
                     told_why.append((name, pixels, tuple(reasons)))
                 if draw is not None:

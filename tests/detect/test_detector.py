@@ -11,7 +11,7 @@ from transformers import GroundingDinoImageProcessor
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused
-from rizbin.detect.detector import Detector, Preparation, _into_picture, _places
+from rizbin.detect.detector import Detector, Preparation, into_picture, places
 from tests.detect.toys import tiny, tokenizer
 
 SMALL = Preparation(shorter=64, longer=128)
@@ -82,14 +82,14 @@ def test_more_phrases_than_a_text_holds_are_all_asked_for(detector: Detector) ->
 def test_tiles_cover_the_picture_and_cut_boxes_are_left_out(detector: Detector) -> None:
     for height, width in ((100, 100), (150, 230), (64, 300), (20, 20)):
         covered = np.zeros((height, width), int)
-        places = _places(height, width, 64, 0.25)
-        assert places[0] == (0, 0, width, height)
-        for left, top, right, bottom in places[1:]:
+        cut_into = places(height, width, 64, 0.25)
+        assert cut_into[0] == (0, 0, width, height)
+        for left, top, right, bottom in cut_into[1:]:
             assert right - left <= 64 and bottom - top <= 64
             covered[top:bottom, left:right] += 1
-        assert covered.min() >= 1 or len(places) == 1
+        assert covered.min() >= 1 or len(cut_into) == 1
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 0.9]], np.float32)
-    moved, whole = _into_picture(boxes, (100, 0, 164, 64), (64, 164))
+    moved, whole = into_picture(boxes, (100, 0, 164, 64), (64, 164))
     np.testing.assert_allclose(moved[0], [116, 16, 148, 48])
     assert whole.tolist() == [True, False, True], "the right border of the tile is the picture's own"
     whole_only = detector.detect([picture(64, 200)], ["cat"])[0]

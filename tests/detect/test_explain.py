@@ -54,12 +54,34 @@ def test_the_boxes_are_those_of_detect() -> None:
         assert one.name == answer.labels[number]
 
 
+def test_boxes_of_tiles_are_explained_where_they_were_found() -> None:
+    """The same boxes as `detect` gives, with maps and points within the tile that found them."""
+    detector = Detector(tiny(), tokenizer(), Preparation(shorter=64, longer=128))
+    one, two, three, four = (Shapes(size=64)[number].image for number in (3, 4, 5, 6))
+    picture = np.vstack([np.hstack([one, two]), np.hstack([three, four])])  # of four, so that no two tiles tie
+    answer = detector.detect([picture], ["red disc", "cat"], tile=64)[0].choose(0.0)
+    explained = explain(detector, picture, ["red disc", "cat"], threshold=0.0, most=len(answer), tile=64, check=False)
+    assert len(explained) == len(answer) > 3
+    apart = 0
+    for number, found in enumerate(explained):
+        assert found.box == pytest.approx(answer.boxes[number].tolist(), abs=1e-3)
+        assert found.name == answer.labels[number] and found.similarity.shape == (128, 128)
+        rows, columns = np.nonzero(found.similarity)
+        apart += len(rows) == 64 * 64
+        if len(rows) == 64 * 64:  # seen in a tile: its points lie about there too, as offsets of a young network go
+            center = found.points[:, :2].mean(axis=0)
+            assert np.abs(center - (columns.mean(), rows.mean())).max() < 64
+    assert apart > 0, "no box came from a tile"
+    checked = explain(detector, picture, ["red disc"], threshold=0.0, most=1, tile=64)
+    assert np.isfinite([checked[0].without, checked[0].elsewhere]).all()
+
+
 def test_a_tenth_is_marked_and_only_boxes_about_the_place_count() -> None:
     marked = _most(np.arange(100, dtype=np.float32).reshape(10, 10))
     assert marked.sum() == 100 * OCCLUDED and marked[9].all()
     boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [50, 50, 60, 60]], np.float32)
     scores = np.array([[0.2], [0.4], [0.9]], np.float32)
-    made = _Pass(boxes, scores, torch.zeros(3, 1), torch.zeros(1, 1), [], np.zeros((3, 1, 3), np.float32))
+    made = _Pass(boxes, boxes / 60, scores, torch.zeros(3, 1), torch.zeros(1, 1), [], np.zeros((3, 1, 3), np.float32))
     assert _about(np.array([0, 0, 10, 10], np.float32), made, 0) == pytest.approx(0.4)
     assert _about(np.array([20, 20, 30, 30], np.float32), made, 0) == 0
 
