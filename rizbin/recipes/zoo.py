@@ -68,7 +68,7 @@ def clip_mini() -> Training[Any]:
         training,
         data="scenes:easy,categories=0",
         # 16 bits halve a step of this mostly convolutional network on processors with AMX.
-        steps=5000,
+        steps=3200,
         batch=64,
         seed=7,
         checkpoint_every=100,
