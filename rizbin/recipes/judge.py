@@ -8,8 +8,8 @@ import numpy as np
 
 from rizbin.detect.detector import Detector
 from rizbin.detect.presence import Calibration, judge
-from rizbin.generate.diffusion.painter import Pixels
 from rizbin.generate.diffusion.repair import Presence
+from rizbin.generate.film import Pixels
 
 UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""

@@ -11,8 +11,8 @@ from rizbin.detect.presence import Calibration
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion import repair as room
 from rizbin.generate.diffusion.cure import resolution_of, steering
-from rizbin.generate.diffusion.film import sheet, write_png
 from rizbin.generate.diffusion.painter import Sampling
+from rizbin.generate.film import sheet, write_png
 from rizbin.recipes.judge import Judge
 from rizbin.recipes.opened import calibration_of, load_detector, load_painter
 from rizbin.studies.film import write_film
