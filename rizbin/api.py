@@ -43,6 +43,7 @@ from rizbin.recipes.opened import (
 )
 from rizbin.recipes.published import publish
 from rizbin.recipes.training import LoadedRun, train
+from rizbin.studies.ascending import ascend as ascend
 from rizbin.studies.drawing import generate as generate
 from rizbin.studies.drawing import repair as repair
 from rizbin.studies.explained import write_explanations

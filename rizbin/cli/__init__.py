@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rizbin.cli import draw, find, lab, training
+from rizbin.cli import climb, draw, find, lab, training
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
@@ -282,6 +282,11 @@ COMMANDS = {
         'rizbin generate "a zebra and a frog" --model DIR --film',
     ),
     "edit": Command(draw.edit, "redraw a picture by words", 'rizbin edit photo.png "a taxi" --model DIR --grid'),
+    "ascend": Command(
+        climb.ascend,
+        "draw what an encoder sees in words, by climbing its gradient",
+        'rizbin ascend "a strawberry and a zebra" --count 4',
+    ),
     "study": Command(
         lab.study, "answer by experiment why a method works", "rizbin study collapse --seeds 3 --budget 30"
     ),

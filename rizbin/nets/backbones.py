@@ -148,6 +148,7 @@ default_cfgs = generate_default_cfgs(
     {
         "rizbin_vit_mini_patch8_64": _cfg(64),
         "rizbin_vit_mini_reg4_patch8_64": _cfg(64),
+        "rizbin_vit_mini_patch16_64": _cfg(64),
         "rizbin_vit_nano_patch8_32": _cfg(32),
         "rizbin_conv_mini_32": _cfg(32),
     }
@@ -204,6 +205,22 @@ def rizbin_vit_mini_reg4_patch8_64(pretrained: bool = False, **kwargs: Any) -> V
         dim=128,
         depth=4,
         heads=4,
+        **kwargs,
+    )
+
+
+@register_model
+def rizbin_vit_mini_patch16_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """64 px, 4x4 tokens, width 192, 3 blocks behind four convolutions: 1.6 million parameters; mostly a convolutional
+    network, so that it can judge what the one above is fooled by."""
+    return _stem_vit(
+        "rizbin_vit_mini_patch16_64",
+        pretrained,
+        size=64,
+        channels=(24, 48, 96, 192),
+        dim=192,
+        depth=3,
+        heads=6,
         **kwargs,
     )
 

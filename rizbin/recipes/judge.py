@@ -9,8 +9,8 @@ import numpy as np
 
 from rizbin.detect.detector import Detector
 from rizbin.detect.presence import Calibration, judge
-from rizbin.generate.diffusion.painter import Pixels
 from rizbin.generate.diffusion.repair import Presence
+from rizbin.generate.film import Pixels
 from rizbin.recipes.opened import calibration_of, load_detector
 
 UNDECIDED = (0.5, 0.5)

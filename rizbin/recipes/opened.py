@@ -1,16 +1,18 @@
 """Opens what a name stands for: a run, an exported model, a detector, what draws, a model of the zoo."""
 
+import json
 from pathlib import Path
 
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import DEFAULT, Detector
 from rizbin.detect.presence import Calibration
+from rizbin.generate.ascent.encoders import Network, of_hugging_face, of_model, of_open_clip, of_timm
 from rizbin.generate.diffusion.learn import Drawing
 from rizbin.generate.diffusion.loading import Offload, is_pipeline
 from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import is_encoder, load_encoder, load_pair
+from rizbin.nets.export import CONFIG, OWN, is_encoder, load_encoder, load_pair
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.published import is_published, load_published
 from rizbin.recipes.training import LoadedRun, load_run
@@ -101,6 +103,28 @@ def load_painter(model: str | Path, *, device: str = "cpu", half: bool = False, 
             )
         return Painter(method.pipeline().to(device), name=str(model))
     return Painter.from_pretrained(model, device=device, half=half, offload=offload)
+
+
+def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
+    """An encoder as ascent asks it: of the zoo, a run, a folder, or published.
+
+    Published ones are named open_clip:NAME/WEIGHTS, timm:NAME, or as on Hugging Face, OWNER/NAME (CLIP, SigLIP).
+    """
+    text, folder = str(model), Path(model)
+    library, colon, name = text.partition(":")
+    if colon and library == "open_clip":
+        name, _, weights = name.partition("/")
+        return of_open_clip(name, pretrained=weights, device=device)
+    if colon and library == "timm":
+        return of_timm(name, device=device)
+    if (folder / CONFIG).is_file() and not (folder / OWN).is_file():
+        return of_open_clip(folder, device=device)
+    if is_foreign(folder):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return (of_timm if "architecture" in config else of_hugging_face)(folder, device=device)
+    if text.count("/") == 1 and not folder.is_dir() and not folder.parent.is_dir() and text not in zoo.names():
+        return of_hugging_face(text, device=device)
+    return of_model(model_of(opened(model)), name=text, device=device)
 
 
 def calibration_of(detector: Detector) -> Calibration | None:

@@ -10,8 +10,8 @@ from rizbin.data.gate import read_image
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion import repair as room
 from rizbin.generate.diffusion.cure import resolution_of, steering
-from rizbin.generate.diffusion.film import sheet, write_png
 from rizbin.generate.diffusion.painter import Sampling
+from rizbin.generate.film import sheet, write_png
 from rizbin.recipes.judge import judge_by
 from rizbin.recipes.opened import load_painter
 from rizbin.studies.film import write_film

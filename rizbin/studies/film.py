@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Picture
-from rizbin.generate.diffusion.drawing import Drawn, noised_starts
-from rizbin.generate.diffusion.film import Labelled, chosen, seen
-from rizbin.generate.diffusion.painter import Painter, Pixels
+from rizbin.generate.diffusion.drawing import Drawn, noised_starts, seen
+from rizbin.generate.diffusion.painter import Painter
 from rizbin.generate.diffusion.spans import objects_in, spans_of
+from rizbin.generate.film import Labelled, Pixels, chosen
 from rizbin.visualize.attention import overlay
 
 

@@ -8,7 +8,7 @@ from rizbin.core.pages import Page
 from rizbin.core.pieces import Picture
 from rizbin.data.sample import Source
 from rizbin.data.scenes.source import CREDIT
-from rizbin.generate.diffusion.film import seen
+from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.painter import Painter, Sampling
 from rizbin.studies.numbers import numbers
 from rizbin.studies.report import curves, how_made, read_json, subtitle

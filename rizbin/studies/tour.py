@@ -13,7 +13,7 @@ from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.open import open_source
 from rizbin.data.scenes.captions import article
 from rizbin.detect.draw import drawn as with_boxes
-from rizbin.generate.diffusion.film import seen
+from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.painter import Painter, Sampling
 from rizbin.generate.diffusion.repair import Ladder, Repaired, repair
 from rizbin.recipes import drawn

@@ -14,8 +14,9 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
 from rizbin.data.gate import read_image
 from rizbin.data.open import open_source
-from rizbin.generate.diffusion.painter import Painted, Painter, Pixels, Sampling
+from rizbin.generate.diffusion.painter import Painted, Painter, Sampling
 from rizbin.generate.diffusion.repair import Ladder, Presence
+from rizbin.generate.film import Pixels
 from rizbin.recipes import catalogue, drawn, presets
 from rizbin.studies import tour
 from tests.generate.diffusion.small_painters import SMALL

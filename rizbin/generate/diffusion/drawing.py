@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.generate.diffusion.film import Labelled, seen, sheet, write_gif, write_png
-from rizbin.generate.diffusion.painter import Frame, Guide, Painted, Painter, Pixels, Sampling
+from rizbin.generate.diffusion.painter import Frame, Guide, Painted, Painter, Sampling
+from rizbin.generate.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the grid that shows what strength does."""
@@ -91,6 +91,14 @@ def noised_starts(painter: Painter, start: Pixels, sampling: Sampling) -> list[L
         noised = painter.noised(start, one)
         shown.append((painter.decode(noised), f"strength {strength:g}"))
     return shown
+
+
+def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[Labelled]:
+    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
+    return [
+        (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
+        for frame in chosen(frames, most)
+    ]
 
 
 def _asked(painter: Painter, sampling: Sampling, from_picture: bool) -> int:

@@ -14,18 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
 from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
+from rizbin.generate.film import Pixels
 
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says on the processor, where it has no error of its own for it."""
-Pixels = UInt8[np.ndarray, "_ _ 3"]
-"""A picture, RGB, 0 to 255."""
 
 
 @dataclass(frozen=True, kw_only=True)

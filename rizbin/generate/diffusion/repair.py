@@ -17,8 +17,9 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.generate.diffusion.cure import Cure, steering
-from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, Pixels, Sampling
+from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, Sampling
 from rizbin.generate.diffusion.spans import objects_in
+from rizbin.generate.film import Pixels
 
 Rung = Literal["reseed", "attention", "place"]
 Box = tuple[float, float, float, float]

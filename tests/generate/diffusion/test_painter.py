@@ -13,10 +13,11 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion.cure import CURES, Cure, resolution_of, steering
-from rizbin.generate.diffusion.film import chosen, seen, sheet, write_gif
+from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.guidance import Guidance
 from rizbin.generate.diffusion.loading import load_pipeline
 from rizbin.generate.diffusion.painter import Moment, Painter, Sampling
+from rizbin.generate.film import chosen, sheet, write_gif
 from tests.generate.diffusion.small_painters import flow_painter, painter
 
 QUICK = Sampling(steps=2, guidance=2.0)

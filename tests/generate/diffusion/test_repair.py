@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.generate.diffusion.painter import Pixels, Sampling
+from rizbin.generate.diffusion.painter import Sampling
 from rizbin.generate.diffusion.repair import Ladder, Presence, free_place, repair
+from rizbin.generate.film import Pixels
 from tests.generate.diffusion.small_painters import painter
 
 QUICK = Sampling(steps=2, guidance=2.0)

@@ -1,35 +1,33 @@
-"""How a picture comes to be, shown: a strip of what the network sees of it at each step, and the same moving."""
+"""How a picture comes to be, shown: pictures on a sheet with words under them, and the same moving."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from rizbin.core.errors import RizbinError
-from rizbin.generate.diffusion.painter import Frame, Painter, Pixels
 
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+"""A picture, RGB, 0 to 255."""
 Labelled = tuple[Pixels, str]
 """A picture and what stands under it."""
 _LINE = 18
 """Height in pixels of a line of text."""
 
 
-def chosen(frames: Sequence[Frame], most: int) -> list[Frame]:
+One = TypeVar("One")
+
+
+def chosen(frames: Sequence[One], most: int) -> list[One]:
     """At most `most` frames, evenly spread, the first and the last among them."""
     if len(frames) <= most:
         return list(frames)
     places = np.linspace(0, len(frames) - 1, most).round().astype(int)
     return [frames[place] for place in places.tolist()]
-
-
-def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[Labelled]:
-    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
-    return [
-        (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
-        for frame in chosen(frames, most)
-    ]
 
 
 def sheet(rows: Sequence[Sequence[Labelled]], *, side: int = 128, heads: Sequence[str] = ()) -> Pixels:

@@ -1,0 +1,413 @@
+"""The ascent: many augmented copies of a picture are asked for their score, and the picture follows the gradient.
+
+Several independent pictures climb at once. Only a chunk of copies is in memory at a time; the gradient with respect to
+the pictures is summed over chunks and then carried into what the pictures are made of.
+
+Source: Direct Ascent Synthesis, arXiv 2502.07753.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rizbin.core import checkpoint
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import MakeBar
+from rizbin.core.random import torch_generator
+from rizbin.generate.ascent.augment import Augment, draw
+from rizbin.generate.ascent.encoders import Encoder
+from rizbin.generate.ascent.parametrize import Parametrization, Resolutions, bounded, parametrized
+from rizbin.generate.ascent.targets import Bound, Wish, check
+from rizbin.generate.film import Pixels
+
+Pictures = Float[Tensor, "pictures 3 height width"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How pictures climb. What is not said otherwise was found by trial with the zoo's encoders (docs/LOG.md)."""
+
+    parametrization: Parametrization = "resolutions"
+    """What a picture is made of: components of several resolutions, waves, pixels, an autoencoder's latent, strokes."""
+    resolutions: Resolutions = "powers"
+    """Sides of the components: powers of two and the canvas, all from 1 up, or a list."""
+    decay: float = 0.5
+    """A component of side r counts r ** -decay: 0 leaves it to the optimizer (the paper, plain descent)."""
+    strokes: int = 48
+    """How many, where the picture is made of strokes."""
+    size: int = 0
+    """Side of the canvas in pixels; 0: the largest encoder's input and a shift at each edge, or of a start picture its
+    own sides."""
+    steps: int = 60
+    """Moves of the picture."""
+    copies: int = 4
+    """Augmented copies that are asked in a step."""
+    augment: Augment = Augment()
+    """How copies differ."""
+    optimizer: Literal["sgd", "adam", "sign"] = "adam"
+    """Plain descent (the paper), Adam, or steps of one length by the gradient's sign alone."""
+    learning_rate: float = 0.1
+    """Length of a step; plain descent on cosines takes 0.2 for each picture, Adam a tenth of tanh's range."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """The learning rate over the steps: as it is, or falling to nothing."""
+    change: float = 1.0
+    """How far a pixel may go from the start picture, 0 to 1."""
+    chunk: int = 32
+    """Copies in memory at a time: changes memory and speed, not the picture."""
+    seed: int = 0
+    """Of all draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "copies", "chunk", "strokes"):
+            if getattr(self, name) < 1:
+                raise RizbinError(f"{name} is {getattr(self, name)}; give 1 or more.")
+        if not 0 < self.change <= 1:
+            raise RizbinError(f"A change of {self.change:g} is none; give more than 0 and up to 1.")
+        if self.size and self.size < 8:
+            raise RizbinError(f"A canvas of {self.size} pixels shows nothing; give 8 or more.")
+        if not self.learning_rate > 0:
+            raise RizbinError(f"A learning rate of {self.learning_rate:g} moves nothing; give more than 0.")
+
+
+def paper() -> Settings:
+    """As Direct Ascent Synthesis has it (arXiv 2502.07753): all resolutions, 32 copies, plain descent."""
+    return Settings(
+        resolutions="all", decay=0.0, steps=100, copies=32, optimizer="sgd", learning_rate=0.2, schedule="constant"
+    )
+
+
+def default() -> Settings:
+    """A quick one for CPUs."""
+    return Settings()
+
+
+def adversarial() -> Settings:
+    """Plain pixels without copies: what fools an encoder, to compare with."""
+    return Settings(
+        parametrization="pixels",
+        copies=1,
+        augment=Augment(shift=0.0, noise=0.0),
+        schedule="constant",
+        learning_rate=0.05,
+    )
+
+
+PRESETS: dict[str, Callable[[], Settings]] = {"default": default, "paper": paper, "adversarial": adversarial}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the ascent stands after a step."""
+
+    step: int
+    """Steps made."""
+    steps: int
+    pictures: list[Pixels]
+    score: float
+    """Of the first targets, mean of copies, encoders and pictures: what was climbed, not how good it is."""
+
+
+@dataclass
+class Ascended:
+    """Pictures and how they came to be."""
+
+    pictures: list[Pixels]
+    scores: list[list[float]]
+    """[steps][pictures]: score of the first target at each step, mean of copies and encoders."""
+    frames: list[Frame]
+    """Some of the steps, more of the first than of the last."""
+    seconds: float
+    steps: int
+    """Made."""
+    exact: Pictures = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
+    """The pictures as floats."""
+
+
+class NotFinite(RizbinError):
+    """The score was infinite or not a number; what was drawn before is in `kept`."""
+
+    def __init__(self, sentence: str, kept: Ascended) -> None:
+        super().__init__(sentence)
+        self.kept = kept
+
+
+def ascend(
+    encoders: Sequence[Encoder],
+    wishes: Sequence[Wish],
+    *,
+    settings: Settings = Settings(),
+    start: Pictures | None = None,
+    mask: Float[Tensor, "1 _ _"] | None = None,
+    autoencoder: Any = None,
+    folder: Path | None = None,
+    watch: Callable[[Frame], object] | None = None,
+    say: Callable[[str], object] | None = None,
+    bar: MakeBar | None = None,
+    stop_after: int = 0,
+) -> Ascended:
+    """A picture for each wish; all climb together and independently of each other.
+
+    encoders: the score is their mean. start: pictures to begin with, one for all or one for each; none: gray.
+    mask: 1 where may be drawn. autoencoder: of diffusers, for latents.
+    folder: keeps the state; the same call goes on there and ends with the same bits.
+    watch: told of every step. say: told once how long it will take.
+    stop_after: steps after which it stops with its state kept, of all that `settings` asks for; 0: at the end.
+    Raises RizbinError for what cannot be climbed, and NotFinite with the last good pictures.
+    """
+    check(wishes)
+    if not encoders:
+        raise RizbinError("No encoder is named; --model detailclip-mini comes along.")
+    start = _started(start, mask, encoders, len(wishes), settings)
+    bounds = [Bound(encoder, wishes, start.shape[-2:]) for encoder in encoders]
+    canvas = parametrized(
+        settings.parametrization,
+        start,
+        resolutions=settings.resolutions,
+        decay=settings.decay,
+        strokes=settings.strokes,
+        autoencoder=autoencoder,
+        generator=torch_generator("strokes", settings.seed),
+    )
+    optimizer = _optimizer(canvas, settings)
+    state = _State(folder, canvas, optimizer, _fingerprint(settings, wishes, encoders, start, mask))
+    began, made = time.monotonic(), state.load()
+    last = stop_after or settings.steps
+
+    def drawn() -> Pictures:
+        return bounded(canvas(), start, change=settings.change, mask=mask)
+
+    with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
+        for step in range(made, min(last, settings.steps)):
+            pictures = drawn()
+            gradient, scores = _gradient(pictures.detach(), bounds, settings, step)
+            if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
+                raise NotFinite(
+                    f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
+                    "is kept. Lower the learning rate, or take another optimizer.",
+                    state.ended(state.good, began),
+                )
+            state.good = pictures.detach()
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(settings, step)
+            optimizer.zero_grad()
+            pictures.backward(gradient)
+            if settings.optimizer == "sign":
+                for value in canvas.parameters():
+                    assert value.grad is not None
+                    value.grad.sign_()
+            optimizer.step()
+            state.scores.append(scores.tolist())
+            frame = Frame(step + 1, settings.steps, [], float(scores.mean()))
+            if step + 1 in _shown_steps(settings.steps) or watch is not None:
+                with torch.no_grad():
+                    frame = replace(frame, pictures=as_pixels(drawn()))
+            if step + 1 in _shown_steps(settings.steps):
+                state.frames.append(frame)
+            if watch is not None:
+                watch(frame)
+            if shown is not None:
+                shown.update(step + 1, score=frame.score)
+            if step == made and say is not None:
+                say(_foretold(time.monotonic() - began, settings.steps - made))
+            state.save(step + 1, end=step + 1 == min(last, settings.steps))
+    with torch.no_grad():
+        return state.ended(drawn(), began)
+
+
+def _gradient(
+    pictures: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
+) -> tuple[Pictures, Float[Tensor, " pictures"]]:
+    """Where the pictures fall fastest (the score negated), and the score of each picture's first target.
+
+    A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
+    """
+    leaf = pictures.requires_grad_(True)
+    scores = leaf.new_zeros(len(leaf))
+    share = 1 / (settings.copies * len(bounds))
+    block = min(len(leaf), settings.chunk)
+    together = max(settings.chunk // block, 1)
+    for bound in bounds:
+        side = bound.encoder.size
+        draws = [draw(settings.augment, leaf.shape[-2:], side, settings.seed, step, n) for n in range(settings.copies)]
+        for first in range(0, len(leaf), block):
+            part = slice(first, min(first + block, len(leaf)))
+            for number in range(0, settings.copies, together):
+                chosen = draws[number : number + together]
+                views = torch.cat([one.apply(leaf[part]) for one in chosen])
+                total, main = bound.scores(
+                    views, part, lambda shown, used=chosen: torch.cat([d.placed(shown) for d in used])
+                )
+                (-share * total.sum()).backward()
+                scores[part] += share * main.detach().unflatten(0, (len(chosen), -1)).sum(0)
+    assert leaf.grad is not None
+    return leaf.grad, scores.detach()
+
+
+def as_pixels(pictures: Pictures) -> list[Pixels]:
+    """0 to 255, rounded."""
+    table = (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [np.ascontiguousarray(one) for one in table]
+
+
+def as_floats(picture: Pixels) -> Float[Tensor, "3 _ _"]:
+    """0 to 1, channels first."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+def _started(
+    start: Pictures | None,
+    mask: Float[Tensor, "1 _ _"] | None,
+    encoders: Sequence[Encoder],
+    count: int,
+    settings: Settings,
+) -> Float[Tensor, "count 3 _ _"]:
+    """The start of each picture. Raises RizbinError for a mask or a count that does not fit."""
+    device = getattr(encoders[0], "device", torch.device("cpu"))
+    if start is None:
+        side = max(encoder.size + 2 * round(settings.augment.shift * encoder.size) for encoder in encoders)
+        side = settings.size or side
+        start = torch.full((1, 3, side, side), 0.5)
+    if mask is not None:
+        check_mask(mask.shape[-2:], start.shape[-2:])
+    if len(start) not in (1, count):
+        raise RizbinError(f"{len(start)} start pictures do not fit {count} wishes; give one, or one for each.")
+    return start.to(device).expand(count, -1, -1, -1).contiguous()
+
+
+def check_mask(mask: Sequence[int], picture: Sequence[int]) -> None:
+    """Raises RizbinError where the sides of the two (height, width) differ."""
+    if tuple(mask) != tuple(picture):
+        raise RizbinError(
+            f"The mask has {mask[1]}x{mask[0]} pixels and the picture {picture[1]}x{picture[0]}; give one of the same "
+            "size."
+        )
+
+
+def _optimizer(canvas: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Adam, or plain descent, which with signs for gradients makes steps of one length."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(canvas.parameters(), lr=settings.learning_rate)
+    return torch.optim.SGD(canvas.parameters(), lr=settings.learning_rate)
+
+
+def _rate(settings: Settings, step: int) -> float:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * (1 + float(np.cos(np.pi * step / settings.steps))) / 2
+
+
+def _shown_steps(steps: int) -> set[int]:
+    """At most ten steps for the filmstrip: most of a picture is decided in the first."""
+    return {1 + round((steps - 1) * (number / 9) ** 2) for number in range(10)}
+
+
+def _foretold(seconds: float, steps: int) -> str:
+    whole = seconds * steps
+    spoken = f"{whole:.0f} seconds" if whole < 100 else f"{whole / 60:.0f} minutes"
+    return f"about {spoken}: {steps} steps of {seconds:.2g} s"
+
+
+def _fingerprint(
+    settings: Settings,
+    wishes: Sequence[Wish],
+    encoders: Sequence[Encoder],
+    start: Pictures,
+    mask: Tensor | None,
+) -> str:
+    """Stands for all that decides the picture: a state of another is not gone on with."""
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        return list(value) if isinstance(value, tuple) else value
+
+    told = [
+        {name: spelled(value) for name, value in {**vars(target), "kind": type(target).__name__}.items()}
+        for wish in wishes
+        for target in wish
+    ]
+    decides = {name: value for name, value in asdict(settings).items() if name != "chunk"}
+    everything = [decides, told, [encoder.name for encoder in encoders], spelled(start), spelled(mask)]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+class _State:
+    """What is known so far, in memory and, where there is a folder, on disk."""
+
+    EVERY = 10.0
+    """Seconds between two states on disk."""
+
+    def __init__(
+        self, folder: Path | None, canvas: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    ) -> None:
+        self.folder, self.canvas, self.optimizer, self.fingerprint = folder, canvas, optimizer, fingerprint
+        self.scores: list[list[float]] = []
+        self.frames: list[Frame] = []
+        with torch.no_grad():
+            self.good: Pictures = canvas()
+        self.saved = time.monotonic()
+
+    def load(self) -> int:
+        """Steps made before, of the same ascent; 0 where there was none."""
+        found = checkpoint.load(self.folder) if self.folder is not None else None
+        if found is None or found.state["fingerprint"] != self.fingerprint:
+            return 0
+        self.canvas.load_state_dict(found.tensors["canvas"])
+        moments = {int(number): {} for number, _ in (name.split(".") for name in found.tensors["optimizer"])}
+        for name, value in found.tensors["optimizer"].items():
+            number, what = name.split(".")
+            moments[int(number)][what] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.scores = found.state["scores"]
+        for number, (step, steps, score) in enumerate(found.state["frames"]):
+            pictures = [np.asarray(one) for one in found.tensors["frames"][str(number)].numpy()]
+            self.frames.append(Frame(step, steps, pictures, score))
+        return found.step
+
+    def save(self, step: int, *, end: bool) -> None:
+        """Writes the state now and then, and at the end."""
+        if self.folder is None or (time.monotonic() - self.saved < self.EVERY and not end):
+            return
+        moments = {
+            f"{number}.{name}": torch.as_tensor(value)
+            for number, kept in self.optimizer.state_dict()["state"].items()
+            for name, value in kept.items()
+            if value is not None
+        }
+        frames = {str(number): torch.from_numpy(np.stack(frame.pictures)) for number, frame in enumerate(self.frames)}
+        checkpoint.save(
+            self.folder,
+            step,
+            {"canvas": self.canvas.state_dict(), "optimizer": moments, "frames": frames},
+            {
+                "fingerprint": self.fingerprint,
+                "scores": self.scores,
+                "frames": [[frame.step, frame.steps, frame.score] for frame in self.frames],
+            },
+            keep=1,
+        )
+        self.saved = time.monotonic()
+
+    def ended(self, pictures: Pictures, began: float) -> Ascended:
+        """What there is to hand back."""
+        seconds = time.monotonic() - began
+        return Ascended(as_pixels(pictures), self.scores, self.frames, seconds, len(self.scores), pictures.detach())
+
+
+class _Silent:
+    """A bar that shows nothing."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *told: object) -> None:
+        return None

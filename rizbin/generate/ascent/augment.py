@@ -1,0 +1,118 @@
+"""Copies of the pictures, each a little otherwise, so that what is drawn is there for every look and not for one.
+
+All draws of a copy follow from (seed, step, copy): nothing changes when copies are computed in other chunks or beside
+other pictures. All pictures of a batch get the same draws. Everything is differentiable.
+
+Source: shifts, noise and clipping, Direct Ascent Synthesis (arXiv 2502.07753); shifts of color, its re-implementations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.random import torch_generator
+
+Pictures = Float[Tensor, "pictures 3 height width"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How a copy differs from the picture."""
+
+    shift: float = 0.25
+    """Pictures are rolled by up to this share of the encoder's side in both directions, over their edges, before the
+    middle is cut out. Source: 56 of 224 pixels."""
+    noise: float = 0.2
+    """Uniform noise of up to so much is added or taken away. Differs: the source speaks of uniform noise times 0.2;
+    here it is centered, so that it does not brighten."""
+    color: float = 0.0
+    """Each color of a copy is moved by up to so much: no single shade can carry the meaning."""
+    flip: float = 0.0
+    """Probability that a copy is mirrored. Words like "left of" do not hold in a mirror."""
+    crop: float = 1.0
+    """Least side of a random square cut from the picture, as a share of its side; 1 cuts none. It is enlarged to the
+    encoder's side."""
+    clip: bool = True
+    """Keep copies within black and white."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise RizbinError(f"A crop of {self.crop:g} of the side is none; give more than 0 and up to 1.")
+        for name in ("shift", "noise", "color", "flip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RizbinError(f"{name} is {getattr(self, name):g}; give a share from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for one copy; `apply` makes the copy of any pictures of the canvas."""
+
+    settings: Augment
+    side: int
+    """Of the encoder's input, pixels."""
+    down: int
+    across: int
+    """Pixels rolled."""
+    box: tuple[int, int, int, int]
+    """Top, left, height and width of what is cut out after rolling."""
+    mirrored: bool
+    color: Float[Tensor, "3 1 1"]
+    noise: Float[Tensor, "3 side side"]
+
+    def placed(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
+        """Rolled, cut, mirrored and resized alone: for pictures that shall lie as the copies do."""
+        top, left, height, width = self.box
+        if self.down or self.across:
+            pictures = torch.roll(pictures, (self.down, self.across), dims=(2, 3))
+        pictures = pictures[:, :, top : top + height, left : left + width]
+        if self.mirrored:
+            pictures = pictures.flip(3)
+        return fitted(pictures, self.side)
+
+    def apply(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
+        """The copy."""
+        copy = self.placed(pictures)
+        if self.settings.color:
+            copy = copy + self.color.to(copy)
+        if self.settings.noise:
+            copy = copy + self.noise.to(copy)
+        return copy.clamp(0, 1) if self.settings.clip else copy
+
+
+def draw(settings: Augment, shape: Sequence[int], side: int, *words: int) -> Draw:
+    """What a copy of pictures of this shape (height, width) is made with; words: seed, step, copy and the like.
+
+    The middle that is cut out is the canvas without the shift at each edge: a canvas of 336 with a shift of 56 gives
+    the 224 of the paper. On a canvas no larger than the encoder's side nothing is cut off.
+    """
+    height, width = (int(one) for one in shape)
+    random = torch_generator("ascent", *words)
+    numbers = torch.rand(8, generator=random).tolist()
+    # A float64 picture gets the same noise as a float32 one.
+    color = (torch.rand(3, 1, 1, generator=random) * 2 - 1) * settings.color
+    noise = (torch.rand(3, side, side, generator=random) * 2 - 1) * settings.noise
+    most = round(settings.shift * side)
+    down, across = (int(number * (2 * most + 1)) - most for number in numbers[:2])
+    rows, columns = height, width
+    if settings.crop < 1:
+        square = max(round(min(height, width) * (settings.crop + numbers[2] * (1 - settings.crop))), 1)
+        rows = columns = square
+        top, left = (
+            int(number * (full - square + 1)) for number, full in zip(numbers[3:5], (height, width), strict=True)
+        )
+    else:
+        rows, columns = (max(full - 2 * most, min(full, side)) for full in (height, width))
+        top, left = (height - rows) // 2, (width - columns) // 2
+    return Draw(settings, side, down, across, (top, left, rows, columns), numbers[5] < settings.flip, color, noise)
+
+
+def fitted(pictures: Pictures, side: int) -> Float[Tensor, "pictures 3 side side"]:
+    """At the encoder's side; smaller ones are averaged, so that nothing is drawn between the pixels that it reads."""
+    if pictures.shape[-2:] == (side, side):
+        return pictures
+    return F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
