@@ -8,7 +8,7 @@ from pathlib import Path
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.generate.diffusion.film import Labelled, seen, sheet, write_gif, write_png
-from rizbin.generate.diffusion.painter import Frame, Guide, Painted, Painter, Pixels, Sampling
+from rizbin.generate.diffusion.painter import Composed, Frame, Guide, Painted, Painter, Pixels, Sampling
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the grid that shows what strength does."""
@@ -34,7 +34,7 @@ def draw(
     sampling: Sampling,
     count: int = 1,
     start: Pixels | None = None,
-    guide: Callable[[str], tuple[Guide | None, list[str]]] = lambda prompt: (None, []),
+    guide: Callable[[str], tuple[Guide | Composed | None, list[str]]] = lambda prompt: (None, []),
     film: bool = False,
     attend: int = 0,
     bar: MakeBar | None = None,
