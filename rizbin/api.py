@@ -47,6 +47,7 @@ from rizbin.studies.ascending import ascend as ascend
 from rizbin.studies.drawing import generate as generate
 from rizbin.studies.drawing import repair as repair
 from rizbin.studies.explained import write_explanations
+from rizbin.studies.missing.asked import study_missing_objects as study_missing_objects
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
 from rizbin.studies.report_drawing import write_drawing_report

@@ -84,13 +84,15 @@ def study(words: list[str]) -> int:
         print("usage: rizbin study NAME [--seeds 3] [--budget MINUTES] [--run DIR] ...", end="\n\n")
         print(*(f"  {name:<16}{questions.find(name).question}" for name in questions.names()), sep="\n")
         print("  grounding       How should a detector be asked, and how far is it to be believed?")
+        print("  missing-objects Objects that are asked for and not drawn: what helps, and is it worth its time?")
         print("\nTrains every variant several times, then writes one page. The same command again goes on.")
         return 0
     name, rest = words[0], words[1:]
-    if name == "grounding":
-        return _grounding(rest)
+    others = {"grounding": _grounding, "missing-objects": _missing_objects}
+    if name in others:
+        return others[name](rest)
     if name not in questions.names():
-        raise RizbinError(f"There is no study {name!r}; {near(name, [*questions.names(), 'grounding'])}")
+        raise RizbinError(f"There is no study {name!r}; {near(name, [*questions.names(), *others])}")
 
     from rizbin.studies.study import study as answer
 
@@ -149,6 +151,73 @@ def _grounding(words: list[str]) -> int:
     from rizbin import api
 
     print(api.study_grounding(**given))
+    return 0
+
+
+def _missing_objects(words: list[str]) -> int:
+    """`rizbin study missing-objects`: one model draws the same prompts in every way; trains nothing."""
+    from rizbin.generate.diffusion.cure import CURES, Cure
+
+    def ask(
+        model: str,
+        judge: str = "detector-mini",
+        second_judge: str = "detailclip-mini",
+        prompts: str = "world",
+        objects: int = 2,
+        data: str = "scenes:drawn,categories=16",
+        cures: tuple[Cure, ...] = CURES[1:],
+        seeds: int = 200,
+        runs: int = 3,
+        seed: int = 0,
+        steps: int = 15,
+        guidance: float = 4.0,
+        scheduler: str = "dpm++",
+        threshold: float = 0.5,
+        run: str = "runs/study-missing-objects",
+        to: str = "",
+        device: str = "cpu",
+        quiet: bool = False,
+    ) -> dict:
+        """Draws prompts of several things plainly, with each cure, from other seeds and by the ladder, and compares.
+
+        Args:
+            model: As for generate; a model with a UNet.
+            judge: A detector, which says what is there and steers the ladder.
+            second_judge: An image-text encoder that is never asked while drawing; empty: none.
+            prompts: world, geneval, tiam, colored (made of the names of --data), similar, attend-and-excite (its 276),
+                or a file of prompts, one a line.
+            objects: Things in a prompt that is made of names.
+            data: Pictures whose things are known: their names, and scenes that tell how good judges are. Empty: none.
+            cures: Which to compare.
+            seeds: Pairs of a prompt and a first noise in each run.
+            runs: How many such groups.
+            seed: Another one draws other prompts and noises.
+            steps: Of every picture.
+            guidance: Of every picture.
+            scheduler: Of every picture.
+            threshold: Probability from which a thing counts as there.
+            run: Folder of the study; the same command goes on there.
+            to: The page. Empty: study.html in that folder.
+            device: cpu, cuda, cuda:1.
+            quiet: No progress bar.
+        """
+        return {**locals()}
+
+    given = parse(ask, words, "study missing-objects")
+    from rizbin import api
+    from rizbin.generate.diffusion.painter import Sampling
+    from rizbin.generate.diffusion.repair import Ladder
+    from rizbin.studies.missing.ways import Plan
+
+    plan = Plan(
+        runs=given.pop("runs"),
+        seeds=given.pop("seeds"),
+        seed=given.pop("seed"),
+        cures=given.pop("cures"),
+        sampling=Sampling(**{name: given.pop(name) for name in ("steps", "guidance", "scheduler")}),
+        ladder=Ladder(threshold=given.pop("threshold")),
+    )
+    print(api.study_missing_objects(**given, plan=plan))
     return 0
 
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from rizbin.detect.detector import Detector
+from rizbin.detect.found import Found
 from rizbin.detect.presence import Calibration, judge
 from rizbin.generate.diffusion.repair import Presence
 from rizbin.generate.film import Pixels
@@ -40,14 +41,19 @@ class Judge:
         shown = picture
         if scale > 1:
             shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
-        found = []
-        for phrase in phrases:
-            others = [one for one in (*phrases, *self.among) if one != phrase]
-            (seen,) = self.detector.detect([shown], [phrase, *dict.fromkeys(others)])
-            verdict = judge(seen, calibration=self.calibration, unsure=UNDECIDED)
-            box = None
-            if verdict.boxes:
-                left, top, right, bottom = (float(value) / scale for value in verdict.boxes[0])
-                box = (left, top, right, bottom)
-            found.append(Presence(float(verdict.probability), box))
-        return found
+        # One pass serves all phrases: the detector reads each name by itself, whatever stands before it in the text.
+        names = tuple(dict.fromkeys((*phrases, *self.among)))
+        (seen,) = self.detector.detect([shown], names)
+        return [self._presence(seen, names.index(phrase), scale) for phrase in phrases]
+
+    def _presence(self, seen: Found, place: int, scale: float) -> Presence:
+        """Of the name at this place among those that were asked for; the others are its rivals."""
+        order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
+        phrases = tuple(seen.phrases[one] for one in order)
+        mine = Found(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes)
+        verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
+        box = None
+        if verdict.boxes:
+            left, top, right, bottom = (float(value) / scale for value in verdict.boxes[0])
+            box = (left, top, right, bottom)
+        return Presence(float(verdict.probability), box)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.generate.diffusion.painter import Frame, Guide, Painted, Painter, Sampling
+from rizbin.generate.diffusion.painter import Composed, Frame, Guide, Painted, Painter, Sampling
 from rizbin.generate.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -34,7 +34,7 @@ def draw(
     sampling: Sampling,
     count: int = 1,
     start: Pixels | None = None,
-    guide: Callable[[str], tuple[Guide | None, list[str]]] = lambda prompt: (None, []),
+    guide: Callable[[str], tuple[Guide | Composed | None, list[str]]] = lambda prompt: (None, []),
     film: bool = False,
     attend: int = 0,
     bar: MakeBar | None = None,

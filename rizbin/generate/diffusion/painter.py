@@ -20,6 +20,7 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
+from rizbin.generate.diffusion.noise import compose
 from rizbin.generate.diffusion.schedulers import OWN, clean_latents, scheduler_named
 from rizbin.generate.film import Pixels
 
@@ -51,9 +52,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Words:
-    """A prompt as the UNet reads it."""
+    """A prompt, or several that all must hold, as the UNet reads them."""
 
-    given: Float[Tensor, "1 tokens dim"]
+    given: Float[Tensor, "prompts tokens dim"]
     without: Float[Tensor, "1 tokens dim"]
     """The negative prompt's."""
     more_given: dict[str, Tensor] = field(default_factory=dict)
@@ -72,6 +73,10 @@ class Moment:
     steps: int
     timestep: Tensor
     words: Words
+    generator: torch.Generator
+    """Of the drawing's noise, after what was drawn so far."""
+    from_noise: bool
+    """Whether it was begun from noise alone, not from a picture."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,16 @@ Guide = Callable[[Moment], Tensor]
 """Returns the latents [1, channels, rows, columns] to go on with, so that what is drawn fits the words better."""
 Watch = Callable[[Frame], None]
 """Told of every step."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Prompts that are drawn as one picture in which all hold, each with the guidance as its weight.
+
+    Source: Composable Diffusion, arXiv 2206.01714; see `noise.compose`.
+    """
+
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -150,14 +165,15 @@ class Painter:
         sampling: Sampling | None = None,
         *,
         start: Pixels | None = None,
-        guide: Guide | None = None,
+        guide: Guide | Composed | None = None,
         watch: Watch | None = None,
         attend: int = 0,
     ) -> Painted:
         """A picture of `prompt`, from noise or from the picture `start`.
 
-        guide: steers before each step. watch: called after each step. attend: cells along a side of the attention
-        maps that each frame keeps, 0 for none. Raises RizbinError for settings outside their range, for a guide where
+        guide: steers before each step, or says what is read in place of the prompt. watch: called after each step.
+        attend: cells along a side of the attention maps that each frame keeps, 0 for none; none are kept where the
+        prompt is not what is read. Raises RizbinError for settings outside their range, for a guide where
         there is no UNet, and when memory does not suffice.
         """
         sampling = sampling or Sampling()
@@ -208,7 +224,7 @@ class Painter:
         height: int,
         width: int,
         start: Pixels | None,
-        guide: Guide | None,
+        guide: Guide | Composed | None,
         saw: Watch,
         attend: int,
     ) -> Float[Tensor, "1 channels rows columns"]:
@@ -218,13 +234,18 @@ class Painter:
         # On the processor, so that a seed means the same picture on every device.
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
-        words = self.words(prompt, sampling.negative, height, width)
+        parts = (prompt,)
+        if isinstance(guide, Composed):
+            parts, guide, attend = guide.parts, None, 0
+        words = self._read(parts, sampling.negative, height, width)
+        from_noise = start is None or sampling.strength == 1
         # The last row of the batch is the one with the words.
         capture = Capture(self.unet, (attend,), rows=slice(-1, None)) if attend else None
         takes = "generator" in scheduler.step.__code__.co_varnames
         for step, timestep in enumerate(timesteps):
             if guide is not None:
-                latents = guide(Moment(self.unet, scheduler, latents, step, len(timesteps), timestep, words))
+                here = (self.unet, scheduler, latents, step, len(timesteps), timestep, words, generator, from_noise)
+                latents = guide(Moment(*here))
             with capture if capture is not None else nullcontext():
                 output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
             clean = clean_latents(scheduler, output, latents, timestep).cpu()
@@ -273,11 +294,14 @@ class Painter:
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The network's answer, moved away from what it says without the words."""
         seen = scheduler.scale_model_input(latents, timestep)
-        if guidance == 1:
+        count = len(words.given)
+        if guidance == 1 and count == 1:
             return self._ask(seen, timestep, words.given, words.more_given)
         more = {name: torch.cat([words.more_without[name], value]) for name, value in words.more_given.items()}
-        both = self._ask(torch.cat([seen, seen]), timestep, torch.cat([words.without, words.given]), more)
-        without, given = both.chunk(2)
+        answers = self._ask(torch.cat([seen] * (1 + count)), timestep, torch.cat([words.without, words.given]), more)
+        without, given = answers[:1], answers[1:]
+        if count > 1:
+            return compose(without, given[:, None], torch.full((count,), guidance).to(answers))
         return without + guidance * (given - without)
 
     def _ask(self, seen: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
@@ -301,6 +325,12 @@ class Painter:
             {"text_embeds": pooled, "time_ids": numbers},
             {"text_embeds": pooled_without, "time_ids": numbers},
         )
+
+    def _read(self, prompts: tuple[str, ...], negative: str, height: int, width: int) -> Words:
+        """Several prompts that all must hold, beside one negative one."""
+        read = [self.words(one, negative, height, width) for one in prompts]
+        more = {name: torch.cat([one.more_given[name] for one in read]) for name in read[0].more_given}
+        return Words(torch.cat([one.given for one in read]), read[0].without, more, read[0].more_without)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 channels rows columns"]) -> Pixels:

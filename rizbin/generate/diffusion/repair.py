@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
+from rizbin.data.scenes.captions import article
 from rizbin.generate.diffusion.cure import Cure, steering
 from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, Sampling
 from rizbin.generate.diffusion.spans import objects_in
@@ -192,7 +193,7 @@ def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladd
 
     seen: list[Frame] = []
     drawn = painter.paint(
-        f"a {name}",
+        article(name),
         replace(sampling, strength=ladder.share, seed=sampling.seed + number, height=height, width=width),
         start=attempt.image,
         guide=blended,

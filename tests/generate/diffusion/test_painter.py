@@ -12,11 +12,12 @@ from PIL import Image
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
 from rizbin.generate.diffusion import drawing
-from rizbin.generate.diffusion.cure import CURES, Cure, resolution_of, steering
+from rizbin.generate.diffusion.cure import CURES, Cure, FirstNoise, Steering, resolution_of, steering
 from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.guidance import Guidance
 from rizbin.generate.diffusion.loading import load_pipeline
-from rizbin.generate.diffusion.painter import Moment, Painter, Sampling
+from rizbin.generate.diffusion.noise import InitialNoise
+from rizbin.generate.diffusion.painter import Composed, Moment, Painter, Sampling
 from rizbin.generate.film import chosen, sheet, write_gif
 from tests.generate.diffusion.small_painters import flow_painter, painter
 
@@ -75,7 +76,7 @@ def test_every_prompt_is_drawn_with_every_cure(prompt: str, cure: Cure) -> None:
 def test_a_cure_moves_the_picture_and_leaves_the_weights() -> None:
     before = {name: value.clone() for name, value in painter().unet.state_dict().items()}
     guide, notes = steering(painter(), "a zebra and a frog", "attend-and-excite")
-    assert guide is not None and notes == []
+    assert isinstance(guide, Steering) and notes == []
     assert [span.word for span in guide.spans] == ["zebra", "frog"]
     plain = painter().paint("a zebra and a frog", QUICK)
     cured = painter().paint("a zebra and a frog", QUICK, guide=guide)
@@ -89,10 +90,51 @@ def test_the_cure_lowers_its_loss() -> None:
     """A small step along the gradient: the loss of the same maps afterwards is lower."""
     settings = Guidance.Settings(scale=0.05, steps=1.0, refinement=((0.0, 1.0),), most_refinements=6)
     guide, _ = steering(painter(), "a zebra and a frog", "center-distance", settings=settings)
-    assert guide is not None
+    assert isinstance(guide, Steering)
     painter().paint("a zebra and a frog", Sampling(steps=1, guidance=1.0), guide=guide)
     record = guide.records[0]
     assert record.get("last_loss", 0.0) < record.get("loss", 0.0)
+
+
+def test_a_first_noise_is_searched_and_steps_go_on_from_it() -> None:
+    settings = InitialNoise.Settings(rounds=2, updates=2, last_updates=3, cross_threshold=0.0, conflict_threshold=0.0)
+    made = []
+    for _ in range(2):
+        guide, notes = steering(painter(), "a zebra and a frog", "initial-noise", settings=settings)
+        assert isinstance(guide, FirstNoise) and notes == [] and len(guide.spans) == 2
+        made.append(painter().paint("a zebra and a frog", QUICK, guide=guide))
+        (record,) = guide.records
+        assert (record["rounds"], record["passes"], record["note"]) == (2, 3 + 3 + 4, "")
+    assert (made[0].image == made[1].image).all(), "the same seed, the same picture"
+    assert (made[0].image != painter().paint("a zebra and a frog", QUICK).image).any()
+    guide, _ = steering(painter(), "a zebra and a frog", "initial-noise")
+    with pytest.raises(RizbinError, match="choose another cure"):
+        painter().paint("a zebra and a frog", QUICK, guide=guide, start=np.zeros((32, 32, 3), np.uint8))
+
+
+def test_composed_prompts_pull_each_with_the_guidance_s_weight() -> None:
+    """e_u + w (e_1 - e_u) + w (e_2 - e_u), by the network's own answers; one part is ordinary guidance."""
+    guide, notes = steering(painter(), "a zebra and an eggplant", "compose")
+    assert isinstance(guide, Composed) and guide.parts == ("a zebra", "an eggplant") and notes == []
+    whole = painter()
+    scheduler = whole.pipeline.scheduler
+    scheduler.set_timesteps(4)
+    at, noise = scheduler.timesteps[0], torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    words = whole._read(guide.parts, "", 32, 32)
+    assert len(words.given) == 2
+    with torch.no_grad():
+        one, other = (whole.words(part, "", 32, 32) for part in guide.parts)
+        ask = [
+            whole.unet(noise, at, encoder_hidden_states=text).sample for text in (one.without, one.given, other.given)
+        ]
+        found = whole.predict(scheduler, noise, at, words, 3.0)
+    expected = ask[0] + 3 * (ask[1] - ask[0]) + 3 * (ask[2] - ask[0])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    alone = whole.paint("whatever", QUICK, guide=Composed(("a zebra",)))
+    assert (alone.image == whole.paint("a zebra", QUICK).image).all()
+    both = whole.paint("a zebra and an eggplant", QUICK, guide=guide, attend=8)
+    assert both.frames[0].attention is None, "the prompt's words are not what was read"
+    assert (both.image != alone.image).any()
 
 
 def test_maps_are_those_of_the_words() -> None:

@@ -1,0 +1,61 @@
+"""Opens what the study of missing objects is asked about, by name: what the command does."""
+
+from pathlib import Path
+
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.data.open import open_source
+from rizbin.detect.presence import Calibration
+from rizbin.nets.dual import ImageTextPair
+from rizbin.recipes.judge import Judge
+from rizbin.recipes.opened import calibration_of, load_detector, load_painter, model_of, opened
+from rizbin.studies.missing.prompts import prompts_named
+from rizbin.studies.missing.study import write_study
+from rizbin.studies.missing.ways import Plan
+
+
+def study_missing_objects(
+    model: str | Path,
+    *,
+    judge: str | Path = "detector-mini",
+    second_judge: str | Path = "detailclip-mini",
+    prompts: str | Path = "world",
+    objects: int = 2,
+    data: str = "scenes:drawn,categories=16",
+    plan: Plan | None = None,
+    run: str | Path = "runs/study-missing-objects",
+    to: str | Path = "",
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Path:
+    """Draws prompts of several things in every way, in the folder `run` or on there, and writes a page of what helps.
+
+    model: a run, a pipeline folder of diffusers or a name on Hugging Face.
+    judge: a detector, as for `detect`; second_judge: an image-text encoder that no way asks; empty: none.
+    prompts: a family of `prompts.FAMILIES` or a file; objects: things in each, of families made
+        of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.
+    plan: a `ways.Plan`. to: the page; empty: study.html in the folder.
+    """
+    painter, detector = load_painter(model, device=device), load_detector(judge, device=device)
+    side = detector.preparation.shorter
+    source = open_source(data, split="test", size=64) if data else None
+    chosen = prompts_named(str(prompts), source.categories if source is not None else (), objects)
+    known = source.categories if source is not None else ()
+    among = tuple(dict.fromkeys((*known, *(name for one in chosen for name in one.asked))))
+    pair = model_of(opened(second_judge)) if second_judge and source is not None else None
+    if pair is not None and not isinstance(pair, ImageTextPair):
+        raise RizbinError(
+            f"{second_judge} reads no words, so it cannot be the second judge; give an image-text encoder."
+        )
+    return write_study(
+        painter,
+        Judge(detector, calibration_of(detector) or Calibration(), among, side),
+        chosen,
+        Path(run),
+        plan or Plan(),
+        source=source,
+        pair=pair,
+        target=Path(to) if to else None,
+        asked={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )

@@ -1,0 +1,129 @@
+"""The answer in sentences, each computed from the numbers."""
+
+import math
+
+from rizbin.studies.missing.answer import OVERLAPS, Predictor, Result, Row
+from rizbin.studies.missing.ways import LADDER, PLAIN
+
+WANTED_LIFT = 15.0
+"""Percent points beyond plain that a cure is asked for."""
+WANTED_VERIFIED, WANTED_AGREEMENT = 95.0, 90.0
+"""Percent of the ladder's pictures that its own judge verifies, and of these that the second judge agrees with."""
+CERTAIN = 0.05
+"""p under which a difference counts."""
+SPOKEN = {
+    "intensity": "intensity",
+    "spread": "spread",
+    "iou": "IoU",
+    "distance": "distance of centers",
+    "kl": "symmetric KL divergence",
+    "total_variation": "total variation",
+}
+
+
+def sentences(result: Result) -> list[str]:
+    """The verdict first."""
+    found = [_cures(result), _plain(result), _ladder(result)]
+    if result.predictors:
+        found.append(overlap(result.predictors))
+    return [one for one in found if one]
+
+
+def _plain(result: Result) -> str:
+    plain = result.row(PLAIN)
+    assert plain is not None
+    said = f"Drawn plainly, {plain.share} of {result.cases} pictures show all that they were asked for"
+    spread = f", {plain.spread:.1f} points of spread over {len(plain.runs)} runs" if len(plain.runs) > 1 else ""
+    said += f"{spread}; of single things {result.things.percent:.1f} percent are there."
+    if len(result.kinds) > 1:
+        shares = ", ".join(f"{kind}: {plain.percent:.1f} percent" for kind, (plain, _) in result.kinds.items())
+        said += f" By kind: {shares}."
+    return said
+
+
+def _cures(result: Result) -> str:
+    best = result.best
+    if best is None:
+        return ""
+    lift = best.against_plain.lift
+    if best.p >= CERTAIN:
+        said = (
+            f"No cure helps beyond chance: the one with most whole pictures, {best.way}, has {best.share.percent:.1f} "
+            f"percent, {lift:+.1f} points beside plain drawing (p {_p(best.p)} by McNemar and Holm)"
+        )
+    elif lift < 0:
+        said = (
+            f"No cure helps: the one with most whole pictures, {best.way}, has {best.share.percent:.1f} percent, "
+            f"{-lift:.1f} points fewer than plain drawing (p {_p(best.p)} by McNemar and Holm)"
+        )
+    else:
+        wanted = "as was asked" if lift >= WANTED_LIFT else f"less than the {WANTED_LIFT:g} that were asked for"
+        said = (
+            f"{best.way} helps most: {best.share.percent:.1f} percent of its pictures are whole, {lift:.1f} points "
+            f"more than plain ones, {wanted} (p {_p(best.p)} by McNemar and Holm)"
+        )
+    return f"{said}; {_rival(best)}."
+
+
+def _rival(row: Row) -> str:
+    """How a cure stands to as many pictures as its time allows for."""
+    against = row.against_rival
+    count = math.ceil(row.pictures)
+    what = f"the best of {count} pictures, which {row.pictures:.2f} take as long as" if count > 1 else "one picture"
+    numbers = f"{row.rival.percent:.1f} percent, p {_p(against.p)}"
+    if against.p >= CERTAIN:
+        return f"it cannot be told from {what} ({numbers})"
+    if against.lift > 0:
+        return f"it beats {what} ({numbers})"
+    return f"it is beaten by {what} ({numbers})"
+
+
+def _ladder(result: Result) -> str:
+    row = result.row(LADDER)
+    assert row is not None
+    drawn = sum(tried for tried, _ in result.rungs.values())
+    reached = "reaches" if row.share.percent >= WANTED_VERIFIED else "does not reach"
+    said = (
+        f"The ladder ends with {row.share} verified, {drawn / max(result.cases, 1):.2f} pictures and {row.seconds:.2f} "
+        f"seconds of one core each: it {reached} the {WANTED_VERIFIED:g} percent that were asked for"
+    )
+    if result.agreement.of:
+        met = result.agreement.percent >= WANTED_AGREEMENT
+        said += (
+            f"; the second judge, whom it never asks, agrees with {result.agreement.percent:.1f} percent of these "
+            f"({'at least' if met else 'not'} the {WANTED_AGREEMENT:g} that were asked for)"
+        )
+    return said + "."
+
+
+def overlap(predictors: list[Predictor]) -> str:
+    """Whether overlap of attention predicts a missing object better than its intensity does."""
+    by_name = {one.name: one for one in predictors}
+    overlaps = [by_name[name] for name in OVERLAPS if name in by_name]
+    faint = by_name["intensity"]
+    if not overlaps:
+        return ""
+    above = [SPOKEN[one.name] for one in overlaps if one.beyond[0] > 0]
+    below = [SPOKEN[one.name] for one in overlaps if one.beyond[1] < 0]
+    if above and not below:
+        verdict = f"holds here for {_and(above)}" + ("" if len(above) == len(overlaps) else ", the others undecided")
+    elif below and not above:
+        verdict = f"does not hold here: intensity predicts better than {_and(below)}"
+    elif above:
+        verdict = f"holds here for {_and(above)}, not for {_and(below)}"
+    else:
+        verdict = "is neither shown nor refuted here"
+    areas = ", ".join(f"{SPOKEN[one.name]} {one.auc:.2f}" for one in overlaps)
+    weak = "" if max(one.interval[0] for one in predictors) > 0.5 else " None of them is surely better than a coin."
+    return (
+        "That overlap of attention predicts a missing object better than faint attention does (arXiv 2410.20972) "
+        f"{verdict} (area under the curve: intensity {faint.auc:.2f}, {areas}).{weak}"
+    )
+
+
+def _and(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "under 0.001"
