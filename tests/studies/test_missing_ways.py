@@ -13,8 +13,8 @@ import pytest
 from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
 from rizbin.generate.diffusion.painter import Sampling
-from rizbin.generate.film import Pixels
 from rizbin.generate.diffusion.repair import Ladder, Presence
+from rizbin.generate.film import Pixels
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.ways import (
     LADDER,

@@ -18,11 +18,10 @@ from rizbin.core.progress import MakeBar, advancing
 from rizbin.core.runs import RunFolder
 from rizbin.generate.diffusion import attention_losses
 from rizbin.generate.diffusion.cure import CURES, Cure, resolution_of, steering
-from rizbin.generate.film import write_png
 from rizbin.generate.diffusion.painter import Painted, Painter, Sampling
-from rizbin.generate.film import Pixels
 from rizbin.generate.diffusion.repair import Ladder, Presence, Verifier, repair
 from rizbin.generate.diffusion.spans import spans_of
+from rizbin.generate.film import Pixels, write_png
 from rizbin.studies.missing.memory import Peak
 from rizbin.studies.missing.prompts import Prompt
 
