@@ -280,6 +280,43 @@ def study_grounding(
     )
 
 
+def study_ascent(
+    model: str | Path = "detailclip-mini",
+    *,
+    judge: str | Path = "clip-mini",
+    detector: str | Path = "detector-mini",
+    data: str = "scenes:easy,categories=0",
+    prompts: int = 50,
+    seeds: int = 3,
+    few: int = 10,
+    paper: int = 6,
+    rebuilt: int = 8,
+    run: str | Path = "runs/study-ascent",
+    to: str | Path = "ascent.html",
+    quiet: bool = False,
+) -> Path:
+    """Climbs one encoder and has others judge what comes out, on one page; what is in `run` is not drawn again.
+
+    prompts, seeds, few, paper, rebuilt: how much is drawn (`rizbin.studies.ascent.Size`).
+    """
+    from rizbin.recipes.judge import Judge
+    from rizbin.recipes.opened import load_eyes
+    from rizbin.studies.ascent import Size, write_study
+
+    encoder, looks = load_eyes(model), load_detector(detector)
+    return write_study(
+        encoder,
+        load_eyes(judge),
+        Judge(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
+        open_source(data, split="test", size=encoder.size),
+        Path(to),
+        blind=load_eyes("dino-mini"),
+        run=Path(run),
+        size=Size(prompts=prompts, seeds=seeds, few=few, paper=paper, rebuilt=rebuilt),
+        quiet=quiet,
+    )
+
+
 def load(what: str | Path) -> Model:
     """The trained network of a run, of a folder that `export` wrote, or of a model of the zoo by its name.
 

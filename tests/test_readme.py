@@ -64,7 +64,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         "verify": [],
     }
     drawn = SimpleNamespace(notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
-    answers |= {"generate": [], "repair": [drawn]}
+    answers |= {"generate": [], "repair": [drawn], "ascend": []}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))

@@ -85,10 +85,11 @@ def study(words: list[str]) -> int:
         print(*(f"  {name:<16}{questions.find(name).question}" for name in questions.names()), sep="\n")
         print("  grounding       How should a detector be asked, and how far is it to be believed?")
         print("  missing-objects Objects that are asked for and not drawn: what helps, and is it worth its time?")
+        print("  ascent          Do pictures that climb one encoder's gradient show anything to another?")
         print("\nTrains every variant several times, then writes one page. The same command again goes on.")
         return 0
     name, rest = words[0], words[1:]
-    others = {"grounding": _grounding, "missing-objects": _missing_objects}
+    others = {"grounding": _grounding, "missing-objects": _missing_objects, "ascent": _ascent}
     if name in others:
         return others[name](rest)
     if name not in questions.names():
@@ -218,6 +219,48 @@ def _missing_objects(words: list[str]) -> int:
         ladder=Ladder(threshold=given.pop("threshold")),
     )
     print(api.study_missing_objects(**given, plan=plan))
+    return 0
+
+
+def _ascent(words: list[str]) -> int:
+    """`rizbin study ascent`: draws by one encoder, judges by others, trains nothing."""
+
+    def climb(
+        model: str = "detailclip-mini",
+        judge: str = "clip-mini",
+        detector: str = "detector-mini",
+        data: str = "scenes:easy,categories=0",
+        prompts: int = 50,
+        seeds: int = 3,
+        few: int = 10,
+        paper: int = 6,
+        rebuilt: int = 8,
+        run: str = "runs/study-ascent",
+        to: str = "ascent.html",
+    ) -> dict:
+        """Draws by climbing an encoder and has the pictures judged by encoders and a detector that were in no loss.
+
+        The same command again goes on.
+
+        Args:
+            model: The encoder that is climbed, as for ascend.
+            judge: The encoder that judges; of another architecture and seed.
+            detector: The detector that looks for the named things.
+            data: Captions and real pictures; its test part.
+            prompts: How many are drawn by each form.
+            seeds: Pictures of each prompt; one of the paper's settings, which are slow.
+            few: Prompts of each variant of the ablation.
+            paper: Prompts of the paper's settings.
+            rebuilt: Pictures drawn again from their embedding.
+            run: Folder of the pictures.
+            to: The page.
+        """
+        return {**locals()}
+
+    given = parse(climb, words, "study ascent")
+    from rizbin import api
+
+    print(api.study_ascent(**given))
     return 0
 
 

@@ -95,7 +95,8 @@ def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Pa
     )
     before, after = (np.asarray(Image.open(path)) for path in (picture, made.file))
     assert np.array_equal(before[:, :20], after[:, :20]) and not np.array_equal(before[:, 20:], after[:, 20:])
-    for followed in ({"image": picture}, {"style": picture, "content": picture}):
+    several: list[dict[str, Any]] = [{"image": picture}, {"style": picture, "content": picture}]
+    for followed in several:
         (made,) = api.ascend(model=pair, to=tmp_path / "other", settings=quick, quiet=True, **followed)
         assert made.prompt == "" and np.isfinite(made.score)
     (small,) = api.ascend(

@@ -45,8 +45,11 @@ class Settings:
     strokes: int = 48
     """How many, where the picture is made of strokes."""
     size: int = 0
-    """Side of the canvas in pixels; 0: the largest encoder's input and a shift at each edge, or of a start picture its
-    own sides."""
+    """Side of the canvas in pixels; 0: the largest encoder's input, with `room` a shift more at each edge, or of a
+    start picture its own sides."""
+    room: bool = False
+    """Whether the canvas reaches beyond what is seen at once by the shift at each edge, as in the paper: one more pixel
+    is drawn for each that a shift may bring in, and no single look sees all of the picture."""
     steps: int = 60
     """Moves of the picture."""
     copies: int = 4
@@ -81,7 +84,15 @@ class Settings:
 def paper() -> Settings:
     """As Direct Ascent Synthesis has it (arXiv 2502.07753): all resolutions, 32 copies, plain descent."""
     return Settings(
-        resolutions="all", decay=0.0, steps=100, copies=32, optimizer="sgd", learning_rate=0.2, schedule="constant"
+        resolutions="all",
+        decay=0.0,
+        room=True,
+        augment=Augment(shift=0.25, noise=0.2, crop=1.0),
+        steps=100,
+        copies=32,
+        optimizer="sgd",
+        learning_rate=0.2,
+        schedule="constant",
     )
 
 
@@ -273,8 +284,8 @@ def _started(
     """The start of each picture. Raises RizbinError for a mask or a count that does not fit."""
     device = getattr(encoders[0], "device", torch.device("cpu"))
     if start is None:
-        side = max(encoder.size + 2 * round(settings.augment.shift * encoder.size) for encoder in encoders)
-        side = settings.size or side
+        beyond = 2 * settings.augment.shift if settings.room else 0
+        side = settings.size or max(encoder.size + round(beyond * encoder.size) for encoder in encoders)
         start = torch.full((1, 3, side, side), 0.5)
     if mask is not None:
         check_mask(mask.shape[-2:], start.shape[-2:])

@@ -24,17 +24,17 @@ Pictures = Float[Tensor, "pictures 3 height width"]
 class Augment:
     """How a copy differs from the picture."""
 
-    shift: float = 0.25
+    shift: float = 0.0625
     """Pictures are rolled by up to this share of the encoder's side in both directions, over their edges, before the
-    middle is cut out. Source: 56 of 224 pixels."""
-    noise: float = 0.2
+    middle is cut out. Source: 56 of 224 pixels, a quarter."""
+    noise: float = 0.05
     """Uniform noise of up to so much is added or taken away. Differs: the source speaks of uniform noise times 0.2;
     here it is centered, so that it does not brighten."""
     color: float = 0.0
     """Each color of a copy is moved by up to so much: no single shade can carry the meaning."""
     flip: float = 0.0
     """Probability that a copy is mirrored. Words like "left of" do not hold in a mirror."""
-    crop: float = 1.0
+    crop: float = 0.8
     """Least side of a random square cut from the picture, as a share of its side; 1 cuts none. It is enlarged to the
     encoder's side."""
     clip: bool = True

@@ -111,7 +111,7 @@ def of_open_clip(name: str | Path, *, pretrained: str = "", device: str = "cpu")
 
     spelled = f"local-dir:{name}" if Path(name).is_dir() else str(name)
     # A folder that Rizbin exported may have a vocabulary of its own.
-    words = {"bpe_path": str(Path(name) / VOCABULARY)} if (Path(name) / VOCABULARY).is_file() else {}
+    words: dict[str, Any] = {"bpe_path": str(Path(name) / VOCABULARY)} if (Path(name) / VOCABULARY).is_file() else {}
     try:
         model = open_clip.create_model(spelled, pretrained=pretrained or None, device=device)
         tokenizer = open_clip.get_tokenizer(spelled, **words)

@@ -110,8 +110,11 @@ def test_a_start_a_mask_and_a_bound_are_kept() -> None:
 def test_the_canvas_may_be_larger_than_what_the_encoder_sees() -> None:
     made = ascend([toy(size=8)], WISHES, settings=replace(QUICK, size=40))
     assert made.pictures[0].shape == (40, 40, 3) and (made.exact[0] - 0.5).abs().max() > 0.05
-    room = ascend([toy(size=16)], WISHES, settings=replace(QUICK, size=0, steps=1, augment=Augment(shift=0.25)))
+    room = ascend(
+        [toy(size=16)], WISHES, settings=replace(QUICK, size=0, steps=1, room=True, augment=Augment(shift=0.25))
+    )
     assert room.pictures[0].shape == (24, 24, 3), "the encoder's side and a shift at each edge"
+    assert ascend([toy()], WISHES, settings=replace(QUICK, size=0, steps=1)).pictures[0].shape == (16, 16, 3)
 
 
 def test_a_stranger_with_two_methods_is_enough() -> None:
@@ -127,14 +130,15 @@ def test_a_stranger_with_two_methods_is_enough() -> None:
 def test_presets_run_and_the_papers_is_the_papers() -> None:
     paper = PRESETS["paper"]()
     assert (paper.copies, paper.steps, paper.learning_rate, paper.optimizer) == (32, 100, 0.2, "sgd")
-    assert (paper.resolutions, paper.augment.noise, paper.augment.shift) == ("all", 0.2, 0.25)
+    assert (paper.resolutions, paper.augment.noise, paper.augment.shift, paper.room) == ("all", 0.2, 0.25, True)
     for make in PRESETS.values():
         made = ascend([toy()], WISHES[:1], settings=replace(make(), steps=1, copies=2, size=16))
         assert made.steps == 1
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"steps": 0}, {"copies": 0}, {"chunk": 0}, {"change": 0.0}, {"size": 4}, {"learning_rate": 0.0}):
+    wrongs: list[dict[str, Any]] = [{"steps": 0}, {"copies": 0}, {"chunk": 0}, {"change": 0.0}, {"size": 4}]
+    for wrong in [*wrongs, {"learning_rate": 0.0}]:
         with pytest.raises(RizbinError, match="give"):
             Settings(**wrong)
 

@@ -1,17 +1,20 @@
 """Copies: gradients right in float64, draws that depend on nothing but their key, the paper's sizes."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
+from rizbin.generate.ascent.ascend import paper
 from rizbin.generate.ascent.augment import Augment, draw, fitted
 
 ALL = {
-    "shift": Augment(noise=0.0),
-    "noise": Augment(shift=0.0, noise=0.05),
-    "color": Augment(shift=0.0, noise=0.0, color=0.05),
-    "flip": Augment(shift=0.0, noise=0.0, flip=1.0),
+    "shift": Augment(shift=0.25, noise=0.0, crop=1.0),
+    "noise": Augment(shift=0.0, noise=0.05, crop=1.0),
+    "color": Augment(shift=0.0, noise=0.0, crop=1.0, color=0.05),
+    "flip": Augment(shift=0.0, noise=0.0, crop=1.0, flip=1.0),
     "crop": Augment(shift=0.0, noise=0.0, crop=0.5),
     "everything": Augment(shift=0.25, noise=0.05, color=0.05, flip=1.0, crop=0.7, clip=False),
 }
@@ -40,11 +43,12 @@ def test_a_draw_is_its_key_alone(settings: Augment) -> None:
 
 
 def test_the_papers_sizes() -> None:
-    made = draw(Augment(), (336, 336), 224, 0, 0, 0)
+    settings = paper().augment
+    made = draw(settings, (336, 336), 224, 0, 0, 0)
     assert made.box == (56, 56, 224, 224) and abs(made.down) <= 56 and abs(made.across) <= 56
-    drawn = [draw(Augment(), (336, 336), 224, 0, 0, copy).down for copy in range(200)]
+    drawn = [draw(settings, (336, 336), 224, 0, 0, copy).down for copy in range(200)]
     assert min(drawn) < -50 and max(drawn) > 50 and abs(sum(drawn) / 200) < 8
-    small = draw(Augment(), (224, 224), 224, 0, 0, 0)
+    small = draw(settings, (224, 224), 224, 0, 0, 0)
     assert small.box == (0, 0, 224, 224), "nothing is cut off a canvas of the encoder's side"
 
 
@@ -56,7 +60,7 @@ def test_what_is_placed_lies_as_the_copy_does() -> None:
 
 def test_noise_stays_within_and_is_centered() -> None:
     gray = torch.full((1, 3, 64, 64), 0.5)
-    copy = draw(Augment(shift=0.0, noise=0.2), (64, 64), 64, 0, 0, 0).apply(gray) - 0.5
+    copy = draw(Augment(shift=0.0, noise=0.2, crop=1.0), (64, 64), 64, 0, 0, 0).apply(gray) - 0.5
     assert copy.abs().max() <= 0.2 and abs(float(copy.mean())) < 0.01 and copy.abs().mean() > 0.08
     assert draw(Augment(noise=0.2), (64, 64), 64, 0, 0, 0).apply(gray * 0).min() == 0, "clipped"
 
@@ -68,6 +72,7 @@ def test_a_larger_picture_is_averaged() -> None:
 
 
 def test_shares_are_checked() -> None:
-    for wrong in ({"crop": 0.0}, {"noise": 1.5}, {"shift": -0.1}):
+    wrongs: list[dict[str, Any]] = [{"crop": 0.0}, {"noise": 1.5}, {"shift": -0.1}]
+    for wrong in wrongs:
         with pytest.raises(RizbinError, match="give"):
             Augment(**wrong)

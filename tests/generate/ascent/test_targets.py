@@ -39,7 +39,7 @@ def test_a_channel_of_a_layer_and_a_class_are_climbed() -> None:
     encoder, views = toy(), torch.rand(2, 3, 16, 16)
     bound = Bound(encoder, [[Feature(layer="mix", channel=2)], [Feature(layer="head", channel=5)]], CANVAS)
     total, main = bound.scores(views, slice(0, 2), as_they_are)
-    assert torch.allclose(total[0], encoder.module.mix(encoder.prepared(views))[0, 2].mean())
+    assert torch.allclose(total[0], encoder.module.get_submodule("mix")(encoder.prepared(views))[0, 2].mean())
     assert torch.allclose(total[1], encoder.module(encoder.prepared(views))[1, 5])
     assert torch.equal(total, main)
     only_second, _ = bound.scores(views[1:], slice(1, 2), as_they_are)
@@ -62,7 +62,7 @@ def test_content_is_place_by_place_and_style_is_not() -> None:
 
 def test_content_lies_as_the_copies_do() -> None:
     encoder, picture = toy(size=8), torch.rand(1, 3, 16, 16)
-    made = draw(Augment(noise=0.0), CANVAS, 8, 0, 0, 3)
+    made = draw(Augment(shift=0.25, noise=0.0), CANVAS, 8, 0, 0, 3)
     bound = Bound(encoder, [[Content(picture=picture[0], layer="mix")]], CANVAS)
     assert made.down or made.across
     assert bound.scores(made.apply(picture), slice(0, 1), made.placed)[0] > 0.999

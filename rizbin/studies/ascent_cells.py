@@ -1,0 +1,209 @@
+"""Pictures of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rizbin.core.progress import Bar
+from rizbin.data.sample import Source
+from rizbin.evaluate.stills import HARMS, spectrum_slope, total_variation
+from rizbin.generate.ascent.ascend import Settings, as_floats, ascend
+from rizbin.generate.ascent.encoders import Encoder
+from rizbin.generate.ascent.targets import Image, Text, Wish
+from rizbin.generate.diffusion.repair import Verifier
+from rizbin.generate.film import Pixels
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, with a real picture of the same things."""
+
+    text: str
+    names: tuple[str, ...]
+    real: Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to climb."""
+
+    name: str
+    settings: Settings
+    prompts: int
+    """How many of the prompts it draws: dear ones draw few."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of one variant: seeds one after the other, each with its prompts in order."""
+
+    variant: Variant
+    pictures: list[Pixels]
+    which: list[int]
+    """The prompt of each picture."""
+    climbed: list[float]
+    """What was climbed in the end, as the ascent saw it on its copies."""
+    frames: list[tuple[int, list[Pixels]]]
+    """(steps made, pictures of the first seed) on the way."""
+    seconds: float
+    """Of processor time for one picture."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one encoder says of pictures."""
+
+    right: Bool[np.ndarray, " pictures"]
+    """Whether the own prompt is the nearest of all."""
+    cosine: Float[np.ndarray, " pictures"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is said of one variant's pictures."""
+
+    own: Seen
+    """By the encoder that they were climbed on, on the pictures as written."""
+    held_out: Seen
+    harmed: dict[str, float]
+    """Percent right by the held-out judge after each of `HARMS`."""
+    found: float
+    """Percent of named things that the detector finds."""
+    slope: float
+    variation: float
+
+
+def questions(source: Source, count: int) -> list[Question]:
+    """Captions of one or two things, no two of the same things, each with its scene."""
+    found: list[Question] = []
+    taken: set[frozenset[str]] = set()
+    for number in range(100 * count):
+        sample = source[number]
+        if len(sample.things) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
+            taken.add(sample.names)
+            found.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
+        if len(found) == count:
+            break
+    return found
+
+
+def drawn(
+    encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: Path, *, quiet: bool = False, batch: int = 50
+) -> Drawn:
+    """The variant's pictures, from the folder where they were made before."""
+    told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
+    kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
+    name = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{name}.npz"
+    if path.is_file():
+        with np.load(path) as found:
+            arrays = {key: found[key] for key in found.files}
+        frames = [(int(step), list(arrays[f"frame{n}"])) for n, step in enumerate(arrays["steps"])]
+        which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
+        return Drawn(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
+    made = _climb(encoder, variant, wishes[: variant.prompts], folder, quiet, batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        pictures=np.stack(made.pictures),
+        which=np.array(made.which),
+        climbed=np.array(made.climbed),
+        seconds=np.array(made.seconds),
+        steps=np.array([step for step, _ in made.frames]),
+        **{f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)},  # pyright: ignore[reportArgumentType]
+    )
+    return made
+
+
+def _climb(encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: Path, quiet: bool, batch: int) -> Drawn:
+    pictures: list[Pixels] = []
+    climbed: list[float] = []
+    frames: dict[int, list[Pixels]] = {}
+    began = time.process_time()
+    for seed in range(variant.seeds):
+        for first in range(0, len(wishes), batch):
+            made = ascend(
+                [encoder],
+                wishes[first : first + batch],
+                settings=replace(variant.settings, seed=seed),
+                folder=folder / f"state-{seed}-{first}",
+                bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
+            )
+            pictures += made.pictures
+            climbed += made.scores[-1]
+            for frame in made.frames if seed == 0 else ():
+                frames.setdefault(frame.step, []).extend(frame.pictures)
+    seconds = (time.process_time() - began) / len(pictures)
+    which = list(range(len(wishes))) * variant.seeds
+    return Drawn(variant, pictures, which, climbed, sorted(frames.items()), seconds)
+
+
+def measured(
+    drawn: Drawn, asked: Sequence[Question], own: Encoder, judge: Encoder, detector: Verifier, *, harms: bool
+) -> Measured:
+    """What the encoder, the judge, the detector and the statistics say of the pictures."""
+    texts = [one.text for one in asked]
+    judged = _asker(judge, texts)
+    harmed = {}
+    if harms:
+        for name, harm in HARMS.items():
+            harmed[name] = 100 * float(judged([harm(one) for one in drawn.pictures], drawn.which).right.mean())
+    return Measured(
+        own=_asker(own, texts)(drawn.pictures, drawn.which),
+        held_out=judged(drawn.pictures, drawn.which),
+        harmed=harmed,
+        found=found_of(drawn.pictures, [asked[one].names for one in drawn.which], detector),
+        slope=float(np.mean([spectrum_slope(one) for one in drawn.pictures])),
+        variation=float(np.mean([total_variation(one) for one in drawn.pictures])),
+    )
+
+
+def seen_by(encoder: Encoder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Seen:
+    """Cosines with the own prompt, and whether it is the nearest of all prompts."""
+    return _asker(encoder, [one.text for one in asked])(pictures, which)
+
+
+def _asker(encoder: Encoder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Seen]:
+    words = encoder.encode_text(texts)
+
+    def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Seen:
+        cosines = embedded(encoder, pictures) @ words.T
+        own = torch.tensor(which)
+        right = cosines.argmax(dim=1) == own
+        return Seen(right.numpy(), cosines[torch.arange(len(own)), own].double().numpy())
+
+    return ask
+
+
+@torch.no_grad()
+def embedded(encoder: Encoder, pictures: Sequence[Pixels]) -> Float[Tensor, "pictures dim"]:
+    """Unit vectors of pictures, some at a time."""
+    parts = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
+    return torch.cat([encoder.encode_image(torch.stack([as_floats(one) for one in part])) for part in parts])
+
+
+def found_of(pictures: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
+    """Percent of the named things that the detector says are there."""
+    hits = [
+        presence.probability > 0.5
+        for picture, phrases in zip(pictures, names, strict=True)
+        for presence in detector(picture, list(phrases))
+    ]
+    return 100 * float(np.mean(hits))
+
+
+def _spelled(target: object) -> list:
+    """A target as JSON tells it apart."""
+    if isinstance(target, Image):
+        return ["image", hashlib.sha256(target.picture.numpy().tobytes()).hexdigest(), target.weight]
+    assert isinstance(target, Text)
+    return ["text", target.text, target.weight]

@@ -1,0 +1,130 @@
+"""The study of ascent: sentences follow the numbers, what was drawn is not drawn again, and one page comes out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rizbin import cli
+from rizbin.data.open import open_source
+from rizbin.generate.ascent.ascend import Settings
+from rizbin.generate.ascent.targets import Text
+from rizbin.generate.diffusion.repair import Presence
+from rizbin.generate.film import Pixels
+from rizbin.studies import ascent, ascent_cells
+from rizbin.studies.ascent import Measured, Seen, Size, Variant, answer, answer_changes, gap, margin, pace, percent
+from rizbin.studies.ascent_cells import Drawn, drawn, questions
+from tests.generate.ascent.toy_encoders import toy
+
+
+def finds(picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+    """A detector that sees everything in a picture that is not gray."""
+    return [Presence(0.9 if picture.std() > 5 else 0.1, None) for _ in phrases]
+
+
+def seen(right: int, of: int, cosine: float) -> Seen:
+    return Seen(np.arange(of) < right, np.full(of, cosine))
+
+
+def said(right: int, own: float, judge: float, of: int = 50) -> Measured:
+    harmed = {"JPEG 75": 50.0, "blur": 20.0}
+    return Measured(seen(of, of, own), seen(right, of, judge), harmed, found=60.0, slope=-2.0, variation=0.1)
+
+
+def test_the_answer_follows_the_numbers() -> None:
+    real, good, bad = said(48, 0.9, 0.8), said(35, 0.9, 0.7), said(1, 0.98, 0.0)
+    assert percent(good.held_out) == 70 and 10 < margin(good.held_out) < 14
+    assert abs(gap(good, real) - 0.1) < 1e-9 and abs(gap(bad, real) - 0.88) < 1e-9
+    names = ("a", "b", "c", "plain pixels", "paper", "paper, faster")
+    sentences = answer(dict(zip(names, (good, good, good, bad, good, good), strict=True)), real)
+    assert sentences[0].startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
+    assert "2 percent of plain pixels" in sentences[0] and "96 percent of real" in sentences[0]
+    assert "gap to the judge is 0.88 and 0.10" in sentences[1] and "blur costs the default most: 20" in sentences[3]
+    assert answer({**dict.fromkeys(names, good), "a": bad}, real)[0].startswith("Hardly")
+
+
+def test_only_what_is_surely_moved_is_told() -> None:
+    base = said(35, 0.9, 0.7)
+    told = answer_changes({"as it is": base, "no noise": said(2, 0.9, 0.1), "8 copies": said(36, 0.9, 0.7)})
+    assert told[0].endswith("in points: no noise -66.") and "70 percent" in told[0]
+    assert "none moves" in answer_changes({"as it is": base, "8 copies": said(36, 0.9, 0.7)})[0]
+
+
+def test_prompts_differ_and_are_true_of_their_pictures() -> None:
+    asked = questions(open_source("scenes:easy,categories=0", split="test", size=32), 12)
+    assert len({one.text for one in asked}) == 12 and all(1 <= len(one.names) <= 2 for one in asked)
+    assert all(name.split()[0] in one.text for one in asked for name in one.names)
+
+
+def test_the_pace_is_that_of_the_prompts_that_both_drew() -> None:
+    asked = questions(open_source("scenes:easy", split="test", size=16), 3)
+    blank = np.zeros((16, 16, 3), np.uint8)
+    judge = toy(3)
+    best = asked[0].real
+    order = sorted((blank, best), key=lambda one: float(ascent_cells.seen_by(judge, [one], [0], asked).cosine[0]))
+    worse, better = order
+
+    def climbing(name: str, seconds: float, frames: list[Pixels]) -> Drawn:
+        variant = Variant(name=name, settings=Settings(steps=2), prompts=1, seeds=1)
+        return Drawn(variant, [frames[-1]], [0], [1.0], [(1, frames[:1]), (2, frames[1:])], seconds)
+
+    compared = {
+        "default": climbing("default", 1.0, [worse, better]),
+        **{name: climbing(name, 1.0, [worse, worse]) for name in ("b", "c", "d")},
+        "paper": climbing("paper", 20.0, [worse, better]),
+    }
+    told, lines = pace(compared, asked, judge)
+    assert "has as much after 1.0 seconds, 5 percent of the time" in told
+    assert [line.name for line in lines] == ["default", "paper"]
+    never = pace({**compared, "default": climbing("default", 1.0, [worse, worse])}, asked, judge)
+    assert "does not reach it" in never[0]
+
+
+def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = Variant(name="few", settings=Settings(steps=3, copies=1), prompts=2, seeds=2)
+    wishes = [[Text(text="a fox")], [Text(text="a bee")], [Text(text="a bus")]]
+    made = drawn(toy(), variant, wishes, tmp_path, quiet=True)
+    assert len(made.pictures) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
+    monkeypatch.setattr(ascent_cells, "ascend", None)
+    again = drawn(toy(), variant, wishes, tmp_path, quiet=True)
+    assert np.array_equal(np.stack(again.pictures), np.stack(made.pictures))
+    assert (again.climbed, again.which, again.seconds) == (made.climbed, made.which, made.seconds)
+    with pytest.raises(TypeError):
+        drawn(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
+
+
+def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Settings(steps=2, copies=1)
+    monkeypatch.setattr(ascent, "PRESETS", dict.fromkeys(("default", "paper", "adversarial"), lambda: quick))
+    monkeypatch.setattr(ascent, "AMONG", 4)
+    source = open_source("scenes:easy", split="test", size=64)
+    page = ascent.write_study(
+        toy(0, size=64),
+        toy(1, size=64),
+        finds,
+        source,
+        tmp_path / "ascent.html",
+        blind=toy(2, reads=False),
+        run=tmp_path / "run",
+        size=Size(prompts=2, seeds=1, few=1, paper=1, rebuilt=2),
+        quiet=True,
+    )
+    text = page.read_text(encoding="utf-8")
+    for words in (
+        "What a picture is made of",
+        "failures among them",
+        "What of the default matters",
+        "How fast",
+        "OpenMoji",
+    ):
+        assert words in text
+    assert "http-equiv" in text and text.count("<figure") == 17, "ten climbed, six drawn again or real, one chart"
+
+
+def test_the_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "ascent", "--help"]) == 0
+    assert "--judge" in capsys.readouterr().out
+    assert cli.main(["study", "ascend"]) == 2
+    assert "did you mean 'ascent'" in capsys.readouterr().err
