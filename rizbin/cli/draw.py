@@ -23,6 +23,7 @@ def generate(words: list[str]) -> int:
         /,
         flags: Common,
         cure: Cure = "none",
+        cure_scale: float = 20.0,
         object: tuple[str, ...] = (),
         verify: Switch = False,
         repair: Switch = False,
@@ -34,6 +35,8 @@ def generate(words: list[str]) -> int:
             prompts: What to draw, each in quotes: "a zebra and a frog".
             flags: What both commands take.
             cure: Guidance of attention for objects that are forgotten, by its loss. A guided step costs about two.
+            cure_scale: Of the guidance's updates; 20 for Stable Diffusion, more where nothing changes, less where
+                pictures break.
             object: A word of the prompt that shall be in the picture, once for each. Empty: what the prompt names.
             verify: Look for each object with a detector and say what is there; exit code 1 when one is missing.
             repair: As verify, and draw again what is missing until all is there: by guidance, in a free place, from
@@ -76,14 +79,14 @@ def edit(words: list[str]) -> int:
 
     given = parse(redraw, words, "edit")
     given |= vars(given.pop("flags"))
-    none = {"cure": "none", "object": ()}
+    none = {"cure": "none", "cure_scale": 20.0, "object": ()}
     return _drawn({**given, **none, "prompts": (given["prompt"],), "start": given["picture"]})
 
 
 def _drawn(given: dict[str, Any]) -> int:
     """Draws and says where."""
     if not given["prompts"]:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --model runs/diffusion.')
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
 
@@ -95,6 +98,7 @@ def _drawn(given: dict[str, Any]) -> int:
             to=out,
             sampling=Sampling(**{name: given[name] for name in names}),
             cure=given["cure"],
+            scale=given["cure_scale"],
             objects=list(given["object"]),
             **{name: given[name] for name in ("model", "count", "start", "film", "grid", "device", "half", "offload")},
             quiet=given["quiet"],
@@ -112,7 +116,7 @@ def _drawn(given: dict[str, Any]) -> int:
 def _repaired(given: dict[str, Any]) -> int:
     """Draws, verifies and, where asked, repairs; says what is there."""
     if not given["prompts"]:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --model runs/diffusion --repair.')
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --repair.')
     if given["film"] or given["count"] != 1:
         raise RizbinError("--verify and --repair draw one picture of each prompt; leave --film and --count.")
     from rizbin import api
@@ -123,6 +127,7 @@ def _repaired(given: dict[str, Any]) -> int:
     ladder = Ladder() if given["repair"] else Ladder(rungs=())
     if given["cure"] != "none":
         ladder = replace(ladder, cure=given["cure"])
+    ladder = replace(ladder, scale=given["cure_scale"])
     made = api.repair(
         list(given["prompts"]),
         to=given["out"],

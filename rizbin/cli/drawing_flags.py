@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+MODEL = "diffusion-mini"
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -12,9 +13,9 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class Flags:
     """What both commands take."""
 
-    model: str
-    """A pipeline of diffusers by name on Hugging Face or by folder, or a run of `rizbin train diffusion`, which draws
-    sixteen things at 64 pixels in a second."""
+    model: str = MODEL
+    """A pipeline of diffusers by name on Hugging Face or by folder, or a run of `rizbin train diffusion`. The one that
+    comes along draws sixteen things (`rizbin zoo diffusion-mini`) at 64 pixels in a second."""
     out: str = "drawn"
     """Folder for the pictures and drawn.json, which tells how each was made."""
     count: int = 1

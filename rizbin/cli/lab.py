@@ -158,15 +158,19 @@ def _grounding(words: list[str]) -> int:
 def _missing_objects(words: list[str]) -> int:
     """`rizbin study missing-objects`: one model draws the same prompts in every way; trains nothing."""
     from rizbin.generate.diffusion.cure import CURES, Cure
+    from rizbin.generate.diffusion.repair import Ladder, Rung
 
     def ask(
-        model: str,
+        model: str = "diffusion-mini",
         judge: str = "detector-mini",
         second_judge: str = "detailclip-mini",
         prompts: str = "world",
         objects: int = 2,
         data: str = "scenes:drawn,categories=16",
         cures: tuple[Cure, ...] = CURES[1:],
+        scales: tuple[str, ...] = (),
+        rungs: tuple[Rung, ...] = Ladder().rungs,
+        others: int = Ladder().seeds,
         seeds: int = 200,
         runs: int = 3,
         seed: int = 0,
@@ -190,6 +194,10 @@ def _missing_objects(words: list[str]) -> int:
             objects: Things in a prompt that is made of names.
             data: Pictures whose things are known: their names, and scenes that tell how good judges are. Empty: none.
             cures: Which to compare.
+            scales: CURE=NUMBER, of the updates of cures that need more than the papers' 20: choose them on another
+                --seed. The ladder takes that of its cure.
+            rungs: Of the ladder, in order.
+            others: Other seeds that the ladder tries at most.
             seeds: Pairs of a prompt and a first noise in each run.
             runs: How many such groups.
             seed: Another one draws other prompts and noises.
@@ -207,19 +215,38 @@ def _missing_objects(words: list[str]) -> int:
     given = parse(ask, words, "study missing-objects")
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
-    from rizbin.generate.diffusion.repair import Ladder
     from rizbin.studies.missing.ways import Plan
 
+    scales = tuple((cure, number) for cure, number in map(_scale, given.pop("scales")))
+    ladder = Ladder(
+        rungs=given.pop("rungs"),
+        seeds=given.pop("others"),
+        threshold=given.pop("threshold"),
+    )
     plan = Plan(
         runs=given.pop("runs"),
         seeds=given.pop("seeds"),
         seed=given.pop("seed"),
         cures=given.pop("cures"),
         sampling=Sampling(**{name: given.pop(name) for name in ("steps", "guidance", "scheduler")}),
-        ladder=Ladder(threshold=given.pop("threshold")),
+        scales=scales,
+        ladder=dataclasses.replace(ladder, scale=dict(scales).get(ladder.cure, ladder.scale)),
     )
     print(api.study_missing_objects(**given, plan=plan))
     return 0
+
+
+def _scale(text: str) -> tuple[Any, float]:
+    """A cure and the scale of its updates."""
+    from rizbin.generate.diffusion.cure import CURES
+
+    cure, _, number = text.partition("=")
+    try:
+        if cure in CURES[1:]:
+            return cure, float(number)
+    except ValueError:
+        pass
+    raise RizbinError(f"{text!r} is no scale of a cure; write one such as center-distance=60.")
 
 
 def _ascent(words: list[str]) -> int:

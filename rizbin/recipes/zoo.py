@@ -153,6 +153,12 @@ RECIPES = {
             "scenes:several,split=heldout",
         ),
     ),
+    "diffusion-mini": Recipe(
+        is_a="a Stable Diffusion of 8.9 million parameters that draws sixteen things, alone and in pairs; 64 pixels, a "
+        "pipeline folder of diffusers",
+        training=diffusion_mini,
+        measured_on=(drawn.DATA,),
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion import repair as room
-from rizbin.generate.diffusion.cure import resolution_of, steering
+from rizbin.generate.diffusion.cure import SCALE, resolution_of, steering
 from rizbin.generate.diffusion.painter import Sampling
 from rizbin.generate.film import sheet, write_png
 from rizbin.recipes.judge import judge_by
@@ -20,7 +20,7 @@ from rizbin.studies.film import write_film
 def generate(
     prompts: str | Sequence[str],
     *,
-    model: str | Path,
+    model: str | Path = "diffusion-mini",
     to: str | Path = "drawn",
     sampling: Any = None,
     count: int = 1,
@@ -28,6 +28,7 @@ def generate(
     film: bool = False,
     grid: bool = False,
     cure: Any = "none",
+    scale: float = SCALE,
     objects: Sequence[str] = (),
     device: str = "cpu",
     half: bool = False,
@@ -36,12 +37,12 @@ def generate(
 ) -> list[Any]:
     """Draws pictures into the folder `to`; returns a `rizbin.generate.diffusion.drawing.Drawn` for each.
 
-    model: a run, a pipeline folder of diffusers or a name on Hugging Face.
+    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
     sampling: a `rizbin.generate.diffusion.painter.Sampling`.
     start: a picture to redraw; empty: from words alone. grid: also grid.png of strengths and guidances of that picture.
     film: strips, GIFs and film.html beside the pictures.
-    cure: guidance for objects that are forgotten (`rizbin.generate.diffusion.cure.CURES`); objects: words of the prompt
-        that it looks after; empty: those it finds.
+    cure: guidance for objects that are forgotten (`rizbin.generate.diffusion.cure.CURES`), with updates of `scale`;
+        objects: words of the prompt that it looks after; empty: those it finds.
     """
     picture = read_image(start) if start else None
     painter = load_painter(model, device=device, half=half, offload=offload)
@@ -58,7 +59,7 @@ def generate(
         sampling=sampling,
         count=count,
         start=picture,
-        guide=lambda prompt: steering(painter, prompt, cure, objects=objects),
+        guide=lambda prompt: steering(painter, prompt, cure, objects=objects, scale=scale),
         film=film,
         attend=resolution_of(painter) if film and painter.unet is not None else 0,
         bar=bar,
@@ -73,7 +74,7 @@ def generate(
 def repair(
     prompts: str | Sequence[str],
     *,
-    model: str | Path,
+    model: str | Path = "diffusion-mini",
     judge: str | Path = "detector-mini",
     to: str | Path = "drawn",
     sampling: Any = None,

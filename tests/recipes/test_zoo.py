@@ -13,6 +13,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.detect import measure as detection
 from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.recipes import drawn
 from rizbin.recipes import zoo as recipes
 from rizbin.recipes.catalogue import find
 from rizbin.recipes.presets import preset
@@ -145,6 +146,18 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
         api.export("detector-mini", tmp_path / "other", form="timm")
     with pytest.raises(RizbinError, match="is a detector"):
         api.load("detector-mini")
+
+
+def test_the_small_painter_draws_what_its_card_says() -> None:
+    """What it ships for; what it forgets, the studies of missing objects are for."""
+    figures = zoo.card_of("diffusion-mini").figures[drawn.DATA]
+    kept = {name: parts["value"] or 0.0 for name, parts in figures.items()}
+    found = api.measure("diffusion-mini", settings=drawn.Settings(seeds=1, pairs=8, scenes=8), quiet=True)
+    for name, count in (("drawing/single", 16), ("drawing/pairs_things", 16)):
+        share = kept[name] / 100
+        assert abs(found[name].value / 100 - share) < 3 * (share * (1 - share) / count) ** 0.5 + 0.02, name
+    assert abs(found["autoencoder/error"].value - kept["autoencoder/error"]) < 0.5
+    assert kept["drawing/single"] > 85 and kept["drawing/unasked"] < 2 and kept["judge/true_things"] > 85
 
 
 def test_the_page_says_what_the_card_says() -> None:

@@ -152,6 +152,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
     painter().pipeline.save_pretrained(tmp_path / "model")
     words = ["study", "missing-objects", "--model", str(tmp_path / "model"), "--seeds", "2", "--runs", "1", "--quiet"]
     words += ["--steps", "2", "--run", str(tmp_path / "run"), "--cures", "iou", "initial-noise", "--second-judge", ""]
+    words += ["--scales", "iou=60", "--rungs", "place", "--others", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
     for part in ("How it was asked", "initial-noise", "rung by rung", "Whole pictures, percent"):
@@ -161,6 +162,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
     assert cli.main(words) == 0 and (tmp_path / "run" / "metrics.jsonl").read_text() == lines
     capsys.readouterr()
     assert cli.main([*words, "--guidance", "5"]) == 2
+    assert cli.main([*words, "--scales", "much"]) == 2
     assert "other settings" in capsys.readouterr().err
     with pytest.raises(RizbinError, match="reads no words"):
         api.study_missing_objects(tmp_path / "model", second_judge="dino-mini", run=tmp_path / "other", quiet=True)

@@ -15,7 +15,7 @@ from rizbin.studies.missing.ways import Plan
 
 
 def study_missing_objects(
-    model: str | Path,
+    model: str | Path = "diffusion-mini",
     *,
     judge: str | Path = "detector-mini",
     second_judge: str | Path = "detailclip-mini",
@@ -30,7 +30,7 @@ def study_missing_objects(
 ) -> Path:
     """Draws prompts of several things in every way, in the folder `run` or on there, and writes a page of what helps.
 
-    model: a run, a pipeline folder of diffusers or a name on Hugging Face.
+    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
     judge: a detector, as for `detect`; second_judge: an image-text encoder that no way asks; empty: none.
     prompts: a family of `prompts.FAMILIES` or a file; objects: things in each, of families made
         of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.

@@ -13,6 +13,7 @@ from rizbin.core.progress import MakeBar
 from rizbin.core.runs import RunFolder
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Source
+from rizbin.generate.diffusion.cure import SCALE
 from rizbin.generate.diffusion.painter import Painter
 from rizbin.generate.diffusion.repair import Verifier
 from rizbin.nets.dual import ImageTextPair
@@ -110,8 +111,14 @@ def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) ->
         f'order drawn by lot (seed {plan.seed}), such as "{prompts[0].text}". Every way draws the same pairs with '
         f"{sampling.steps} steps of {sampling.scheduler} and a guidance of {sampling.guidance:g}. A detector looks for "
         f"each thing among all names of the study; from a probability of {plan.ladder.threshold:g} it counts as there. "
-        f"{second} Time is that of one core, measured for each picture."
+        f"{_scaled(plan)}{second} Time is that of one core, measured for each picture."
     )
+
+
+def _scaled(plan: Plan) -> str:
+    """What was set otherwise than in the papers, in a sentence."""
+    told = ", ".join(f"{cure} {scale:g}" for cure, scale in plan.scales)
+    return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {told}. " if told else ". ")
 
 
 def _judged(

@@ -17,7 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.core.runs import RunFolder
 from rizbin.generate.diffusion import attention_losses
-from rizbin.generate.diffusion.cure import CURES, Cure, resolution_of, steering
+from rizbin.generate.diffusion.cure import CURES, SCALE, Cure, resolution_of, steering
 from rizbin.generate.diffusion.painter import Painted, Painter, Sampling
 from rizbin.generate.diffusion.repair import Ladder, Presence, Verifier, repair
 from rizbin.generate.diffusion.spans import spans_of
@@ -46,6 +46,8 @@ class Plan:
     """Another one draws other prompts and other noises: choose settings on one, report another."""
     cures: tuple[Cure, ...] = CURES[1:]
     """Compared with drawing plainly; empty: only the ladder and other seeds are."""
+    scales: tuple[tuple[Cure, float], ...] = ()
+    """Of the updates of some cures; the others keep the papers' 20. Choose them on another `seed`."""
     sampling: Sampling = Sampling(steps=15, guidance=4.0, scheduler="dpm++")
     """Of every way; its seed is the case's."""
     ladder: Ladder = Ladder()
@@ -181,7 +183,8 @@ class Studio:
         if way == LADDER:
             return self._ladder(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
-        cure: Cure = next((one for one in self.plan.cures if one == way), "none")
+        cures: dict[str, Cure] = {one: one for one in self.plan.cures}
+        cure = cures.get(way, "none")
         guide: Any = None
         attend = 0
         if way == WATCHED:
@@ -189,7 +192,13 @@ class Studio:
         begin = time.process_time()
         with self.peak:
             if cure != "none":
-                guide, _ = steering(self.painter, case.prompt.text, cure, objects=case.prompt.objects)
+                guide, _ = steering(
+                    self.painter,
+                    case.prompt.text,
+                    cure,
+                    objects=case.prompt.objects,
+                    scale=dict(self.plan.scales).get(cure, SCALE),
+                )
             painted = self.painter.paint(case.prompt.text, sampling, guide=guide, attend=attend)
         seconds = time.process_time() - begin
         passes = sum(int(one.get("passes", 0)) for one in getattr(guide, "records", ()))
