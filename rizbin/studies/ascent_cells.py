@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -121,6 +122,7 @@ def drawn(
         steps=np.array([step for step, _ in made.frames]),
         **{f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)},  # pyright: ignore[reportArgumentType]
     )
+    shutil.rmtree(folder / "state", ignore_errors=True)
     return made
 
 
@@ -135,7 +137,7 @@ def _climb(encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: P
                 [encoder],
                 wishes[first : first + batch],
                 settings=replace(variant.settings, seed=seed),
-                folder=folder / f"state-{seed}-{first}",
+                folder=folder / "state",
                 bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
             )
             pictures += made.pictures

@@ -14,7 +14,20 @@ from rizbin.generate.ascent.targets import Text
 from rizbin.generate.diffusion.repair import Presence
 from rizbin.generate.film import Pixels
 from rizbin.studies import ascent, ascent_cells
-from rizbin.studies.ascent import Measured, Seen, Size, Variant, answer, answer_changes, gap, margin, pace, percent
+from rizbin.studies.ascent import (
+    Measured,
+    Rebuilt,
+    Seen,
+    Size,
+    Variant,
+    answer,
+    answer_changes,
+    answer_rebuilt,
+    gap,
+    margin,
+    pace,
+    percent,
+)
 from rizbin.studies.ascent_cells import Drawn, drawn, questions
 from tests.generate.ascent.toy_encoders import toy
 
@@ -50,6 +63,16 @@ def test_only_what_is_surely_moved_is_told() -> None:
     told = answer_changes({"as it is": base, "no noise": said(2, 0.9, 0.1), "8 copies": said(36, 0.9, 0.7)})
     assert told[0].endswith("in points: no noise -66.") and "70 percent" in told[0]
     assert "none moves" in answer_changes({"as it is": base, "8 copies": said(36, 0.9, 0.7)})[0]
+
+
+def test_who_keeps_more_is_told_when_it_is_sure() -> None:
+    def again(name: str, likeness: list[float]) -> Rebuilt:
+        return Rebuilt(name, [], np.array(likeness), blind=0.5, other=0.5, found=20.0)
+
+    one, other = again("a", [0.5, 0.6, 0.7]), again("b", [0.1, 0.3, 0.3])
+    assert "keep more of" in answer_rebuilt([one, other])[0] and "keep less of" in answer_rebuilt([other, one])[0]
+    assert "neither surely" in answer_rebuilt([one, again("b", [0.9, 0.1, 0.7])])[0]
+    assert "neither surely" in answer_rebuilt([again("a", [0.9]), again("b", [0.1])])[0]
 
 
 def test_prompts_differ_and_are_true_of_their_pictures() -> None:

@@ -360,7 +360,9 @@ class _State:
     def __init__(
         self, folder: Path | None, canvas: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
     ) -> None:
-        self.folder, self.canvas, self.optimizer, self.fingerprint = folder, canvas, optimizer, fingerprint
+        # Each ascent has a folder of its own: a step of another one must not stand in its place.
+        self.folder = None if folder is None else folder / fingerprint[:16]
+        self.canvas, self.optimizer, self.fingerprint = canvas, optimizer, fingerprint
         self.scores: list[list[float]] = []
         self.frames: list[Frame] = []
         with torch.no_grad():

@@ -34,7 +34,7 @@ class Augment:
     """Each color of a copy is moved by up to so much: no single shade can carry the meaning."""
     flip: float = 0.0
     """Probability that a copy is mirrored. Words like "left of" do not hold in a mirror."""
-    crop: float = 0.8
+    crop: float = 1.0
     """Least side of a random square cut from the picture, as a share of its side; 1 cuts none. It is enlarged to the
     encoder's side."""
     clip: bool = True
