@@ -1,4 +1,5 @@
-"""A walk through the other rooms for the demo's report: a picture drawn, one mended, its things found.
+"""A walk through the other rooms for the demo's report: a picture drawn, one mended, its things found,
+one climbed.
 
 Nothing is trained here: the models come from the zoo.
 """
@@ -13,14 +14,16 @@ from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.open import open_source
 from rizbin.data.scenes.captions import article
 from rizbin.detect.draw import drawn as with_boxes
+from rizbin.generate.ascent.ascend import ascend
+from rizbin.generate.ascent.targets import Text
 from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.painter import Painter, Sampling
 from rizbin.generate.diffusion.repair import Ladder, Repaired, repair
 from rizbin.recipes import drawn
 from rizbin.recipes.judge import Judge, judge_by
-from rizbin.recipes.opened import load_painter
+from rizbin.recipes.opened import load_eyes, load_painter
 
-DRAWS, FINDS = "diffusion-mini", "detector-mini"
+DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "detailclip-mini"
 TRIED = 8
 """Pairs drawn at most until one lacks a thing."""
 BELIEVED = 0.5
@@ -42,12 +45,14 @@ def tour(page: Page, *, bar: MakeBar | None = None) -> None:
         page.note(f"Not shown: {error}")
         return
     names = open_source(drawn.DATA, split="test", size=painter.side).categories
-    with advancing(bar, 3, "drawing, mending, finding") as advance:
+    with advancing(bar, 4, "drawing, mending, finding, climbing") as advance:
         _draw(page, painter, names)
         advance(1)
         mended = _mend(page, painter, judge, names)
         advance(1)
         _find(page, judge, mended, names)
+        advance(1)
+        _climb(page, judge, names)
         advance(1)
 
 
@@ -108,3 +113,20 @@ def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> N
     page.text(f"All {len(names)} names were asked for in the kept picture at once; found: {said or 'nothing'}.")
     shown = with_boxes(image, answer)
     page.pictures([Picture(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
+
+
+def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
+    """A picture by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
+    wanted = names[0]
+    encoder = load_eyes(CLIMBED)
+    made = ascend([encoder], [[Text(text=article(wanted))]])
+    (seen_in_it,) = judge(made.pictures[0], [wanted])
+    page.heading("Climbed", level=3)
+    page.text(
+        f"\u201c{article(wanted)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
+        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which had no part in it, gives the {wanted} "
+        f"a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how far such pictures are to be "
+        "believed."
+    )
+    shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
+    page.pictures([Picture(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])

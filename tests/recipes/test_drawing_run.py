@@ -163,7 +163,15 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
     page = Page("rooms")
     tour.tour(page)
     text = page.html()
-    for part in ("Drawn", "Mended", "came out without", "drawn into a free place", "Found", "16 names were asked"):
+    for part in (
+        "Drawn",
+        "Mended",
+        "came out without",
+        "drawn into a free place",
+        "Found",
+        "16 names were asked",
+        "Climbed",
+    ):
         assert part in text
     monkeypatch.setattr(tour, "DRAWS", str(tmp_path / "nothing"))
     without = Page("rooms")
