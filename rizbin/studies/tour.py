@@ -24,7 +24,7 @@ from rizbin.recipes.judge import Judge, judge_by
 from rizbin.recipes.opened import load_eyes, load_painter
 
 DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "detailclip-mini"
-TRIED = 8
+TRIED = 16
 """Pairs drawn at most until one lacks a thing."""
 BELIEVED = 0.5
 """Probability from which a thing counts as there, and score from which a box is shown."""
@@ -81,7 +81,9 @@ def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) ->
     page.heading("Mended", level=3)
     first, best = made.attempts[0], made.best
     if len(made.attempts) == 1:
-        page.text(f"Of {TRIED} pairs none came out without one of its things; this is the last of them.")
+        page.text(
+            f"Of {TRIED} pairs none came out without one of its things; \u201c{prompt}\u201d is the last of them."
+        )
     else:
         lacked = [name for name, one in first.found.items() if one.probability < BELIEVED]
         page.text(
@@ -124,9 +126,9 @@ def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
     page.heading("Climbed", level=3)
     page.text(
         f"\u201c{article(wanted)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
-        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which had no part in it, gives the {wanted} "
-        f"a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how far such pictures are to be "
-        "believed."
+        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which had no part in it, gives the "
+        f"{wanted} a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how "
+        "far such pictures are to be believed."
     )
     shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
     page.pictures([Picture(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])
