@@ -24,8 +24,8 @@ class Flags:
     """Of the first noise; on the processor the same seed gives the same picture."""
     steps: int = 25
     """More are slower and finer; 25 is enough for most schedulers."""
-    guidance: float = 7.5
-    """How strictly it follows the words; 1 hardly, 7.5 usual, 4 for models of minutes; colors burn when it is high."""
+    guidance: float = 5.0
+    """How strictly it follows the words; 1 hardly, 5 to 7.5 usual, 4 for diffusion-mini; colors burn when it is high."""
     scheduler: str = "own"
     """own (the model's), ddim, ddpm, pndm, lms, euler, euler-ancestral, heun, kdpm2, kdpm2-ancestral, dpm++,
     dpm++-karras, dpm++-single, deis, unipc, lcm."""
