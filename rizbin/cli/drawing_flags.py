@@ -25,7 +25,7 @@ class Flags:
     steps: int = 25
     """More are slower and finer; 25 is enough for most schedulers."""
     guidance: float = 5.0
-    """How strictly it follows the words; 1 hardly, 5 to 7.5 usual, 4 for diffusion-mini; colors burn when it is high."""
+    """How strictly it follows the words; 1 hardly, 5 to 7.5 usual, 4 for diffusion-mini; colors burn at high ones."""
     scheduler: str = "own"
     """own (the model's), ddim, ddpm, pndm, lms, euler, euler-ancestral, heun, kdpm2, kdpm2-ancestral, dpm++,
     dpm++-karras, dpm++-single, deis, unipc, lcm."""

@@ -27,6 +27,10 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 
+ALONE: Cure = "attend-and-excite"
+"""What guides where one object alone is named."""
+
+
 @dataclass(frozen=True)
 class Presence:
     """What a verifier says of one object."""
@@ -156,8 +160,11 @@ def repair(
                     other = replace(sampling, seed=sampling.seed + 1 + number)
                     done = tried("reseed", other.seed, painter.paint(prompt, other))
                 elif rung == "attention":
-                    cure = ladder.cure if len(wanted) > 1 else "attend-and-excite"
-                    guide, said = steering(painter, prompt, cure, objects=wanted, scale=ladder.scale)
+                    cure, scale = ladder.cure, ladder.scale
+                    if len(wanted) == 1 and cure != ALONE:
+                        notes.append(f"One object has no other to be parted from; in place of {cure}, {ALONE} guides.")
+                        cure, scale = ALONE, SCALE
+                    guide, said = steering(painter, prompt, cure, objects=wanted, scale=scale)
                     notes.extend(said)
                     if guide is not None:
                         done = tried("attention", sampling.seed, painter.paint(prompt, sampling, guide=guide))

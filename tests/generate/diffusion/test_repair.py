@@ -95,8 +95,8 @@ def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
     made = repair(
         painter(), "a zebra", absent, sampling=QUICK, ladder=Ladder(rungs=("attention",), cure="center-distance")
     )
-    assert [one.how for one in made.attempts] == ["draw"]
-    assert any("center-distance needs 2" in note for note in made.notes)
+    assert [one.how for one in made.attempts] == ["draw", "attention"]
+    assert any("in place of center-distance, attend-and-excite" in note for note in made.notes)
 
 
 def test_a_verifier_that_miscounts_is_our_fault() -> None:
