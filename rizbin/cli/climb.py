@@ -39,7 +39,7 @@ def ascend(words: list[str]) -> int:
         autoencoder: str = "",
         optimizer: Literal["preset", "sgd", "adam", "sign"] = "preset",
         learning_rate: float = 0.0,
-        chunk: int = 32,
+        chunk: int = 4,
         device: str = "cpu",
         quiet: Switch = False,
     ) -> dict:

@@ -40,6 +40,8 @@ from rizbin.studies.report import OPENMOJI
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 AMONG = 100
 """Prompts that the own one must be nearest of; chance is one in so many."""
+CHUNK = 32
+"""Copies in memory at a time: networks of this world are small, and many pictures climb together."""
 SHOWN = 16
 """Pictures of a variant on the page."""
 
@@ -62,14 +64,14 @@ class Size:
 
 def forms(size: Size) -> list[Variant]:
     """What is compared: the default, its rivals and its adversary; the paper's on a few prompts."""
-    default, many = PRESETS["default"](), {"prompts": size.prompts, "seeds": size.seeds}
+    default, many = replace(PRESETS["default"](), chunk=CHUNK), {"prompts": size.prompts, "seeds": size.seeds}
     slow = {"prompts": size.paper, "seeds": 1}
     paper = _seen_as(PRESETS["paper"](), default)
     return [
-        Variant(name="several resolutions (default)", settings=default, **many),
-        Variant(name="waves (Fourier)", settings=replace(default, parametrization="fourier"), **many),
+        Variant(name="waves (default)", settings=default, **many),
+        Variant(name="several resolutions", settings=replace(default, parametrization="resolutions"), **many),
         Variant(name="pixels, same copies", settings=replace(default, parametrization="pixels"), **many),
-        Variant(name="plain pixels, no copies", settings=PRESETS["adversarial"](), **many),
+        Variant(name="plain pixels, no copies", settings=replace(PRESETS["adversarial"](), chunk=CHUNK), **many),
         Variant(name="paper", settings=paper, **slow),
         Variant(
             name="paper, ten times its rate", settings=replace(paper, learning_rate=10 * paper.learning_rate), **slow
@@ -79,20 +81,22 @@ def forms(size: Size) -> list[Variant]:
 
 def ablations(size: Size) -> list[Variant]:
     """The default with one thing changed."""
-    base = PRESETS["default"]()
+    base = replace(PRESETS["default"](), chunk=CHUNK)
+    several = replace(base, parametrization="resolutions")
     changes: dict[str, Settings] = {
         "as it is": base,
-        "all resolutions": replace(base, resolutions="all"),
-        "coarse ones alone (1 to 16)": replace(base, resolutions=(1, 2, 4, 8, 16)),
-        "finest alone (64)": replace(base, resolutions=(64,)),
+        "several resolutions": several,
+        "all resolutions": replace(several, resolutions="all"),
+        "coarse ones alone (1 to 16)": replace(several, resolutions=(1, 2, 4, 8, 16)),
+        "finest alone (64)": replace(several, resolutions=(64,)),
         "1 copy": replace(base, copies=1),
         "8 copies": replace(base, copies=2 * base.copies),
         "no noise": replace(base, augment=replace(base.augment, noise=0.0)),
         "noise of the paper (0.2)": replace(base, augment=replace(base.augment, noise=0.2)),
         "no shift": replace(base, augment=replace(base.augment, shift=0.0)),
         "crops of 80 percent": replace(base, augment=replace(base.augment, crop=0.8)),
-        "no decay": replace(base, decay=0.0),
-        "plain descent": replace(base, optimizer="sgd", learning_rate=2.0, decay=0.0),
+        "several resolutions, no decay": replace(several, decay=0.0),
+        "several resolutions, plain descent": replace(several, optimizer="sgd", learning_rate=2.0, decay=0.0),
     }
     return [Variant(name=name, settings=one, prompts=size.few, seeds=size.seeds) for name, one in changes.items()]
 
@@ -102,7 +106,7 @@ def _seen_as(settings: Settings, other: Settings) -> Settings:
 
     The noise of the paper, 0.2, is more than an encoder of this world stands; what it does is in the ablation.
     """
-    return replace(settings, size=other.size, room=other.room, augment=other.augment)
+    return replace(settings, size=other.size, room=other.room, augment=other.augment, chunk=other.chunk)
 
 
 def write_study(
