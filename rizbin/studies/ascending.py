@@ -143,7 +143,8 @@ def settings_from(flags: Mapping[str, Any]) -> Settings:
     kept = ("parametrization", "optimizer", "steps", "copies", "learning_rate")
     changes = {name: flags[name] for name in kept if flags[name] not in (0, "preset")}
     if flags["resolutions"] != "preset":
-        changes["resolutions"] = resolutions_from(flags["resolutions"])
+        # Who names resolutions wants a picture made of them.
+        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(flags["resolutions"])}
     return replace(settings, **changes, **{name: flags[name] for name in ("change", "size", "seed", "chunk")})
 
 

@@ -155,4 +155,7 @@ def test_flags_change_a_preset() -> None:
     made = settings_from(flags)
     assert (made.steps, made.copies, made.resolutions, made.seed) == (100, 3, (1, 2), 4)
     assert (made.optimizer, made.learning_rate, made.change, made.chunk) == ("sgd", 0.2, 0.5, 8)
+    # Resolutions are of pictures made of them, whatever the preset is made of.
+    assert settings_from({**flags, "preset": "default"}).parametrization == "resolutions"
+    assert settings_from({**flags, "preset": "default", "resolutions": "preset"}).parametrization == "fourier"
     assert weighted(["a = b=0.5", "c"], 0.3) == [("a = b", 0.5), ("c", 0.3)]

@@ -65,8 +65,8 @@ class Settings:
     change: float = 1.0
     """How far a pixel may go from the start picture, 0 to 1."""
     chunk: int = 4
-    """Copies in memory at a time: changes memory and speed, not the picture. With 4, a ViT-B/32 and a canvas of 336 stay
-    within 3 GB (docs/ascend.md)."""
+    """Copies in memory at a time: changes memory and speed, not the picture. With 4, a ViT-B/32 and a canvas of 336
+    stay within 3 GB (docs/ascend.md)."""
     seed: int = 0
     """Of all draws."""
 
