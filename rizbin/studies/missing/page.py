@@ -8,15 +8,15 @@ from rizbin.core.charts import Series
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Bar, Cell, Fact, Number, Picture
 from rizbin.data.gate import read_image
-from rizbin.generate.film import Labelled, sheet
+from rizbin.generate.film import Labelled
 from rizbin.studies.missing.answer import Result, Row, swept
 from rizbin.studies.missing.second import Accuracy
 from rizbin.studies.missing.verdict import SPOKEN
 from rizbin.studies.missing.ways import LADDER, PLAIN, Case, Drawn, Plan
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SHOWN = 8
-"""Pairs of pictures in a sheet."""
+SHOWN = 6
+"""Pairs of pictures of a kind."""
 EXPLAINED = [
     (
         "whole",
@@ -167,7 +167,7 @@ def _attention(page: Page, result: Result) -> None:
 def _pictures(
     page: Page, result: Result, drawn: Sequence[Drawn], cases: Sequence[Case], plan: Plan, folder: Path
 ) -> None:
-    """Pairs of the same noise, plain above; the first of the study, not chosen."""
+    """Pairs of the same noise, plain first; the first of the study, not chosen."""
     page.heading("Pictures")
     table = {(one.way, one.key): one for one in drawn if not one.other}
     texts = {case.key: case.prompt.text for case in cases}
@@ -180,13 +180,16 @@ def _pictures(
         some = [key for key in keys if table[way, key].whole(at) is then and table[PLAIN, key].whole(at) is not then]
         groups.append((f"{word.capitalize()} by {way}", PLAIN, way, some))
     for title, above, below, some in groups:
-        if some:
-            rows = [
-                [_labelled(table[way, key], texts[key], folder, at) for key in some[:SHOWN]] for way in (above, below)
-            ]
-            image = sheet(rows, heads=[above, below])
-            caption = f"{title}: {above} above, {below} below; the first {min(SHOWN, len(some))} of {len(some)}"
-            page.pictures([Picture(image=image, caption=caption, alt=caption)])
+        if not some:
+            continue
+        page.heading(f"{title}: {above}, then {below}", level=3)
+        page.text(f"The first {min(SHOWN, len(some))} of {len(some)}.")
+        shown = []
+        for key in some[:SHOWN]:
+            for way in (above, below):
+                image, said = _labelled(table[way, key], texts[key], folder, at)
+                shown.append(Picture(image=image, caption=f"{way}: {said}", alt=f"{texts[key]}, {way}"))
+        page.pictures(shown)
 
 
 def _labelled(one: Drawn, text: str, folder: Path, threshold: float) -> Labelled:
