@@ -137,9 +137,9 @@ def test_a_coco_file_with_faults_teaches_and_measures(tmp_path: Path, capsys: py
 
 
 def test_settings_for_the_other_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RizbinError, match="settings are for an encoder"):
+    with pytest.raises(RizbinError, match="not for a detector"):
         api.measure("detector-mini", settings=api.Evaluation.Settings(), quiet=True)
-    with pytest.raises(RizbinError, match="settings are for a detector"):
+    with pytest.raises(RizbinError, match="not for an encoder"):
         api.measure("dino-mini", settings=QUICK, quiet=True)
     api.export("detector-mini", tmp_path / "exported")
     assert isinstance(api.settings_of(tmp_path / "exported"), type(QUICK))
