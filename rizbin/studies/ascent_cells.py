@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,15 +114,10 @@ def drawn(
         return Drawn(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
     made = _climb(encoder, variant, wishes[: variant.prompts], folder, quiet, batch)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        path,
-        pictures=np.stack(made.pictures),
-        which=np.array(made.which),
-        climbed=np.array(made.climbed),
-        seconds=np.array(made.seconds),
-        steps=np.array([step for step, _ in made.frames]),
-        **{f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)},  # pyright: ignore[reportArgumentType]
-    )
+    table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
+    table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
+    table |= {name: np.array(getattr(made, name)) for name in ("which", "climbed", "seconds")}
+    np.savez_compressed(path, **table)
     shutil.rmtree(folder / "state", ignore_errors=True)
     return made
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
-from rizbin.detect.presence import Calibration
 from rizbin.nets.dual import ImageTextPair
-from rizbin.recipes.judge import Judge
-from rizbin.recipes.opened import calibration_of, load_detector, load_painter, model_of, opened
+from rizbin.recipes.judge import judge_by
+from rizbin.recipes.opened import load_painter, model_of, opened
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
 from rizbin.studies.missing.ways import Plan
@@ -36,8 +35,7 @@ def study_missing_objects(
         of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.
     plan: a `ways.Plan`. to: the page; empty: study.html in the folder.
     """
-    painter, detector = load_painter(model, device=device), load_detector(judge, device=device)
-    side = detector.preparation.shorter
+    painter = load_painter(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), objects)
     known = source.categories if source is not None else ()
@@ -49,7 +47,7 @@ def study_missing_objects(
         )
     return write_study(
         painter,
-        Judge(detector, calibration_of(detector) or Calibration(), among, side),
+        judge_by(judge, among=among, device=device),
         chosen,
         Path(run),
         plan or Plan(),
