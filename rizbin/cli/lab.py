@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
@@ -306,6 +306,8 @@ def _asked(words: list[str], command: str, folder: str, *, compared: bool = Fals
         """Of every variant; 0: what its preset says."""
         jobs: int = 0
         """Runs at the same time, each on its share of the cores; 0: one a core, at most 4."""
+        precision: Literal["", "fp32", "bf16"] = ""
+        """Of every variant; empty: what its preset says. bf16 is faster where the processor multiplies it itself."""
         run: str = folder
         """Folder of the runs."""
         to: str = ""
