@@ -54,7 +54,7 @@ class Settings:
     """Moves of the picture."""
     copies: int = 4
     """Augmented copies that are asked in a step."""
-    augment: Augment = Augment()
+    augment: Augment = Augment(noise=0.0)
     """How copies differ."""
     optimizer: Literal["sgd", "adam", "sign"] = "adam"
     """Plain descent (the paper), Adam, or steps of one length by the gradient's sign alone."""
@@ -62,6 +62,9 @@ class Settings:
     """Length of a step; plain descent on cosines takes 0.2 for each picture, Adam a tenth of tanh's range."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """The learning rate over the steps: as it is, or falling to nothing."""
+    smooth: float = 6.0
+    """How much the `variation` of what was added to the start counts against the score: what an encoder is fooled by is
+    mostly grain. The paper has none of it. Source: total variation, Mahendran and Vedaldi (arXiv 1412.0035)."""
     change: float = 1.0
     """How far a pixel may go from the start picture, 0 to 1."""
     chunk: int = 4
@@ -74,6 +77,8 @@ class Settings:
         for name in ("steps", "copies", "chunk", "strokes"):
             if getattr(self, name) < 1:
                 raise RizbinError(f"{name} is {getattr(self, name)}; give 1 or more.")
+        if not self.smooth >= 0:
+            raise RizbinError(f"A smoothness of {self.smooth:g} asks for grain; give 0 or more.")
         if not 0 < self.change <= 1:
             raise RizbinError(f"A change of {self.change:g} is none; give more than 0 and up to 1.")
         if self.size and self.size < 8:
@@ -94,12 +99,12 @@ def paper() -> Settings:
         optimizer="sgd",
         learning_rate=0.2,
         schedule="constant",
+        smooth=0.0,
     )
 
 
 def default() -> Settings:
-    """A quick one for CPUs, of waves: of 50 captions a held-out judge names 44 percent, of several resolutions 29
-    (docs/LOG.md)."""
+    """A quick one for CPUs, of waves without grain; docs/ascend.md says what a held-out judge makes of it."""
     return Settings(parametrization="fourier")
 
 
@@ -111,6 +116,7 @@ def adversarial() -> Settings:
         augment=Augment(shift=0.0, noise=0.0),
         schedule="constant",
         learning_rate=0.05,
+        smooth=0.0,
     )
 
 
@@ -201,7 +207,7 @@ def ascend(
     with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
         for step in range(made, min(last, settings.steps)):
             pictures = drawn()
-            gradient, scores = _gradient(pictures.detach(), bounds, settings, step)
+            gradient, scores = _gradient(pictures.detach(), start, bounds, settings, step)
             if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
                 raise NotFinite(
                     f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
@@ -237,7 +243,7 @@ def ascend(
 
 
 def _gradient(
-    pictures: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
+    pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
 ) -> tuple[Pictures, Float[Tensor, " pictures"]]:
     """Where the pictures fall fastest (the score negated), and the score of each picture's first target.
 
@@ -261,8 +267,21 @@ def _gradient(
                 )
                 (-share * total.sum()).backward()
                 scores[part] += share * main.detach().unflatten(0, (len(chosen), -1)).sum(0)
+    if settings.smooth:
+        (settings.smooth * variation(leaf - start).sum()).backward()
     assert leaf.grad is not None
     return leaf.grad, scores.detach()
+
+
+def variation(pictures: Pictures) -> Float[Tensor, " pictures"]:
+    """The mean difference of neighboring pixels, down and across: grain has much, edges little, flat color almost none.
+
+    The root of the square and a little, whose slope does not jump where two pixels are equal.
+    """
+    down, across = (
+        (steps.square() + 1e-4).sqrt().mean(dim=(1, 2, 3)) for steps in (pictures.diff(dim=2), pictures.diff(dim=3))
+    )
+    return (down + across) / 2
 
 
 def as_pixels(pictures: Pictures) -> list[Pixels]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rizbin.core.errors import RizbinError
-from rizbin.generate.ascent.ascend import PRESETS, Ascended, Frame, NotFinite, Settings, ascend
+from rizbin.generate.ascent.ascend import PRESETS, Ascended, Frame, NotFinite, Settings, ascend, variation
 from rizbin.generate.ascent.augment import Augment
 from rizbin.generate.ascent.targets import Image, Text
 from tests.generate.ascent.toy_encoders import Broken, Wordless, toy
@@ -136,9 +136,32 @@ def test_presets_run_and_the_papers_is_the_papers() -> None:
         assert made.steps == 1
 
 
+def test_variation_is_the_mean_difference_of_neighbors() -> None:
+    flat = torch.full((1, 3, 6, 6), 0.3)
+    board = (torch.arange(6)[:, None] + torch.arange(6)).remainder(2).float().expand(1, 3, 6, 6)
+    edge = torch.zeros(1, 3, 6, 6)
+    edge[..., 3:] = 1
+    found = variation(torch.cat([flat, board, edge]))
+    # One of five steps across is an edge, none of those down. Flat color has the little that rounds the corner.
+    assert torch.allclose(found, torch.tensor([0.01, 1.0, (0.2 + 0.8 * 0.01 + 0.01) / 2]), atol=1e-4)
+    shown = torch.rand(2, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(variation, shown)
+
+
+def test_smoothness_costs_grain_and_leaves_the_start_alone() -> None:
+    start = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def added(smooth: float) -> float:
+        made = ascend([toy()], WISHES[:1], settings=replace(QUICK, smooth=smooth, steps=30), start=start)
+        return float(variation(made.exact - start))
+
+    grainy, smoothed, nothing = added(0.0), added(6.0), added(1000.0)
+    assert grainy > 1.5 * smoothed > 3 * nothing and nothing < 0.02, "a grainy start is no grain of ours"
+
+
 def test_settings_are_checked() -> None:
     wrongs: list[dict[str, Any]] = [{"steps": 0}, {"copies": 0}, {"chunk": 0}, {"change": 0.0}, {"size": 4}]
-    for wrong in [*wrongs, {"learning_rate": 0.0}]:
+    for wrong in [*wrongs, {"learning_rate": 0.0}, {"smooth": -1.0}]:
         with pytest.raises(RizbinError, match="give"):
             Settings(**wrong)
 

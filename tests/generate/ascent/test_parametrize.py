@@ -1,5 +1,6 @@
 """What pictures are made of: starts come back, gradients are right in float64, coarse things are cheap."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.generate.ascent.parametrize import (
     Fourier,
+    Latent,
     MultiResolution,
     Pixels,
     Strokes,
@@ -105,6 +107,17 @@ def test_a_strong_stroke_is_seen_where_it_lies() -> None:
         picture = made()[0]
     assert picture[0, 9:11, 5:15].min() > 0.9 and picture[1, 9:11, 5:15].max() < 0.1
     assert (picture[:, :5] - 0.5).abs().max() < 0.01
+
+
+def test_the_gradient_through_an_autoencoder_is_right() -> None:
+    start = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 0.5 + 0.25
+    made = Latent(start, autoencoder=deepcopy(painter().pipeline.vae).double())
+
+    def picture(latents: Tensor) -> Tensor:
+        return functional_call(made, {"latents": latents}, ())
+
+    assert made().min() > 0 and made().max() < 1, "the ends of the range have no slope"
+    assert torch.autograd.gradcheck(picture, made.latents.detach().clone().requires_grad_(), fast_mode=True)
 
 
 def test_latents_follow_the_autoencoder() -> None:
