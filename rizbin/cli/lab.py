@@ -163,7 +163,7 @@ def _missing_objects(words: list[str]) -> int:
     def ask(
         model: str = "diffusion-mini",
         judge: str = "detector-mini",
-        second_judge: str = "detailclip-mini",
+        second_judge: tuple[str, ...] = ("detailclip-mini", "clip-mini"),
         prompts: str = "world",
         objects: int = 2,
         data: str = "scenes:drawn,categories=16",
@@ -188,7 +188,7 @@ def _missing_objects(words: list[str]) -> int:
         Args:
             model: As for generate; a model with a UNet.
             judge: A detector, which says what is there and steers the ladder.
-            second_judge: An image-text encoder that is never asked while drawing; empty: none.
+            second_judge: Image-text encoders that are never asked while drawing and share a verdict; empty: none.
             prompts: world, geneval, tiam, colored (made of the names of --data), similar, attend-and-excite (its 276),
                 or a file of prompts, one a line.
             objects: Things in a prompt that is made of names.

@@ -119,12 +119,12 @@ def test_the_claim_about_overlap_follows_its_intervals() -> None:
 def second() -> SecondJudge:
     import rizbin.studies.missing.second as module
 
-    pair = api.load("detailclip-mini")
-    assert isinstance(pair, ImageTextPair)
+    pairs = [one for one in map(api.load, ("detailclip-mini", "clip-mini")) if isinstance(one, ImageTextPair)]
+    assert len(pairs) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FITTED", 300)
         patch.setattr(module, "CHECKED", 100)
-        return SecondJudge(pair, open_source("scenes:drawn,categories=16", split="test", size=64))
+        return SecondJudge(pairs, open_source("scenes:drawn,categories=16", split="test", size=64))
 
 
 def test_the_second_judge_takes_the_reading_that_is_right_most_often(second: SecondJudge) -> None:
@@ -172,12 +172,13 @@ def test_the_page_shows_what_the_second_judge_says(
     second: SecondJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fitted before, as fitting to thousands of scenes takes its time.
-    monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pair, source: second)
+    monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
     plan = Plan(runs=1, seeds=2, cures=("iou",), sampling=Sampling(steps=2), ladder=Ladder(rungs=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
     api.study_missing_objects(tmp_path / "model", plan=plan, run=tmp_path / "run", to=target, quiet=True)
     text = target.read_text(encoding="utf-8")
-    assert "A second judge that no way asks" in text and f"{second.reading} (taken)" in text
+    assert "A second judge that no way asks" in text and "2 image-text encoders together" in text
+    assert f"{second.reading} (taken)" in text
     assert "OpenMoji" in text and "distance to true scenes" in text

@@ -1,5 +1,6 @@
 """Opens what the study of missing objects is asked about, by name: what the command does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rizbin.core.errors import RizbinError
@@ -17,7 +18,7 @@ def study_missing_objects(
     model: str | Path = "diffusion-mini",
     *,
     judge: str | Path = "detector-mini",
-    second_judge: str | Path = "detailclip-mini",
+    second_judge: str | Path | Sequence[str | Path] = ("detailclip-mini", "clip-mini"),
     prompts: str | Path = "world",
     objects: int = 2,
     data: str = "scenes:drawn,categories=16",
@@ -30,7 +31,7 @@ def study_missing_objects(
     """Draws prompts of several things in every way, in the folder `run` or on there, and writes a page of what helps.
 
     model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
-    judge: a detector, as for `detect`; second_judge: an image-text encoder that no way asks; empty: none.
+    judge: a detector, as for `detect`; second_judge: image-text encoders that no way asks; empty: none.
     prompts: a family of `prompts.FAMILIES` or a file; objects: things in each, of families made
         of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.
     plan: a `ways.Plan`. to: the page; empty: study.html in the folder.
@@ -40,11 +41,8 @@ def study_missing_objects(
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), objects)
     known = source.categories if source is not None else ()
     among = tuple(dict.fromkeys((*known, *(name for one in chosen for name in one.asked))))
-    pair = model_of(opened(second_judge)) if second_judge and source is not None else None
-    if pair is not None and not isinstance(pair, ImageTextPair):
-        raise RizbinError(
-            f"{second_judge} reads no words, so it cannot be the second judge; give an image-text encoder."
-        )
+    seconds = [second_judge] if isinstance(second_judge, str | Path) else second_judge
+    pairs = [_reading(one) for one in seconds if one] if source is not None else []
     return write_study(
         painter,
         judge_by(judge, among=among, device=device),
@@ -52,8 +50,16 @@ def study_missing_objects(
         Path(run),
         plan or Plan(),
         source=source,
-        pair=pair,
+        pairs=pairs,
         target=Path(to) if to else None,
         asked={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
+
+
+def _reading(name: str | Path) -> ImageTextPair:
+    """The encoder of that name. Raises RizbinError for one without words."""
+    pair = model_of(opened(name))
+    if not isinstance(pair, ImageTextPair):
+        raise RizbinError(f"{name} reads no words, so it cannot be the second judge; give an image-text encoder.")
+    return pair

@@ -1,7 +1,7 @@
-"""A second judge that no way of drawing ever asks: an image-text encoder, calibrated where the truth is known.
+"""A second judge that no way of drawing ever asks: image-text encoders, calibrated where the truth is known.
 
-It may read a picture in three ways, and the one that decides best on true scenes is taken: words against the whole
-picture, words against its places, or a linear layer on its frozen features that was fitted to true scenes.
+They may read a picture in three ways, and the one that decides best on true scenes is taken: words against the whole
+picture, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
 """
 
 from collections.abc import Sequence
@@ -60,10 +60,15 @@ def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder makes of pictures."""
+    """What each of the encoders makes of pictures."""
 
-    pooled: Float[np.ndarray, "pictures embedding"]
-    places: Float[np.ndarray, "pictures rows columns embedding"]
+    whole: tuple[Float[np.ndarray, "pictures _"], ...]
+    places: tuple[Float[np.ndarray, "pictures _ _ _"], ...]
+
+    @property
+    def pooled(self) -> Float[np.ndarray, "pictures embedding"]:
+        """All of them as one unit vector for each picture."""
+        return np.concatenate(self.whole, axis=1) / len(self.whole) ** 0.5
 
 
 class SecondJudge:
@@ -73,15 +78,15 @@ class SecondJudge:
     embeddings, which pictures may be compared with.
     """
 
-    def __init__(self, pair: ImageTextPair, source: Source) -> None:
-        """Raises RizbinError for a source whose truth is not known."""
-        self.pair, self.names = pair.eval(), tuple(source.categories)
+    def __init__(self, pairs: Sequence[ImageTextPair], source: Source) -> None:
+        """One encoder or several, which share the verdict. Raises RizbinError for a source whose truth is not known."""
+        self.pairs, self.names = [pair.eval() for pair in pairs], tuple(source.categories)
         samples = first_samples(source, FITTED + CHECKED)
         if not self.names or len(samples) < 8 or not any(sample.names for sample in samples):
             raise RizbinError(f"{source.name} does not say what its pictures hold, so no second judge can be fitted.")
         encoded = self.encode([sample.image for sample in samples])
         truth = truth_of(samples, self.names)
-        self._words = embedded(self.pair, self.names)
+        self._words = [embedded(pair, self.names) for pair in self.pairs]
         fitted = np.arange(len(samples)) < len(samples) * FITTED // (FITTED + CHECKED)
         self._fit_linear(encoded, truth, fitted)
         readings = self._readings(encoded)
@@ -99,17 +104,10 @@ class SecondJudge:
         self.scenes = [sample.image for sample, some in zip(samples, several, strict=True) if some]
         self.pooled = encoded.pooled[several]
 
-    @torch.no_grad()
     def encode(self, pictures: Sequence[Pixels]) -> Encoded:
         """Pictures of any sizes."""
-        size, device = self.pair.image_size, next(self.pair.parameters()).device
-        pooled, places = [], []
-        for start in range(0, len(pictures), BATCH):
-            some = np.stack([whole(one, size) for one in pictures[start : start + BATCH]])
-            images = normalize(torch.from_numpy(some).to(device))
-            pooled.append(self.pair.encode_images(images).float().cpu().numpy())
-            places.append(self.pair.dense(images).float().cpu().numpy())
-        return Encoded(np.concatenate(pooled), np.concatenate(places))
+        pooled, places = zip(*(_encoded(pair, pictures) for pair in self.pairs), strict=True)
+        return Encoded(pooled, places)
 
     def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "pictures names"]:
         """Which names each picture shows, by the best reading."""
@@ -120,11 +118,13 @@ class SecondJudge:
         return _squeezed((scores - mean) / spread) >= self._thresholds[name]
 
     def _readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "pictures names"]]:
-        maps = encoded.places @ self._words.T
+        against_whole = [one @ words.T for one, words in zip(encoded.whole, self._words, strict=True)]
+        maps = [one @ words.T for one, words in zip(encoded.places, self._words, strict=True)]
+        # What is close to all words alike is ground.
+        against_places = [(one - one.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for one in maps]
         return {
-            "words against the whole picture": encoded.pooled @ self._words.T,
-            # What is close to all words alike is ground.
-            "words against places": (maps - maps.mean(axis=-1, keepdims=True)).max(axis=(1, 2)),
+            "words against the whole picture": np.mean(against_whole, axis=0),
+            "words against places": np.mean(against_places, axis=0),
             "a linear layer on frozen features": self._features(encoded) @ self._weights,
         }
 
@@ -140,12 +140,27 @@ class SecondJudge:
         self._weights = np.linalg.solve(gram, x.T @ (2.0 * truth[fitted] - 1))
 
     def _features(self, encoded: Encoded) -> Float[np.ndarray, "pictures features"]:
-        parts = (encoded.pooled, encoded.places.max(axis=(1, 2)), encoded.places.mean(axis=(1, 2)))
-        features = np.concatenate(parts, axis=1).astype(np.float64)
+        most, mean = ([how(one, axis=(1, 2)) for one in encoded.places] for how in (np.max, np.mean))
+        features = np.concatenate([*encoded.whole, *most, *mean], axis=1).astype(np.float64)
         if self._standard is None:
             return features
-        mean, spread = self._standard
-        return np.concatenate([(features - mean) / spread, np.ones((len(features), 1))], axis=1)
+        middle, spread = self._standard
+        return np.concatenate([(features - middle) / spread, np.ones((len(features), 1))], axis=1)
+
+
+@torch.no_grad()
+def _encoded(
+    pair: ImageTextPair, pictures: Sequence[Pixels]
+) -> tuple[Float[np.ndarray, "pictures dim"], Float[np.ndarray, "pictures rows columns dim"]]:
+    """The unit vectors of pictures and of their places."""
+    size, device = pair.image_size, next(pair.parameters()).device
+    pooled, places = [], []
+    for start in range(0, len(pictures), BATCH):
+        some = np.stack([whole(one, size) for one in pictures[start : start + BATCH]])
+        images = normalize(torch.from_numpy(some).to(device))
+        pooled.append(pair.encode_images(images).float().cpu().numpy())
+        places.append(pair.dense(images).float().cpu().numpy())
+    return np.concatenate(pooled), np.concatenate(places)
 
 
 def _squeezed(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

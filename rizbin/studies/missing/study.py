@@ -39,7 +39,7 @@ def write_study(
     plan: Plan,
     *,
     source: Source | None = None,
-    pair: ImageTextPair | None = None,
+    pairs: Sequence[ImageTextPair] = (),
     target: Path | None = None,
     asked: dict[str, object] | None = None,
     bar: MakeBar | None = None,
@@ -53,7 +53,7 @@ def write_study(
         folder: Of the study; it goes on where it was stopped.
         plan: What is drawn.
         source: True pictures whose things are known: judges are measured on them.
-        pair: Of the second judge; None, or no `source`: there is none.
+        pairs: Of the second judge; none, or no `source`: there is none.
         target: The page; None: study.html in the folder.
         asked: What else the folder shall remember, so that another study does not go on in it.
         bar: Shows how far it is.
@@ -71,7 +71,7 @@ def write_study(
         drawn = Studio(painter, verifier, run, plan, cases).work(bar)
     finally:
         run.release()
-    judge = SecondJudge(pair, source) if pair is not None and source is not None else None
+    judge = SecondJudge(pairs, source) if pairs and source is not None else None
     verdicts, quality = _judged(judge, drawn, cases, plan, folder) if judge is not None else ({}, {})
     result = result_of(drawn, cases, plan, verdicts)
     accuracies = [] if source is None else [_measured(verifier, source, plan.ladder.threshold)]
@@ -101,8 +101,8 @@ def write_study(
 def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) -> str:
     sampling = plan.sampling
     second = (
-        f"A second judge that no way asks says what it sees beside it: an image-text encoder, read by {judge.reading}, "
-        "the reading that decides best on true scenes."
+        f"A second judge that no way asks says what it sees beside it: {_counted(len(judge.pairs))} read by "
+        f"{judge.reading}, the reading that decides best on true scenes."
         if judge is not None
         else "There is no second judge."
     )
@@ -113,6 +113,10 @@ def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) ->
         f"each thing among all names of the study; from a probability of {plan.ladder.threshold:g} it counts as there. "
         f"{_scaled(plan)}{second} Time is that of one core, measured for each picture."
     )
+
+
+def _counted(encoders: int) -> str:
+    return "an image-text encoder," if encoders == 1 else f"{encoders} image-text encoders together,"
 
 
 def _scaled(plan: Plan) -> str:
