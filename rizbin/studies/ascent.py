@@ -42,6 +42,8 @@ AMONG = 100
 """Prompts that the own one must be nearest of; chance is one in so many."""
 CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many pictures climb together."""
+NOISE = 0.05
+"""The most that an encoder of this world stands."""
 SHOWN = 16
 """Pictures of a variant on the page."""
 
@@ -83,30 +85,34 @@ def ablations(size: Size) -> list[Variant]:
     """The default with one thing changed."""
     base = replace(PRESETS["default"](), chunk=CHUNK)
     several = replace(base, parametrization="resolutions")
+    noisy = replace(base, augment=replace(base.augment, noise=NOISE))
     changes: dict[str, Settings] = {
         "as it is": base,
-        "several resolutions": several,
-        "all resolutions": replace(several, resolutions="all"),
-        "coarse ones alone (1 to 16)": replace(several, resolutions=(1, 2, 4, 8, 16)),
-        "finest alone (64)": replace(several, resolutions=(64,)),
+        "half the smoothness": replace(base, smooth=base.smooth / 2),
+        "twice the smoothness": replace(base, smooth=2 * base.smooth),
+        "no smoothness": replace(base, smooth=0.0),
+        f"no smoothness, noise of {NOISE:g}": replace(noisy, smooth=0.0),
+        f"noise of {NOISE:g}": noisy,
+        "noise of the paper (0.2)": replace(base, augment=replace(base.augment, noise=0.2)),
         "1 copy": replace(base, copies=1),
         "8 copies": replace(base, copies=2 * base.copies),
-        "no noise": replace(base, augment=replace(base.augment, noise=0.0)),
-        "noise of the paper (0.2)": replace(base, augment=replace(base.augment, noise=0.2)),
         "no shift": replace(base, augment=replace(base.augment, shift=0.0)),
         "crops of 80 percent": replace(base, augment=replace(base.augment, crop=0.8)),
-        "several resolutions, no decay": replace(several, decay=0.0),
-        "several resolutions, plain descent": replace(several, optimizer="sgd", learning_rate=2.0, decay=0.0),
+        "several resolutions": several,
+        "several resolutions, added as they are": replace(several, apart=False, decay=0.0),
+        "coarse ones alone (1 to 16)": replace(several, resolutions=(1, 2, 4, 8, 16)),
+        "finest alone (64)": replace(several, resolutions=(64,)),
     }
     return [Variant(name=name, settings=one, prompts=size.few, seeds=size.seeds) for name, one in changes.items()]
 
 
 def _seen_as(settings: Settings, other: Settings) -> Settings:
-    """With the canvas and the augmentations of the other, so that they are not what is compared.
+    """With the canvas and the shifts of the other, so that they are not what is compared.
 
     The noise of the paper, 0.2, is more than an encoder of this world stands; what it does is in the ablation.
     """
-    return replace(settings, size=other.size, room=other.room, augment=other.augment, chunk=other.chunk)
+    seen = replace(other.augment, noise=NOISE)
+    return replace(settings, size=other.size, room=other.room, augment=seen, chunk=other.chunk)
 
 
 def write_study(

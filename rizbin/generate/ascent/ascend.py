@@ -40,8 +40,11 @@ class Settings:
     """What a picture is made of: components of several resolutions, waves, pixels, an autoencoder's latent, strokes."""
     resolutions: Resolutions = "powers"
     """Sides of the components: powers of two and the canvas, all from 1 up, or a list."""
-    decay: float = 0.5
-    """A component of side r counts r ** -decay: 0 leaves it to the optimizer (the paper, plain descent)."""
+    decay: float = -0.5
+    """A component of side r counts (r / finest) ** -decay: 0 leaves it to the optimizer (the paper, plain descent)."""
+    apart: bool = True
+    """Whether a component holds only what coarser ones cannot show, in colors as they vary in photographs; the paper
+    adds its components as they are."""
     strokes: int = 48
     """How many, where the picture is made of strokes."""
     size: int = 0
@@ -92,6 +95,7 @@ def paper() -> Settings:
     return Settings(
         resolutions="all",
         decay=0.0,
+        apart=False,
         room=True,
         augment=Augment(shift=0.25, noise=0.2, crop=1.0),
         steps=100,
@@ -192,6 +196,7 @@ def ascend(
         start,
         resolutions=settings.resolutions,
         decay=settings.decay,
+        apart=settings.apart,
         strokes=settings.strokes,
         autoencoder=autoencoder,
         generator=torch_generator("strokes", settings.seed),
@@ -206,19 +211,21 @@ def ascend(
 
     with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
         for step in range(made, min(last, settings.steps)):
-            pictures = drawn()
-            gradient, scores = _gradient(pictures.detach(), start, bounds, settings, step)
+            # Made twice, so that nothing is kept of how they are made while the encoders are asked, which takes most.
+            with torch.no_grad():
+                pictures = drawn()
+            gradient, scores = _gradient(pictures, start, bounds, settings, step)
             if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
                 raise NotFinite(
                     f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
                     "is kept. Lower the learning rate, or take another optimizer.",
                     state.ended(state.good, began),
                 )
-            state.good = pictures.detach()
+            state.good = pictures
             for group in optimizer.param_groups:
                 group["lr"] = _rate(settings, step)
             optimizer.zero_grad()
-            pictures.backward(gradient)
+            drawn().backward(gradient)
             if settings.optimizer == "sign":
                 for value in canvas.parameters():
                     assert value.grad is not None
@@ -249,7 +256,7 @@ def _gradient(
 
     A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
     """
-    leaf = pictures.requires_grad_(True)
+    leaf = pictures.detach().requires_grad_(True)
     scores = leaf.new_zeros(len(leaf))
     share = 1 / (settings.copies * len(bounds))
     block = min(len(leaf), settings.chunk)

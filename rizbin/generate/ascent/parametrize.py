@@ -94,15 +94,22 @@ class MultiResolution(nn.Module):
 
     One coarse value gathers the gradient of all pixels below it, so that plain gradient descent moves coarse things
     most: the prior of the paper. resolutions: sides; "all" from 1 to the canvas's longer side, "powers" of two up to it
-    and itself. decay: the component of side r counts r ** -decay: a prior for optimizers such as Adam, whose steps do
-    not know how large a gradient is; 0 is the paper's.
+    and itself. decay: the component of side r counts (r / finest) ** -decay: a prior for optimizers such as Adam, whose
+    steps do not know how large a gradient is; 0 is the paper's, below 0 the coarse ones count less. apart: each
+    component loses what the next coarser one could show, its means over that one's squares, and colors vary as in
+    photographs: under Adam the coarse ones would otherwise be moved by every finer one too, and run into saturation.
     """
 
     base: Tensor
 
-    def __init__(self, start: Starts, *, resolutions: Resolutions = "powers", decay: float = 0.0) -> None:
+    colors: Tensor
+
+    def __init__(
+        self, start: Starts, *, resolutions: Resolutions = "powers", decay: float = 0.0, apart: bool = False
+    ) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay, self.apart = decay, apart
+        self.register_buffer("colors", _COLORS.to(start))
         self.sides = sides_of(resolutions, max(start.shape[-2:]))
         self.register_buffer("base", unsquashed(start))
         self.levels = nn.ParameterList(
@@ -111,11 +118,19 @@ class MultiResolution(nn.Module):
 
     def forward(self) -> Made:
         height, width = self.base.shape[-2:]
-        values = self.base
-        for side, level in zip(self.sides, self.levels, strict=True):
+        values = torch.zeros_like(self.base.transpose(2, 3))
+        for coarser, side, level in zip((0, *self.sides[:-1]), self.sides, self.levels, strict=True):
+            shown = level
+            if self.apart and coarser:
+                shown = level - F.interpolate(F.adaptive_avg_pool2d(level, coarser), size=(side, side))
             down, across = enlarging(side, height).to(level), enlarging(side, width).to(level)
-            values = values + side**-self.decay * (down @ level @ across.T)
-        return squashed(values)
+            # Matrices stand on the right, where torch makes no copy of them for every color.
+            wide = (shown @ across.T).transpose(2, 3) @ down.T
+            # In place: hundreds of sums of all sizes, kept apart, would make the process grow by a gigabyte.
+            values = values.add_(wide, alpha=(side / self.sides[-1]) ** -self.decay)
+        if self.apart:
+            values = torch.einsum("phxy,ch->pcxy", values, self.colors)
+        return squashed(self.base + values.transpose(2, 3))
 
 
 def sides_of(resolutions: Resolutions, longest: int) -> tuple[int, ...]:
@@ -239,6 +254,7 @@ def parametrized(
     *,
     resolutions: Resolutions = "powers",
     decay: float = 0.0,
+    apart: bool = False,
     strokes: int = 48,
     autoencoder: Any = None,
     generator: torch.Generator | None = None,
@@ -249,7 +265,7 @@ def parametrized(
             raise RizbinError("Latents need an autoencoder; name the folder of a diffusion model that has one.")
         return Latent(start, autoencoder=autoencoder)
     makers: dict[str, Callable[[], nn.Module]] = {
-        "resolutions": lambda: MultiResolution(start, resolutions=resolutions, decay=decay),
+        "resolutions": lambda: MultiResolution(start, resolutions=resolutions, decay=decay, apart=apart),
         "fourier": lambda: Fourier(start),
         "pixels": lambda: Pixels(start),
         "strokes": lambda: Strokes(start, strokes=strokes, generator=generator),

@@ -119,7 +119,7 @@ def test_the_canvas_may_be_larger_than_what_the_encoder_sees() -> None:
 
 def test_a_stranger_with_two_methods_is_enough() -> None:
     picture = torch.rand(3, 8, 8)
-    made = ascend([Wordless()], [[Image(picture=picture)]], settings=replace(QUICK, size=8, steps=20))
+    made = ascend([Wordless()], [[Image(picture=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
     assert made.scores[-1][0] > made.scores[0][0]
     with pytest.raises(RizbinError, match="reads no words"):
         ascend([Wordless()], [[Text(text="a fox")]], settings=QUICK)

@@ -29,6 +29,7 @@ MADE: dict[str, Any] = {
     "fourier": lambda start: Fourier(start),
     "all resolutions": lambda start: MultiResolution(start, resolutions="all"),
     "powers": lambda start: MultiResolution(start, resolutions="powers", decay=0.5),
+    "apart": lambda start: MultiResolution(start, resolutions="powers", decay=-0.5, apart=True),
     "a list": lambda start: MultiResolution(start, resolutions=(1, 3, 8)),
     "strokes": lambda start: Strokes(start, strokes=3, generator=torch.Generator().manual_seed(1)),
 }
@@ -107,6 +108,21 @@ def test_a_strong_stroke_is_seen_where_it_lies() -> None:
         picture = made()[0]
     assert picture[0, 9:11, 5:15].min() > 0.9 and picture[1, 9:11, 5:15].max() < 0.1
     assert (picture[:, :5] - 0.5).abs().max() < 0.01
+
+
+def test_components_apart_hold_only_what_coarser_ones_cannot() -> None:
+    start = torch.full((1, 3, 16, 16), 0.5)
+    made = MultiResolution(start, resolutions=(1, 4, 16), apart=True)
+    with torch.no_grad():
+        made.levels[2].copy_(torch.randn(1, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3))
+        made.levels[1].fill_(0.7)
+        assert (made() - start).abs().max() < 1e-5, "squares of the next coarser size, and one color, are not theirs"
+        made.levels[2].normal_()
+        shown = torch.atanh(made() * 2 - 1)
+        assert shown.std() > 0.1 and F.adaptive_avg_pool2d(shown, 4).abs().max() < 1e-4
+        made.levels[0][:, 0] = 1.0
+        red, green, blue = (torch.atanh(made() * 2 - 1) - shown).mean(dim=(0, 2, 3))
+        assert 0.5 < red < 0.6 and abs(float(green - red)) < 0.05 and abs(float(blue - red)) < 0.05, "gray comes first"
 
 
 def test_the_gradient_through_an_autoencoder_is_right() -> None:
