@@ -39,6 +39,7 @@ def ascend(words: list[str]) -> int:
         autoencoder: str = "",
         optimizer: Literal["preset", "sgd", "adam", "sign"] = "preset",
         learning_rate: float = 0.0,
+        smooth: float = -1.0,
         chunk: int = 4,
         device: str = "cpu",
         quiet: Switch = False,
@@ -74,6 +75,7 @@ def ascend(words: list[str]) -> int:
             autoencoder: For latents: a run of `rizbin train diffusion` or a pipeline of diffusers.
             optimizer: Adam, plain descent, or its sign.
             learning_rate: Of the optimizer; 0: the preset's.
+            smooth: How much grain counts against the score; below 0: the preset's.
             chunk: Copies in memory at a time; changes memory, not the picture.
             device: cpu, cuda, cuda:1.
             quiet: No progress bar.

@@ -138,10 +138,12 @@ def ascend(
 
 
 def settings_from(flags: Mapping[str, Any]) -> Settings:
-    """A preset with what the flags of the command say otherwise; 0 and "preset" leave it."""
+    """A preset with what the flags of the command say otherwise; 0, "preset" and a smoothness below 0 leave it."""
     settings = PRESETS[flags["preset"]]()
     kept = ("parametrization", "optimizer", "steps", "copies", "learning_rate")
     changes = {name: flags[name] for name in kept if flags[name] not in (0, "preset")}
+    if flags["smooth"] >= 0:
+        changes["smooth"] = flags["smooth"]
     if flags["resolutions"] != "preset":
         # Who names resolutions wants a picture made of them.
         changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(flags["resolutions"])}

@@ -151,11 +151,21 @@ def test_what_is_no_number_keeps_the_last_good_picture(tmp_path: Path, monkeypat
 
 def test_flags_change_a_preset() -> None:
     flags = {"preset": "paper", "steps": 0, "copies": 3, "parametrization": "preset", "optimizer": "preset"}
-    flags |= {"learning_rate": 0.0, "resolutions": "1,2", "change": 0.5, "size": 0, "seed": 4, "chunk": 8}
+    flags |= {
+        "learning_rate": 0.0,
+        "resolutions": "1,2",
+        "change": 0.5,
+        "size": 0,
+        "seed": 4,
+        "chunk": 8,
+        "smooth": -1.0,
+    }
     made = settings_from(flags)
     assert (made.steps, made.copies, made.resolutions, made.seed) == (100, 3, (1, 2), 4)
     assert (made.optimizer, made.learning_rate, made.change, made.chunk) == ("sgd", 0.2, 0.5, 8)
     # Resolutions are of pictures made of them, whatever the preset is made of.
     assert settings_from({**flags, "preset": "default"}).parametrization == "resolutions"
     assert settings_from({**flags, "preset": "default", "resolutions": "preset"}).parametrization == "fourier"
+    assert (made.smooth, settings_from({**flags, "smooth": 2.0}).smooth) == (0.0, 2.0)
+    assert settings_from({**flags, "smooth": 0.0, "preset": "default"}).smooth == 0
     assert weighted(["a = b=0.5", "c"], 0.3) == [("a = b", 0.5), ("c", 0.3)]
