@@ -56,7 +56,7 @@ def ascend(words: list[str]) -> int:
             preset: default is quick; paper is Direct Ascent Synthesis as published; adversarial is plain pixels, which
                 fool the encoder and show nothing.
             steps: Moves of the picture; 0: the preset's.
-            copies: Shifted and noisy copies that are looked at in each step; 0: the preset's.
+            copies: Shifted copies (of paper also noisy) that are looked at in each step; 0: the preset's.
             also: A further text, once for each, with a weight or 0.3: "oil painting=0.5".
             negative: A text to stay away from, once for each, with a weight or 0.3.
             image: A picture to draw again from nothing but what the encoder keeps of it.
@@ -75,7 +75,7 @@ def ascend(words: list[str]) -> int:
             autoencoder: For latents: a run of `rizbin train diffusion` or a pipeline of diffusers.
             optimizer: Adam, plain descent, or its sign.
             learning_rate: Of the optimizer; 0: the preset's.
-            smooth: How much grain counts against the score; below 0: the preset's.
+            smooth: How much grain counts against the score (default 6, paper 0); below 0: the preset's.
             chunk: Copies in memory at a time; changes memory, not the picture.
             device: cpu, cuda, cuda:1.
             quiet: No progress bar.

@@ -306,8 +306,8 @@ def _asked(words: list[str], command: str, folder: str, *, compared: bool = Fals
         """Of every variant; 0: what its preset says."""
         jobs: int = 0
         """Runs at the same time, each on its share of the cores; 0: one a core, at most 4."""
-        precision: Literal["", "fp32", "bf16"] = ""
-        """Of every variant; empty: what its preset says. bf16 is faster where the processor multiplies it itself."""
+        precision: Literal["preset", "fp32", "bf16"] = "preset"
+        """Of every variant. bf16 is faster where the processor multiplies it itself."""
         run: str = folder
         """Folder of the runs."""
         to: str = ""

@@ -43,7 +43,7 @@ AMONG = 100
 CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many pictures climb together."""
 NOISE = 0.05
-"""The most that an encoder of this world stands."""
+"""The most, of what was tried, that an encoder of this world stands on its copies; 0.1 blinds it (docs/LOG.md)."""
 SHOWN = 16
 """Pictures of a variant on the page."""
 
@@ -72,7 +72,7 @@ def forms(size: Size) -> list[Variant]:
     return [
         Variant(name="waves (default)", settings=default, **many),
         Variant(name="several resolutions", settings=replace(default, parametrization="resolutions"), **many),
-        Variant(name="pixels, same copies", settings=replace(default, parametrization="pixels"), **many),
+        Variant(name="pixels, same copies and smoothness", settings=replace(default, parametrization="pixels"), **many),
         Variant(name="plain pixels, no copies", settings=replace(PRESETS["adversarial"](), chunk=CHUNK), **many),
         Variant(name="paper", settings=paper, **slow),
         Variant(
@@ -82,7 +82,7 @@ def forms(size: Size) -> list[Variant]:
 
 
 def ablations(size: Size) -> list[Variant]:
-    """The default with one thing changed."""
+    """The default with one thing changed; several resolutions and what is without smoothness change a second one."""
     base = replace(PRESETS["default"](), chunk=CHUNK)
     several = replace(base, parametrization="resolutions")
     noisy = replace(base, augment=replace(base.augment, noise=NOISE))
@@ -107,9 +107,9 @@ def ablations(size: Size) -> list[Variant]:
 
 
 def _seen_as(settings: Settings, other: Settings) -> Settings:
-    """With the canvas and the shifts of the other, so that they are not what is compared.
+    """With the canvas and the looks of the other, so that they are not what is compared.
 
-    The noise of the paper, 0.2, is more than an encoder of this world stands; what it does is in the ablation.
+    Its noise becomes `NOISE`: the paper's 0.2 is more than an encoder of this world stands, as the ablation shows.
     """
     seen = replace(other.augment, noise=NOISE)
     return replace(settings, size=other.size, room=other.room, augment=seen, chunk=other.chunk)
@@ -429,7 +429,7 @@ def _show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Questi
     page.heading("What an encoder keeps of a picture")
     page.text(
         "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
-        "comes back is what the embedding holds."
+        "comes back is what the embedding holds, without grain."
     )
     count = len(rebuilt[0].pictures)
     page.card("originals", [Picture(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])

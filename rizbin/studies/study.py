@@ -23,27 +23,27 @@ def study(
     budget: float = 0.0,
     steps: int = 0,
     jobs: int = 0,
-    precision: Literal["", "fp32", "bf16"] = "",
+    precision: Literal["preset", "fp32", "bf16"] = "preset",
     to: Path | None = None,
     quiet: bool = False,
 ) -> Path:
     """Answers a question by experiment in `folder`, or goes on there; returns the page.
 
     seeds: runs of every variant. budget: minutes for all of them together; 0: `steps`, or what the presets say.
-    jobs: cells at the same time; 0: one a core. precision: of every variant; empty: as the presets say.
+    jobs: cells at the same time; 0: one a core. precision: of every variant; preset: what its preset says.
     to: the page; None: study.html in the folder.
     Raises RizbinError when the folder holds another study.
     """
     variants = asked.variants()
-    if precision:
-        variants = [replace(one, training=in_precision(one.training, precision)) for one in variants]
+    if precision != "preset":
+        variants = [replace(one, training=_in_precision(one.training, precision)) for one in variants]
     results = lab.run(variants, folder, asked.measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, quiet=quiet)
     machine = describe()
     first = variants[0].training
     page = Page(
         asked.question,
         subtitle=f"{len(variants)} variants, {seeds} seeds each, {results.steps:,} steps of {first.batch} pictures, "
-        f"{first.trainer.precision} · "
+        f"{' and '.join(sorted({one.training.trainer.precision for one in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
     verdict, *more = asked.answer(results)
@@ -60,6 +60,6 @@ def study(
     return page.write(to or folder / "study.html")
 
 
-def in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:
+def _in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:
     """The same training, its steps computed in that precision."""
     return replace(training, trainer=replace(training.trainer, precision=precision))

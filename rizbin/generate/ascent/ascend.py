@@ -41,7 +41,8 @@ class Settings:
     resolutions: Resolutions = "powers"
     """Sides of the components: powers of two and the canvas, all from 1 up, or a list."""
     decay: float = -0.5
-    """A component of side r counts (r / finest) ** -decay: 0 leaves it to the optimizer (the paper, plain descent)."""
+    """A component of side r counts (r / finest) ** -decay: below 0 the coarse ones count less, as Adam moves them for
+    all their pixels at once; 0 leaves it to the optimizer (the paper, plain descent)."""
     apart: bool = True
     """Whether a component holds only what coarser ones cannot show, in colors as they vary in photographs; the paper
     adds its components as they are."""
@@ -57,7 +58,7 @@ class Settings:
     """Moves of the picture."""
     copies: int = 4
     """Augmented copies that are asked in a step."""
-    augment: Augment = Augment(noise=0.0)
+    augment: Augment = Augment()
     """How copies differ."""
     optimizer: Literal["sgd", "adam", "sign"] = "adam"
     """Plain descent (the paper), Adam, or steps of one length by the gradient's sign alone."""
@@ -108,7 +109,7 @@ def paper() -> Settings:
 
 
 def default() -> Settings:
-    """A quick one for CPUs, of waves without grain; docs/ascend.md says what a held-out judge makes of it."""
+    """A quick one for CPUs: waves, whose grain counts against the score."""
     return Settings(parametrization="fourier")
 
 
@@ -136,7 +137,8 @@ class Frame:
     steps: int
     pictures: list[Pixels]
     score: float
-    """Of the first targets, mean of copies, encoders and pictures: what was climbed, not how good it is."""
+    """Of the first targets, mean of copies, encoders and pictures: what was climbed, without what grain costs; not how
+    good it is."""
 
 
 @dataclass
@@ -211,7 +213,8 @@ def ascend(
 
     with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
         for step in range(made, min(last, settings.steps)):
-            # Made twice, so that nothing is kept of how they are made while the encoders are asked, which takes most.
+            # Made twice: what the way back through the canvas needs would else lie in memory while the encoders, which
+            # need most, are asked.
             with torch.no_grad():
                 pictures = drawn()
             gradient, scores = _gradient(pictures, start, bounds, settings, step)
@@ -252,7 +255,7 @@ def ascend(
 def _gradient(
     pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
 ) -> tuple[Pictures, Float[Tensor, " pictures"]]:
-    """Where the pictures fall fastest (the score negated), and the score of each picture's first target.
+    """Where the pictures fall fastest (the score negated, and what grain costs), and each picture's first score.
 
     A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
     """
@@ -281,9 +284,11 @@ def _gradient(
 
 
 def variation(pictures: Pictures) -> Float[Tensor, " pictures"]:
-    """The mean difference of neighboring pixels, down and across: grain has much, edges little, flat color almost none.
+    """The mean difference of neighboring pixels, 0 to 1, down and across: grain has much, edges little.
 
-    The root of the square and a little, whose slope does not jump where two pixels are equal.
+    Each is the root of the square and 1e-4: below steps of 0.01, some two of 255, it is flat, so that its slope does
+    not jump where two pixels are equal. Source: total variation, arXiv 1412.0035. Differs: a mean in place of a sum, so
+    that it does not depend on the canvas; down and across apart.
     """
     down, across = (
         (steps.square() + 1e-4).sqrt().mean(dim=(1, 2, 3)) for steps in (pictures.diff(dim=2), pictures.diff(dim=3))
@@ -319,6 +324,8 @@ def _started(
         check_mask(mask.shape[-2:], start.shape[-2:])
     if len(start) not in (1, count):
         raise RizbinError(f"{len(start)} start pictures do not fit {count} wishes; give one, or one for each.")
+    if min(start.shape[-2:]) < 2:
+        raise RizbinError(f"A canvas of {start.shape[-1]}x{start.shape[-2]} pixels shows nothing; give 2 or more.")
     return start.to(device).expand(count, -1, -1, -1).contiguous()
 
 

@@ -2,7 +2,8 @@
 
 Every one is a module that is built from start pictures and gives pictures: `made()` is [pictures, 3, height, width],
 0 to 1, and before the first step the start (latents: as the autoencoder gives it back; strokes: to some percent). Plain
-pixels take whatever pattern fools the encoder; coordinates in which coarse things are cheap draw coarse things first.
+pixels take whatever pattern fools the encoder; coordinates in which coarse things are cheap draw coarse things first
+(by plain descent; of Adam see `MultiResolution`).
 
 Source: several resolutions, Direct Ascent Synthesis (arXiv 2502.07753); Fourier with decorrelated colors, Lucid
 (distill.pub/2017/feature-visualization); strokes, CLIPDraw (arXiv 2106.14843).
@@ -96,12 +97,11 @@ class MultiResolution(nn.Module):
     most: the prior of the paper. resolutions: sides; "all" from 1 to the canvas's longer side, "powers" of two up to it
     and itself. decay: the component of side r counts (r / finest) ** -decay: a prior for optimizers such as Adam, whose
     steps do not know how large a gradient is; 0 is the paper's, below 0 the coarse ones count less. apart: each
-    component loses what the next coarser one could show, its means over that one's squares, and colors vary as in
-    photographs: under Adam the coarse ones would otherwise be moved by every finer one too, and run into saturation.
+    component loses what the next coarser one could show, and colors vary as in photographs: under Adam the coarse
+    things would otherwise be moved once for every finer component too, and run into saturation.
     """
 
     base: Tensor
-
     colors: Tensor
 
     def __init__(
@@ -122,7 +122,8 @@ class MultiResolution(nn.Module):
         for coarser, side, level in zip((0, *self.sides[:-1]), self.sides, self.levels, strict=True):
             shown = level
             if self.apart and coarser:
-                shown = level - F.interpolate(F.adaptive_avg_pool2d(level, coarser), size=(side, side))
+                known = coarser_part(coarser, side).to(level)
+                shown = level - known @ level @ known
             down, across = enlarging(side, height).to(level), enlarging(side, width).to(level)
             # Matrices stand on the right, where torch makes no copy of them for every color.
             wide = (shown @ across.T).transpose(2, 3) @ down.T
@@ -159,6 +160,13 @@ def enlarging(side: int, size: int) -> Float[Tensor, "size side"]:
     eye = torch.eye(side, dtype=torch.float64)[None, None]
     wide = F.interpolate(eye, size=(side, size), mode="bicubic", align_corners=False)
     return wide[0, 0].T.contiguous().float() if side != size else torch.eye(size)
+
+
+@cache
+def coarser_part(coarser: int, side: int) -> Float[Tensor, "side side"]:
+    """The symmetric matrix that leaves of `side` values what `coarser` ones, enlarged, can show of them."""
+    basis = torch.linalg.qr(enlarging(coarser, side).double()).Q
+    return (basis @ basis.T).float()
 
 
 class Latent(nn.Module):

@@ -1,6 +1,7 @@
 """What a picture shall become: words, the embedding of a picture, its style, the features of a layer, a class.
 
-Each target has a weight; what is climbed is the sum of weight times score. Scores of words and embeddings are cosines.
+Each target has a weight; what is climbed is the sum of weight times score, less what grain costs. Scores of words and
+embeddings are cosines.
 """
 
 import math

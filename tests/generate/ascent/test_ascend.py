@@ -119,6 +119,7 @@ def test_the_canvas_may_be_larger_than_what_the_encoder_sees() -> None:
 
 def test_a_stranger_with_two_methods_is_enough() -> None:
     picture = torch.rand(3, 8, 8)
+    # A random picture is nothing but grain.
     made = ascend([Wordless()], [[Image(picture=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
     assert made.scores[-1][0] > made.scores[0][0]
     with pytest.raises(RizbinError, match="reads no words"):
@@ -131,6 +132,8 @@ def test_presets_run_and_the_papers_is_the_papers() -> None:
     paper = PRESETS["paper"]()
     assert (paper.copies, paper.steps, paper.learning_rate, paper.optimizer) == (32, 100, 0.2, "sgd")
     assert (paper.resolutions, paper.augment.noise, paper.augment.shift, paper.room) == ("all", 0.2, 0.25, True)
+    assert (paper.decay, paper.apart, paper.smooth) == (0.0, False, 0.0)
+    assert PRESETS["default"]().augment.noise == 0
     for make in PRESETS.values():
         made = ascend([toy()], WISHES[:1], settings=replace(make(), steps=1, copies=2, size=16))
         assert made.steps == 1
@@ -164,6 +167,8 @@ def test_settings_are_checked() -> None:
     for wrong in [*wrongs, {"learning_rate": 0.0}, {"smooth": -1.0}]:
         with pytest.raises(RizbinError, match="give"):
             Settings(**wrong)
+    with pytest.raises(RizbinError, match="canvas of 16x1 pixels"):
+        ascend([toy()], WISHES[:1], settings=QUICK, start=torch.rand(1, 3, 1, 16))
 
 
 def test_memory_does_not_grow_with_copies() -> None:

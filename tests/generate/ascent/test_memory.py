@@ -3,11 +3,9 @@
 import subprocess
 import sys
 
-LIMIT = 3 * 2**20
-"""Kilobytes: 3 GB."""
+LIMIT = 2_500_000
+"""Kilobytes: 2.0 GB are needed; sums of hundreds of components, each kept apart, took 3.3."""
 CLIMB = """
-import resource
-
 import open_clip
 import torch
 
@@ -25,11 +23,12 @@ encoder = Network(
 )
 made = ascend([encoder], [[Text(text="a zebra")]], settings=replace(PRESETS["paper"](), steps=2))
 assert made.pictures[0].shape == (336, 336, 3) and PRESETS["paper"]().copies == 32
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not getrusage, whose peak is that of whoever started the process.
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 
 
-def test_the_papers_size_stays_within_three_gigabytes() -> None:
+def test_the_papers_size_stays_within_two_and_a_half_gigabytes() -> None:
     done = subprocess.run([sys.executable, "-c", CLIMB], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < LIMIT

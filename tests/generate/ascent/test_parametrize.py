@@ -20,6 +20,8 @@ from rizbin.generate.ascent.parametrize import (
     enlarging,
     parametrized,
     sides_of,
+    squashed,
+    unsquashed,
 )
 from tests.generate.diffusion.small_painters import painter
 
@@ -110,18 +112,34 @@ def test_a_strong_stroke_is_seen_where_it_lies() -> None:
     assert (picture[:, :5] - 0.5).abs().max() < 0.01
 
 
-def test_components_apart_hold_only_what_coarser_ones_cannot() -> None:
-    start = torch.full((1, 3, 16, 16), 0.5)
-    made = MultiResolution(start, resolutions=(1, 4, 16), apart=True)
+def test_components_are_summed_as_torch_enlarges_them() -> None:
+    start = START.float()  # no square
+    made = MultiResolution(start, resolutions=(1, 3, 8), decay=-0.5)
+    slow = unsquashed(start)
     with torch.no_grad():
-        made.levels[2].copy_(torch.randn(1, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3))
+        for side, level in zip(made.sides, made.levels, strict=True):
+            level.normal_(generator=torch.Generator().manual_seed(side))
+            wide = F.interpolate(level, size=(6, 8), mode="bicubic", align_corners=False)
+            slow = slow + (side / 8) ** 0.5 * wide
+        assert torch.allclose(made(), squashed(slow), atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(4, 16), (3, 8), (7, 16)])
+def test_components_apart_hold_only_what_coarser_ones_cannot(sides: tuple[int, int]) -> None:
+    coarse, fine = sides
+    start = torch.full((1, 3, fine, fine), 0.5)
+    made = MultiResolution(start, resolutions=(1, coarse, fine), apart=True)
+    generator = torch.Generator().manual_seed(0)
+    blurred = torch.randn(1, 3, coarse, coarse, generator=generator)
+    with torch.no_grad():
+        made.levels[2].copy_(F.interpolate(blurred, size=(fine, fine), mode="bicubic", align_corners=False))
         made.levels[1].fill_(0.7)
-        assert (made() - start).abs().max() < 1e-5, "squares of the next coarser size, and one color, are not theirs"
-        made.levels[2].normal_()
-        shown = torch.atanh(made() * 2 - 1)
-        assert shown.std() > 0.1 and F.adaptive_avg_pool2d(shown, 4).abs().max() < 1e-4
+        assert (made() - start).abs().max() < 1e-5, "what the coarser one can show, and one color, are not theirs"
+        made.levels[2].normal_(generator=generator)
+        shown = unsquashed(made())
+        assert shown.std() > 0.1 and abs(float(shown.mean())) < 1e-4
         made.levels[0][:, 0] = 1.0
-        red, green, blue = (torch.atanh(made() * 2 - 1) - shown).mean(dim=(0, 2, 3))
+        red, green, blue = (unsquashed(made()) - shown).mean(dim=(0, 2, 3))
         assert 0.5 < red < 0.6 and abs(float(green - red)) < 0.05 and abs(float(blue - red)) < 0.05, "gray comes first"
 
 
