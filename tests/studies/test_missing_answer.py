@@ -15,7 +15,7 @@ from rizbin.generate.diffusion.repair import Ladder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
 from rizbin.studies.missing.prompts import world
-from rizbin.studies.missing.second import SecondJudge, accuracy, kernel_distance, truth_of, variation
+from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
 from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, Drawn, Plan, cases_of
 from tests.generate.diffusion.small_painters import painter
@@ -134,6 +134,19 @@ def test_the_second_judge_takes_the_reading_that_is_right_most_often(second: Sec
     samples = [source[index] for index in range(60)]
     seen = accuracy("", second(second.encode([one.image for one in samples])), truth_of(samples, source.categories))
     assert seen.matthews > 0.5 and seen.found > 60 and seen.invented < 10
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_each_encoder_has_a_say(second: SecondJudge, which: int) -> None:
+    encoded = second.encode(second.scenes[:8])
+    assert np.allclose(np.linalg.norm(encoded.pooled, axis=1), 1, atol=1e-4)
+    sign = [-1 if number == which else 1 for number in range(2)]
+    turned = Encoded(
+        tuple(one * way for one, way in zip(encoded.whole, sign, strict=True)),
+        tuple(one * way for one, way in zip(encoded.places, sign, strict=True)),
+    )
+    before, after = second.readings(encoded), second.readings(turned)
+    assert len(before) == 3 and all(not np.allclose(before[name], after[name]) for name in before)
 
 
 def test_quality_notices_noise(second: SecondJudge) -> None:

@@ -21,9 +21,10 @@ from rizbin.studies.cases import BATCH, first_samples
 from rizbin.visualize.words import embedded
 
 FITTED, CHECKED = 2400, 800
-"""True scenes that it learns from, and others on which it is measured. Encoding them takes ten seconds of one core."""
+"""True scenes that it learns from, and others on which it is measured. Encoding them takes each encoder ten seconds of
+one core."""
 STIFFNESS = 10.0
-"""Ridge of the linear layer on standardized features. Of 10 and 100, ten was right more often (docs/studies.md)."""
+"""Ridge of the linear layer on standardized features. Of 10 and 100, ten was right more often, on true scenes."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class SecondJudge:
         self._words = [embedded(pair, self.names) for pair in self.pairs]
         fitted = np.arange(len(samples)) < len(samples) * FITTED // (FITTED + CHECKED)
         self._fit_linear(encoded, truth, fitted)
-        readings = self._readings(encoded)
+        readings = self.readings(encoded)
         self._scales, self._thresholds, self.accuracies = {}, {}, list[Accuracy]()
         for name, scores in readings.items():
             mean, spread = scores[fitted].mean(axis=0), scores[fitted].std(axis=0) + 1e-9
@@ -111,17 +112,19 @@ class SecondJudge:
 
     def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "pictures names"]:
         """Which names each picture shows, by the best reading."""
-        return self._said(self.reading, self._readings(encoded)[self.reading])
+        return self._said(self.reading, self.readings(encoded)[self.reading])
 
     def _said(self, name: str, scores: Float[np.ndarray, "pictures names"]) -> Bool[np.ndarray, "pictures names"]:
         mean, spread = self._scales[name]
         return _squeezed((scores - mean) / spread) >= self._thresholds[name]
 
-    def _readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "pictures names"]]:
+    def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "pictures names"]]:
+        """What each of the three ways of reading says of each name: higher, more likely there."""
         against_whole = [one @ words.T for one, words in zip(encoded.whole, self._words, strict=True)]
         maps = [one @ words.T for one, words in zip(encoded.places, self._words, strict=True)]
         # What is close to all words alike is ground.
         against_places = [(one - one.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for one in maps]
+        # A mean of cosines: of several encoders the one whose cosines spread more has more to say.
         return {
             "words against the whole picture": np.mean(against_whole, axis=0),
             "words against places": np.mean(against_places, axis=0),
