@@ -69,7 +69,9 @@ def _rival(row: Row) -> str:
     """How a cure stands to as many pictures as its time allows for."""
     against = row.against_rival
     count = math.ceil(row.pictures)
-    what = f"the best of {count} pictures, which {row.pictures:.2f} take as long as" if count > 1 else "one picture"
+    # Rounded up in the rival's favor.
+    what = f"the best of {count} plain pictures, of which its time suffices for {row.pictures:.2f}"
+    what = what if count > 1 else "one picture"
     numbers = f"{row.rival.percent:.1f} percent, p {_p(against.p)}"
     if against.p >= CERTAIN:
         return f"it cannot be told from {what} ({numbers})"
