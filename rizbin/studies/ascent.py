@@ -44,7 +44,7 @@ CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many pictures climb together."""
 NOISE = 0.05
 """The most, of what was tried, that an encoder of this world stands on its copies; 0.1 blinds it (docs/LOG.md)."""
-SHOWN = 16
+SHOWN = 8
 """Pictures of a variant on the page."""
 
 
