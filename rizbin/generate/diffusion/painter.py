@@ -149,7 +149,9 @@ class Painter:
     def side(self) -> int:
         """Of the square pictures that it is used to, pixels."""
         network = self.unet if self.unet is not None else self.pipeline.transformer
-        return int(network.config.sample_size) * int(self.pipeline.vae_scale_factor)
+        # FLUX's transformer does not say at which size it was trained; its pipeline does.
+        own = network.config.get("sample_size") or self.pipeline.default_sample_size
+        return int(own) * int(self.pipeline.vae_scale_factor)
 
     @property
     def divisor(self) -> int:
@@ -372,8 +374,10 @@ class Painter:
         return sides[0], sides[1]
 
     def _cut_off(self, prompt: str) -> list[str]:
-        """A sentence where the prompt is longer than the text encoder reads."""
-        tokenizer = getattr(self.pipeline, "tokenizer", None)
+        """A sentence where the prompt is longer than what any text encoder reads."""
+        parts = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
+        # Of several the one that reads most: T5 beside CLIP in Stable Diffusion 3 and FLUX.
+        tokenizer = max(filter(None, parts), key=lambda one: one.model_max_length, default=None)
         if tokenizer is None:
             return []
         ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
@@ -387,7 +391,11 @@ class Painter:
         pipeline = self.pipeline
         more = {"negative_prompt": sampling.negative} if sampling.negative else {}
         scheduler = scheduler_named(sampling.scheduler, pipeline.scheduler)
-        with _seen(pipeline, scheduler, lambda frame: saw(self._unpacked(frame, height, width))):
+
+        def told(step: int, timestep: float, clean: Tensor) -> None:
+            saw(Frame(step, timestep, self._unpacked(clean, height, width)))
+
+        with _seen(pipeline, scheduler, told):
             made = pipeline(
                 prompt,
                 height=height,
@@ -400,22 +408,21 @@ class Painter:
             )
         return (made.images[0] * 255).round().astype(np.uint8)
 
-    def _unpacked(self, frame: Frame, height: int, width: int) -> Frame:
-        """Latents as the autoencoder knows them, where the transformer has them in patches."""
-        if frame.clean.ndim == 4:
-            return frame
-        clean = self.pipeline._unpack_latents(frame.clean, height, width, self.pipeline.vae_scale_factor)
-        return Frame(frame.step, frame.timestep, clean)
+    def _unpacked(self, clean: Tensor, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
+        """Latents as the autoencoder knows them, where the transformer has them in patches (FLUX)."""
+        if clean.ndim == 4:
+            return clean
+        return self.pipeline._unpack_latents(clean, height, width, self.pipeline.vae_scale_factor)
 
 
 @contextmanager
-def _seen(pipeline: Any, scheduler: Any, saw: Watch) -> Iterator[None]:
+def _seen(pipeline: Any, scheduler: Any, saw: Callable[[int, float, Tensor], object]) -> Iterator[None]:
     """Puts a scheduler into the pipeline whose every step is told; takes it out again."""
     own, step, count = pipeline.scheduler, scheduler.step, [0]
 
     def told(output: Tensor, timestep: Tensor, latents: Tensor, *rest: Any, **more: Any) -> Any:
         clean = clean_latents(scheduler, output, latents, timestep)
-        saw(Frame(count[0], float(timestep), clean.detach().cpu()))
+        saw(count[0], float(timestep), clean.detach().cpu())
         count[0] += 1
         return step(output, timestep, latents, *rest, **more)
 

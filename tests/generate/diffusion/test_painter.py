@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rizbin.generate.diffusion.loading import load_pipeline
 from rizbin.generate.diffusion.noise import InitialNoise
 from rizbin.generate.diffusion.painter import Composed, Moment, Painter, Sampling
 from rizbin.generate.film import chosen, sheet, write_gif
-from tests.generate.diffusion.small_painters import flow_painter, painter
+from tests.generate.diffusion.small_painters import flow_painter, painter, patched_painter
 
 QUICK = Sampling(steps=2, guidance=2.0)
 
@@ -247,12 +248,13 @@ def test_a_folder_draws_as_the_model_that_wrote_it(folder: Path) -> None:
     np.testing.assert_array_equal(loaded.paint("a fox", QUICK).image, painter().paint("a fox", QUICK).image)
 
 
-def test_a_transformer_draws_through_its_pipeline_and_is_filmed() -> None:
-    """Stable Diffusion 3: the same picture as its own pipeline, each step seen; it cannot be steered, which is said."""
+@pytest.mark.parametrize("made", [flow_painter, patched_painter])
+def test_a_transformer_draws_through_its_pipeline_and_is_filmed(made: Callable[[], Painter]) -> None:
+    """Stable Diffusion 3 and FLUX: the same picture as their own pipelines, each step seen; steering is refused."""
     sampling = Sampling(steps=4, guidance=3.0, height=32, width=32, seed=5)
-    drawn = flow_painter().paint("a zebra", sampling)
+    drawn = made().paint("a zebra", sampling)
     assert [frame.step for frame in drawn.frames] == [0, 1, 2, 3]
-    pipeline = flow_painter().pipeline
+    pipeline = made().pipeline
     theirs = pipeline(
         "a zebra",
         num_inference_steps=4,
@@ -264,11 +266,12 @@ def test_a_transformer_draws_through_its_pipeline_and_is_filmed() -> None:
     ).images[0]
     assert np.abs(drawn.image.astype(int) - (theirs * 255).round().astype(int)).max() <= 1
     # The last step's finished latents are what is decoded.
-    last = flow_painter().decode(drawn.frames[-1].clean)
+    last = made().decode(drawn.frames[-1].clean)
     assert np.abs(last.astype(int) - drawn.image.astype(int)).max() <= 1
+    assert made().side == pipeline.default_sample_size * pipeline.vae_scale_factor
     with pytest.raises(RizbinError, match="cannot be steered yet"):
-        flow_painter().paint("a zebra", sampling, guide=lambda moment: moment.latents)
+        made().paint("a zebra", sampling, guide=lambda moment: moment.latents)
     with pytest.raises(RizbinError, match="has no UNet"):
-        steering(flow_painter(), "a zebra", "iou")
+        steering(made(), "a zebra", "iou")
     with pytest.raises(RizbinError, match="straight flows"):
-        flow_painter().paint("a zebra", Sampling(steps=2, scheduler="ddim"))
+        made().paint("a zebra", Sampling(steps=2, scheduler="ddim"))
