@@ -77,7 +77,7 @@ def test_a_better_cure_is_called_so() -> None:
     assert f"it beats {rival}" in said[0]
     less = sentences(planted(60, rival=40))[0]
     assert "10.0 points more than plain ones, less than the 15 that were asked for" in less
-    assert "it is beaten by the best of 2 pictures" in less and "(90.0 percent" in less
+    assert "it is beaten by the best of 2 plain pictures" in less and "(90.0 percent" in less
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:
