@@ -16,16 +16,15 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
 from rizbin.generate.ascent.ascend import (
-    PRESETS,
     Ascended,
     Frame,
     NotFinite,
-    Settings,
     as_floats,
     check_mask,
 )
 from rizbin.generate.ascent.ascend import ascend as climb
 from rizbin.generate.ascent.encoders import Encoder, middle_layer
+from rizbin.generate.ascent.settings import PRESETS, Settings
 from rizbin.generate.ascent.targets import Content, Image, Style, Target, Text
 from rizbin.generate.film import Pixels, sheet, write_gif, write_png
 from rizbin.recipes.opened import load_eyes
@@ -70,7 +69,7 @@ def ascend(
 
     model: one encoder or several, by name: a run, a folder, one of the zoo, open_clip:NAME/WEIGHTS, timm:NAME, or a
         CLIP or SigLIP on Hugging Face.
-    settings: a `rizbin.generate.ascent.ascend.Settings`, or the name of a preset.
+    settings: a `rizbin.generate.ascent.settings.Settings`, or the name of a preset.
     also, negative: further texts and texts to stay away from, each with a weight or `ASIDE`: "oil painting=0.5".
     image: a picture whose embedding is followed. style, content: pictures whose features at `layer` are followed.
     start: a picture to begin with. mask: white where may be drawn, of the same size.

@@ -18,8 +18,9 @@ from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number, Picture
 from rizbin.data.sample import Source
 from rizbin.evaluate.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
-from rizbin.generate.ascent.ascend import PRESETS, Settings, as_floats
+from rizbin.generate.ascent.ascend import as_floats
 from rizbin.generate.ascent.encoders import Encoder
+from rizbin.generate.ascent.settings import PRESETS, Settings
 from rizbin.generate.ascent.targets import Image, Text
 from rizbin.generate.diffusion.repair import Verifier
 from rizbin.studies.ascent_cells import (

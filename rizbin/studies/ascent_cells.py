@@ -17,8 +17,9 @@ from torch import Tensor
 from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
 from rizbin.evaluate.stills import HARMS, spectrum_slope, total_variation
-from rizbin.generate.ascent.ascend import Settings, as_floats, ascend
+from rizbin.generate.ascent.ascend import as_floats, ascend
 from rizbin.generate.ascent.encoders import Encoder
+from rizbin.generate.ascent.settings import Settings
 from rizbin.generate.ascent.targets import Image, Text, Wish
 from rizbin.generate.diffusion.repair import Verifier
 from rizbin.generate.film import Pixels

@@ -12,6 +12,7 @@ from PIL import Image
 from rizbin import api, cli
 from rizbin.core.errors import RizbinError
 from rizbin.generate.ascent import ascend as room
+from rizbin.generate.ascent.settings import Settings
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
@@ -80,7 +81,7 @@ def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch
 
 
 def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Path, tmp_path: Path) -> None:
-    quick = room.Settings(steps=3, copies=2)
+    quick = Settings(steps=3, copies=2)
     mask = np.zeros((32, 40), np.uint8)
     mask[:, 20:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
@@ -103,7 +104,7 @@ def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Pa
         "a zebra",
         model=pair,
         to=tmp_path / "small",
-        settings=room.Settings(steps=1, size=16),
+        settings=Settings(steps=1, size=16),
         start=picture,
         quiet=True,
     )
@@ -143,7 +144,7 @@ def test_bad_input_is_one_sentence(
 
 def test_what_is_no_number_keeps_the_last_good_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ascending, "load_eyes", lambda name, device: Broken())
-    settings = room.Settings(steps=5, copies=2, chunk=1, size=16)
+    settings = Settings(steps=5, copies=2, chunk=1, size=16)
     with pytest.raises(RizbinError, match="step 1 is kept"):
         api.ascend("a zebra", to=tmp_path, settings=settings, quiet=True)
     assert np.asarray(Image.open(tmp_path / "0000.png")).shape == (16, 16, 3)

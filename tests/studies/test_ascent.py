@@ -9,7 +9,7 @@ import pytest
 
 from rizbin import cli
 from rizbin.data.open import open_source
-from rizbin.generate.ascent.ascend import Settings
+from rizbin.generate.ascent.settings import Settings
 from rizbin.generate.ascent.targets import Text
 from rizbin.generate.diffusion.repair import Presence
 from rizbin.generate.film import Pixels

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rizbin.core.errors import RizbinError
-from rizbin.generate.ascent.ascend import PRESETS, Ascended, Frame, NotFinite, Settings, ascend, variation
+from rizbin.generate.ascent.ascend import Ascended, Frame, NotFinite, ascend, variation
 from rizbin.generate.ascent.augment import Augment
+from rizbin.generate.ascent.settings import PRESETS, Settings
 from rizbin.generate.ascent.targets import Image, Text
 from tests.generate.ascent.toy_encoders import Broken, Wordless, toy
 

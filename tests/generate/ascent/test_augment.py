@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.generate.ascent.ascend import paper
 from rizbin.generate.ascent.augment import Augment, draw, fitted
+from rizbin.generate.ascent.settings import paper
 
 ALL = {
     "shift": Augment(shift=0.25, noise=0.0, crop=1.0),

@@ -11,8 +11,9 @@ import torch
 
 from dataclasses import replace
 
-from rizbin.generate.ascent.ascend import PRESETS, ascend
+from rizbin.generate.ascent.ascend import ascend
 from rizbin.generate.ascent.encoders import Network
+from rizbin.generate.ascent.settings import PRESETS
 from rizbin.generate.ascent.targets import Text
 
 torch.manual_seed(0)
