@@ -141,7 +141,7 @@ def settings_from(flags: Mapping[str, Any]) -> Settings:
     settings = PRESETS[flags["preset"]]()
     kept = ("parametrization", "optimizer", "steps", "copies", "learning_rate")
     changes = {name: flags[name] for name in kept if flags[name] not in (0, "preset")}
-    if flags["smooth"] >= 0:
+    if not flags["smooth"] < 0:  # what is no number is refused by the settings
         changes["smooth"] = flags["smooth"]
     if flags["resolutions"] != "preset":
         # Who names resolutions wants a picture made of them.

@@ -58,8 +58,8 @@ class Settings:
         for name in ("steps", "copies", "chunk", "strokes"):
             if getattr(self, name) < 1:
                 raise RizbinError(f"{name} is {getattr(self, name)}; give 1 or more.")
-        if not self.smooth >= 0:
-            raise RizbinError(f"A smoothness of {self.smooth:g} asks for grain; give 0 or more.")
+        if not 0 <= self.smooth < float("inf"):
+            raise RizbinError(f"A smoothness of {self.smooth:g} cannot be climbed with; give a number, 0 or more.")
         if not 0 < self.change <= 1:
             raise RizbinError(f"A change of {self.change:g} is none; give more than 0 and up to 1.")
         if self.size and self.size < 8:

@@ -165,7 +165,7 @@ def test_smoothness_costs_grain_and_leaves_the_start_alone() -> None:
 
 def test_settings_are_checked() -> None:
     wrongs: list[dict[str, Any]] = [{"steps": 0}, {"copies": 0}, {"chunk": 0}, {"change": 0.0}, {"size": 4}]
-    for wrong in [*wrongs, {"learning_rate": 0.0}, {"smooth": -1.0}]:
+    for wrong in [*wrongs, {"learning_rate": 0.0}, {"smooth": -1.0}, {"smooth": float("nan")}]:
         with pytest.raises(RizbinError, match="give"):
             Settings(**wrong)
     with pytest.raises(RizbinError, match="canvas of 16x1 pixels"):
