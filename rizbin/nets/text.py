@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.data.tokens import Tokenizer
+from rizbin.nets.attend import attend
 
 
 class QuickGELU(nn.Module):
@@ -42,7 +43,7 @@ class TextAttention(nn.Module):
             batch, length, 3, self.heads, width // self.heads
         )
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None)
+        out = attend(query, key, value, mask=seen, causal=seen is None)
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.nets.attend import attend
 from rizbin.nets.backbones import VisibleBatchNorm
 
 
@@ -35,12 +36,13 @@ class Features:
 
 
 class RowAttention(Attention):
-    """timm's attention that can also hand out the softmax row of its first token (CLS) for the price of one query."""
+    """timm's attention, by the cheaper way, that can also hand out the softmax row of its first token (CLS) for the price
+    of one query."""
 
     rows: list[Tensor] | None = None
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        if self.rows is None:
+        if self.rows is None and self.attn_drop.p:  # `attend` drops nothing
             return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
         batch, tokens, _ = x.shape
         opens = getattr(self, "gate", None)  # newer versions of timm have it
@@ -48,10 +50,11 @@ class RowAttention(Attention):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         query, key = self.q_norm(query), self.k_norm(key)
-        # Softmax in float32: under bf16 the row would lose the order of near-equal patches, and selection is by order.
-        scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
-        self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, is_causal=is_causal)
+        if self.rows is not None:
+            # Softmax in float32: under bf16 the row would lose the order of near-equal patches, and selection is by order.
+            scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
+            self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
+        x = attend(query, key, value, mask=attn_mask, causal=is_causal)
         x = self.norm(x.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
         x = x if gate is None else x * gate
         return self.proj_drop(self.proj(x))
