@@ -36,8 +36,8 @@ class Features:
 
 
 class RowAttention(Attention):
-    """timm's attention, by the cheaper way, that can also hand out the softmax row of its first token (CLS) for the price
-    of one query."""
+    """timm's attention, by the cheaper way, that can also hand out the softmax row of its first token (CLS) for the
+    price of one query."""
 
     rows: list[Tensor] | None = None
 
