@@ -51,7 +51,7 @@ class RowAttention(Attention):
         query, key, value = qkv.unbind(0)
         query, key = self.q_norm(query), self.k_norm(key)
         if self.rows is not None:
-            # Softmax in float32: under bf16 the row would lose the order of near-equal patches, and selection is by order.
+            # Softmax in float32: under bf16 the row would lose the order of near-equal patches; selection is by order.
             scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
             self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
         x = attend(query, key, value, mask=attn_mask, causal=is_causal)

@@ -89,25 +89,6 @@ def clip_mini() -> Training[Any]:
     )
 
 
-def clip_mini_fine() -> Training[Any]:
-    """A plain CLIP with the patches of detailclip-mini and a pool and seed of its own: draws beside it.
-
-    What fools one of two networks leaves the other cold; what both answer to is more often there.
-    """
-    training = small("clip")
-    pair = training.settings.pair
-    return replace(
-        training,
-        data="scenes:easy,categories=0",
-        steps=2400,
-        batch=64,
-        seed=11,
-        checkpoint_every=100,
-        trainer=replace(training.trainer, learning_rate=7e-4, precision="bf16"),
-        settings=replace(training.settings, pair=replace(pair, pool="mean")),
-    )
-
-
 def dino_mini() -> Training[Any]:
     """DINO of the small preset on all drawings, each alone on white; its CLS looks at objects after a hundred steps."""
     return replace(small("dino"), data="scenes:single,categories=0", steps=1500, checkpoint_every=100)
@@ -150,12 +131,6 @@ RECIPES = {
         is_a="a small CLIP trained on all 172 training categories of the embedded world, of another architecture and "
         "seed than detailclip-mini, to judge what that one draws; 64 pixels, 16x16 patches",
         training=clip_mini,
-        measured_on=("scenes:easy,categories=0", "scenes:easy", "scenes:hard,categories=0"),
-    ),
-    "clip-mini-fine": Recipe(
-        is_a="a small CLIP trained on all 172 training categories of the embedded world, to draw together with "
-        "detailclip-mini; 64 pixels, 8x8 patches",
-        training=clip_mini_fine,
         measured_on=("scenes:easy,categories=0", "scenes:easy", "scenes:hard,categories=0"),
     ),
     "dino-mini": Recipe(
