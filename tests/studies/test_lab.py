@@ -53,6 +53,19 @@ def test_a_budget_becomes_steps_once(tmp_path: Path) -> None:
         lab.run([quick("simclr")], tmp_path / "b", steps_of, seeds=0, jobs=1)
 
 
+@pytest.mark.parametrize(("jobs", "gained"), [(1, 1.0), (2, 1.3)])
+def test_a_budget_is_not_planned_to_its_last_minute(
+    jobs: int, gained: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "_cell", lambda folder, training, measure: folder.mkdir())
+    monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
+    variants = [quick("simclr"), quick("byol")]
+    steps = lab._steps_within(30.0, variants, tmp_path / "timing", steps_of, seeds=3, jobs=jobs)
+    minutes = steps * 3 * 2 * 0.5 / gained / 60
+    assert 0.8 * 30 < minutes <= 0.86 * 30
+    assert not (tmp_path / "timing").exists()
+
+
 def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: tuple[str, ...] = ()) -> Results:
     """Made cells of three seeds."""
     cells = []

@@ -56,7 +56,7 @@ def answer(results: Results) -> list[str]:
     kept = [name_of("attention", ratio) for ratio in RATIOS]
     best = max(kept, key=lambda name: results.mean(name, "zero_shot/top1"))
     said.append(
-        f"By attention, most top-1 came from {best}; half of the tokens by the trained attention hold "
+        f"Of these shares, {best} gave most top-1; half of the tokens by the trained attention hold "
         f"{results.shown(half[0], 'tokens/object_pixels_kept')} percent of the object pixels."
     )
     return said
