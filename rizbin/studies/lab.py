@@ -251,12 +251,12 @@ def _steps_within(
     shutil.rmtree(folder)
     seconds = sum(seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
     besides = max(count * short - SHORT * seconds, 0.0)
-    # Two processes side by side slow each other down: two cores gave 1.3 times the work of one here.
-    gained = 1 + 0.3 * (jobs - 1)
-    gained *= 1 - KEPT_BACK
-    planned = int((budget * 60 * gained / seeds - besides) / seconds)
+    # Seconds of one process in a minute of the budget. Two side by side slow each other down: two cores gave 1.3 times
+    # the work of one here.
+    worth = 60 * (1 - KEPT_BACK) * (1 + 0.3 * (jobs - 1))
+    planned = int((budget * worth / seeds - besides) / seconds)
     if planned < LEAST_STEPS:
-        needed = (LEAST_STEPS * seconds + besides) * seeds / gained / 60
+        needed = (LEAST_STEPS * seconds + besides) * seeds / worth
         raise RizbinError(
             f"{budget:g} minutes are {max(planned, 0)} steps a cell for {count} variants and {seeds} seeds, too few to "
             f"show anything; give {math.ceil(needed)} minutes or more, or fewer seeds."
