@@ -1,4 +1,4 @@
-"""Views: what becomes of a picture on its way into a network. Crop, flip, color, blur; uint8 in, uint8 out.
+"""Views: what becomes of a picture on its way into a network. Crop, flip, color, blur, noise; uint8 in, uint8 out.
 
 The operations follow torchvision's definitions (the tests hold them together) but run on OpenCV, whose blur takes a
 millisecond where torchvision's takes ninety. Every view draws the same count of random numbers whatever its settings,
@@ -33,7 +33,7 @@ Crop = tuple[float, float, float, float]
 
 _ATTEMPTS = 10
 """Rectangles tried before the central one is taken, as torchvision's RandomResizedCrop does."""
-_DRAWS = 4 * _ATTEMPTS + 14
+_DRAWS = 4 * _ATTEMPTS + 17
 _SOLARIZE_FROM = 128
 """Values from here on are inverted (BYOL, arXiv 2006.07733, appendix B)."""
 
@@ -41,7 +41,8 @@ _SOLARIZE_FROM = 128
 class View:
     """Makes one augmented square from a picture.
 
-    Order of the operations: crop and resize, flip, color jitter, grayscale, blur, solarize (BYOL, arXiv 2006.07733).
+    Order of the operations: crop and resize, flip, color jitter, grayscale, blur, solarize (BYOL, arXiv 2006.07733),
+    noise.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,11 @@ class View:
         """Least and greatest standard deviation of the blur, in pixels of the view (SimCLR, arXiv 2002.05709)."""
         solarize: float = 0.0
         """Probability of inverting the bright half, 0 to 1; BYOL and DINO take 0.2 for one of their two views."""
+        noise: float = 0.0
+        """Probability of Gaussian noise, 0 to 1. A network that never saw any is blinded by little of it, and asked to
+        draw it draws grain (arXiv 1901.10513; docs/ascend.md)."""
+        noise_sigma: tuple[float, float] = (0.01, 0.1)
+        """Least and greatest standard deviation of the noise, as a share of white."""
 
     def __init__(self, settings: Settings):
         _check(settings)
@@ -81,10 +87,10 @@ class View:
         """The view [size, size, 3]; its crop (left, top, right, bottom) as shares of the picture; whether mirrored."""
         settings = self.settings
         draws = random.random(_DRAWS).tolist()
-        rectangles, (flip, jitter, *strengths), (gray, blur, sigma, solarize) = (
+        rectangles, (flip, jitter, *strengths), (gray, blur, sigma, solarize, noise, spread, seed) = (
             draws[: 4 * _ATTEMPTS],
-            draws[4 * _ATTEMPTS : -4],
-            draws[-4:],
+            draws[4 * _ATTEMPTS : -7],
+            draws[-7:],
         )
         height, width = image.shape[:2]
         left, top, right, bottom = _rectangle(height, width, settings, rectangles)
@@ -101,10 +107,13 @@ class View:
             pixels = gaussian_blur(pixels, low + sigma * (high - low))
         if solarize < settings.solarize:
             pixels = invert_bright(pixels)
+        if noise < settings.noise:
+            low, high = settings.noise_sigma
+            pixels = add_noise(pixels, low + spread * (high - low), np.random.default_rng(int(seed * 2**53)))
         return pixels, (left / width, top / height, right / width, bottom / height), flipped
 
 
-Augmentation = Literal["crop", "flip", "jitter", "grayscale", "blur", "solarize"]
+Augmentation = Literal["crop", "flip", "jitter", "grayscale", "blur", "solarize", "noise"]
 """One of the changes that a view makes."""
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 """All of them, in the order in which they are made."""
@@ -193,6 +202,12 @@ def invert_bright(image: Picture) -> Picture:
     return cv2.LUT(image, _SOLARIZED)
 
 
+def add_noise(image: Picture, sigma: float, random: np.random.Generator) -> Picture:
+    """Gaussian noise of deviation `sigma`, a share of white, of its own for each value; cut to 0 to 255."""
+    noise = random.standard_normal(image.shape, np.float32)
+    return np.rint(np.clip(image + noise * np.float32(255 * sigma), 0, 255)).astype(np.uint8)
+
+
 def _table(function: Callable[[np.ndarray], np.ndarray]) -> UInt8[np.ndarray, "256"]:
     return np.rint(function(_LEVELS).clip(0, 255)).astype(np.uint8)
 
@@ -249,13 +264,13 @@ def _check(settings: View.Settings) -> None:
     """Refuses settings that no view can be made with."""
     if settings.size < 1:
         raise RizbinError(f"a view's size is {settings.size} pixels; give at least 1.")
-    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize", "noise"):
         if not 0 <= (value := getattr(settings, name)) <= 1:
             raise RizbinError(f"a view's {name} is {value}; it is a probability, so give 0 to 1.")
     for name, limit in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
         if not 0 <= (value := getattr(settings, name)) <= limit:
             raise RizbinError(f"a view's {name} is {value}; give 0 to {limit}.")
-    for name, limit in (("crop_area", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
+    for name, limit in (("crop_area", 1.0), ("crop_ratio", math.inf), ("blur_sigma", math.inf), ("noise_sigma", 1.0)):
         low, high = getattr(settings, name)
         if not 0 < low <= high <= limit:
             raise RizbinError(f"a view's {name} is ({low}, {high}); give two rising numbers over 0, up to {limit}.")

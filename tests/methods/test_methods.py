@@ -45,6 +45,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"pair": replace(NANO, vision=replace(NANO.vision, registers=2)), "decoder_width": 64},
     ],
     "aclip": [{"selection": "random"}, {"selection": "none"}],
+    "tecoa": [{"moves": 2, "growth": 0.0, "pair": replace(NANO, contrast="sigmoid")}],
     "simclr": [
         {"negatives": False, "head_norm": False},
         {"together": False, "encoder": ImageEncoder.Settings(name="rizbin_conv_mini_32", image_size=32)},
