@@ -281,10 +281,12 @@ def study_grounding(
 
 
 def study_ascent(
-    model: str | Path = "detailclip-mini",
+    model: str | Path = "tecoa-mini",
     *,
     judge: str | Path = "clip-mini",
     detector: str | Path = "detector-mini",
+    rival: str | Path = "detailclip-mini",
+    rebuild: Sequence[str | Path] = ("detailclip-mini", "clip-mini"),
     data: str = "scenes:easy,categories=0",
     prompts: int = 50,
     seeds: int = 3,
@@ -297,6 +299,8 @@ def study_ascent(
 ) -> Path:
     """Climbs one encoder and has others judge what comes out, on one page; what is in `run` is not drawn again.
 
+    rival: an encoder that is climbed in the same way. rebuild: two encoders that draw pictures again from their
+        embeddings.
     prompts, seeds, few, paper, rebuilt: how much is drawn (`rizbin.studies.ascent.Size`).
     """
     from rizbin.recipes.judge import Judge
@@ -310,6 +314,8 @@ def study_ascent(
         Judge(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
         open_source(data, split="test", size=encoder.size),
         Path(to),
+        rival=load_eyes(rival),
+        rebuild=[load_eyes(one) for one in rebuild],
         blind=load_eyes("dino-mini"),
         run=Path(run),
         size=Size(prompts=prompts, seeds=seeds, few=few, paper=paper, rebuilt=rebuilt),

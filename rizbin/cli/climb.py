@@ -40,6 +40,7 @@ def ascend(words: list[str]) -> int:
         optimizer: Literal["preset", "sgd", "adam", "sign"] = "preset",
         learning_rate: float = 0.0,
         smooth: float = -1.0,
+        noise: float = -1.0,
         chunk: int = 4,
         device: str = "cpu",
         quiet: Switch = False,
@@ -50,7 +51,7 @@ def ascend(words: list[str]) -> int:
 
         Args:
             prompts: What to draw, each in quotes: "a red strawberry left of a zebra".
-            model: The encoder, once for each of several: detailclip-mini (when none is given), a run, a folder,
+            model: The encoder, once for each of several: tecoa-mini (when none is given), a run, a folder,
                 open_clip:NAME/WEIGHTS, timm:NAME, or a CLIP or SigLIP on Hugging Face.
             out: Folder for the pictures as they grow, strips, GIFs, and ascended.json, which tells how each was made.
             preset: default is quick; paper is Direct Ascent Synthesis as published; adversarial is plain pixels, which
@@ -76,6 +77,8 @@ def ascend(words: list[str]) -> int:
             optimizer: Adam, plain descent, or its sign.
             learning_rate: Of the optimizer; 0: the preset's.
             smooth: How much grain counts against the score (default 6, paper 0); below 0: the preset's.
+            noise: Of up to so much on each copy, 0 to 1: with more of it things grow larger and grain goes, but an
+                encoder that never saw any is blinded by it; below 0: the preset's.
             chunk: Copies in memory at a time; changes memory, not the picture.
             device: cpu, cuda, cuda:1.
             quiet: No progress bar.
@@ -90,7 +93,7 @@ def ascend(words: list[str]) -> int:
     try:
         made = api.ascend(
             list(given["prompts"]),
-            model=list(given["model"]) or "detailclip-mini",
+            model=list(given["model"]) or "tecoa-mini",
             to=given["out"],
             settings=settings_from(given),
             **{name: given[name] for name in (*names, "device", "quiet")},

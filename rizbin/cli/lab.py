@@ -253,9 +253,11 @@ def _ascent(words: list[str]) -> int:
     """`rizbin study ascent`: draws by one encoder, judges by others, trains nothing."""
 
     def climb(
-        model: str = "detailclip-mini",
+        model: str = "tecoa-mini",
         judge: str = "clip-mini",
         detector: str = "detector-mini",
+        rival: str = "detailclip-mini",
+        rebuild: tuple[str, str] = ("detailclip-mini", "clip-mini"),
         data: str = "scenes:easy,categories=0",
         prompts: int = 50,
         seeds: int = 3,
@@ -273,6 +275,8 @@ def _ascent(words: list[str]) -> int:
             model: The encoder that is climbed, as for ascend.
             judge: The encoder that judges; of another architecture and seed.
             detector: The detector that looks for the named things.
+            rival: Another encoder, climbed in the same way; that one was taught on clean scenes alone.
+            rebuild: Two encoders, asked what they keep of a picture by drawing it again from its embedding.
             data: Captions and real pictures; its test part.
             prompts: How many are drawn by each form.
             seeds: Pictures of each prompt; one of the paper's settings, which are slow.

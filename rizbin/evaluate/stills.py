@@ -68,12 +68,19 @@ def cropped(picture: Still) -> Still:
     return np.asarray(cv2.resize(middle, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def faint(picture: Still) -> Still:
+    """At half its contrast, around its mean."""
+    mean = picture.mean()
+    return np.rint(mean + (picture - mean) / 2).astype(np.uint8)
+
+
 HARMS: dict[str, Callable[[Still], Still]] = {
     "JPEG 75": jpeg,
     "blur": blurred,
     "half size": resized,
     "noise": noisy,
     "crop": cropped,
+    "half contrast": faint,
 }
 """What a picture that shows something survives, and a pattern that fools one network does not."""
 

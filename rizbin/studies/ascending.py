@@ -49,7 +49,7 @@ class Climbed:
 def ascend(
     prompts: str | Sequence[str] = (),
     *,
-    model: str | Path | Sequence[str | Path] = "detailclip-mini",
+    model: str | Path | Sequence[str | Path] = "tecoa-mini",
     to: str | Path = "ascended",
     settings: Any = None,
     also: Sequence[str] = (),
@@ -137,12 +137,14 @@ def ascend(
 
 
 def settings_from(flags: Mapping[str, Any]) -> Settings:
-    """A preset with what the flags of the command say otherwise; 0, "preset" and a smoothness below 0 leave it."""
+    """A preset with what the flags of the command say otherwise; 0, "preset", smoothness and noise below 0 leave it."""
     settings = PRESETS[flags["preset"]]()
     kept = ("parametrization", "optimizer", "steps", "copies", "learning_rate")
     changes = {name: flags[name] for name in kept if flags[name] not in (0, "preset")}
     if not flags["smooth"] < 0:  # what is no number is refused by the settings
         changes["smooth"] = flags["smooth"]
+    if not flags["noise"] < 0:
+        changes["augment"] = replace(settings.augment, noise=flags["noise"])
     if flags["resolutions"] != "preset":
         # Who names resolutions wants a picture made of them.
         changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(flags["resolutions"])}

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from rizbin.core.charts import Series
 from rizbin.core.environment import describe
 from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number, Picture
+from rizbin.core.pieces import Picture
 from rizbin.data.sample import Source
 from rizbin.evaluate.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
 from rizbin.generate.ascent.ascend import as_floats
@@ -27,26 +26,26 @@ from rizbin.studies.ascent_cells import (
     Drawn,
     Measured,
     Question,
-    Seen,
+    Rebuilt,
     Variant,
     drawn,
     embedded,
     found_of,
+    gap,
+    margin,
     measured,
+    percent,
     questions,
     seen_by,
 )
+from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_pictures, show_rebuilt
 from rizbin.studies.report import OPENMOJI
 
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
-AMONG = 100
-"""Prompts that the own one must be nearest of; chance is one in so many."""
 CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many pictures climb together."""
 NOISE = 0.05
 """The most, of what was tried, that an encoder of this world stands on its copies; 0.1 blinds it (docs/LOG.md)."""
-SHOWN = 8
-"""Pictures of a variant on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +122,8 @@ def write_study(
     source: Source,
     target: Path,
     *,
+    rival: Encoder,
+    rebuild: Sequence[Encoder],
     blind: Encoder,
     run: Path,
     size: Size = Size(),
@@ -130,22 +131,25 @@ def write_study(
 ) -> Path:
     """Draws, measures, writes the page and returns its path; what is in `run` is not drawn again.
 
-    encoder: draws. judge, detector: look, and were in no loss. blind: an encoder without words that looks at what both
-    draw again.
+    encoder: draws. judge, detector: look, and were in no loss. rival: climbed beside it. rebuild: two that draw again
+    what they see. blind: an encoder without words that looks at what both draw again.
     """
     asked = questions(source, AMONG)
     wishes = [[Text(text=one.text)] for one in asked]
     compared = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in forms(size)}
     numbers = {name: measured(one, asked, encoder, judge, detector, harms=True) for name, one in compared.items()}
+    first = next(iter(compared.values()))
+    other = replace(first.variant, name=f"{first.variant.name}, by {Path(rival.name).name}")
+    beside = drawn(rival, other, wishes, run, quiet=quiet)
+    beside_numbers = measured(beside, asked, rival, judge, detector, harms=True)
     changed = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in ablations(size)}
     changes = {name: measured(one, asked, encoder, judge, detector, harms=False) for name, one in changed.items()}
     rebuilt = [
         _rebuilt(one, other, asked[: size.rebuilt], (blind, detector), run, quiet)
-        for one, other in ((encoder, judge), (judge, encoder))
+        for one, other in (rebuild, reversed(rebuild))
     ]
     real = _real(asked, encoder, judge, detector)
     machine = describe()
-    first = next(iter(compared.values()))
     page = Page(
         QUESTION,
         subtitle=f"{Path(encoder.name).name} draws, {Path(judge.name).name} judges; {first.variant.prompts} prompts, "
@@ -154,16 +158,23 @@ def write_study(
     )
     paced = pace(compared, asked, judge)
     for number, sentence in enumerate(
-        [*answer(numbers, real), *answer_changes(changes), paced[0], *answer_rebuilt(rebuilt)]
+        [
+            *answer(numbers, real),
+            answer_rival(Path(rival.name).name, beside_numbers, numbers[first.variant.name]),
+            *answer_changes(changes),
+            paced[0],
+            *answer_rebuilt(rebuilt),
+        ]
     ):
         page.lead(sentence) if number == 0 else page.text(sentence)
-    _show_forms(page, compared, numbers, real)
-    _show_pictures(page, compared, numbers, asked)
-    _show_changes(page, changed, changes)
+    every, told = {**compared, other.name: beside}, {**numbers, other.name: beside_numbers}
+    show_forms(page, every, told, real)
+    show_pictures(page, every, told, asked)
+    show_changes(page, changed, changes)
     page.heading("How fast")
     page.text(paced[0])
     page.curves("Held-out cosine", paced[1], x_label="processor seconds a picture")
-    _show_rebuilt(page, rebuilt, asked)
+    show_rebuilt(page, rebuilt, asked)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
@@ -186,24 +197,6 @@ def _real(asked: Sequence[Question], encoder: Encoder, judge: Encoder, detector:
     )
 
 
-def percent(seen: Seen) -> float:
-    """Percent right."""
-    return 100 * float(seen.right.mean())
-
-
-def margin(seen: Seen) -> float:
-    """Half the 95 percent interval of percent right, by the normal approximation of Agresti and Coull (1998)."""
-    count = len(seen.right) + 4
-    share = (seen.right.sum() + 2) / count
-    return 196 * float((share * (1 - share) / count) ** 0.5)
-
-
-def gap(one: Measured, real: Measured) -> float:
-    """How much more the climbed encoder likes the pictures than the held-out one, beyond its liking of real ones."""
-    excess = float(one.own.cosine.mean() - one.held_out.cosine.mean())
-    return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
-
-
 def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
     """What the forms gave, in sentences from the numbers: the first is the default, the fourth its adversary."""
     names = list(numbers)
@@ -222,9 +215,19 @@ def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
         f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
         f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, {adversary.found:.0f} in "
         f"{names[3]}, {real.found:.0f} in real scenes.",
-        f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right. The spectrum "
+        f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
+        f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
         f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
     ]
+
+
+def answer_rival(name: str, rival: Measured, default: Measured) -> str:
+    """What another encoder draws in the same way."""
+    return (
+        f"Climbed in the same way, {name} has {percent(rival.held_out):.0f} percent (± {margin(rival.held_out):.0f}) "
+        f"right, {percent(rival.held_out) - percent(default.held_out):+.0f} points, and {rival.found:.0f} percent of "
+        f"its things are found; it gives its own pictures a cosine of {rival.own.cosine.mean():.2f}."
+    )
 
 
 def answer_changes(changes: dict[str, Measured]) -> list[str]:
@@ -271,22 +274,6 @@ def pace(compared: dict[str, Drawn], asked: Sequence[Question], judge: Encoder) 
     return f"{told}has as much after {reached:.1f} seconds, {100 * reached / full:.0f} percent of the time.", lines
 
 
-@dataclass(frozen=True)
-class Rebuilt:
-    """Pictures drawn again from nothing but their embedding."""
-
-    encoder: str
-    pictures: list[Picture]
-    likeness: Float[np.ndarray, " pictures"]
-    """Correlation of eight by eight squares with the original, of each."""
-    blind: float
-    """Mean cosine with the originals by an encoder without words that drew none of them."""
-    other: float
-    """The same by the encoder that did not draw."""
-    found: float
-    """Percent of the originals' things that the detector finds."""
-
-
 def _rebuilt(
     encoder: Encoder,
     other: Encoder,
@@ -328,116 +315,3 @@ def answer_rebuilt(rebuilt: Sequence[Rebuilt]) -> list[str]:
         f"{first.likeness.mean():.2f} to {second.likeness.mean():.2f}. The detector finds {first.found:.0f} and "
         f"{second.found:.0f} percent of their things again."
     ]
-
-
-def _show_forms(page: Page, compared: dict[str, Drawn], numbers: dict[str, Measured], real: Measured) -> None:
-    page.heading("What a picture is made of")
-    page.text(
-        f"Right: the own prompt is the nearest of {AMONG}, by the held-out judge; after ±, half the 95 percent "
-        "interval over pictures. Climbed: the score as the ascent saw it on its copies. Gap: by how much the encoder "
-        "that was climbed likes the pictures more than the judge does, less the same for real scenes."
-    )
-    rows: list[list[Cell]] = [
-        _row(name, one, real, f"{compared[name].seconds:.1f}", float(np.mean(compared[name].climbed)))
-        for name, one in numbers.items()
-    ]
-    rows.append(_row("real scenes", real, real, "-", None))
-    page.table(_COLUMNS, [("", rows)])
-    page.text("Percent right after a harm:")
-    page.table(
-        ["Made of", *HARMS],
-        [
-            (
-                "",
-                [
-                    [name, *(Number(f"{one.harmed[harm]:.0f}", one.harmed[harm]) for harm in HARMS)]
-                    for name, one in {**numbers, "real scenes": real}.items()
-                ],
-            )
-        ],
-    )
-
-
-_COLUMNS = (
-    "Made of",
-    "pictures",
-    "climbed",
-    "own cosine",
-    "held-out cosine",
-    "gap",
-    "right, percent",
-    "things found, percent",
-    "slope",
-    "variation",
-    "seconds a picture",
-)
-
-
-def _row(name: str, one: Measured, real: Measured, seconds: str, climbed: float | None) -> list[Cell]:
-    beyond = gap(one, real)
-    return [
-        name,
-        Number(str(len(one.held_out.right)), len(one.held_out.right)),
-        Number("-" if climbed is None else f"{climbed:.2f}", climbed),
-        Number(f"{one.own.cosine.mean():.2f}", float(one.own.cosine.mean())),
-        Number(f"{one.held_out.cosine.mean():.2f}", float(one.held_out.cosine.mean())),
-        Number(f"{beyond:.2f}", beyond),
-        Number(f"{percent(one.held_out):.0f} ± {margin(one.held_out):.0f}", percent(one.held_out)),
-        Number(f"{one.found:.0f}", one.found),
-        Number(f"{one.slope:.1f}", one.slope),
-        Number(f"{one.variation:.3f}", one.variation),
-        seconds,
-    ]
-
-
-def _show_pictures(
-    page: Page, compared: dict[str, Drawn], numbers: dict[str, Measured], asked: Sequence[Question]
-) -> None:
-    page.heading("The pictures, failures among them")
-    page.text("The first of each, none left out; right and wrong is what the held-out judge says.")
-    for name, one in compared.items():
-        page.heading(name, level=3)
-        page.pictures(
-            [
-                Picture(image=picture, caption=asked[which].text, alt=asked[which].text, good=bool(right))
-                for picture, which, right in zip(
-                    one.pictures[:SHOWN], one.which, numbers[name].held_out.right, strict=False
-                )
-            ]
-        )
-
-
-def _show_changes(page: Page, changed: dict[str, Drawn], changes: dict[str, Measured]) -> None:
-    page.heading("What of the default matters")
-    rows: list[list[Cell]] = [
-        [
-            name,
-            Number(str(len(one.held_out.right)), len(one.held_out.right)),
-            Number(f"{one.own.cosine.mean():.2f}", float(one.own.cosine.mean())),
-            Number(f"{percent(one.held_out):.0f} ± {margin(one.held_out):.0f}", percent(one.held_out)),
-            Number(f"{one.found:.0f}", one.found),
-            Number(f"{changed[name].seconds:.1f}", changed[name].seconds),
-        ]
-        for name, one in changes.items()
-    ]
-    page.table(
-        ["Change", "pictures", "own cosine", "right, percent", "things found, percent", "seconds a picture"],
-        [("", rows)],
-    )
-
-
-def _show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Question]) -> None:
-    page.heading("What an encoder keeps of a picture")
-    page.text(
-        "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
-        "comes back is what the embedding holds, without grain."
-    )
-    count = len(rebuilt[0].pictures)
-    page.card("originals", [Picture(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
-    for one in rebuilt:
-        page.card(
-            one.encoder,
-            one.pictures,
-            small=f" coarse correlation {one.likeness.mean():.2f}, cosine by an encoder without words {one.blind:.2f}, "
-            f"by the other {one.other:.2f}, things found {one.found:.0f} percent",
-        )

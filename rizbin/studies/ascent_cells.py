@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rizbin.core.pieces import Picture
 from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
 from rizbin.evaluate.stills import HARMS, spectrum_slope, total_variation
@@ -83,6 +84,40 @@ class Measured:
     """Percent of named things that the detector finds."""
     slope: float
     variation: float
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """Pictures drawn again from nothing but their embedding."""
+
+    encoder: str
+    pictures: list[Picture]
+    likeness: Float[np.ndarray, " pictures"]
+    """Correlation of eight by eight squares with the original, of each."""
+    blind: float
+    """Mean cosine with the originals by an encoder without words that drew none of them."""
+    other: float
+    """The same by the encoder that did not draw."""
+    found: float
+    """Percent of the originals' things that the detector finds."""
+
+
+def percent(seen: Seen) -> float:
+    """Percent right."""
+    return 100 * float(seen.right.mean())
+
+
+def margin(seen: Seen) -> float:
+    """Half the 95 percent interval of percent right, by the normal approximation of Agresti and Coull (1998)."""
+    count = len(seen.right) + 4
+    share = (seen.right.sum() + 2) / count
+    return 196 * float((share * (1 - share) / count) ** 0.5)
+
+
+def gap(one: Measured, real: Measured) -> float:
+    """How much more the climbed encoder likes the pictures than the held-out one, beyond its liking of real ones."""
+    excess = float(one.own.cosine.mean() - one.held_out.cosine.mean())
+    return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
 
 def questions(source: Source, count: int) -> list[Question]:

@@ -23,7 +23,7 @@ from rizbin.recipes import drawn
 from rizbin.recipes.judge import Judge, judge_by
 from rizbin.recipes.opened import load_eyes, load_painter
 
-DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "detailclip-mini"
+DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
 TRIED = 16
 """Pairs drawn at most until one lacks a thing."""
 BELIEVED = 0.5

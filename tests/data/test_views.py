@@ -20,7 +20,15 @@ from rizbin.data.views import AUGMENTATIONS, Augmentation, View, denormalize, no
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 SMOOTH = np.kron(NOISE[:6, :8], np.ones((8, 8, 1), np.uint8))
 ALL = View.Settings(
-    size=32, crop_area=(0.2, 1.0), crop_ratio=(0.75, 4 / 3), flip=0.5, jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2
+    size=32,
+    crop_area=(0.2, 1.0),
+    crop_ratio=(0.75, 4 / 3),
+    flip=0.5,
+    jitter=0.8,
+    grayscale=0.2,
+    blur=0.5,
+    solarize=0.2,
+    noise=0.5,
 )
 
 
@@ -62,6 +70,25 @@ def test_blur_is_torchvisions(sigma: float) -> None:
     kernel = round(6 * sigma + 1) | 1  # OpenCV's choice for 8 bits: three deviations to each side
     theirs = reference.gaussian_blur(to_torch(NOISE), [kernel, kernel], [sigma, sigma])
     assert difference(views.gaussian_blur(NOISE, sigma), theirs) <= 1
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1])
+def test_noise_has_the_deviation_that_it_is_given_and_stays_within_white(sigma: float) -> None:
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    noise = views.add_noise(gray, sigma, generator("noise")) - 128.0
+    # 12,288 values: the deviation of a deviation is a part in 157; rounding adds a twelfth of a level squared.
+    assert abs(noise.std() / 255 / sigma - 1) < 0.04 and abs(noise.mean()) < 5 * 255 * sigma / 110
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.08
+    white = views.add_noise(np.full((64, 64, 3), 255, np.uint8), sigma, generator("noise"))
+    assert white.max() == 255 and white.min() > 255 - 6 * 255 * sigma
+
+
+def test_strengths_of_noise_are_uniform_between_their_ends() -> None:
+    gray = np.full((32, 32, 3), 128, np.uint8)
+    view = View(View.Settings(size=32, noise=1.0, noise_sigma=(0.02, 0.1)))
+    found = [view(gray, generator("strength", number))[0].std() / 255 for number in range(300)]
+    assert 0.018 < min(found) < 0.03 and 0.09 < max(found) < 0.106
+    assert abs(np.mean(found) - 0.06) < 4 * 0.08 / np.sqrt(12 * 300)
 
 
 def test_growing_is_torchs_bicubic_and_shrinking_the_mean_over_areas() -> None:
@@ -140,7 +167,7 @@ def test_same_key_same_view_and_one_change_leaves_the_others() -> None:
         assert plain(NOISE, generator(number))[1:] == view(NOISE, generator(number))[1:]
 
 
-@pytest.mark.parametrize("name", ["jitter", "grayscale", "blur", "solarize", "flip"])
+@pytest.mark.parametrize("name", ["jitter", "grayscale", "blur", "solarize", "noise", "flip"])
 def test_probabilities_are_kept(name: str) -> None:
     plain = whole(NOISE, 48)
 
@@ -169,8 +196,9 @@ def test_jitter_takes_every_order() -> None:
     [
         (AUGMENTATIONS, ALL),
         ((), View.Settings(size=32)),
-        (("crop", "flip"), replace(ALL, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0)),
+        (("crop", "flip"), replace(ALL, jitter=0.0, grayscale=0.0, blur=0.0, solarize=0.0, noise=0.0)),
         (("blur",), View.Settings(size=32, blur=0.5)),
+        (("noise",), View.Settings(size=32, noise=0.5)),
         (("jitter", "solarize"), View.Settings(size=32, jitter=0.8, solarize=0.2)),
     ],
     ids=str,
@@ -220,6 +248,8 @@ def test_odd_shapes_become_views(shape: tuple[int, int]) -> None:
         ({"crop_area": (0.5, 1.2)}, "crop_area"),
         ({"crop_ratio": (2.0, 1.0)}, "crop_ratio"),
         ({"blur_sigma": (0.0, 1.0)}, "blur_sigma"),
+        ({"noise": -0.1}, "noise"),
+        ({"noise_sigma": (0.1, 1.5)}, "noise_sigma"),
     ],
 )
 def test_impossible_settings_are_named(change: dict, word: str) -> None:

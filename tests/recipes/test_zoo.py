@@ -23,6 +23,7 @@ from tests.toys import tiny
 
 HEADLINE = {
     "clip": "zero_shot/top1",
+    "tecoa": "zero_shot/top1",
     "detailclip": "zero_shot/top1",
     "dino": "attention/best_head_jaccard",
     "detector": "boxes/ap50",
@@ -31,6 +32,7 @@ HEADLINE = {
 """What a model of a method ships for."""
 BETTER = {
     "clip": lambda random: 4 * random,
+    "tecoa": lambda random: 4 * random,
     "detailclip": lambda random: 4 * random,
     "dino": lambda random: random + 10,
 }

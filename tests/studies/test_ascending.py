@@ -160,6 +160,7 @@ def test_flags_change_a_preset() -> None:
         "seed": 4,
         "chunk": 8,
         "smooth": -1.0,
+        "noise": -1.0,
     }
     made = settings_from(flags)
     assert (made.steps, made.copies, made.resolutions, made.seed) == (100, 3, (1, 2), 4)
@@ -169,4 +170,7 @@ def test_flags_change_a_preset() -> None:
     assert settings_from({**flags, "preset": "default", "resolutions": "preset"}).parametrization == "fourier"
     assert (made.smooth, settings_from({**flags, "smooth": 2.0}).smooth) == (0.0, 2.0)
     assert settings_from({**flags, "smooth": 0.0, "preset": "default"}).smooth == 0
+    assert settings_from(flags).augment.noise == 0.2 and settings_from({**flags, "noise": 0.0}).augment.noise == 0
+    with pytest.raises(RizbinError, match="noise is nan"):
+        settings_from({**flags, "noise": float("nan")})
     assert weighted(["a = b=0.5", "c"], 0.3) == [("a = b", 0.5), ("c", 0.3)]

@@ -17,18 +17,18 @@ from rizbin.studies import ascent, ascent_cells
 from rizbin.studies.ascent import (
     Measured,
     Rebuilt,
-    Seen,
     Size,
     Variant,
     answer,
     answer_changes,
     answer_rebuilt,
+    answer_rival,
     gap,
     margin,
     pace,
     percent,
 )
-from rizbin.studies.ascent_cells import Drawn, drawn, questions
+from rizbin.studies.ascent_cells import Drawn, Seen, drawn, questions
 from tests.generate.ascent.toy_encoders import toy
 
 
@@ -55,6 +55,8 @@ def test_the_answer_follows_the_numbers() -> None:
     assert sentences[0].startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
     assert "2 percent of plain pixels" in sentences[0] and "96 percent of real" in sentences[0]
     assert "gap to the judge is 0.88 and 0.10" in sentences[1] and "blur costs the default most: 20" in sentences[3]
+    assert "of real scenes, at worst, 20" in sentences[3]
+    assert "detail has 2 percent" in answer_rival("detail", bad, good) and "-68 points" in answer_rival("d", bad, good)
     assert answer({**dict.fromkeys(names, good), "a": bad}, real)[0].startswith("Hardly")
 
 
@@ -129,6 +131,8 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         finds,
         source,
         tmp_path / "ascent.html",
+        rival=toy(5, size=64),
+        rebuild=[toy(3, size=64), toy(4, size=64)],
         blind=toy(2, reads=False),
         run=tmp_path / "run",
         size=Size(prompts=2, seeds=1, few=1, paper=1, rebuilt=2),
@@ -143,7 +147,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "OpenMoji",
     ):
         assert words in text
-    assert "http-equiv" in text and text.count("<figure") == 17, "ten climbed, six drawn again or real, one chart"
+    assert "http-equiv" in text and text.count("<figure") == 19, "twelve climbed, six drawn again or real, one chart"
 
 
 def test_the_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:
