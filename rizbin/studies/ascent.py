@@ -44,8 +44,6 @@ from rizbin.studies.report import OPENMOJI
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many pictures climb together."""
-NOISE = 0.05
-"""The most, of what was tried, that an encoder of this world stands on its copies; 0.1 blinds it (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,8 @@ def forms(size: Size) -> list[Variant]:
     slow = {"prompts": size.paper, "seeds": 1}
     paper = _seen_as(PRESETS["paper"](), default)
     return [
-        Variant(name="waves (default)", settings=default, **many),
-        Variant(name="several resolutions", settings=replace(default, parametrization="resolutions"), **many),
+        Variant(name="several resolutions (default)", settings=default, **many),
+        Variant(name="waves", settings=replace(default, parametrization="fourier"), **many),
         Variant(name="pixels, same copies and smoothness", settings=replace(default, parametrization="pixels"), **many),
         Variant(name="plain pixels, no copies", settings=replace(PRESETS["adversarial"](), chunk=CHUNK), **many),
         Variant(name="paper", settings=paper, **slow),
@@ -82,37 +80,38 @@ def forms(size: Size) -> list[Variant]:
 
 
 def ablations(size: Size) -> list[Variant]:
-    """The default with one thing changed; several resolutions and what is without smoothness change a second one."""
+    """The default with one thing changed; a few change a second one."""
     base = replace(PRESETS["default"](), chunk=CHUNK)
-    several = replace(base, parametrization="resolutions")
-    noisy = replace(base, augment=replace(base.augment, noise=NOISE))
     changes: dict[str, Settings] = {
         "as it is": base,
         "half the smoothness": replace(base, smooth=base.smooth / 2),
         "twice the smoothness": replace(base, smooth=2 * base.smooth),
         "no smoothness": replace(base, smooth=0.0),
-        f"no smoothness, noise of {NOISE:g}": replace(noisy, smooth=0.0),
-        f"noise of {NOISE:g}": noisy,
-        "noise of the paper (0.2)": replace(base, augment=replace(base.augment, noise=0.2)),
+        "half the noise": _with_noise(base, base.augment.noise / 2),
+        "twice the noise": _with_noise(base, 2 * base.augment.noise),
+        "no noise": _with_noise(base, 0.0),
+        "neither noise nor smoothness": replace(_with_noise(base, 0.0), smooth=0.0),
         "1 copy": replace(base, copies=1),
         "8 copies": replace(base, copies=2 * base.copies),
         "no shift": replace(base, augment=replace(base.augment, shift=0.0)),
         "crops of 80 percent": replace(base, augment=replace(base.augment, crop=0.8)),
-        "several resolutions": several,
-        "several resolutions, added as they are": replace(several, apart=False, decay=0.0),
-        "coarse ones alone (1 to 16)": replace(several, resolutions=(1, 2, 4, 8, 16)),
-        "finest alone (64)": replace(several, resolutions=(64,)),
+        "waves": replace(base, parametrization="fourier"),
+        "all resolutions": replace(base, resolutions="all"),
+        "resolutions added as they are": replace(base, apart=False, decay=0.0),
+        "coarse ones alone (1 to 16)": replace(base, resolutions=(1, 2, 4, 8, 16)),
+        "finest alone (64)": replace(base, resolutions=(64,)),
     }
     return [Variant(name=name, settings=one, prompts=size.few, seeds=size.seeds) for name, one in changes.items()]
 
 
 def _seen_as(settings: Settings, other: Settings) -> Settings:
-    """With the canvas and the looks of the other, so that they are not what is compared.
-
-    Its noise becomes `NOISE`: the paper's 0.2 is more than an encoder of this world stands, as the ablation shows.
-    """
-    seen = replace(other.augment, noise=NOISE)
+    """With the canvas and the shifts of the other, so that they are not what is compared; the noise is its own."""
+    seen = replace(other.augment, noise=settings.augment.noise)
     return replace(settings, size=other.size, room=other.room, augment=seen, chunk=other.chunk)
+
+
+def _with_noise(settings: Settings, noise: float) -> Settings:
+    return replace(settings, augment=replace(settings.augment, noise=noise))
 
 
 def write_study(
@@ -139,7 +138,9 @@ def write_study(
     compared = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in forms(size)}
     numbers = {name: measured(one, asked, encoder, judge, detector, harms=True) for name, one in compared.items()}
     first = next(iter(compared.values()))
-    other = replace(first.variant, name=f"{first.variant.name}, by {Path(rival.name).name}")
+    # Noise blinds who never saw any: the rival climbs without.
+    clean = _with_noise(first.variant.settings, 0.0)
+    other = replace(first.variant, name=f"{Path(rival.name).name}, without noise", settings=clean)
     beside = drawn(rival, other, wishes, run, quiet=quiet)
     beside_numbers = measured(beside, asked, rival, judge, detector, harms=True)
     changed = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in ablations(size)}
@@ -224,9 +225,10 @@ def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
 def answer_rival(name: str, rival: Measured, default: Measured) -> str:
     """What another encoder draws in the same way."""
     return (
-        f"Climbed in the same way, {name} has {percent(rival.held_out):.0f} percent (± {margin(rival.held_out):.0f}) "
-        f"right, {percent(rival.held_out) - percent(default.held_out):+.0f} points, and {rival.found:.0f} percent of "
-        f"its things are found; it gives its own pictures a cosine of {rival.own.cosine.mean():.2f}."
+        f"Climbed in the same way but without noise, {name} has {percent(rival.held_out):.0f} percent "
+        f"(± {margin(rival.held_out):.0f}) right, {percent(rival.held_out) - percent(default.held_out):+.0f} points, "
+        f"and {rival.found:.0f} percent of its things are found; it gives its own pictures a cosine of "
+        f"{rival.own.cosine.mean():.2f}."
     )
 
 
@@ -286,7 +288,9 @@ def _rebuilt(
     blind, detector = looks
     originals = [one.real for one in asked]
     wishes = [[Image(picture=as_floats(one))] for one in originals]
-    variant = Variant(name=f"again from {encoder.name}", settings=PRESETS["default"](), prompts=len(originals), seeds=1)
+    # Without noise, which blinds who never saw any.
+    settings = _with_noise(PRESETS["default"](), 0.0)
+    variant = Variant(name=f"again from {encoder.name}", settings=settings, prompts=len(originals), seeds=1)
     made = drawn(encoder, variant, wishes, run, quiet=quiet).pictures
     cosine = [float((embedded(one, made) * embedded(one, originals)).sum(dim=1).mean()) for one in (blind, other)]
     return Rebuilt(

@@ -166,8 +166,8 @@ def test_flags_change_a_preset() -> None:
     assert (made.steps, made.copies, made.resolutions, made.seed) == (100, 3, (1, 2), 4)
     assert (made.optimizer, made.learning_rate, made.change, made.chunk) == ("sgd", 0.2, 0.5, 8)
     # Resolutions are of pictures made of them, whatever the preset is made of.
-    assert settings_from({**flags, "preset": "default"}).parametrization == "resolutions"
-    assert settings_from({**flags, "preset": "default", "resolutions": "preset"}).parametrization == "fourier"
+    assert settings_from({**flags, "preset": "adversarial"}).parametrization == "resolutions"
+    assert settings_from({**flags, "preset": "adversarial", "resolutions": "preset"}).parametrization == "pixels"
     assert (made.smooth, settings_from({**flags, "smooth": 2.0}).smooth) == (0.0, 2.0)
     assert settings_from({**flags, "smooth": 0.0, "preset": "default"}).smooth == 0
     assert settings_from(flags).augment.noise == 0.2 and settings_from({**flags, "noise": 0.0}).augment.noise == 0

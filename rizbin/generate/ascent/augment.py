@@ -27,10 +27,10 @@ class Augment:
     shift: float = 0.0625
     """Pictures are rolled by up to this share of the encoder's side in both directions, over their edges, before the
     middle is cut out. Source: 56 of 224 pixels, a quarter."""
-    noise: float = 0.0
-    """Uniform noise of up to so much is added or taken away; by default the ascent's `smooth` does what it is for
-    (docs/LOG.md). Differs: the source speaks of uniform noise times 0.2; here it is centered, so that it does not
-    brighten."""
+    noise: float = 0.3
+    """Uniform noise of up to so much is added or taken away: what shows through it is large. An encoder that never saw
+    any is blinded by 0.1 (docs/LOG.md); give it 0. Differs: the source speaks of uniform noise times 0.2; here it is
+    centered, so that it does not brighten."""
     color: float = 0.0
     """Each color of a copy is moved by up to so much: no single shade can carry the meaning."""
     flip: float = 0.0

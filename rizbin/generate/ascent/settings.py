@@ -86,14 +86,18 @@ def paper() -> Settings:
 
 
 def default() -> Settings:
-    """A quick one for CPUs: waves, whose grain counts against the score."""
-    return Settings(parametrization="fourier")
+    """A quick one for CPUs: components of powers of two, whose grain counts against the score."""
+    return Settings()
 
 
 def adversarial() -> Settings:
-    """Plain pixels without copies: what fools an encoder, to compare with."""
+    """Plain pixels without copies: what fools an encoder, to compare with.
+
+    For long: the first steps on an encoder that is hard to mislead still draw something.
+    """
     return Settings(
         parametrization="pixels",
+        steps=300,
         copies=1,
         augment=Augment(shift=0.0, noise=0.0),
         schedule="constant",

@@ -134,7 +134,7 @@ def test_presets_run_and_the_papers_is_the_papers() -> None:
     assert (paper.copies, paper.steps, paper.learning_rate, paper.optimizer) == (32, 100, 0.2, "sgd")
     assert (paper.resolutions, paper.augment.noise, paper.augment.shift, paper.room) == ("all", 0.2, 0.25, True)
     assert (paper.decay, paper.apart, paper.smooth) == (0.0, False, 0.0)
-    assert PRESETS["default"]().augment.noise == 0
+    assert PRESETS["default"]() == Settings() and PRESETS["adversarial"]().augment.noise == 0
     for make in PRESETS.values():
         made = ascend([toy()], WISHES[:1], settings=replace(make(), steps=1, copies=2, size=16))
         assert made.steps == 1
