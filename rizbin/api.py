@@ -287,6 +287,7 @@ def study_ascent(
     detector: str | Path = "detector-mini",
     rival: str | Path = "detailclip-mini",
     rebuild: Sequence[str | Path] = ("detailclip-mini", "clip-mini"),
+    autoencoder: str | Path = "diffusion-mini",
     data: str = "scenes:easy,categories=0",
     prompts: int = 50,
     seeds: int = 3,
@@ -300,11 +301,11 @@ def study_ascent(
     """Climbs one encoder and has others judge what comes out, on one page; what is in `run` is not drawn again.
 
     rival: an encoder that is climbed in the same way. rebuild: two encoders that draw pictures again from their
-        embeddings.
+        embeddings. autoencoder: what draws, whose autoencoder's latents are climbed beside the other forms.
     prompts, seeds, few, paper, rebuilt: how much is drawn (`rizbin.studies.ascent.Size`).
     """
     from rizbin.recipes.judge import Judge
-    from rizbin.recipes.opened import load_eyes
+    from rizbin.recipes.opened import load_eyes, load_painter
     from rizbin.studies.ascent import Size, write_study
 
     encoder, looks = load_eyes(model), load_detector(detector)
@@ -316,6 +317,7 @@ def study_ascent(
         Path(to),
         rival=load_eyes(rival),
         rebuild=[load_eyes(one) for one in rebuild],
+        autoencoder=load_painter(autoencoder).pipeline.vae,
         blind=load_eyes("dino-mini"),
         run=Path(run),
         size=Size(prompts=prompts, seeds=seeds, few=few, paper=paper, rebuilt=rebuilt),

@@ -258,6 +258,7 @@ def _ascent(words: list[str]) -> int:
         detector: str = "detector-mini",
         rival: str = "detailclip-mini",
         rebuild: tuple[str, str] = ("detailclip-mini", "clip-mini"),
+        autoencoder: str = "diffusion-mini",
         data: str = "scenes:easy,categories=0",
         prompts: int = 50,
         seeds: int = 3,
@@ -277,6 +278,7 @@ def _ascent(words: list[str]) -> int:
             detector: The detector that looks for the named things.
             rival: Another encoder, climbed in the same way; that one was taught on clean scenes alone.
             rebuild: Two encoders, asked what they keep of a picture by drawing it again from its embedding.
+            autoencoder: A model that draws, whose autoencoder's latents are climbed beside the other forms.
             data: Captions and real pictures; its test part.
             prompts: How many are drawn by each form.
             seeds: Pictures of each prompt; one of the paper's settings, which are slow.

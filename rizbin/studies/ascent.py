@@ -8,6 +8,7 @@ is made from the numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,8 @@ def ablations(size: Size) -> list[Variant]:
         "no shift": replace(base, augment=replace(base.augment, shift=0.0)),
         "crops of 80 percent": replace(base, augment=replace(base.augment, crop=0.8)),
         "waves": replace(base, parametrization="fourier"),
+        "latent of an autoencoder": replace(base, parametrization="latent"),
+        "strokes": replace(base, parametrization="strokes"),
         "all resolutions": replace(base, resolutions="all"),
         "resolutions added as they are": replace(base, apart=False, decay=0.0),
         "coarse ones alone (1 to 16)": replace(base, resolutions=(1, 2, 4, 8, 16)),
@@ -123,6 +126,7 @@ def write_study(
     *,
     rival: Encoder,
     rebuild: Sequence[Encoder],
+    autoencoder: Any,
     blind: Encoder,
     run: Path,
     size: Size = Size(),
@@ -131,7 +135,8 @@ def write_study(
     """Draws, measures, writes the page and returns its path; what is in `run` is not drawn again.
 
     encoder: draws. judge, detector: look, and were in no loss. rival: climbed beside it. rebuild: two that draw again
-    what they see. blind: an encoder without words that looks at what both draw again.
+    what they see. autoencoder: of diffusers, whose latents are climbed too. blind: an encoder without words that looks
+    at what both draw again.
     """
     asked = questions(source, AMONG)
     wishes = [[Text(text=one.text)] for one in asked]
@@ -143,7 +148,9 @@ def write_study(
     other = replace(first.variant, name=f"{Path(rival.name).name}, without noise", settings=clean)
     beside = drawn(rival, other, wishes, run, quiet=quiet)
     beside_numbers = measured(beside, asked, rival, judge, detector, harms=True)
-    changed = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in ablations(size)}
+    changed = {
+        one.name: drawn(encoder, one, wishes, run, autoencoder=autoencoder, quiet=quiet) for one in ablations(size)
+    }
     changes = {name: measured(one, asked, encoder, judge, detector, harms=False) for name, one in changed.items()}
     rebuilt = [
         _rebuilt(one, other, asked[: size.rebuilt], (blind, detector), run, quiet)

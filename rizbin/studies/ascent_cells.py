@@ -135,9 +135,16 @@ def questions(source: Source, count: int) -> list[Question]:
 
 
 def drawn(
-    encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: Path, *, quiet: bool = False, batch: int = 50
+    encoder: Encoder,
+    variant: Variant,
+    wishes: Sequence[Wish],
+    folder: Path,
+    *,
+    autoencoder: Any = None,
+    quiet: bool = False,
+    batch: int = 50,
 ) -> Drawn:
-    """The variant's pictures, from the folder where they were made before."""
+    """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
     told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
     kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
     name = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
@@ -148,7 +155,7 @@ def drawn(
         frames = [(int(step), list(arrays[f"frame{n}"])) for n, step in enumerate(arrays["steps"])]
         which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
         return Drawn(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
-    made = _climb(encoder, variant, wishes[: variant.prompts], folder, quiet, batch)
+    made = _climb(encoder, variant, wishes[: variant.prompts], folder, autoencoder, quiet, batch)
     folder.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
     table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
@@ -158,7 +165,15 @@ def drawn(
     return made
 
 
-def _climb(encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: Path, quiet: bool, batch: int) -> Drawn:
+def _climb(
+    encoder: Encoder,
+    variant: Variant,
+    wishes: Sequence[Wish],
+    folder: Path,
+    autoencoder: Any,
+    quiet: bool,
+    batch: int,
+) -> Drawn:
     pictures: list[Pixels] = []
     climbed: list[float] = []
     frames: dict[int, list[Pixels]] = {}
@@ -169,6 +184,7 @@ def _climb(encoder: Encoder, variant: Variant, wishes: Sequence[Wish], folder: P
                 [encoder],
                 wishes[first : first + batch],
                 settings=replace(variant.settings, seed=seed),
+                autoencoder=autoencoder,
                 folder=folder / "state",
                 bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
             )

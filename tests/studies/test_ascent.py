@@ -30,6 +30,7 @@ from rizbin.studies.ascent import (
 )
 from rizbin.studies.ascent_cells import Drawn, Seen, drawn, questions
 from tests.generate.ascent.toy_encoders import toy
+from tests.generate.diffusion.small_painters import painter
 
 
 def finds(picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
@@ -133,6 +134,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         tmp_path / "ascent.html",
         rival=toy(5, size=64),
         rebuild=[toy(3, size=64), toy(4, size=64)],
+        autoencoder=painter().pipeline.vae,
         blind=toy(2, reads=False),
         run=tmp_path / "run",
         size=Size(prompts=2, seeds=1, few=1, paper=1, rebuilt=2),
