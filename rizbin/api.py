@@ -292,7 +292,7 @@ def study_ascent(
     prompts: int = 50,
     seeds: int = 3,
     few: int = 10,
-    paper: int = 6,
+    paper: int = 24,
     rebuilt: int = 8,
     run: str | Path = "runs/study-ascent",
     to: str | Path = "ascent.html",

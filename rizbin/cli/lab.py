@@ -263,7 +263,7 @@ def _ascent(words: list[str]) -> int:
         prompts: int = 50,
         seeds: int = 3,
         few: int = 10,
-        paper: int = 6,
+        paper: int = 24,
         rebuilt: int = 8,
         run: str = "runs/study-ascent",
         to: str = "ascent.html",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rizbin import cli
+from rizbin.core.charts import Series
 from rizbin.data.open import open_source
 from rizbin.generate.ascent.settings import Settings
 from rizbin.generate.ascent.targets import Text
@@ -102,10 +103,17 @@ def test_the_pace_is_that_of_the_prompts_that_both_drew() -> None:
         "paper": climbing("paper", 20.0, [worse, better]),
     }
     told, lines = pace(compared, asked, judge)
-    assert "has as much after 1.0 seconds, 5 percent of the time" in told
+    assert "ends with a held-out cosine of" in told and told.endswith("5 percent of the time.")
     assert [line.name for line in lines] == ["default", "paper"]
+    # Where the default ends lower, its own end is what both reach: the paper's has it at its first frame.
     never = pace({**compared, "default": climbing("default", 1.0, [worse, worse])}, asked, judge)
-    assert "does not reach it" in never[0]
+    assert "the default has after 0.5 seconds and paper after 10.0: 5 percent" in never[0]
+
+
+def test_a_line_is_crossed_between_its_points() -> None:
+    line = Series(name="a", x=[1.0, 3.0, 5.0], y=[0.1, 0.5, 0.4])
+    assert ascent._reached(line, 0.3) == pytest.approx(2.0) and ascent._reached(line, 0.5) == pytest.approx(3.0)
+    assert ascent._reached(line, 0.0) == 1.0 and ascent._reached(line, 0.9) == 5.0
 
 
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,11 +93,11 @@ def default() -> Settings:
 def adversarial() -> Settings:
     """Plain pixels without copies: what fools an encoder, to compare with.
 
-    For long: the first steps on an encoder that is hard to mislead still draw something.
+    For long, until the score hardly rises: an encoder that is hard to mislead lets the first steps draw something.
     """
     return Settings(
         parametrization="pixels",
-        steps=300,
+        steps=600,
         copies=1,
         augment=Augment(shift=0.0, noise=0.0),
         schedule="constant",
