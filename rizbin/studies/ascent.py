@@ -54,7 +54,7 @@ class Size:
     prompts: int = 50
     """Of the forms that are compared."""
     seeds: int = 3
-    """Of all but the paper's."""
+    """Of all but the paper's and the adversary."""
     few: int = 10
     """Prompts of each variant of the ablation."""
     paper: int = 24
@@ -72,12 +72,17 @@ def forms(size: Size) -> list[Variant]:
         Variant(name="several resolutions (default)", settings=default, **many),
         Variant(name="waves", settings=replace(default, parametrization="fourier"), **many),
         Variant(name="pixels, same copies and smoothness", settings=replace(default, parametrization="pixels"), **many),
-        Variant(name="plain pixels, no copies", settings=replace(PRESETS["adversarial"](), chunk=CHUNK), **many),
+        _adversary("plain pixels, no copies", size),
         Variant(name="paper", settings=paper, **slow),
         Variant(
             name="paper, ten times its rate", settings=replace(paper, learning_rate=10 * paper.learning_rate), **slow
         ),
     ]
+
+
+def _adversary(name: str, size: Size) -> Variant:
+    """One seed: without shifts and noise nothing is drawn by lot."""
+    return Variant(name=name, settings=replace(PRESETS["adversarial"](), chunk=CHUNK), prompts=size.prompts, seeds=1)
 
 
 def ablations(size: Size) -> list[Variant]:
@@ -144,10 +149,13 @@ def write_study(
     numbers = {name: measured(one, asked, encoder, judge, detector, harms=True) for name, one in compared.items()}
     first = next(iter(compared.values()))
     # Noise blinds who never saw any: the rival climbs without.
-    clean = _with_noise(first.variant.settings, 0.0)
-    other = replace(first.variant, name=f"{Path(rival.name).name}, without noise", settings=clean)
-    beside = drawn(rival, other, wishes, run, quiet=quiet)
-    beside_numbers = measured(beside, asked, rival, judge, detector, harms=True)
+    clean, called = _with_noise(first.variant.settings, 0.0), Path(rival.name).name
+    others = [
+        replace(first.variant, name=f"{called}, without noise", settings=clean),
+        _adversary(f"{called}, plain pixels, no copies", size),
+    ]
+    beside = {one.name: drawn(rival, one, wishes, run, quiet=quiet) for one in others}
+    rivals = {name: measured(one, asked, rival, judge, detector, harms=True) for name, one in beside.items()}
     changed = {
         one.name: drawn(encoder, one, wishes, run, autoencoder=autoencoder, quiet=quiet) for one in ablations(size)
     }
@@ -168,14 +176,14 @@ def write_study(
     for number, sentence in enumerate(
         [
             *answer(numbers, real),
-            answer_rival(Path(rival.name).name, beside_numbers, numbers[first.variant.name]),
+            answer_rival(called, list(rivals.values()), numbers[first.variant.name]),
             *answer_changes(changes),
             paced[0],
             *answer_rebuilt(rebuilt),
         ]
     ):
         page.lead(sentence) if number == 0 else page.text(sentence)
-    every, told = {**compared, other.name: beside}, {**numbers, other.name: beside_numbers}
+    every, told = {**compared, **beside}, {**numbers, **rivals}
     show_forms(page, every, told, real)
     show_pictures(page, every, told, asked)
     show_changes(page, changed, changes)
@@ -229,13 +237,15 @@ def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
     ]
 
 
-def answer_rival(name: str, rival: Measured, default: Measured) -> str:
-    """What another encoder draws in the same way."""
+def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> str:
+    """What another encoder draws in the same way, and by plain pixels."""
+    same, adversary = rivals
     return (
-        f"Climbed in the same way but without noise, {name} has {percent(rival.held_out):.0f} percent "
-        f"(± {margin(rival.held_out):.0f}) right, {percent(rival.held_out) - percent(default.held_out):+.0f} points, "
-        f"and {rival.found:.0f} percent of its things are found; it gives its own pictures a cosine of "
-        f"{rival.own.cosine.mean():.2f}."
+        f"Climbed in the same way but without noise, {name} has {percent(same.held_out):.0f} percent "
+        f"(± {margin(same.held_out):.0f}) right, {percent(same.held_out) - percent(default.held_out):+.0f} points, and "
+        f"{same.found:.0f} percent of its things are found; it gives its own pictures a cosine of "
+        f"{same.own.cosine.mean():.2f}. Of its plain pixels, with a cosine of {adversary.own.cosine.mean():.2f}, "
+        f"{percent(adversary.held_out):.0f} percent are right."
     )
 
 

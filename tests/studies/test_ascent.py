@@ -58,7 +58,9 @@ def test_the_answer_follows_the_numbers() -> None:
     assert "2 percent of plain pixels" in sentences[0] and "96 percent of real" in sentences[0]
     assert "gap to the judge is 0.88 and 0.10" in sentences[1] and "blur costs the default most: 20" in sentences[3]
     assert "of real scenes, at worst, 20" in sentences[3]
-    assert "detail has 2 percent" in answer_rival("detail", bad, good) and "-68 points" in answer_rival("d", bad, good)
+    rival = answer_rival("detail", [bad, said(5, 0.95, 0.0)], good)
+    assert "detail has 2 percent" in rival and "-68 points" in rival
+    assert rival.endswith("a cosine of 0.95, 10 percent are right.")
     assert answer({**dict.fromkeys(names, good), "a": bad}, real)[0].startswith("Hardly")
 
 
@@ -157,7 +159,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "OpenMoji",
     ):
         assert words in text
-    assert "http-equiv" in text and text.count("<figure") == 19, "twelve climbed, six drawn again or real, one chart"
+    assert "http-equiv" in text and text.count("<figure") == 21, "fourteen climbed, six drawn again or real, one chart"
 
 
 def test_the_command_names_it(capsys: pytest.CaptureFixture[str]) -> None:
