@@ -115,14 +115,14 @@ def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Questio
     page.heading("What an encoder keeps of a picture")
     page.text(
         "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
-        "comes back is what the embedding holds, without grain."
+        "comes back is what the embedding holds, without grain. The first are shown."
     )
-    count = len(rebuilt[0].pictures)
+    count = min(len(rebuilt[0].pictures), SHOWN)
     page.card("originals", [Picture(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
     for one in rebuilt:
         page.card(
             one.encoder,
-            one.pictures,
-            small=f" coarse correlation {one.likeness.mean():.2f}, cosine by an encoder without words {one.blind:.2f}, "
+            one.pictures[:count],
+            small=f" of all {len(one.pictures)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder without words {one.blind:.2f}, "
             f"by the other {one.other:.2f}, things found {one.found:.0f} percent",
         )
