@@ -123,6 +123,6 @@ def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Questio
         page.card(
             one.encoder,
             one.pictures[:count],
-            small=f" of all {len(one.pictures)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder without words {one.blind:.2f}, "
-            f"by the other {one.other:.2f}, things found {one.found:.0f} percent",
+            small=f" of all {len(one.pictures)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder "
+            f"without words {one.blind:.2f}, by the other {one.other:.2f}, things found {one.found:.0f} percent",
         )
