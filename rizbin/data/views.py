@@ -33,7 +33,7 @@ Crop = tuple[float, float, float, float]
 
 _ATTEMPTS = 10
 """Rectangles tried before the central one is taken, as torchvision's RandomResizedCrop does."""
-_DRAWS = 4 * _ATTEMPTS + 17
+_DRAWS = 4 * _ATTEMPTS + 14
 _SOLARIZE_FROM = 128
 """Values from here on are inverted (BYOL, arXiv 2006.07733, appendix B)."""
 
@@ -87,10 +87,10 @@ class View:
         """The view [size, size, 3]; its crop (left, top, right, bottom) as shares of the picture; whether mirrored."""
         settings = self.settings
         draws = random.random(_DRAWS).tolist()
-        rectangles, (flip, jitter, *strengths), (gray, blur, sigma, solarize, noise, spread, seed) = (
+        rectangles, (flip, jitter, *strengths), (gray, blur, sigma, solarize) = (
             draws[: 4 * _ATTEMPTS],
-            draws[4 * _ATTEMPTS : -7],
-            draws[-7:],
+            draws[4 * _ATTEMPTS : -4],
+            draws[-4:],
         )
         height, width = image.shape[:2]
         left, top, right, bottom = _rectangle(height, width, settings, rectangles)
@@ -107,9 +107,12 @@ class View:
             pixels = gaussian_blur(pixels, low + sigma * (high - low))
         if solarize < settings.solarize:
             pixels = invert_bright(pixels)
-        if noise < settings.noise:
-            low, high = settings.noise_sigma
-            pixels = add_noise(pixels, low + spread * (high - low), np.random.default_rng(int(seed * 2**53)))
+        if settings.noise > 0:
+            # From a generator of its own, seeded by the last draw: more draws would change what the next view is.
+            own = np.random.default_rng(int(solarize * 2**53))
+            if own.random() < settings.noise:
+                low, high = settings.noise_sigma
+                pixels = add_noise(pixels, low + own.random() * (high - low), own)
         return pixels, (left / width, top / height, right / width, bottom / height), flipped
 
 

@@ -83,6 +83,15 @@ def test_noise_has_the_deviation_that_it_is_given_and_stays_within_white(sigma: 
     assert white.max() == 255 and white.min() > 255 - 6 * 255 * sigma
 
 
+def test_noise_leaves_the_next_view_as_it_is() -> None:
+    after = []
+    for noise in (0.0, 1.0):
+        random = generator("next")
+        View(View.Settings(size=32, noise=noise))(NOISE, random)
+        after.append(random.random())
+    assert after[0] == after[1]
+
+
 def test_strengths_of_noise_are_uniform_between_their_ends() -> None:
     gray = np.full((32, 32, 3), 128, np.uint8)
     view = View(View.Settings(size=32, noise=1.0, noise_sigma=(0.02, 0.1)))
