@@ -147,6 +147,8 @@ def drawn(
     """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
     told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
     kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
+    if variant.settings.parametrization == "latent":
+        kept["autoencoder"] = _fingerprint(autoencoder)
     name = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
     if path.is_file():
@@ -249,6 +251,14 @@ def found_of(pictures: Sequence[Pixels], names: Sequence[Sequence[str]], detecto
         for presence in detector(picture, list(phrases))
     ]
     return 100 * float(np.mean(hits))
+
+
+def _fingerprint(module: torch.nn.Module) -> str:
+    """Of all weights: another autoencoder draws other pictures."""
+    found = hashlib.sha256()
+    for value in module.state_dict().values():
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _spelled(target: object) -> list:

@@ -1,11 +1,13 @@
 """The study of ascent: sentences follow the numbers, what was drawn is not drawn again, and one page comes out."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rizbin import cli
 from rizbin.core.charts import Series
@@ -129,6 +131,20 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.M
     assert (again.climbed, again.which, again.seconds) == (made.climbed, made.which, made.seconds)
     with pytest.raises(TypeError):
         drawn(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
+
+
+def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
+    variant = Variant(name="latent", settings=Settings(parametrization="latent", steps=1, copies=1), prompts=1, seeds=1)
+    one = deepcopy(painter().pipeline.vae)
+    other = deepcopy(one)
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    made = [
+        drawn(toy(size=64), variant, [[Text(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
+        for which in (one, other, one)
+    ]
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert made[0].climbed == made[2].climbed != made[1].climbed
 
 
 def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
