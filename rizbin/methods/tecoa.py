@@ -7,27 +7,31 @@ the batch, not the names of a data set; one move from a random start (Wong et al
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.views import MEAN, STD
+from rizbin.data.views import MEAN, STD, View
 from rizbin.losses.contrast import contrast
-from rizbin.methods.clip import CLIP
-from rizbin.train.method import Batch, Minimize, Progress
+from rizbin.nets.dual import ImageTextPair
+from rizbin.train.method import Batch, Method, Minimize, Progress
 
 _STRIDE = 1.25
 """Length of one move in units of the bound: a little beyond it, and back to its edge (arXiv 2001.03994)."""
 
 
-class TeCoA(CLIP):
+class TeCoA(Method):
     """CLIP's loss on misleading pictures: what such an encoder looks at is what people see, and it can draw it."""
 
     @dataclass(frozen=True, kw_only=True)
-    class Settings(CLIP.Settings):
+    class Settings:
+        pair: ImageTextPair.Settings = ImageTextPair.Settings()
+        """The two towers."""
+        view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
+        """The one augmented view, before it is changed."""
         change: float = 4 / 255
         """Most that a value of a pixel is moved, as a share of white, 0 to 1 (paper: 1 / 255; gradients that look like
         things want more, arXiv 1906.09453)."""
@@ -37,14 +41,20 @@ class TeCoA(CLIP):
         moves: int = 1
         """Moves to the misleading picture; each costs as much as a step of CLIP (paper: 2)."""
 
-    settings: Settings
-
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         if not 0 <= settings.change <= 1:
             raise RizbinError(f"change is {settings.change:g}; it is a share of white, so give 0 to 1.")
         if settings.moves < 1:
             raise RizbinError(f"moves is {settings.moves}; give 1 or more, or a change of 0 for plain CLIP.")
-        super().__init__(settings)
+        self.settings = settings
+        self.pair = ImageTextPair(settings.pair)
+        self.tokenizer = self.pair.tokenizer
+        self.views = (replace(settings.view, size=self.pair.image_size),)
+
+    @property
+    def encoder(self) -> ImageTextPair:
+        return self.pair
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         assert batch.texts is not None  # who has a tokenizer gets captions
