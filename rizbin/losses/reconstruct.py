@@ -1,7 +1,10 @@
-"""Pixel reconstruction of removed patches (MAE, arXiv 2111.06377, section 3)."""
+"""Pixel reconstruction: of removed patches (MAE, arXiv 2111.06377, section 3), and of what a low resolution lost."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core import parallel
 
 
 def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch patches pixels"]:
@@ -44,3 +47,22 @@ def pixel_loss(
     target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     mean, deviation = patch_statistics(target)
     return ((predicted.to(target.dtype) - (target - mean) / deviation) ** 2).mean()
+
+
+def low_resolution(images: Float[Tensor, "batch 3 height width"], factor: int) -> Float[Tensor, "batch 3 height width"]:
+    """The images at 1/factor of their resolution (means of squares of pixels), brought back to size bicubically."""
+    if factor == 1:
+        return images
+    small = F.avg_pool2d(images, factor)
+    return F.interpolate(small, scale_factor=factor, mode="bicubic", align_corners=False)
+
+
+def residual_loss(
+    predicted: Float[Tensor, "batch patches pixels"], lost: Float[Tensor, "batch patches pixels"]
+) -> Float[Tensor, ""]:
+    """Squared error of what a low resolution lost, as a share of what it lost: 1 for bicubic upsampling alone.
+
+    Not normalized patch by patch: brightness is in the input, and a plain patch, which lost nothing, must not count.
+    """
+    size = parallel.mean(lost.square().mean()).clamp(min=EPSILON)
+    return (predicted.to(lost.dtype) - lost).square().mean() / size

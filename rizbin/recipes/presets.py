@@ -209,9 +209,8 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
         "prototypes": 512,
         # The whole picture meets the caption: a step costs what CLIP's costs until the techniques start.
         "contrast_view": "clean",
-        # What makes patches speak: doubled the zero-shot mIoU (docs/LOG.md); at 1 it took from the top-1.
-        "patches_contrast_weight": 0.5,
-        "patches_pool": "text",
+        # What makes patches speak, and each object of its own word (docs/LOG.md).
+        "phrase_weight": 1.0,
         # Kept patches learn from the teacher as well: the encoder's own patches meet words, the decoder's do not.
         "visible_weight": 0.1,
         # At the paper's weights of 1 these terms are thirty times the contrast when they begin, and drown it; MaskCLIP

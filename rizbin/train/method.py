@@ -33,6 +33,9 @@ class Batch:
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
+    phrases: Int[Tensor, "batch most words"] | None = None
+    """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.phrases`; a caption without
+    any is one phrase. None for methods that ask for none."""
     things: list[tuple[Named, ...]] = field(default_factory=list)
     """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
     view they lie."""
@@ -120,6 +123,8 @@ class Method(nn.Module, ABC):
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
+    phrases: int = 0
+    """Most noun phrases of a caption that the method wants besides; 0 for none."""
 
     @property
     @abstractmethod
@@ -151,6 +156,20 @@ class Method(nn.Module, ABC):
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
+        return None
+
+    def reconstruct(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        removed: Bool[Tensor, "batch rows columns"],
+        low_resolution_factor: int = 1,
+    ) -> Float[Tensor, "batch 3 height width"] | None:
+        """Normalized pixels predicted with exactly these patches hidden (equally many in each image); None when the
+        method cannot.
+
+        Hidden patches get the truth's mean and deviation put back, where the method predicts normalized ones (MAE).
+        With a factor of 2 or more the network sees the rest at 1/factor of the resolution, brought back to size.
+        """
         return None
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch _"] | None:

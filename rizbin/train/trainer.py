@@ -357,6 +357,7 @@ class Trainer:
             workers=self.settings.workers,
             start_step=start,
             steps=last,
+            phrases=method.phrases,
         )
 
     def _on_device(self, raw: RawBatch) -> Batch:
@@ -368,6 +369,7 @@ class Trainer:
             crops=to(raw.crops),
             flips=to(raw.flips),
             texts=None if raw.texts is None else to(raw.texts),
+            phrases=None if raw.phrases is None else to(raw.phrases),
             things=raw.things,
         )
 
