@@ -16,8 +16,8 @@ from rizbin.data.shards import Shards
 from rizbin.data.tables import open_table
 
 ACCEPTED = (
-    "scenes, scenes:easy, scenes:several, scenes:hard, scenes:single, scenes:tinted or scenes:detail (the embedded world; with "
-    "options: scenes:easy,categories=32,seed=1), "
+    "scenes, scenes:easy, scenes:several, scenes:hard, scenes:single, scenes:tinted or scenes:detail (the embedded "
+    "world; with options: scenes:easy,categories=32,seed=1 or scenes:detail,distractors=4), "
     "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
     "captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables; a .jsonl with boxes: ODVG), FILE.json (COCO; FILE.json@FOLDER: with its "

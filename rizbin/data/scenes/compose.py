@@ -52,8 +52,8 @@ class World:
     tint: float = 0.0
     """Largest turn of all hues of a scene either way, share of the circle: 0.5 makes every color as likely."""
     detail: Detail | None = field(default=None, repr=False)
-    """Textures and thin lines of objects, and sizes of distractors; None leaves the drawings flat. Not in the repr, of which the fingerprints of
-    presets without it are made: they must stay, so that runs begun before it go on."""
+    """Textures and thin lines of objects, and sizes of distractors; None leaves the drawings flat. Not in the repr, of
+    which the fingerprints of presets without it are made: they must stay, so that runs begun before it go on."""
 
 
 @dataclass(slots=True)
@@ -101,8 +101,9 @@ def compose(
     A drawing that finds no room, however small, is left out, but for the first `needed` (1 or more): without these the
     picture is begun again, and None comes back when that does not help (drawings too thin to show a pixel).
 
-    `distractors` (negative category and sprite) lie behind all objects or in front of them, at even chance. They use the random numbers of `apart`
-    and make no object yield, so that a scene with them is the scene without them, but for what they cover.
+    `distractors` (negative category and sprite) lie behind all objects or in front of them, at even chance. They use
+    the random numbers of `apart` and make no object yield, so that a scene with them is the scene without them, but for
+    what they cover.
     """
     for _ in range(_BEGINNINGS):
         kind = world.backgrounds[int(random.random() * len(world.backgrounds))]

@@ -18,7 +18,7 @@ from rizbin.data.scenes.cutouts import read_cutouts
 from rizbin.data.scenes.detail import Detail
 from rizbin.data.scenes.sprites import WORLD_VERSION, Sprite, openmoji_sprites, openmoji_stamp, side_for
 from rizbin.data.scenes.textures import GROUNDS
-from rizbin.data.scenes.vocabulary import CATEGORIES, DISTRACTORS, HELD_OUT, held_out_pairs
+from rizbin.data.scenes.vocabulary import CATEGORIES, CODES, DISTRACTORS, HELD_OUT, held_out_pairs
 from rizbin.data.views import turn_hue
 
 CREDIT = "Drawings by OpenMoji, the open-source emoji and icon project (openmoji.org), license CC BY-SA 4.0"
@@ -187,7 +187,7 @@ class Scenes:
         self._sprites = sprites
         self._outlines: list[Sprite] = []
         self._world = WORLDS[settings.preset]
-        self._distractors = openmoji_sprites(tuple(DISTRACTORS), _render_side(settings)) if settings.distractors else []
+        self._distractors = _distractors(settings, names)
         self._pairs = held_out_pairs(names) if settings.split != "heldout" else ()
         if settings.split == "pairs" and not self._pairs:
             raise RizbinError(f"No pair among these {len(names)} categories is held out; use more categories.")
@@ -233,7 +233,7 @@ class Scenes:
             return [], None
         random = generator("scenes", WORLD_VERSION, self.settings.seed, self.settings.split, index, "distractors")
         numbers = random.integers(0, len(self._distractors), self.settings.distractors).tolist()
-        return [(-1 - number, self._distractors[number]) for number in numbers], random
+        return [self._distractors[number] for number in numbers], random
 
     def _cast(self, random: np.random.Generator) -> list[int]:
         """The categories of one scene, back to front."""
@@ -295,6 +295,16 @@ class Scenes:
             relations=related,
             distractors=distractors,
         )
+
+
+def _distractors(settings: Scenes.Settings, names: tuple[str, ...]) -> list[tuple[int, Sprite]]:
+    """Number (below 0) and drawing of each distractor; of cut-outs, a "red mug" keeps out whatever is a mug, too."""
+    if not settings.distractors:
+        return []
+    kinds = {name.split()[-1] for name in names if name not in CODES}
+    drawings = openmoji_sprites(tuple(DISTRACTORS), _render_side(settings))
+    others = enumerate(zip(DISTRACTORS, drawings, strict=True))
+    return [(-1 - number, sprite) for number, (name, sprite) in others if name.split()[-1] not in kinds]
 
 
 def _check(settings: Scenes.Settings) -> None:

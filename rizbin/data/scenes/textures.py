@@ -200,8 +200,8 @@ def _gravel(side: int, random: np.random.Generator) -> Field:
     away = np.full((span, span), 255, np.uint8)
     points = random.integers(0, span, (count, 2))
     away[points[:, 0], points[:, 1]] = 0
-    distance, stone = cv2.distanceTransformWithLabels(away, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    tones = random.uniform(0, 1, count + 1).astype(np.float32)[stone]
+    _, stone = cv2.distanceTransformWithLabels(away, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    tones = random.uniform(0, 1, count + 1).astype(np.float32)[np.asarray(stone, np.int32)]
     gaps = cv2.morphologyEx(stone.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     inside = cv2.distanceTransform((~gaps).astype(np.uint8), cv2.DIST_L2, 3)
     rounded = np.minimum(inside / np.float32(0.02 * side), 1)
