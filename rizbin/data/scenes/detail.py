@@ -16,7 +16,8 @@ from jaxtyping import Float32, UInt8
 from rizbin.data.scenes.sprites import VISIBLE
 from rizbin.data.scenes.textures import FINEST, VARIANTS, cover, noise, window
 
-Pixels = UInt8[np.ndarray, "height width 4"]
+Pixels = UInt8[np.ndarray, "_ _ 4"]
+"""RGBA, color multiplied by alpha; what is done to it may change its height and width."""
 
 _STRAND = 0.05  # Longest strand of fur, share of the image's side ...
 _STRAND_OF_OBJECT = 0.14  # ... and of the object's longer side: a small object is not all fur.
@@ -145,12 +146,14 @@ def _covered(pixels: Pixels, kind: str, numbers: tuple[float, ...], side: int) -
     return _shaded(pixels, tone, (0.6 if margin else 0.45) + 0.25 * numbers[4])
 
 
-def _give(pixels: Pixels) -> Float32[np.ndarray, "height width"]:
+def _give(pixels: UInt8[np.ndarray, "height width 4"]) -> Float32[np.ndarray, "height width"]:
     """1 outside the drawing and less inside, where its marks must stay recognizable."""
     return np.float32(1) - np.float32((1 - _INSIDE) / 255) * pixels[..., 3]
 
 
-def _shaded(pixels: Pixels, tone: Float32[np.ndarray, "height width"], gain: float) -> Pixels:
+def _shaded(
+    pixels: UInt8[np.ndarray, "height width 4"], tone: Float32[np.ndarray, "height width"], gain: float
+) -> UInt8[np.ndarray, "height width 4"]:
     """Colors brighter by `gain` times `tone`; never above alpha, by which they are multiplied."""
     alpha = pixels[..., 3]
     light = cv2.merge([cv2.convertScaleAbs(tone, alpha=100 * gain, beta=128)] * 3)
@@ -201,12 +204,15 @@ def _with_lines(pixels: Pixels, count: int, numbers: tuple[float, ...], side: in
 
 
 @lru_cache(maxsize=8)
-def _whole_grid(side: int) -> tuple[Float32[np.ndarray, "side side"], Float32[np.ndarray, "side side"]]:
+def _whole_grid(side: int) -> tuple[Float32[np.ndarray, "{side} {side}"], Float32[np.ndarray, "{side} {side}"]]:
     line = np.arange(side, dtype=np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
 
-def _grid(height: int, width: int) -> tuple[Float32[np.ndarray, "height width"], Float32[np.ndarray, "height width"]]:
+def _grid(
+    height: int, width: int
+) -> tuple[Float32[np.ndarray, "{height} {width}"], Float32[np.ndarray, "{height} {width}"]]:
+    """Column and row of every pixel."""
     x, y = _whole_grid(1 << (max(height, width) - 1).bit_length())
     return x[:height, :width], y[:height, :width]
