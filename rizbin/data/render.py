@@ -77,7 +77,7 @@ class Render:
         """Which part of the data. Read back, a hash of their keys splits the shards anew: --data shards:... of the
         training scenes alone never shows a test scene."""
         format: Literal["png", "jpeg"] = "png"
-        """Of the images: png keeps every pixel; jpeg (quality 92) is about a fifth as large."""
+        """Of the images: png keeps every pixel; jpeg (quality 92) is about a quarter as large."""
         shard: int = 1000
         """Samples in a tar."""
 
