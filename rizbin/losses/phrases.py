@@ -79,7 +79,7 @@ def phrase_contrast(
     weights = (cosines[image, phrase] / patch_temperature + chosen[image, phrase]).softmax(dim=-1)
     regions = torch.einsum("np,npe->ne", weights, patches[image])
     # How much each row counts: a caption's phrases share its weight.
-    share = 1 / held[own].sum(dim=1)[image] / batch
+    share = (1 / held[own].sum(dim=1).to(patches.dtype))[image] / batch
     if bias is not None:
         signs = torch.where(held[own], 1.0, -1.0)
         logits = wide(scale * similarity.index_put((image, phrase), (regions * vocabulary[phrase]).sum(dim=-1)) + bias)

@@ -2,7 +2,6 @@
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from rizbin.core import parallel
 
@@ -47,14 +46,6 @@ def pixel_loss(
     target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     mean, deviation = patch_statistics(target)
     return ((predicted.to(target.dtype) - (target - mean) / deviation) ** 2).mean()
-
-
-def low_resolution(images: Float[Tensor, "batch 3 height width"], factor: int) -> Float[Tensor, "batch 3 height width"]:
-    """The images at 1/factor of their resolution (means of squares of pixels), brought back to size bicubically."""
-    if factor == 1:
-        return images
-    small = F.avg_pool2d(images, factor)
-    return F.interpolate(small, scale_factor=factor, mode="bicubic", align_corners=False)
 
 
 def residual_loss(

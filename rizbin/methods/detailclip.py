@@ -25,11 +25,12 @@ from torch.nn import functional as F
 
 from rizbin.core import parallel
 from rizbin.core.errors import RizbinError
+from rizbin.data.resolution import lowered
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast, contrast_of
 from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
 from rizbin.losses.phrases import phrase_contrast, phrase_keys, text_weighted_similarity
-from rizbin.losses.reconstruct import low_resolution, patch_statistics, patchify, pixel_loss, residual_loss, unpatchify
+from rizbin.losses.reconstruct import patch_statistics, patchify, pixel_loss, residual_loss, unpatchify
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
@@ -209,7 +210,7 @@ class DetailCLIP(Method):
         if predicts:
             whole = self._whole(images, attend=True) if self.head is not None else None
             visible, hidden = self._split(images, whole, progress)
-            shown = low_resolution(images, settings.low_resolution)
+            shown = lowered(images, settings.low_resolution)
             # The paper's one pass serves prediction and caption. Where another meets the caption, that one alone says
             # how the stem's batch norm evaluates.
             one_pass = not clean and settings.hide == "removed" and settings.low_resolution == 1
@@ -454,19 +455,20 @@ class DetailCLIP(Method):
         self,
         images: Float[Tensor, "batch 3 height width"],
         removed: Bool[Tensor, "batch rows columns"],
-        low_resolution_factor: int = 1,
+        low_resolution: int = 1,
     ) -> Float[Tensor, "batch 3 height width"] | None:
         grid, size = self._grid(images), self.pair.patch_size
         gone = removed.flatten(1)
-        factor = low_resolution_factor
-        if self.decoder is None or (factor > 1 and self.to_residual is None) or (gone.any() and self.to_pixels is None):
+        if self.decoder is None or (gone.any() and self.to_pixels is None):
+            return None
+        if low_resolution > 1 and self.to_residual is None:
             return None
         visible = (~gone).nonzero()[:, 1].view(len(images), -1)
-        shown = low_resolution(images, factor)
+        shown = lowered(images, low_resolution)
         student = self.pair.vision(shown, visible)
         everywhere = self.decoder(student.cls, student.patches, visible, grid)
         patches = patchify(shown, size)
-        if factor > 1 and self.to_residual is not None:
+        if low_resolution > 1 and self.to_residual is not None:
             patches = patches + self.to_residual(everywhere)
         if self.to_pixels is not None:
             # Predicted patches are normalized by their own statistics; the truth's are put back to show them, as MAE

@@ -162,13 +162,23 @@ class Method(nn.Module, ABC):
         self,
         images: Float[Tensor, "batch 3 height width"],
         removed: Bool[Tensor, "batch rows columns"],
-        low_resolution_factor: int = 1,
+        low_resolution: int = 1,
     ) -> Float[Tensor, "batch 3 height width"] | None:
-        """Normalized pixels predicted with exactly these patches hidden (equally many in each image); None when the
-        method cannot.
+        """Normalized pixels predicted from a given part of normalized images; None when the method cannot.
 
-        Hidden patches get the truth's mean and deviation put back, where the method predicts normalized ones (MAE).
-        With a factor of 2 or more the network sees the rest at 1/factor of the resolution, brought back to size.
+        Unlike in `look`, the caller says what is hidden, so that methods can be compared on the same patches.
+
+        Args:
+            images: The truth.
+            removed: Patches that the network must not see, as many in each image; there may be none.
+            low_resolution: The network sees the images shrunk by this factor and brought back to their size
+                (`rizbin.data.resolution.lowered`); 1 is full resolution.
+
+        The prediction fills the removed patches, and with `low_resolution` above 1 all patches; elsewhere it is not
+        read. On removed patches the truth's mean and deviation of a patch may be put back, as MAE does (arXiv
+        2111.06377): what measures them takes the mean off again. Nothing else of the truth may enter: where the input
+        was only shrunk, mean and deviation must be those of the shrunken patch, for bicubic enlargement, which the
+        result is compared with, has no others either.
         """
         return None
 

@@ -1,7 +1,7 @@
 """Which word each patch answers to: a picture colored by the words of its caption, and heat for each word."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -17,6 +17,8 @@ from rizbin.visualize.grid import sheet
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}")
 """Each word is embedded in these and the mean is taken: a bare word alone is unlike any caption."""
+WordEmbedder = Callable[[ImageTextPair, Sequence[str]], Float[np.ndarray, "words embedding"]]
+"""Words in, unit-length embeddings out; `embedded` is one."""
 MOST = 6
 """Words shown of a caption without known categories; more colors than that are hard to tell apart in a picture."""
 NOTHING = -1
@@ -74,6 +76,7 @@ def similarities(
     words: Sequence[str],
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
+    embedder: WordEmbedder = embedded,
 ) -> Float[np.ndarray, "words rows columns"]:
     """The cosine of each patch with each word.
 
@@ -83,10 +86,11 @@ def similarities(
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
+        embedder: Makes the words' embeddings.
     """
     device = next(pair.parameters()).device
     patches = pair.dense(normalize(torch.from_numpy(picture[None]).to(device)))[0].float().cpu().numpy()
-    maps = np.moveaxis(patches @ embedded(pair, words).T, -1, 0)
+    maps = np.moveaxis(patches @ embedder(pair, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
     return maps
