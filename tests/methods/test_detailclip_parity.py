@@ -86,7 +86,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, *, causal: bool = False) -> tuple[Tensor, Tensor]:
-    """What each token gathers, and who looked at whom: [heads tokens tokens]."""
+    """What each token gathers, and who layer_maps at whom: [heads tokens tokens]."""
     size = query.shape[1] // heads
     gathered, maps = [], []
     for head in range(heads):
@@ -107,23 +107,23 @@ def vit_block(x: Tensor, weights: Weights, name: str, heads: int) -> tuple[Tenso
     return x + linear(hidden, weights, f"{name}.mlp.fc2"), maps
 
 
-def see(image: Tensor, weights: Weights, name: str, kept: list[int] | None = None) -> tuple[Tensor, Tensor]:
+def encode_image(image: Tensor, weights: Weights, name: str, keep: list[int] | None = None) -> tuple[Tensor, Tensor]:
     """Tokens after the last norm, CLS first; CLS-to-patch attention, mean over all layers and heads."""
     kernel, bias = weights[f"{name}.patch_embed.proj.weight"], weights[f"{name}.patch_embed.proj.bias"]
     positions = weights[f"{name}.pos_embed"][0]
     tokens = [weights[f"{name}.cls_token"][0, 0] + positions[0]]
-    for place in range(GRID * GRID) if kept is None else kept:
+    for place in range(GRID * GRID) if keep is None else keep:
         row, column = divmod(place, GRID)
         square = image[:, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
         tokens.append((kernel * square).sum(dim=(1, 2, 3)) + bias + positions[1 + place])
-    x, looked = torch.stack(tokens), []
+    x, layer_maps = torch.stack(tokens), []
     for layer in range(LAYERS):
         x, maps = vit_block(x, weights, f"{name}.blocks.{layer}", HEADS)
-        looked.append(maps[:, 0, 1:])
-    return layer_norm(x, weights, f"{name}.norm", 1e-6), torch.stack(looked).mean(dim=(0, 1))
+        layer_maps.append(maps[:, 0, 1:])
+    return layer_norm(x, weights, f"{name}.norm", 1e-6), torch.stack(layer_maps).mean(dim=(0, 1))
 
 
-def kept_patches(scores: Tensor, ratio: float = 0.5) -> list[int]:
+def patches_to_keep(scores: Tensor, ratio: float = 0.5) -> list[int]:
     """The map halved, its int(blocks * ratio) + 1 best blocks, each whole."""
     half = GRID // 2
     blocks = {}
@@ -149,13 +149,13 @@ def mae_positions(width: int) -> np.ndarray:
     return table.astype(np.float32)
 
 
-def decode(tokens: Tensor, kept: list[int], weights: Weights) -> Tensor:
+def decode(tokens: Tensor, keep: list[int], weights: Weights) -> Tensor:
     """The decoder's output at every patch, from the student's CLS and kept patches."""
     embedded = linear(tokens, weights, "decoder.embed")
     positions = torch.from_numpy(mae_positions(embedded.shape[1])).double()
     rows = [embedded[0]]  # MAE's position of CLS is zero
     for place in range(GRID * GRID):
-        token = embedded[1 + kept.index(place)] if place in kept else weights["decoder.mask_token"][0, 0]
+        token = embedded[1 + keep.index(place)] if place in keep else weights["decoder.mask_token"][0, 0]
         rows.append(token + positions[place])
     x, _ = vit_block(torch.stack(rows), weights, "decoder.blocks.0", DECODER_HEADS)
     return layer_norm(x, weights, "decoder.norm", 1e-6)[1:]
@@ -169,7 +169,7 @@ def prototype_scores(features: Tensor, weights: Weights, name: str) -> Tensor:
     return x @ (prototypes / (prototypes**2).sum(dim=-1, keepdim=True).sqrt()).T
 
 
-def read(tokens: Tensor, weights: Weights) -> Tensor:
+def encode_text(tokens: Tensor, weights: Weights) -> Tensor:
     """The text's unit vector, read at its end token, whose number is the highest."""
     end = int(tokens.argmax())
     x = weights["pair.text.token_embedding.weight"][tokens]
@@ -207,37 +207,37 @@ def normalized_pixels(image: Tensor, place: int) -> Tensor:
 
 def official(views: list[Tensor], texts: Tensor, weights: Weights, patch_temperature: float) -> dict[str, Tensor]:
     """The four losses of the official code for one batch."""
-    told_cls: list[list[Tensor]] = [[], []]
-    said_cls: list[list[Tensor]] = [[], []]
+    teacher_cls: list[list[Tensor]] = [[], []]
+    student_cls: list[list[Tensor]] = [[], []]
     embeddings: list[list[Tensor]] = [[], []]
     patch, pixels = [], []
     for which, view in enumerate(views):
         for image in view:
-            whole, scores = see(image, weights, "teacher.vision.trunk")
-            told = prototype_scores(whole, weights, "teacher.head")
-            told_cls[which].append(softmax((told[0] - weights["cls_center.value"]) / 0.04))
-            kept = kept_patches(scores)
-            removed = [place for place in range(GRID * GRID) if place not in kept]
-            seen, _ = see(image, weights, "pair.vision.trunk", kept)
-            said_cls[which].append(log_softmax(prototype_scores(seen[0], weights, "head") / 0.1))
-            embedding = weights["pair.image_projection.weight"] @ seen[0]
+            whole, scores = encode_image(image, weights, "teacher.vision.trunk")
+            teacher_scores = prototype_scores(whole, weights, "teacher.head")
+            teacher_cls[which].append(softmax((teacher_scores[0] - weights["cls_center.value"]) / 0.04))
+            keep = patches_to_keep(scores)
+            removed = [place for place in range(GRID * GRID) if place not in keep]
+            tokens, _ = encode_image(image, weights, "pair.vision.trunk", keep)
+            student_cls[which].append(log_softmax(prototype_scores(tokens[0], weights, "head") / 0.1))
+            embedding = weights["pair.image_projection.weight"] @ tokens[0]
             embeddings[which].append(embedding / (embedding**2).sum().sqrt())
-            decoded = decode(seen, kept, weights)
-            said = log_softmax(prototype_scores(decoded, weights, "head") / 0.1)
-            painted = linear(decoded, weights, "to_pixels")
+            decoded = decode(tokens, keep, weights)
+            student_logs = log_softmax(prototype_scores(decoded, weights, "head") / 0.1)
+            predicted_pixels = linear(decoded, weights, "to_pixels")
             entropies, errors = [], []
             for place in removed:
-                target = softmax((told[1 + place] - weights["patch_center.value"]) / patch_temperature)
-                entropies.append(-(target * said[place]).sum())
-                errors.append(((painted[place] - normalized_pixels(image, place)) ** 2).mean())
+                target = softmax((teacher_scores[1 + place] - weights["patch_center.value"]) / patch_temperature)
+                entropies.append(-(target * student_logs[place]).sum())
+                errors.append(((predicted_pixels[place] - normalized_pixels(image, place)) ** 2).mean())
             patch.append(torch.stack(entropies).mean())
             pixels.append(torch.stack(errors).mean())
-    captions = torch.stack([read(tokens, weights) for tokens in texts])
+    captions = torch.stack([encode_text(text, weights) for text in texts])
     scale = weights["pair.logit_scale"].exp()
     crossed = [
-        -(told * said).sum()
+        -(target * student_logs).sum()
         for teacher, student in ((0, 1), (1, 0))
-        for told, said in zip(told_cls[teacher], said_cls[student], strict=True)
+        for target, student_logs in zip(teacher_cls[teacher], student_cls[student], strict=True)
     ]
     return {
         "contrast": sum((info_nce(torch.stack(view), captions, scale) for view in embeddings), torch.zeros(())) / 2,
@@ -247,8 +247,8 @@ def official(views: list[Tensor], texts: Tensor, weights: Weights, patch_tempera
     }
 
 
-def made_different(method: DetailCLIP) -> None:
-    """A student that has trained: a teacher unlike it, centers off zero, norms and biases off their start."""
+def perturb(method: DetailCLIP) -> None:
+    """As after some training: a teacher unlike it, centers off zero, norms and biases off their start."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, tensor in method.state_dict().items():
@@ -264,7 +264,7 @@ def test_a_step_gives_the_official_losses(in_float64: None, step: int, patch_tem
     torch.manual_seed(0)
     method = DetailCLIP(paper_at_toy_size()).double().train()
     if trained:
-        made_different(method)
+        perturb(method)
     batch = batch_for(method, rows=3)
     batch = replace(batch, views=[view.double() for view in batch.views])
     assert batch.texts is not None
