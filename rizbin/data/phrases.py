@@ -105,7 +105,7 @@ _LY_NOUNS = _words(
 # Words of other languages that are hardly ever English ones; where they outnumber English ones, nothing is split.
 _FOREIGN = _words(
     "el la los las un una unos unas en con por para del der das und ein eine einen einem mit auf im von zu den",
-    "dem ist le les des du une et dans avec sur pour au aux il lo gli di della nel che uma com em het een van op",
+    "dem le les des du une et dans avec sur pour au aux il lo gli di della nel che uma com em het een van op",
     "met och med til de da e y o ve bir ile nad w z na po dla og och av",
 )
 _JUNK = re.compile(
