@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-LIMIT = 12
+MAX_PHRASES = 12
 """Most phrases of one caption. The busiest preset of the embedded world names six; descriptions on the web go on."""
-LONGEST = 8
+MAX_WORDS = 8
 """Most words of a phrase that has a determiner; what is longer is a sentence that was not understood."""
-LONGEST_BARE = 4
+MAX_WORDS_BARE = 4
 """The same without a determiner: past this it is a title, a list of keywords, or another language."""
-READ = 1_000
+MAX_CHARACTERS = 1_000
 """Characters of a caption that are read; text encoders read about 300."""
 
 
@@ -24,25 +24,26 @@ def _words(*lines: str) -> frozenset[str]:
     return frozenset(word for line in lines for word in line.split())
 
 
-DETERMINERS = _words(
-    "a an the this these those some any each every another both all several many few half various my your his her",
-    "its our their no",
-)
-_BEFORE_DETERMINERS = _words("all both half")
-_AMOUNTS = _words("few many several")
+ARTICLES = _words("a an the some any this that these those its his her their my your our")
+"""Articles, and the determiners that stand in their place."""
+AMOUNTS = _words("several many few")
 NUMBERS = _words("one two three four five six seven eight nine ten eleven twelve dozen hundred")
 ADJECTIVES = _words(
     "red yellow green blue purple pink brown black white gray grey golden beige violet turquoise cyan magenta",
     "crimson scarlet maroon navy teal colorful colored bright dark pale shiny striped spotted small big large",
-    "tiny little huge giant tall short long old new young cute beautiful fluffy furry round square wooden",
-    "metallic very happy sad empty full open wet dry clean dirty hot cold lovely pretty nice great good high low",
-    "wide narrow thick thin fat heavy modern ancient vintage antique elderly female male adult sunny cloudy snowy",
-    "grassy sandy rocky dusty busy quiet different other same blonde blond bald double single multiple lone fresh",
-    "raw ripe",
+    "tiny little huge giant tall short long old new young cute beautiful fluffy furry round square wooden metallic",
 )
-"""Words that say what something is like and are seldom what it is."""
+"""Colors, sizes and the like, which say what something is like and are hardly ever part of its name."""
 MATERIALS = _words("orange gold silver light metal plastic glass leather stone")
 """The same words say what something is like and what it is: "an orange car", "an orange"."""
+_DETERMINERS = ARTICLES | AMOUNTS | _words("each every another both all half various no")
+_BEFORE_DETERMINERS = _words("all both half")
+# Sometimes part of a name ("hot dog"), so that a phrase must not lose them.
+_MORE_ADJECTIVES = _words(
+    "very happy sad empty full open wet dry clean dirty hot cold lovely pretty nice great good high low wide narrow",
+    "thick thin fat heavy modern ancient vintage antique elderly female male adult sunny cloudy snowy grassy sandy",
+    "rocky dusty busy quiet different other same blonde blond bald double single multiple lone fresh raw ripe",
+)
 PLACES = _words(
     "left right top bottom center centre middle front back side sides background foreground corner edge end ends",
     "distance upper lower far near rear other others same next first second last third way ways lot lots one ones",
@@ -104,7 +105,7 @@ _LY_NOUNS = _words(
 # Words of other languages that are hardly ever English ones; where they outnumber English ones, nothing is split.
 _FOREIGN = _words(
     "el la los las un una unos unas en con por para del der das und ein eine einen einem mit auf im von zu den",
-    "dem ist le les des du une et dans avec sur pour au aux il lo gli di della nel che uma com em het een van op",
+    "dem le les des du une et dans avec sur pour au aux il lo gli di della nel che uma com em het een van op",
     "met och med til de da e y o ve bir ile nad w z na po dla og och av",
 )
 _JUNK = re.compile(
@@ -114,11 +115,11 @@ _MAYBE_JUNK = re.compile(r"[#@_/]|\.\w")
 _TOKEN = re.compile(r"[^\W_]+(?:[-'\u2019][^\W_]+)*|[^\w\s]+|[\n\r_]")
 
 _CLASSES: dict[str, str] = {
-    **dict.fromkeys(ADJECTIVES | MATERIALS, "adjective"),
+    **dict.fromkeys(ADJECTIVES | MATERIALS | _MORE_ADJECTIVES, "adjective"),
     **dict.fromkeys(_ING_NOUNS | _ED_NOUNS | _LY_NOUNS, "noun"),
     **dict.fromkeys(_VERBS, "verb"),
     **dict.fromkeys(_PLURAL_VERBS, "plural verb"),
-    **dict.fromkeys(DETERMINERS, "determiner"),
+    **dict.fromkeys(_DETERMINERS, "determiner"),
     **dict.fromkeys(NUMBERS, "number"),
     **dict.fromkeys(_BETWEEN, "between"),
     **dict.fromkeys(_SIDES, "side"),
@@ -153,7 +154,7 @@ class Phrase(NamedTuple):
 def phrases(caption: str) -> list[str]:
     """The noun phrases of a caption, lower case, with determiners and adjectives, in the order of the caption.
 
-    Each is a piece of the lower-cased caption and no two overlap; at most `LIMIT`, of at most `LONGEST` words.
+    Each is a piece of the lower-cased caption and no two overlap; at most `MAX_PHRASES`, of at most `MAX_WORDS` words.
     Sides and words about the image itself are left out ("on the left", "a picture of"), as are links, file names and
     hashtags.
 
@@ -172,26 +173,26 @@ def phrases_with_spans(caption: str) -> tuple[Phrase, ...]:
     foreign = sum(token.word in _FOREIGN for token in tokens)
     if not english or foreign > english:
         return ()
-    found: list[Phrase] = []
+    result: list[Phrase] = []
     position = 0
-    while position < len(tokens) and len(found) < LIMIT:
+    while position < len(tokens) and len(result) < MAX_PHRASES:
         end = _end(tokens, position)
         if end > position:
             if _is_phrase(tokens, position, end):
                 first, last = tokens[position].start, tokens[end - 1].end
-                found.append(Phrase(text[first:last], first, last))
+                result.append(Phrase(text[first:last], first, last))
             position = end
         else:
             position += 1
-    return tuple(found)
+    return tuple(result)
 
 
 def _tokens(text: str) -> list[Token]:
-    read = text if len(text) <= READ else text[:READ].rsplit(maxsplit=1)[0]
+    beginning = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rsplit(maxsplit=1)[0]
     # Punctuation of the same length, so that positions stay.
-    if _MAYBE_JUNK.search(read):
-        read = _JUNK.sub(lambda match: ";" * len(match.group()), read)
-    return [Token(match[0], *match.span(), _kind(match[0])) for match in _TOKEN.finditer(read)]
+    if _MAYBE_JUNK.search(beginning):
+        beginning = _JUNK.sub(lambda match: ";" * len(match.group()), beginning)
+    return [Token(match[0], *match.span(), _kind(match[0])) for match in _TOKEN.finditer(beginning)]
 
 
 @lru_cache(maxsize=65_536)
@@ -247,7 +248,7 @@ def _adds_amount(tokens: Sequence[Token], first: int, position: int) -> bool:
     before = tokens[position - 1]
     return position == first + 1 and (
         before.word in _BEFORE_DETERMINERS
-        or (before.kind == "determiner" and (tokens[position].kind == "number" or tokens[position].word in _AMOUNTS))
+        or (before.kind == "determiner" and (tokens[position].kind == "number" or tokens[position].word in AMOUNTS))
     )
 
 
@@ -285,7 +286,7 @@ def _is_phrase(tokens: Sequence[Token], first: int, end: int) -> bool:
         return False
     last = content[-1]
     has_determiner = tokens[first].kind in ("determiner", "number", "digits")
-    if end - first > (LONGEST if has_determiner else LONGEST_BARE):
+    if end - first > (MAX_WORDS if has_determiner else MAX_WORDS_BARE):
         return False
     if all(token.word in PLACES for token in content):
         return False

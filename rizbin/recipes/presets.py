@@ -119,7 +119,10 @@ def paper(method: str) -> Training[Any]:
         return _PAPER_ALONE[method]()
     training = _large(method, "vit_base_patch16_224", batch=4096)
     settings = training.settings
-    vision = replace(settings.pair.vision, freeze_patch_embedding=method == "detailclip")
+    vision = settings.pair.vision
+    if method == "detailclip":
+        # Its code stands on timm 0.5, whose CLS token starts like the other weights.
+        vision = replace(vision, freeze_patch_embedding=True, cls_std=0.02)
     text = replace(settings.pair.text, quick_gelu=True)
     settings = replace(settings, pair=replace(settings.pair, vision=vision, text=text))
     return replace(
@@ -127,7 +130,7 @@ def paper(method: str) -> Training[Any]:
         steps=91_500,
         checkpoint_every=1000,
         settings=settings,
-        trainer=replace(training.trainer, final_learning_rate=1e-5, warmup=0.04),
+        trainer=replace(training.trainer, final_learning_rate=1e-5, warmup=0.04, warmup_start=1e-6),
     )
 
 
@@ -313,6 +316,7 @@ def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int
             final_learning_rate=0.0,
             weight_decay=decay,
             warmup=10 / epochs,
+            warmup_start=0.0,
             precision="bf16",
             workers=8,
         ),
@@ -339,6 +343,7 @@ def _paper_dino() -> Training[Any]:
             weight_decay_growth=10.0,
             beta2=0.999,
             warmup=10 / 300,
+            warmup_start=0.0,
             clip=3.0,
             precision="bf16",
             workers=8,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from rizbin.data.phrases import LIMIT, LONGEST, READ, phrases, phrases_with_spans
+from rizbin.data.phrases import MAX_CHARACTERS, MAX_PHRASES, MAX_WORDS, phrases, phrases_with_spans
 from rizbin.data.scenes import Scenes
 from rizbin.data.scenes.captions import describe, plural, relations
 from rizbin.data.scenes.source import WORLDS
@@ -103,10 +103,10 @@ def test_what_is_not_understood_gives_nothing(caption: str):
     assert phrases(caption) == []
 
 
-def names_in(found: list[str]) -> list[str]:
+def names_in(result: list[str]) -> list[str]:
     """The category that each phrase names, without its determiner and its size."""
     return [
-        NAMES[" ".join(word for word in phrase.split(" ")[1:] if word not in ("small", "large"))] for phrase in found
+        NAMES[" ".join(word for word in phrase.split(" ")[1:] if word not in ("small", "large"))] for phrase in result
     ]
 
 
@@ -136,18 +136,18 @@ def test_scenes_of_every_preset(preset: str):
 def test_phrases_are_pieces_of_the_caption_in_order(caption: str | list[str]):
     caption = caption if isinstance(caption, str) else " ".join(caption)
     lowered, before = caption.lower(), 0
-    found = phrases_with_spans(caption)
-    assert len(found) <= LIMIT
-    for phrase in found:
+    result = phrases_with_spans(caption)
+    assert len(result) <= MAX_PHRASES
+    for phrase in result:
         assert phrase.start >= before and phrase.text == lowered[phrase.start : phrase.end]
         assert phrase.text == phrase.text.strip() != ""
         before = phrase.end
-    assert phrases(caption) == [phrase.text for phrase in found]
+    assert phrases(caption) == [phrase.text for phrase in result]
 
 
 def test_long_captions_are_read_in_part():
     endless = "a cat and a dog, " * 10_000
-    assert len(phrases(endless)) == LIMIT
-    assert all(phrase.end <= READ for phrase in phrases_with_spans(endless))
-    assert phrases("the " + " ".join(["garden"] * (LONGEST + 1)) + " on a hill") == ["a hill"]
-    assert phrases("word" * READ) == []
+    assert len(phrases(endless)) == MAX_PHRASES
+    assert all(phrase.end <= MAX_CHARACTERS for phrase in phrases_with_spans(endless))
+    assert phrases("the " + " ".join(["garden"] * (MAX_WORDS + 1)) + " on a hill") == ["a hill"]
+    assert phrases("word" * MAX_CHARACTERS) == []
