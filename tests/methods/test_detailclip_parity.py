@@ -276,7 +276,6 @@ def test_a_step_gives_the_official_losses(in_float64: None, step: int, patch_tem
         assert torch.as_tensor(records[name]).item() == pytest.approx(value.item(), abs=1e-9), name
 
 
-@pytest.mark.xfail(strict=True, reason="the patch temperature still rises along a line within the first epoch")
 def test_the_patch_temperature_steps_after_the_first_epoch(in_float64: None) -> None:
     torch.manual_seed(0)
     method = DetailCLIP(paper_at_toy_size()).double().train()
