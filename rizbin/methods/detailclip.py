@@ -188,8 +188,8 @@ class DetailCLIP(Method):
             nn.init.zeros_(self.to_residual.weight)  # training starts at bicubic upsampling
             nn.init.zeros_(self.to_residual.bias)
         attends = {"attention", "inverse"} & {settings.selection, settings.hide}
-        if self._taught() and (settings.distillation or attends):
-            self.teacher = Teacher(self._taught())
+        if self.taught() and (settings.distillation or attends):
+            self.teacher = Teacher(self.taught())
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         return {"main": [module for name, module in self.named_children() if name != "teacher"]}
@@ -243,7 +243,7 @@ class DetailCLIP(Method):
         yield Minimize(loss, records={**terms, "scale": pair.scale})
         pair.limit_scale()
         if self.teacher is not None:
-            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+            self.teacher.follow(self.taught(), progress.cosine(settings.momentum, settings.final_momentum))
 
     # Terms that meet the caption
 
@@ -405,7 +405,7 @@ class DetailCLIP(Method):
             visible=at(visible, self.visible_center) if settings.visible_weight else None,
         )
 
-    def _taught(self) -> dict[str, nn.Module]:
+    def taught(self) -> dict[str, nn.Module]:
         """The student's parts that have a teacher."""
         taught: dict[str, nn.Module] = {} if self.settings.teacher_part == "head" else {"vision": self.pair.vision}
         if self.head is not None:

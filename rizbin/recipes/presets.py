@@ -43,6 +43,8 @@ class Training(Generic[MethodSettings]):
     """Of weights, order, views and every other draw."""
     checkpoint_every: int = 200
     """Steps between checkpoints; one is always written at the end and on a signal."""
+    start: str = ""
+    """A run folder, an exported model or a bundled model whose encoder training begins with; empty: random weights."""
     trainer: Trainer.Settings = Trainer.Settings()
     """Optimizer, precision, processes."""
     settings: MethodSettings

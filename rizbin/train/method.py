@@ -16,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core import parallel, random
+from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
+from rizbin.nets.momentum import Teacher
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,28 @@ class Method(nn.Module, ABC):
     def completed(cls, settings: Any, categories: Sequence[str]) -> Any:
         """The settings with what only the data can say: their categories, for methods that learn names."""
         return settings
+
+    def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Puts the weights of another encoder of the same settings into this one, before training.
+
+        `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
+        when the weights do not fit.
+        """
+        try:
+            self.encoder.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
+            raise RizbinError(
+                f"The weights of {source} do not fit this encoder ({first}); give the settings that they were trained "
+                "with."
+            ) from error
+        teacher = getattr(self, "teacher", None)
+        if isinstance(teacher, Teacher):
+            teacher.follow(self.taught(), 0.0)
+
+    def taught(self) -> dict[str, nn.Module]:
+        """The student's parts that its teacher follows; empty for methods without one."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
