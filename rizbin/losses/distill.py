@@ -36,7 +36,7 @@ def teacher_distribution(
 
     Centered against one prototype for all, sharpened against all prototypes for each.
     """
-    return ((scores.to(center.dtype) - center) / temperature).softmax(dim=-1)
+    return (scores.to(center.dtype) - center).div_(temperature).softmax(dim=-1)  # in place: these tensors are large
 
 
 def cross_entropy(

@@ -5,13 +5,46 @@ Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 211
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.nets.attend import attend
+
+
+class DecoderBlock(Block):
+    """timm's block that can also make some of its tokens alone: those look at all, but nothing else is computed."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        at: Int[Tensor, "batch chosen"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """All tokens, or those at the places `at`."""
+        if at is None:
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
+        width, attention = x.shape[-1], cast(Attention, self.attn)
+        index = at.unsqueeze(-1).expand(-1, -1, width)
+        normed = self.norm1(x)
+        to_query, to_rest = attention.qkv.weight.split([width, 2 * width])
+        query_bias, rest_bias = attention.qkv.bias.split([width, 2 * width])
+        query = F.linear(normed.gather(1, index), to_query, query_bias)
+        key, value = F.linear(normed, to_rest, rest_bias).chunk(2, dim=-1)
+        by_head = (
+            part.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+            for part in (query, key, value)
+        )
+        chosen = x.gather(1, index) + attention.proj(attend(*by_head).transpose(1, 2).flatten(2))
+        return chosen + self.mlp(self.norm2(chosen))
+
 
 EPSILON = 1e-6
 """Of every norm, as in the encoder (timm's vision transformers) and in MAE; torch's own is 1e-5."""
@@ -30,7 +63,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         norm = partial(nn.LayerNorm, eps=EPSILON)
-        make = partial(Block, width, heads, qkv_bias=True, norm_layer=norm)  # pyright: ignore[reportArgumentType]
+        make = partial(DecoderBlock, width, heads, qkv_bias=True, norm_layer=norm)  # pyright: ignore[reportArgumentType]
         self.blocks = nn.Sequential(*(make() for _ in range(blocks)))
         self.norm = norm(width)
         self._initialize()
@@ -54,8 +87,9 @@ class Decoder(nn.Module):
         kept: Float[Tensor, "batch kept dim"],
         keep: Int[Tensor, "batch kept"],
         grid: tuple[int, int],
-    ) -> Float[Tensor, "batch patches width"]:
-        """Features of all patches in row order.
+        at: Int[Tensor, "batch chosen"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """Features of all patches in row order, or of those at the places `at`: the last block then makes no others.
 
         `keep` says where each kept patch stands in the grid (height, width).
         """
@@ -65,7 +99,12 @@ class Decoder(nn.Module):
         full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, visible.shape[-1]), visible)
         full = full + sincos_positions(grid, full.shape[-1]).to(full)
         tokens = torch.cat([self.embed(cls).unsqueeze(1), full], dim=1)
-        return self.norm(self.blocks(tokens))[:, 1:]
+        if at is None:
+            return self.norm(self.blocks(tokens))[:, 1:]
+        *others, last = self.blocks
+        for block in others:
+            tokens = block(tokens)
+        return self.norm(last(tokens, at=at + 1))  # behind CLS
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:

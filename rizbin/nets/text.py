@@ -36,15 +36,30 @@ class TextAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
-    ) -> Float[Tensor, "batch length width"]:
+        self,
+        x: Float[Tensor, "batch length width"],
+        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        at: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """`at`: only the word at this place of each row is asked for; without `seen` it sees what stands before it."""
         batch, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(
-            batch, length, 3, self.heads, width // self.heads
-        )
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = attend(query, key, value, mask=seen, causal=seen is None)
-        return self.out_proj(out.transpose(1, 2).reshape(batch, length, width))
+        if at is not None:
+            to_query, to_rest = self.in_proj_weight.split([width, 2 * width])
+            query_bias, rest_bias = self.in_proj_bias.split([width, 2 * width])
+            words = x[torch.arange(batch, device=x.device), at]
+            query = F.linear(words, to_query, query_bias).view(batch, self.heads, 1, width // self.heads)
+            rest = F.linear(x, to_rest, rest_bias).view(batch, length, 2, self.heads, width // self.heads)
+            key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
+            if seen is None:
+                seen = (torch.arange(length, device=x.device) <= at[:, None])[:, None, None]
+            out = attend(query, key, value, mask=seen)
+        else:
+            qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(
+                batch, length, 3, self.heads, width // self.heads
+            )
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            out = attend(query, key, value, mask=seen, causal=seen is None)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class TextMLP(nn.Sequential):
@@ -68,9 +83,16 @@ class TextBlock(nn.Module):
         self.mlp = TextMLP(width, quick_gelu)
 
     def forward(
-        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
-    ) -> Float[Tensor, "batch length width"]:
-        x = x + self.attn(self.ln_1(x), seen)
+        self,
+        x: Float[Tensor, "batch length width"],
+        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        at: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """All words, or only the one at place `at` of each row."""
+        attended = self.attn(self.ln_1(x), seen, at)
+        if at is not None:
+            x = x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
+        x = x + attended
         return x + self.mlp(self.ln_2(x))
 
 
@@ -91,10 +113,15 @@ class Transformer(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=branch_std / 2 if shallow else branch_std)
 
     def forward(
-        self, x: Float[Tensor, "batch length width"], seen: Bool[Tensor, "batch 1 1 length"] | None = None
-    ) -> Float[Tensor, "batch length width"]:
-        for block in self.resblocks:
-            x = block(x, seen)
+        self,
+        x: Float[Tensor, "batch length width"],
+        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        at: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch _ width"]:
+        """All words, or only the one at place `at` of each row: the last block then makes no other."""
+        last = len(self.resblocks) - 1
+        for index, block in enumerate(self.resblocks):
+            x = block(x, seen, at if index == last else None)
         return x
 
 
@@ -144,10 +171,11 @@ class TextEncoder(nn.Module):
         # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the
         # end.
         tokens = self.tokenizer.trim(tokens)
-        words = self.words(self.token_embedding(tokens))
-        return words[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)] @ self.text_projection
+        return self.words(self.token_embedding(tokens), tokens.argmax(-1))[:, 0] @ self.text_projection
 
-    def words(self, embedded: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """One feature a token after the last norm, from embedded tokens without positions."""
+    def words(
+        self, embedded: Float[Tensor, "batch length width"], at: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch _ width"]:
+        """One feature a token after the last norm, from embedded tokens without positions; `at`: of that token only."""
         x = embedded + self.positional_embedding[: embedded.shape[1]]
-        return self.ln_final(self.transformer(x))
+        return self.ln_final(self.transformer(x, at=at))

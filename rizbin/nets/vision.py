@@ -42,10 +42,13 @@ class RowAttention(Attention):
     """timm's attention, by the cheaper way, that can also hand out the softmax row of its first token (CLS) for the
     price of one query."""
 
-    rows: list[Tensor] | None = None
+    watched: bool = False
+    row: Tensor | None = None
+    """The row [batch heads tokens] of a watched pass. One for each attention, not a list that all share: a compiled
+    block is compiled again whenever such a list has another length."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        if self.rows is None and self.attn_drop.p:  # `attend` drops nothing
+        if not self.watched and self.attn_drop.p:  # `attend` drops nothing
             return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
         batch, tokens, _ = x.shape
         opens = getattr(self, "gate", None)  # newer versions of timm have it
@@ -53,10 +56,10 @@ class RowAttention(Attention):
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         query, key = self.q_norm(query), self.k_norm(key)
-        if self.rows is not None:
+        if self.watched:
             # Softmax in float32: under bf16 the row would lose the order of near-equal patches; selection is by order.
             scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
-            self.rows.append(scores.float().softmax(-1)[:, :, 0])  # [batch heads tokens]
+            self.row = scores.float().softmax(-1)[:, :, 0]
         x = attend(query, key, value, mask=attn_mask, causal=is_causal)
         x = self.norm(x.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
         x = x if gate is None else x * gate
@@ -241,16 +244,17 @@ class VisionEncoder(nn.Module):
 
     @contextmanager
     def rows(self, watch: bool = True) -> Iterator[list[Tensor]]:
-        """Collects the CLS rows [batch heads tokens] of every block that runs inside."""
+        """Collects the CLS rows [batch heads tokens] of every block that runs inside, there once that has ended."""
         collected: list[Tensor] = []
         attentions = self._attentions()
         for attention in attentions:
-            attention.rows = collected if watch else None
+            attention.watched = watch
         try:
             yield collected
         finally:
+            collected += [attention.row for attention in attentions if attention.row is not None]
             for attention in attentions:
-                attention.rows = None
+                attention.watched, attention.row = False, None
 
     def _attentions(self) -> list[RowAttention]:
         """The attention of each block, all made by `attn_layer`."""

@@ -1,6 +1,7 @@
 """What a technique of DetailCLIP does inside a step: what is hidden, what the target says, where the gradient goes.
 
-A technique whose treatment did not arrive answers nothing: if no object pixel was hidden, nothing was learned of objects.
+A technique whose treatment did not arrive answers nothing: if no object pixel was hidden, nothing was learned of
+objects.
 """
 
 import torch
@@ -26,8 +27,8 @@ def mechanism(method: DetailCLIP, pictures: Pictures) -> dict[str, float]:
 
     hidden/object_pixels, hidden/chance: percent of object pixels on patches that must be predicted, and of all patches.
     gradient/TERM: how much of the term's squared gradient with respect to the pixels lies on objects, divided by the
-    objects' share of the pixels; 1 is no preference. target/objects, target/ground: what the teacher's patch target says
-    of hidden patches, in nats: entropy of the mean target less the mean entropy of a target; 0 is the same for all.
+    objects' share of the pixels; 1 is no preference. target/objects, target/ground: what the teacher's patch target
+    says of hidden patches, in nats: entropy of the mean target less the mean entropy of a target; 0: the same for all.
     """
     some = pictures.masked[:MOST]
     images = normalize(pictures.pixels[some])
@@ -80,7 +81,7 @@ def _targets(
 ) -> dict[str, float]:
     """What the teacher's patch target tells apart."""
     assert method.teacher is not None
-    tower = method.teacher["vision"] if "vision" in method.teacher else method.pair.vision
+    tower = dict(method.teacher.items()).get("vision", method.pair.vision)
     scores = method.teacher["head"](tower(images).patches.flatten(0, 1))
     targets = teacher_distribution(scores, method.patch_center.value, method.settings.patch_temperature)
     numbers = {}

@@ -124,3 +124,16 @@ def test_dense_is_unit_length_and_mean_pooling_is_its_mean() -> None:
         pooled = pair.pooled(images)
         assert torch.allclose(pooled, pair.vision(images).patches.mean(1), atol=1e-6)
         assert pair.attention(images).shape == (2, 4, 4) and bool((pair.attention(images).sum((1, 2)) <= 1).all())
+
+
+def test_the_text_read_at_its_end_alone_is_that_of_a_whole_pass() -> None:
+    """The last block makes the end token alone; embeddings and gradients are those of all tokens, picked afterwards."""
+    torch.manual_seed(0)
+    text = ImageTextPair(ImageTextPair.Settings()).text.double()
+    tokens = text.tokenizer.trim(text.tokenizer.encode(["a red apple", "two small owls left of a tree", "fox"]))
+    rows, ends = torch.arange(len(tokens)), tokens.argmax(-1)
+    alone = text.words(text.token_embedding(tokens), ends)[:, 0]
+    picked = text.words(text.token_embedding(tokens))[rows, ends]
+    assert torch.allclose(alone, picked, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad((part**3).sum(), list(text.transformer.parameters())) for part in (alone, picked)]
+    assert all(torch.allclose(mine, all_of, rtol=0, atol=1e-9) for mine, all_of in zip(*gradients, strict=True))

@@ -95,7 +95,7 @@ def test_the_cls_row_equals_full_softmax_attention() -> None:
         assert got is not None and torch.allclose(got, expected, atol=1e-6)
         heads = network.attention_heads(pictures)
         assert torch.allclose(heads.flatten(2), rows[-1][:, :, network.trunk.num_prefix_tokens :], atol=1e-6)
-    assert all(attention.rows is None for attention in attentions)
+    assert not any(attention.watched or attention.row is not None for attention in attentions)
 
 
 def test_any_resolution_that_divides_runs_and_others_are_refused() -> None:
@@ -152,10 +152,10 @@ def test_watched_attention_gives_what_timm_gives(gated: bool) -> None:
     x = torch.randn(2, 7, 32)
     with torch.no_grad():
         plain = attention(x)
-        attention.rows = []
+        attention.watched = True
         watched = attention(x)
     assert torch.allclose(plain, watched, atol=1e-6)
-    assert torch.allclose(attention.rows[0].sum(-1), torch.ones(2, 4))
+    assert attention.row is not None and torch.allclose(attention.row.sum(-1), torch.ones(2, 4))
 
 
 LAST: dict[str, dict[str, Any]] = {
@@ -189,3 +189,29 @@ def test_the_cls_token_alone_is_that_of_a_whole_pass(name: str, short: bool) -> 
     for whole, alone in zip(*results, strict=True):
         assert torch.allclose(alone, whole, rtol=1e-9, atol=1e-9)
     assert network(pictures).patches.shape[1] == network.grid[0] * network.grid[1], "set back"
+
+
+def test_watched_blocks_share_one_compilation() -> None:
+    """A guard on what the blocks before gave would compile each of them again, and end compiling at the eighth."""
+    torch.compiler.reset()
+    network, pictures = encoder(VisionEncoder.Settings()), images(64)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    with torch.no_grad():
+        expected = network(pictures, attend=True).attention
+        for block in network.trunk.blocks:
+            block.compile(backend=count)
+        after: list[int] = []
+        with network.rows() as rows:
+            x = network.tokens(pictures)
+            for block in network.trunk.blocks:
+                x = block(x)
+                after.append(len(graphs))
+    torch.compiler.reset()
+    got = torch.stack(rows).mean(dim=(0, 2))[:, network.trunk.num_prefix_tokens :]
+    assert expected is not None and torch.allclose(got, expected, atol=1e-6)
+    assert len(after) >= 4 and after[0] == after[-2], "all but the last, which is of another class"
