@@ -7,10 +7,13 @@ from statistics import mean
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.data.open import open_source
+from rizbin.evaluate.embed import Pictures, read
 from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes.training import load_run
 from rizbin.studies.lab import Numbers, Results, Variant, beyond_chance
+from rizbin.studies.mechanism import mechanism
 
 WORLD = "scenes:easy,seed=2"
 """Scenes of a world by whose numbers no recipe was chosen."""
@@ -19,17 +22,29 @@ SMALL = "scenes:hard,seed=2"
 COLUMNS = {
     "zero_shot/top1": "zero-shot top-1",
     "retrieval/image_to_text/r1": "captions found, R@1",
-    "segmentation/zero_shot/miou": "zero-shot mIoU",
+    "segmentation/zero_shot/objects_miou": "objects mIoU",
+    "segmentation/zero_shot/miou": "mIoU with background",
+    "segmentation/zero_shot/boundary_iou": "boundary IoU",
     "segmentation/zero_shot/patch_accuracy_present": "patch accuracy among the names in the image",
     "grounding/zero_shot/pair_objects": "two objects, own word first (chance 50)",
     "grounding/zero_shot/pair_both": "two objects, both right (chance 25)",
     "segmentation/linear/miou": "linear mIoU",
+    "small/segmentation/linear/miou": "linear mIoU on hard scenes",
+    "small/grounding/zero_shot/pair_objects": "own word first on hard scenes",
     "small/sizes/small/localized": "small objects localized",
     "tokens/object_pixels_kept": "object pixels kept by attention",
-    "tokens/object_pixels_hidden": "object pixels hidden from the student",
+    "hidden/object_pixels": "object pixels hidden and predicted",
+    "hidden/chance": "patches hidden and predicted",
+    "reconstruction/hidden/object_patches": "error on hidden object patches (flat: 1)",
+    "reconstruction/low_resolution_2/psnr": "PSNR from half resolution, dB",
+    "target/objects": "patch target on objects, nats",
+    "gradient/patch": "gradient of the patch term on objects (even: 1)",
+    "gradient/pixels": "gradient of the pixel term on objects (even: 1)",
     "milliseconds": "ms of one core a step",
 }
 """What stands in the table."""
+MECHANISM_IMAGES = 128
+"""Test images on which a step is taken apart."""
 
 
 def measure_pair(folder: Path) -> Numbers:
@@ -37,15 +52,18 @@ def measure_pair(folder: Path) -> Numbers:
     run = load_run(folder)
     pair = run.encoder
     assert isinstance(pair, ImageTextPair)  # these studies train nothing else
-    settings = Evaluation.Settings(baseline=False)
+    settings = Evaluation.Settings(baseline=False, dense_images=0)
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method
     found = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
     numbers = {one.name: one.value for one in found.measurements}
-    hard = open_source(SMALL, split="test", size=pair.image_size)
-    of_hard = evaluate(pair, hard, settings=settings)
+    if isinstance(method, DetailCLIP):
+        seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
+        numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))
+    hard_train, hard = (open_source(SMALL, split=part, size=pair.image_size) for part in ("train", "test"))
+    of_hard = evaluate(pair, hard, train_source=hard_train, settings=settings)
     numbers |= {f"small/{one.name}": one.value for one in of_hard.measurements}
     return numbers
 
