@@ -97,8 +97,25 @@ def test_the_protocol_follows_what_was_done() -> None:
     labels = quadrants()
     scores = scores_of(labels, 3)
     plain = zero_shot_miou(scores, labels, scores, labels, "zero_shot", "plain").protocol
-    dense = zero_shot_miou(scores, labels, scores, labels, "dense_head", "neighbors").protocol
+    dense = zero_shot_miou(scores, labels, scores, labels, "dense_head", "windows").protocol
     assert "training-free" in dense and "training-free" not in plain
+    assert "bilinearly" in plain and "colors" in dense and "times the plain CPU time" in dense
+
+
+def test_the_images_given_guide_the_upsampling() -> None:
+    """Patches of 4 pixels whose objects end inside them: colors know where."""
+    labels = torch.zeros(1, 16, 16, dtype=torch.int16)
+    labels[0, :, :6], labels[0, :, 6:] = 1, 2
+    images = torch.where(labels[..., None] == 1, 250, 10).expand(-1, -1, -1, 3).to(torch.uint8)
+    scores = scores_of(labels, 2)
+    scores[0, :, :, 1] = torch.tensor([0.8, 0.2])[:, None]  # the patches with the border lean to one side
+    bilinear = objects_miou(scores, labels, "dense_head", "windows").value
+    guided = objects_miou(scores, labels, "dense_head", "windows", images=images).value
+    assert guided == 100 > bilinear
+    with_background = zero_shot_miou(
+        scores, labels, scores, labels, "dense_head", "windows", images=images, train_images=images
+    )
+    assert with_background.value > zero_shot_miou(scores, labels, scores, labels, "dense_head", "windows").value
 
 
 def test_foreground_counts_covered_patches_only() -> None:

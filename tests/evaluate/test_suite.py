@@ -125,7 +125,8 @@ class Colors(nn.Module):
         return F.normalize(features.cls @ self.order, dim=-1)
 
     def dense(self, images: Tensor, how: str = "plain") -> Tensor:
-        return F.normalize(self.features(images).patches @ self.order, dim=-1).unflatten(1, self.grid)
+        found = F.normalize(self.features(images).patches @ self.order, dim=-1).unflatten(1, self.grid)
+        return found if how == "plain" else found.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         return F.normalize(tokens.float().roll(self.settings.wrong_by, dims=1) + 1e-4, dim=-1)
@@ -234,6 +235,20 @@ def test_the_threshold_comes_from_the_training_pictures_it_says(report: Report) 
     found = evaluate(Colors(Sight()).know(), Blocks(), train_source=LaterWrong(10**6), settings=settings)
     name = "segmentation/zero_shot/miou"
     assert (found[name].value, found[name].protocol) == (report[name].value, report[name].protocol)
+
+
+def test_the_dense_head_sees_as_many_images_as_it_is_given(report: Report) -> None:
+    assert "of 60 pictures" in report["segmentation/dense_head/objects_miou"].protocol
+    few = replace(SETTINGS, dense_images=12, baseline=False)
+    found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=few)
+    for name in ("miou", "objects_miou"):
+        assert "of 12 pictures" in found[f"segmentation/dense_head/{name}"].protocol
+        assert "of 60 pictures" in found[f"segmentation/zero_shot/{name}"].protocol
+    assert "on 12 training pictures" in found["segmentation/dense_head/miou"].protocol
+    none = replace(SETTINGS, dense_images=0, baseline=False)
+    found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=none)
+    assert "dense_images" in dict(found.left_out)["segmentation/dense_head"]
+    assert not [one.name for one in found.measurements if "dense_head" in one.name]
 
 
 def test_the_filter_looks_through_the_methods_eyes_when_it_shows_them(report: Report) -> None:
