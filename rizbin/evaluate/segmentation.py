@@ -29,6 +29,7 @@ _SAID = {
     "of the image enlarged twice (five passes of the network; five to six times the plain CPU time, upsampling "
     "included), they meet the texts by cosine",
 }
+_POOLED = {"plain": "", "windows": ", each patch by the mean of its four cosines"}
 _UPSAMPLED = {
     "plain": "cosines are upsampled bilinearly",
     "windows": "cosines are upsampled along the image's colors (each pixel from the 3x3 patches around it)",
@@ -193,7 +194,7 @@ def foreground(
                 value=100 * right.double().mean().item(),
                 chance=100 * (1 / among[chosen].sum(dim=1).double()).mean().item(),
                 protocol=f"Share of {len(right)} patches, at least half covered by one category, whose nearest text "
-                f"among {said} is that category's (ties are wrong): {_SAID[how]}.",
+                f"among {said} is that category's (ties are wrong): {_SAID[how]}{_POOLED[how]}.",
             )
         )
     return found
