@@ -30,11 +30,21 @@ EASY = (
     "probe/top1",
     "segmentation/zero_shot/miou",
     "segmentation/zero_shot/objects_miou",
-    "segmentation/zero_shot/foreground",
+    "segmentation/zero_shot/patch_accuracy",
+    "segmentation/zero_shot/patch_accuracy_present",
+    "grounding/zero_shot/pair_objects",
+    "grounding/zero_shot/pair_both",
+    "grounding/zero_shot/pair_patches",
     "segmentation/dense_head/miou",
     "segmentation/linear/miou",
 )
-HARD = ("zero_shot/top1", "sizes/small/found", "sizes/small/named", "sizes/medium/found", "sizes/large/found")
+HARD = (
+    "zero_shot/top1",
+    "sizes/small/localized",
+    "sizes/small/classified",
+    "sizes/medium/localized",
+    "sizes/large/localized",
+)
 ROWS = ("steps", "CPU minutes", *EASY, *(f"hard: {name}" for name in HARD))
 
 

@@ -12,10 +12,11 @@ import torch
 from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
-from rizbin.core.progress import Bar
+from rizbin.core.progress import Bar, MakeBar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.open import open_source
+from rizbin.data.render import Render, Rendered
 from rizbin.data.sample import Source
 from rizbin.detect import measure as detection
 from rizbin.detect.detector import Detector
@@ -142,6 +143,14 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", rooms: bool
         history=run.metrics.read(),
         also=(lambda page: tour(page, bar=lambda total, label: Bar(total, label, quiet=quiet))) if rooms else None,
     )
+
+
+def render(settings: Render.Settings, output: str | Path, *, bar: MakeBar | None = None) -> Rendered:
+    """Writes samples of any data as webdataset tars into a folder, which `shards:` reads back with masks.
+
+    The same call again goes on where it stopped; see `rizbin.data.render`. `bar` shows how far it is.
+    """
+    return Render(settings).write(output, bar=bar)
 
 
 def visualize(

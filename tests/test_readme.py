@@ -64,7 +64,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         "verify": [],
     }
     drawn = SimpleNamespace(notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
-    answers |= {"generate": [], "repair": [drawn], "ascend": []}
+    answers |= {"generate": [], "repair": [drawn], "ascend": [], "render": SimpleNamespace(text=str)}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
@@ -74,6 +74,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0
     expected = {"train": ["fit", "report"], "demo": ["demo", "report"], "evaluate": ["measure"], "edit": ["generate"]}
+    expected["data"] = ["render"]
     shown = words[0] in ("methods", "zoo", "--help") or "--help" in words
     expected |= {"generate": ["repair"]} if "--repair" in words else {}
     assert called == ([] if shown else expected.get(words[0], [words[0]]))

@@ -68,4 +68,14 @@ def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
             "one taxi and a tree",
         ]
         texts = method.tokenizer.trim(method.tokenizer.encode([words[row % 8] for row in range(rows)])[own])
-    return Batch(views, crops[:, own], torch.zeros(len(views), rows, dtype=torch.bool)[:, own], texts)
+    phrases = None
+    if method.phrases and method.tokenizer is not None:
+        # As many as a caption may have, rows of zeros where it has fewer, equal ones in several captions.
+        split = [["a cat"], ["two dogs", "a bus"], ["a large pizza"], ["a frog"], ["an owl"], ["a cat", "a bee"]]
+        phrases = torch.zeros(rows, method.phrases, method.tokenizer.settings.context, dtype=torch.long)
+        for row in range(rows):
+            parts = split[row % len(split)][: method.phrases]
+            phrases[row, : len(parts)] = method.tokenizer.encode(parts)
+        phrases = phrases[own, :, :8]
+    whole = torch.zeros(len(views), rows, dtype=torch.bool)[:, own]
+    return Batch(views, crops[:, own], whole, texts, phrases)

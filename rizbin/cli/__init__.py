@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rizbin.cli import climb, draw, find, lab, training
+from rizbin.cli import climb, data, draw, find, lab, training
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
@@ -292,6 +292,11 @@ COMMANDS = {
     ),
     "compare": Command(
         lab.compare, "train several methods alike and show them side by side", "rizbin compare simclr byol --seeds 3"
+    ),
+    "data": Command(
+        data.data,
+        "write scenes or other data as webdataset tars, with masks, for fast loading",
+        "rizbin data render scenes:detail --count 2000 --output DIR",
     ),
     "replay": Command(training.replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),

@@ -1,6 +1,7 @@
 """What an evaluation gives: numbers that say how they were made and what they stand beside."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -15,14 +16,28 @@ class Measurement:
     """In `unit`."""
     protocol: str
     """One sentence that says exactly how the value came about, made from the settings used."""
-    unit: Literal["percent", "rank", "relative", "number"] = "percent"
+    unit: Literal["percent", "rank", "relative", "decibel", "number"] = "percent"
     """Percent is 0 to 100, a rank starts at 1, a relative error is 0 when perfect; a number is what its protocol
     says."""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None where neither is: the number says what was done, not how well."""
     baseline: float | None = None
     """The same for the same network with random weights; None where it was not or cannot be measured."""
     chance: float | None = None
     """The exact expectation of guessing, or of a simple rule where the protocol names one; None where unknown."""
+    references: tuple[tuple[str, float], ...] = ()
+    """(name, value) of simple rules where there are several; `chance` is then the best of them."""
+    images: int | None = None
+    """Images behind the number; None where it is all of its report's."""
+    items: str = ""
+    """What was counted in them, where that is not images: "523 objects"."""
+
+    @property
+    def worse_than_chance(self) -> bool | None:
+        """Whether chance is strictly better; None where chance is unknown or neither direction is better."""
+        if self.chance is None or self.higher_is_better is None or not math.isfinite(self.chance):
+            return None
+        return self.value < self.chance if self.higher_is_better else self.value > self.chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +64,12 @@ class Report:
     def __contains__(self, name: object) -> bool:
         return any(measurement.name == name for measurement in self.measurements)
 
+    def behind(self, measurement: Measurement) -> str:
+        """What the number was measured on: "1,000 images", "523 objects in 400 images"."""
+        images = self.images if measurement.images is None else measurement.images
+        counted = f"{images:,} image{'s' * (images != 1)}"
+        return f"{measurement.items} in {counted}" if measurement.items else counted
+
     def to_json(self) -> str:
         """Everything as JSON text."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
@@ -56,10 +77,10 @@ class Report:
     def table(self, *, protocols: bool = False) -> str:
         """A plain-text table; with `protocols`, each number's sentence under it."""
         width = max([len(m.name) for m in self.measurements], default=4)
-        lines = [f"{'':{width}}  {'value':>8}  {'random':>8}  {'chance':>8}"]
+        lines = [f"{'':{width}}  {'value':>8}  {'random':>8}  {'chance':>8}  measured on"]
         for m in self.measurements:
             numbers = "  ".join(_shown(number, m.unit) for number in (m.value, m.baseline, m.chance))
-            lines.append(f"{m.name:{width}}  {numbers}")
+            lines.append(f"{m.name:{width}}  {numbers}  {self.behind(m)}")
             if protocols:
                 lines.append(f"    {m.protocol}")
         lines += [f"{name}: not measured. {reason}" for name, reason in self.left_out]

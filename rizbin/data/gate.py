@@ -81,6 +81,21 @@ def read_rgba(source: str | Path | bytes, *, name: str = "") -> UInt8[np.ndarray
         raise _broken(name, error) from error
 
 
+def read_indices(source: str | Path | bytes, *, name: str = "") -> UInt8[np.ndarray, "height width"]:
+    """The numbers in an 8-bit gray or palette PNG, as masks are stored: one number an object; else as `read_image`.
+
+    Of a palette the positions, not the colors. Raises `Refused` also when the file is of another kind, as numbers that
+    have been compressed with loss are no longer those that were written.
+    """
+    data, name = _read(source, name)
+    if _format(data, name) != "PNG":
+        raise Refused(f"{name} is no PNG; masks are read from 8-bit gray or palette PNGs.")
+    image = _decode(data, name, 0)
+    if image.mode not in ("L", "P"):
+        raise Refused(f"{name} has pixels of mode {image.mode}; masks are read from 8-bit gray or palette PNGs.")
+    return np.asarray(image)
+
+
 def _read(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
     """The bytes, of a decent number, and the name for messages."""
     if isinstance(source, bytes):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator
 from rizbin.data.order import index_at
+from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.sample import Named, Refused, Sample, Source
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import View, ViewSpec
@@ -49,6 +50,9 @@ class Batch:
     """Position and reason of every sample that could not be used; others stand in their places."""
     things: list[tuple[Named, ...]]
     """The objects of each sample's whole picture, where the source knows them."""
+    phrases: Int[Tensor, "batch most words"] | None = None
+    """Tokens of each caption's noun phrases, trimmed alike, rows of zeros where it has fewer; None where none are
+    wanted."""
 
 
 @dataclass
@@ -70,7 +74,8 @@ class Loader:
     step * batch + rank * batch / world and on, so that batches gathered in order of rank equal a single process's.
     Endless sources are read by position, finite ones in a new order each epoch (`index_at`). A sample that is refused
     is replaced by another that the seed, the position and nothing else decides, and is listed in `Batch.refused`.
-    `workers` processes prepare batches ahead; with 0 this process makes each one when it is asked for.
+    `phrases` is the most noun phrases of a caption that are wanted as tokens besides; a caption without any is one
+    phrase. `workers` processes prepare batches ahead; with 0 this process makes each one when it is asked for.
 
     Raises `RizbinError` when the batch cannot be shared evenly, after more than 100 refused samples in a row, or when
     more than 5 percent of the samples that this process tried (200 at least) were refused.
@@ -89,6 +94,7 @@ class Loader:
         workers: int = 0,
         start_step: int = 0,
         steps: int,
+        phrases: int = 0,
     ):
         if batch < 1 or batch % world:
             raise RizbinError(
@@ -98,7 +104,7 @@ class Loader:
             raise RizbinError(f"{source.name} holds no samples; give another source or split.")
         self._steps = range(start_step, steps)
         self._workers = workers
-        self._parts = _Parts(source, views, tokenizer, seed, batch, rank, world)
+        self._parts = _Parts(source, views, tokenizer, seed, batch, rank, world, phrases)
         self._tried = self._refused = 0
 
     def __len__(self) -> int:
@@ -142,7 +148,15 @@ class _Parts(Dataset):
     """The part of every step that one process gets, by step."""
 
     def __init__(
-        self, source: Source, views: ViewSpec, tokenizer: Tokenizer | None, seed: int, batch: int, rank: int, world: int
+        self,
+        source: Source,
+        views: ViewSpec,
+        tokenizer: Tokenizer | None,
+        seed: int,
+        batch: int,
+        rank: int,
+        world: int,
+        phrases: int,
     ):
         self._source = source
         self._views = [View(settings) for settings in views]
@@ -151,6 +165,7 @@ class _Parts(Dataset):
         self._batch = batch
         self._share = batch // world
         self._rank = rank
+        self._phrases = phrases
 
     def __getitem__(self, step: int) -> _Part:
         first = step * self._batch + self._rank * self._share
@@ -181,8 +196,17 @@ class _Parts(Dataset):
             positions,
             refused,
             things,
+            self._phrase_tokens(captions) if self._phrases else None,
         )
         return _Part(batch, refused, self._share + len(refused))
+
+    def _phrase_tokens(self, captions: list[str]) -> Int[Tensor, "batch most words"]:
+        assert self._tokenizer is not None  # a method that wants phrases reads captions
+        split = [(phrases_of(caption) or [caption])[: self._phrases] for caption in captions]
+        tokens = torch.zeros(len(split), self._phrases, self._tokenizer.settings.context, dtype=torch.long)
+        for row, parts in enumerate(split):
+            tokens[row, : len(parts)] = self._tokenizer.encode(parts)
+        return tokens[:, :, : max(int((tokens != 0).any(dim=0).any(dim=0).sum()), 1)]
 
     def _sample(self, position: int, refused: list[tuple[str, str]]) -> Sample:
         """The sample at this position, or the first usable of the replacements that the seed and the position give."""

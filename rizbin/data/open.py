@@ -16,8 +16,8 @@ from rizbin.data.shards import Shards
 from rizbin.data.tables import open_table
 
 ACCEPTED = (
-    "scenes, scenes:easy, scenes:several, scenes:hard, scenes:single or scenes:tinted (the embedded world; with "
-    "options: scenes:easy,categories=32,seed=1), "
+    "scenes, scenes:easy, scenes:several, scenes:hard, scenes:single, scenes:tinted or scenes:detail (the embedded "
+    "world; with options: scenes:easy,categories=32,seed=1 or scenes:detail,distractors=4), "
     "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
     "captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables; a .jsonl with boxes: ODVG), FILE.json (COCO; FILE.json@FOLDER: with its "
@@ -101,11 +101,11 @@ def _scenes(text: str, split: Split, size: int, seed: int) -> Scenes.Settings:
 
 def _option(name: str, value: str) -> int | str:
     """The value of one option of the scenes."""
-    if name in ("categories", "seed") and value.isdecimal():
+    if name in ("categories", "seed", "distractors") and value.isdecimal():
         return int(value)
     if value in _CHOICES.get(name, ()):
         return value
     raise RizbinError(
         f"scenes do not know '{name}={value}'; give preset={'|'.join(_CHOICES['preset'])}, categories=NUMBER, "
-        f"seed=NUMBER or split={'|'.join(_CHOICES['split'])}."
+        f"seed=NUMBER, distractors=NUMBER or split={'|'.join(_CHOICES['split'])}."
     )

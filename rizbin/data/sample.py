@@ -57,6 +57,9 @@ class Sample:
     """(subject, "left of", object) with positions in `things`; only relations that hold."""
     captions: tuple[str, ...] = ()
     """All captions where a source has several, `caption` first; training takes one of them at random each time."""
+    distractors: tuple[Thing, ...] = ()
+    """What is seen but is no answer: not in the caption, not among `names`, its pixels background to whoever measures
+    objects. Only the embedded world knows of such, and only where it was asked for them."""
 
     @property
     def named(self) -> tuple[Named, ...]:

@@ -3,6 +3,10 @@
 A sample is the members of one name before the first dot: `000000017.jpg`, `000000017.txt`, `000000017.json`. Only
 regular files count; links, devices, absolute names and names with ".." are passed over. The index stands beside each
 tar as `NAME.tar.index.json`, so that only the first opening reads the tar through.
+
+Objects come along in two members more, as `rizbin data render` writes them: `.masks.png`, an 8-bit image of numbers (0
+background, n the n-th object), and in the `.json` the list `objects`, each with `name` and, where it is no answer,
+`distractor: true`; `relations` may hold [subject, "left of", object] by position among the objects that are none.
 """
 
 import glob
@@ -11,20 +15,29 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import ENDINGS, MOST_BYTES, read_image
+from rizbin.data.gate import ENDINGS, MOST_BYTES, read_image, read_indices
 from rizbin.data.listing import ENOUGH, Split, check_caption, choose, fingerprint
-from rizbin.data.sample import Refused, Sample
+from rizbin.data.sample import Refused, Sample, Thing
 
 MOST_TEXT_BYTES = 2**20
 """Of a caption or JSON member."""
 _TEXTS = (".txt", ".caption", ".json")
 """Members that hold the caption, the first that is there; of JSON the field caption, text or title."""
 _LABEL = ".cls"
-_INDEX_VERSION = 1
+MASKS = ".masks.png"
+"""The member with the objects' masks."""
+HEADER = ".rizbin.json"
+"""A member that says how a shard was made, and of which categories; its name hides it from other readers."""
+_INDEX_VERSION = 2  # 1 knew no masks.
 
 Member = tuple[int, int]
 """Offset and bytes inside the tar."""
@@ -47,14 +60,16 @@ class Shards:
     def __init__(self, pattern: str, *, split: Split, size: int = 0):
         """`pattern` may hold *, ? and braces: data/{00000..00012}.tar. Raises `RizbinError` when nothing is there."""
         paths = find_shards(pattern)
-        found = [packed for path in paths for packed in _index(path)]
+        shards = [_index(path) for path in paths]
+        found = [packed for path, shard in zip(paths, shards, strict=True) for packed in shard.packed(path)]
         if not any(set(packed.members) & set(ENDINGS) for packed in found):
             raise RizbinError(f"the shards {pattern} hold no pictures; give tars with .jpg and .txt members.")
         keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in found]
         self._samples = choose(keyed, split)
         self._enough = ENOUGH * size
         self.name = f"shards:{pattern}, {split}"
-        self.categories: tuple[str, ...] = tuple(sorted({_label(packed) for packed in found} - {""}))
+        names = {name for shard in shards for name in shard.categories}
+        self.categories: tuple[str, ...] = tuple(sorted((names | {_label(packed) for packed in found}) - {""}))
         facts = (f"{key} {sorted((end, size) for end, (_, size) in packed.members.items())}" for key, packed in keyed)
         self.fingerprint = fingerprint(facts, split)
 
@@ -70,8 +85,20 @@ class Shards:
         if picture[1] > MOST_BYTES:
             raise Refused(f"{key} has {picture[1]} bytes, more than {MOST_BYTES}; make it smaller.")
         label = _label(packed)
-        image = read_image(_bytes(packed.shard, picture, key), name=key, enough=self._enough)
-        return Sample(key, image, _caption(packed, key, label), label)
+        record = _record(packed, key) if MASKS in packed.members else {}
+        objects = record.get("objects")
+        # Masks fit the image in full size only.
+        enough = 0 if objects is not None else self._enough
+        image = read_image(_bytes(packed.shard, picture, key), name=key, enough=enough)
+        caption = _caption(packed, key, label)
+        if objects is None:
+            return Sample(key, image, caption, label)
+        masks = read_indices(_bytes(packed.shard, packed.members[MASKS], key), name=f"{key}{MASKS}")
+        if masks.shape != image.shape[:2]:
+            raise Refused(f"the masks of {key} are {masks.shape}, its image {image.shape[:2]}; write them in one size.")
+        things, distractors = _objects(objects, masks, key)
+        relations = _relations(record.get("relations", []), len(things), key)
+        return Sample(key, image, caption, label, things=things, relations=relations, distractors=distractors)
 
 
 def find_shards(pattern: str) -> list[Path]:
@@ -103,29 +130,44 @@ def _braces(pattern: str) -> Iterator[str]:
         yield from _braces(pattern[: opened.start()] + choice + pattern[opened.end() :])
 
 
-def _index(path: Path) -> list[_Packed]:
+class _Index(NamedTuple):
+    """What is known of a shard before a sample is read."""
+
+    samples: dict[str, dict[str, Member]]
+    """Members by ending by key, in order."""
+    categories: list[str]
+    """Of the objects whose masks it holds, and of the source that it was rendered from."""
+
+    def packed(self, path: Path) -> list[_Packed]:
+        return [_Packed(path, key, members) for key, members in self.samples.items()]
+
+
+def _index(path: Path) -> _Index:
     """The samples of a shard, from the index beside it when that fits, else from the tar itself."""
     try:
         facts = path.stat()
         stamp = [_INDEX_VERSION, facts.st_size, facts.st_mtime_ns]
         sidecar = path.with_name(f"{path.name}.index.json")
-        samples = _read_index(sidecar, stamp)
-        if samples is None:
-            samples = _scan(path, facts.st_size)
-            _write_index(sidecar, stamp, samples)
+        index = _read_index(sidecar, stamp)
+        if index is None:
+            index = _scan(path, facts.st_size)
+            _write_index(sidecar, stamp, index)
     except OSError as error:
         raise RizbinError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    return [_Packed(path, key, members) for key, members in samples.items()]
+    return index
 
 
-def _scan(path: Path, size: int) -> dict[str, dict[str, Member]]:
-    """Members by ending by key, in order. What lies beyond the end of a tar that was cut short is left out."""
+def _scan(path: Path, size: int) -> _Index:
+    """What a shard holds. What lies beyond the end of a tar that was cut short is left out."""
     samples: dict[str, dict[str, Member]] = {}
+    header: Member | None = None
     try:
         with tarfile.open(path, "r:") as tar:
             before = -1
             while (member := tar.next()) is not None and tar.offset > before:  # a made-up size could lead back
                 before = tar.offset
+                if member.name == HEADER and member.isreg() and 0 <= member.size <= size - member.offset_data:
+                    header = header or (member.offset_data, member.size)
                 place = _place(member)
                 if place is None or not 0 <= member.size <= size - member.offset_data:
                     continue
@@ -134,7 +176,22 @@ def _scan(path: Path, size: int) -> dict[str, dict[str, Member]]:
     except tarfile.TarError as error:
         if not samples:
             raise RizbinError(f"{path} is no plain tar ({error}); compressed shards must be unpacked once.") from error
-    return samples
+    return _Index(samples, _categories(path, samples, header))
+
+
+def _categories(path: Path, samples: dict[str, dict[str, Member]], header: Member | None) -> list[str]:
+    """The names of the objects, and those of the header. What cannot be read here is refused with its sample."""
+    found: set[str] = set()
+    if header and header[1] <= MOST_TEXT_BYTES:
+        with suppress(ValueError, RecursionError, Refused):
+            record = json.loads(_bytes(path, header, HEADER))
+            found.update(name for name in record.get("categories", []) if isinstance(name, str))
+    for key, members in samples.items():
+        if MASKS in members:
+            with suppress(Refused):
+                objects = _record(_Packed(path, key, members), key).get("objects") or []
+                found.update(row["name"] for row in objects if _is_object(row) and not row.get("distractor"))
+    return sorted(found)
 
 
 def _place(member: tarfile.TarInfo) -> tuple[str, str] | None:
@@ -146,10 +203,10 @@ def _place(member: tarfile.TarInfo) -> tuple[str, str] | None:
         return None
     stem, dot, ending = path.name.partition(".")
     ending = f".{ending.lower()}"
-    return (str(path.with_name(stem)), ending) if dot and ending in (*ENDINGS, *_TEXTS, _LABEL) else None
+    return (str(path.with_name(stem)), ending) if dot and ending in (*ENDINGS, *_TEXTS, _LABEL, MASKS) else None
 
 
-def _read_index(sidecar: Path, stamp: list[int]) -> dict[str, dict[str, Member]] | None:
+def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
     """The index, or None when it is missing, for another tar, or not what we write."""
     try:
         found = json.loads(sidecar.read_bytes())
@@ -159,18 +216,20 @@ def _read_index(sidecar: Path, stamp: list[int]) -> dict[str, dict[str, Member]]
             str(key): {str(ending): (int(offset), int(length)) for ending, (offset, length) in members.items()}
             for key, members in found["samples"].items()
         }
+        categories = [str(name) for name in found["categories"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     ends = (offset + length for members in samples.values() for offset, length in members.values())
     starts = (min(member) for members in samples.values() for member in members.values())
-    return samples if min(starts, default=0) >= 0 and max(ends, default=0) <= stamp[1] else None
+    fits = min(starts, default=0) >= 0 and max(ends, default=0) <= stamp[1]
+    return _Index(samples, categories) if fits else None
 
 
-def _write_index(sidecar: Path, stamp: list[int], samples: dict[str, dict[str, Member]]) -> None:
+def _write_index(sidecar: Path, stamp: list[int], index: _Index) -> None:
     """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without."""
     draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps({"tar": stamp, "samples": samples}), encoding="utf-8")
+        draft.write_text(json.dumps({"tar": stamp, **index._asdict()}), encoding="utf-8")
         draft.replace(sidecar)
     except OSError:
         draft.unlink(missing_ok=True)
@@ -214,3 +273,50 @@ def _caption(packed: _Packed, key: str, label: str) -> str:
         raise Refused(f"the JSON of {key} is broken; write a .txt with the caption instead.") from error
     texts = [found.get(name) for name in ("caption", "text", "title")] if isinstance(found, dict) else []
     return check_caption(next((text for text in texts if isinstance(text, str)), ""), key)
+
+
+def _record(packed: _Packed, key: str) -> dict[str, Any]:
+    """The `.json` member; empty when there is none or it is no object. Raises `Refused` when it cannot be read."""
+    member = packed.members.get(".json")
+    if member is None:
+        return {}
+    if member[1] > MOST_TEXT_BYTES:
+        raise Refused(f"the JSON of {key} has {member[1]} bytes; keep it under {MOST_TEXT_BYTES}.")
+    try:
+        record = json.loads(_bytes(packed.shard, member, key))
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"the JSON of {key} is broken; write the objects anew.") from error
+    return record if isinstance(record, dict) and isinstance(record.get("objects", []), list) else {}
+
+
+def _is_object(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("name"), str) and bool(row["name"].strip())
+
+
+def _objects(
+    rows: list[Any], masks: UInt8[np.ndarray, "height width"], key: str
+) -> tuple[tuple[Thing, ...], tuple[Thing, ...]]:
+    """The objects and the distractors, boxes around their pixels."""
+    if masks.max(initial=0) > len(rows):
+        raise Refused(f"the masks of {key} hold {masks.max()} objects, its JSON {len(rows)}; write both anew.")
+    things: list[Thing] = []
+    distractors: list[Thing] = []
+    for number, row in enumerate(rows, 1):
+        mask = masks == number
+        columns, lines = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if not _is_object(row) or not len(columns):
+            raise Refused(f"object {number} of {key} has no name or no pixel; write JSON and masks anew.")
+        box = (int(columns[0]), int(lines[0]), int(columns[-1]) + 1, int(lines[-1]) + 1)
+        (distractors if row.get("distractor") else things).append(Thing(row["name"].strip(), box, mask))
+    return tuple(things), tuple(distractors)
+
+
+def _relations(rows: Any, count: int, key: str) -> tuple[tuple[int, str, int], ...]:
+    """The relations between `count` objects."""
+    try:
+        relations = tuple((int(first), str(word), int(second)) for first, word, second in rows)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"the relations of {key} are no list of [number, words, number]; write them anew.") from error
+    if any(not 0 <= position < count for first, _, second in relations for position in (first, second)):
+        raise Refused(f"the relations of {key} name objects that are not there; write them anew.")
+    return relations

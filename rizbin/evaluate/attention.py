@@ -28,11 +28,13 @@ def measure(
             value=100 * float(np.mean(best)),
             protocol=f"Intersection over union of the pixels of all objects with {kept}, for the head where it is "
             f"largest in each picture; mean of {len(best)} pictures.",
+            images=len(best),
         ),
         Measurement(
             name="attention/mean_jaccard",
             value=100 * float(np.mean(mean)),
             protocol=f"Intersection over union of the pixels of all objects with {kept}, mean over its heads; mean of "
             f"{len(mean)} pictures.",
+            images=len(mean),
         ),
     ]

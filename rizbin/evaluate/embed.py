@@ -68,6 +68,13 @@ class Objects:
     cover: Float[Tensor, "objects rows columns"]
     """Share of each patch that the object covers, 0 to 1."""
 
+    def among(self, pictures: Int[Tensor, "some"]) -> "Objects":
+        """Those of some pictures alone; positions stay."""
+        kept = torch.isin(self.picture, pictures)
+        return Objects(
+            picture=self.picture[kept], category=self.category[kept], area=self.area[kept], cover=self.cover[kept]
+        )
+
 
 @dataclass(frozen=True)
 class Pictures:

@@ -29,6 +29,9 @@ class Look(Protocol):
         ...
 
 
+NAMES = ("low_frequency", "middle_frequency", "high_frequency")
+"""Of three bands; other numbers of bands are counted."""
+
 Looker = Callable[[Float[Tensor, "batch 3 height width"]], Look | None]
 
 
@@ -93,12 +96,13 @@ def measure(
     """Relative error by band over all removed patches of all (pictures, look); empty without reconstructions."""
     truth = torch.zeros(len(edges) + 1, dtype=torch.double)
     wrong, wrong_by_filling = truth.clone(), truth.clone()
-    patches = 0
+    patches = count = 0
     for images, seen in shown:
         if seen is None or seen.reconstruction is None:
             continue
         true = patches_of(images, seen.removed)
         patches += len(true)
+        count += len(images)
         for total, guess in (
             (truth, torch.zeros_like(true)),
             (wrong, patches_of(seen.reconstruction.float(), seen.removed)),
@@ -106,9 +110,10 @@ def measure(
         ):
             total += band_energy(guess - true, edges).cpu()
     names = [f"up to {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges)), f"above {edges[-1]:g}"]
+    numbered = [f"band{band + 1}" for band in range(len(names))]
     return [
         Measurement(
-            name=f"reconstruction/band{band + 1}",
+            name=f"reconstruction/{(NAMES if len(names) == len(NAMES) else numbered)[band]}",
             value=(wrong[band] / truth[band]).item(),
             unit="relative",
             higher_is_better=False,
@@ -117,6 +122,8 @@ def measure(
             "of the Nyquist frequency (radial, Fourier transform of each patch of normalized pixels without its mean, "
             "since a method that predicts normalized patches is handed mean and deviation); 1 is a flat patch, and "
             "chance paints each removed pixel with the visible ones around it under a Gaussian of half a patch.",
+            images=count,
+            items=f"{patches:,} patches",
         )
         for band, name in enumerate(names)
         if truth[band] > 0

@@ -7,7 +7,7 @@ so a pixel is background where no category stands out; how far one must stand ou
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int, Int16, UInt8
+from jaxtyping import Bool, Float, Int, Int16, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,17 +23,20 @@ _CANDIDATES = 24
 """Thresholds tried: quantiles of the margins, so that they fall where pixels are."""
 HEADS = {"zero_shot": "plain", "dense_head": "windows"}
 """Room of the measurement: how the pair makes its patch embeddings."""
-_SAID = {
+DENSE_HEADS = {
     "plain": "last-layer patch features pass the image projection and meet the texts by cosine",
     "windows": "the training-free head averages the patch embeddings of the whole image with those of the four windows "
     "of the image enlarged twice (five passes of the network; five to six times the plain CPU time, upsampling "
     "included), they meet the texts by cosine",
 }
-_POOLED = {"plain": "", "windows": ", each patch by the mean of its four cosines"}
-_UPSAMPLED = {
+"""How each kind of dense head makes scores, for protocols."""
+POOLED = {"plain": "", "windows": ", each patch by the mean of its four cosines"}
+"""How they come from a finer grid to the network's own patches."""
+UPSAMPLED = {
     "plain": "cosines are upsampled bilinearly",
     "windows": "cosines are upsampled along the image's colors (each pixel from the 3x3 patches around it)",
 }
+"""How they come to pixels."""
 
 
 def confusion(
@@ -49,6 +52,60 @@ def mean_iou(counts: Int[Tensor, "classes classes"]) -> float:
     both = counts.diagonal().double()
     union = counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal()
     return (both[union > 0] / union[union > 0]).mean().item()
+
+
+def boundary_band(
+    labels: Int16[Tensor, "images size size"], width: int, *, frame: bool = True
+) -> Bool[Tensor, "images size size"]:
+    """Which pixels have a pixel of another label within `width` rows and columns.
+
+    With `frame` the image's edge counts as another label, as in the code of Boundary IoU.
+    """
+    band = []
+    for some in labels.split(max(1, _VALUES // labels[0].numel())) if len(labels) else ():
+        values = some[:, None].float()
+        around = (width,) * 4
+        values = F.pad(values, around, value=-1) if frame else F.pad(values, around, mode="replicate")
+        highest = F.max_pool2d(values, 2 * width + 1, stride=1)
+        lowest = -F.max_pool2d(-values, 2 * width + 1, stride=1)
+        band.append((highest != lowest)[:, 0])
+    return torch.cat(band) if band else torch.zeros_like(labels, dtype=torch.bool)
+
+
+def boundary_iou(
+    predicted: Int16[Tensor, "images size size"], truth: Int16[Tensor, "images size size"], classes: int, width: int
+) -> float:
+    """Boundary IoU, 0 to 1, averaged over the categories (background is none) that are in the truth or predicted.
+
+    Of each category's true and predicted region only the pixels within `width` of the region's own boundary enter
+    intersection and union; both are pooled over images. nan where there are no categories.
+    Source: Cheng et al., arXiv 2103.16562, equation 3, with the square neighborhood of its code.
+    """
+    bands = [torch.where(boundary_band(labels, width), labels, 0) for labels in (truth, predicted)]
+    counts = confusion(bands[0], bands[1], classes)
+    both = counts.diagonal()[1:].double()
+    union = (counts.sum(dim=0) + counts.sum(dim=1) - counts.diagonal())[1:]
+    return (both[union > 0] / union[union > 0]).mean().item()
+
+
+def _boundary_measurement(
+    predicted: Int16[Tensor, "images size size"],
+    truth: Int16[Tensor, "images size size"],
+    classes: int,
+    width: int,
+    *,
+    room: str,
+    how: str,
+) -> Measurement:
+    size = truth.shape[-1]
+    return Measurement(
+        name=f"segmentation/{room}/boundary_iou",
+        value=100 * boundary_iou(predicted, truth, classes, width),
+        protocol=f"Mean over {classes - 1} categories of the intersection over union of what lies within {width} "
+        "pixels of the boundaries of the true and the predicted region (arXiv 2103.16562; the image's edge is a "
+        f"boundary, background is no category), pooled over {len(truth)} images at {size}x{size}: {how}.",
+        images=len(truth),
+    )
 
 
 def upsampled(
@@ -102,7 +159,7 @@ def _with_background(margins: Tensor, predicted: Tensor, threshold: float) -> Te
     return torch.where(margins >= threshold, predicted, 0)
 
 
-def zero_shot_miou(
+def zero_shot_segmentation(
     scores: Float[Tensor, "pictures categories rows columns"],
     labels: Int16[Tensor, "pictures size size"],
     train_scores: Float[Tensor, "train categories rows columns"],
@@ -110,22 +167,29 @@ def zero_shot_miou(
     room: str,
     how: str,
     *,
+    boundary_width: int,
     images: UInt8[Tensor, "pictures size size 3"] | None = None,
     train_images: UInt8[Tensor, "train size size 3"] | None = None,
-) -> Measurement:
-    """mIoU over all categories and background; the threshold comes from the training pictures."""
+) -> list[Measurement]:
+    """mIoU over all categories and background, and boundary IoU; the threshold comes from the training pictures."""
     size, classes = labels.shape[-1], scores.shape[1] + 1
     threshold = choose_threshold(*standing_out(train_scores, size, train_images), train_labels, classes)
-    margins, predicted = standing_out(scores, size, images)
-    counts = confusion(labels, _with_background(margins, predicted, threshold), classes)
-    return Measurement(
-        name=f"segmentation/{room}/miou",
-        value=100 * mean_iou(counts),
-        protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels of "
-        f"{len(labels)} pictures at {size}x{size}: {_SAID[how]}, {_UPSAMPLED[how]}, a pixel is "
-        f"background where its best category is less than {threshold:.4f} above the mean of all, which was best on "
-        f"{len(train_labels)} training pictures.",
+    margins, best = standing_out(scores, size, images)
+    predicted = _with_background(margins, best, threshold)
+    rule = (
+        f"{DENSE_HEADS[how]}, {UPSAMPLED[how]}, a pixel is background where its best category is less than "
+        f"{threshold:.4f} above the mean of all, which was best on {len(train_labels)} training pictures"
     )
+    return [
+        Measurement(
+            name=f"segmentation/{room}/miou",
+            value=100 * mean_iou(confusion(labels, predicted, classes)),
+            protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels "
+            f"of {len(labels)} pictures at {size}x{size}: {rule}.",
+            images=len(labels),
+        ),
+        _boundary_measurement(predicted, labels, classes, boundary_width, room=room, how=rule),
+    ]
 
 
 def objects_miou(
@@ -147,7 +211,9 @@ def objects_miou(
         value=100 * mean_iou(counts),
         protocol=f"Mean intersection over union of {categories} categories, pooled over the {int(counts.sum())} pixels "
         f"of {len(labels)} pictures at {size}x{size} that belong to an object (background is not asked about): "
-        f"{_SAID[how]}, {_UPSAMPLED[how]}, a pixel takes the category of its greatest.",
+        f"{DENSE_HEADS[how]}, {UPSAMPLED[how]}, a pixel takes the category of its greatest.",
+        images=len(labels),
+        items=f"{int(counts.sum()):,} object pixels",
     )
 
 
@@ -164,7 +230,7 @@ def patch_shares(
     return shares.scatter_add_(2, inside.long(), torch.full(inside.shape, 1 / inside.shape[2]))
 
 
-def foreground(
+def patch_accuracy(
     scores: Float[Tensor, "pictures categories rows columns"],
     shares: Float[Tensor, "pictures patches classes"],
     room: str,
@@ -182,8 +248,8 @@ def foreground(
     several = covered & (present.sum(dim=2) > 1)
     found = []
     for name, chosen, among, said in (
-        ("foreground", covered, torch.ones_like(present), f"all {scores.shape[1]} categories"),
-        ("foreground_in_picture", several, present, "the categories in its picture, where these are two or more"),
+        ("patch_accuracy", covered, torch.ones_like(present), f"all {scores.shape[1]} categories"),
+        ("patch_accuracy_present", several, present, "the categories in its picture, where these are two or more"),
     ):
         if not bool(chosen.any()):
             continue
@@ -194,32 +260,41 @@ def foreground(
                 value=100 * right.double().mean().item(),
                 chance=100 * (1 / among[chosen].sum(dim=1).double()).mean().item(),
                 protocol=f"Share of {len(right)} patches, at least half covered by one category, whose nearest text "
-                f"among {said} is that category's (ties are wrong): {_SAID[how]}{_POOLED[how]}.",
+                f"among {said} is that category's (ties are wrong): {DENSE_HEADS[how]}{POOLED[how]}.",
+                images=int(chosen.any(dim=1).sum()),
+                items=f"{len(right):,} patches",
             )
         )
     return found
 
 
-def linear_miou(
+def linear_segmentation(
     probe: LinearProbe,
     patches: Float[Tensor, "pictures patches dim"],
     labels: Int16[Tensor, "pictures size size"],
     grid: tuple[int, int],
     *,
     taught: str,
-) -> Measurement:
-    """mIoU of a linear layer on patch features over categories and background."""
+    boundary_width: int,
+) -> list[Measurement]:
+    """mIoU of a linear layer on patch features over categories and background, and boundary IoU."""
     size, classes = labels.shape[-1], len(probe.bias)
-    counts = torch.zeros(classes, classes, dtype=torch.long)
-    for start in range(0, len(labels), 100):
-        logits = probe(patches[start : start + 100].float()).transpose(1, 2).unflatten(2, grid)
-        for first, pixels in upsampled(logits, size):
-            at = start + first
-            counts += confusion(labels[at : at + len(pixels)], pixels.argmax(dim=1), classes)
-    return Measurement(
-        name="segmentation/linear/miou",
-        value=100 * mean_iou(counts),
-        protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels of "
-        f"{len(labels)} pictures at {size}x{size}, of a linear layer on standardized last-layer patch features "
-        f"{taught}, weight decay {probe.decay:g}, logits upsampled bilinearly.",
+    parts = []
+    for some in patches.split(100):
+        logits = probe(some.float()).transpose(1, 2).unflatten(2, grid)
+        parts += [pixels.argmax(dim=1).to(torch.int16) for _, pixels in upsampled(logits, size)]
+    predicted = torch.cat(parts)
+    rule = (
+        f"a linear layer on standardized last-layer patch features {taught}, weight decay {probe.decay:g}, logits "
+        "upsampled bilinearly"
     )
+    return [
+        Measurement(
+            name="segmentation/linear/miou",
+            value=100 * mean_iou(confusion(labels, predicted, classes)),
+            protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels "
+            f"of {len(labels)} pictures at {size}x{size}, of {rule}.",
+            images=len(labels),
+        ),
+        _boundary_measurement(predicted, labels, classes, boundary_width, room="linear", how=rule),
+    ]

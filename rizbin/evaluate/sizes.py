@@ -41,19 +41,19 @@ def measure(
     patch_scores: Float[Tensor, "masked categories rows columns"],
     edges: tuple[float, float],
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
-    """Recall by size from the whole picture's embedding ("named") and from the objects' patches ("found").
+    """Recall by size from the whole picture's embedding ("classified") and from the objects' patches ("localized").
 
     Second comes what was left out: sizes of which there are no objects.
     """
     present = right[objects.picture]
     place = torch.searchsorted(masked, objects.picture)
     judged = {
-        "named": above_absent((images @ words.T)[objects.picture], objects.category, present),
-        "found": above_absent(under_masks(patch_scores, objects.cover, place), objects.category, present),
+        "classified": above_absent((images @ words.T)[objects.picture], objects.category, present),
+        "localized": above_absent(under_masks(patch_scores, objects.cover, place), objects.category, present),
     }
     source = {
-        "named": "the cosine of the whole picture's embedding with its text",
-        "found": "the mean cosine of the patches under its visible mask, weighted by coverage, with its text",
+        "classified": "the cosine of the whole picture's embedding with its text",
+        "localized": "the mean cosine of the patches under its visible mask, weighted by coverage, with its text",
     }
     chance = 1 / (1 + (~present).sum(dim=1).double())
     low, high = edges
@@ -62,13 +62,13 @@ def measure(
         "medium": ((objects.area >= low) & (objects.area < high), f"{low:.3g} up to {high:.3g} of"),
         "large": (objects.area >= high, f"{high:.3g} or more of"),
     }
-    found, left_out = [], []
+    measurements, left_out = [], []
     for size, (chosen, extent) in sizes.items():
         if not bool(chosen.any()):
             left_out.append((f"sizes/{size}", f"No object covers {extent} its picture."))
             continue
         for how, hits in judged.items():
-            found.append(
+            measurements.append(
                 Measurement(
                     name=f"sizes/{size}/{how}",
                     value=100 * hits[chosen].double().mean().item(),
@@ -76,6 +76,8 @@ def measure(
                     protocol=f"Share of the {int(chosen.sum())} objects whose visible part covers {extent} the "
                     f"picture's area for which {source[how]} is above that of every category absent from the picture "
                     "(ties are wrong).",
+                    images=len(objects.picture[chosen].unique()),
+                    items=f"{int(chosen.sum()):,} objects",
                 )
             )
-    return found, left_out
+    return measurements, left_out

@@ -17,8 +17,10 @@ from rizbin.evaluate import (
     attention,
     collapse,
     frequency,
+    grounding,
     knn,
     probe,
+    reconstruction,
     retrieval,
     segmentation,
     sizes,
@@ -81,6 +83,11 @@ class Evaluation:
         """Share of a head's attention in its mask, over 0 to 1 (DINO's figure 4)."""
         bands: tuple[float, ...] = (0.25, 0.5)
         """Where frequency bands end, as shares of the Nyquist frequency; the last band has no end."""
+        boundary_width: int = 2
+        """Pixels from a boundary that boundary IoU looks at; the paper's 2 percent of the diagonal at 64 pixels (arXiv
+        2103.16562)."""
+        low_resolutions: tuple[int, ...] = (2, 4)
+        """Factors by which images are shrunk for methods that reconstruct detail from a lower resolution."""
         baseline: bool = True
         """Measure the same network with random weights too; doubles the time."""
 
@@ -96,6 +103,7 @@ class Evaluation:
         *,
         train_source: Source | None = None,
         look: frequency.Looker | None = None,
+        reconstruct: reconstruction.Reconstructor | None = None,
         bar: MakeBar | None = None,
     ) -> Report:
         """See `evaluate`."""
@@ -117,11 +125,10 @@ class Evaluation:
                 refused += more
             categories = source.categories or tuple(sorted({name for one in seen + train_seen for name in one.names}))
             test, train = (Pictures.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen))
-            found, left_out = self._measure(pair, test, train, categories, look, advance)
+            found, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance)
             if settings.baseline:
-                found = _beside(
-                    found, self._measure(random_like(pair, settings.seed), test, train, categories, None, advance)[0]
-                )
+                other = random_like(pair, settings.seed)
+                found = _beside(found, self._measure(other, test, train, categories, None, None, advance)[0])
         return Report(
             measurements=tuple(found),
             left_out=tuple(left_out),
@@ -137,6 +144,7 @@ class Evaluation:
         train: Pictures,
         categories: tuple[str, ...],
         look: frequency.Looker | None,
+        reconstruct: reconstruction.Reconstructor | None,
         advance: Advance,
     ) -> Found:
         """Every measurement that the pictures allow, of one network."""
@@ -158,9 +166,10 @@ class Evaluation:
         parts = (
             self._whole_pictures(test, test_seen, train, train_seen, words, texts),
             self._patches(test, test_seen, train, train_seen, picked),
+            self._grounding(test, test_seen, words),
             self._sizes(test, test_seen, words),
             self._attended(test, test_seen),
-            self._looked(test, test_seen, look, device),
+            self._looked(test, test_seen, look, reconstruct, device),
         )
         return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
 
@@ -227,24 +236,24 @@ class Evaluation:
             labels, images = test.labels[: len(scores)], _guides(test, len(scores), how)
             if taught and train_seen is not None:
                 train_scores = train_seen.scores[how]
-                found.append(
-                    segmentation.zero_shot_miou(
-                        scores,
-                        labels,
-                        train_scores,
-                        train.labels[: len(train_scores)],
-                        room,
-                        how,
-                        images=images,
-                        train_images=_guides(train, len(train_scores), how),
-                    )
+                found += segmentation.zero_shot_segmentation(
+                    scores,
+                    labels,
+                    train_scores,
+                    train.labels[: len(train_scores)],
+                    room,
+                    how,
+                    boundary_width=settings.boundary_width,
+                    images=images,
+                    train_images=_guides(train, len(train_scores), how),
                 )
             found.append(segmentation.objects_miou(scores, labels, room, how, images=images))
-            found += segmentation.foreground(F.adaptive_avg_pool2d(scores, grid), shares[: len(scores)], room, how)
+            found += segmentation.patch_accuracy(F.adaptive_avg_pool2d(scores, grid), shares[: len(scores)], room, how)
         if not taught or train_seen is None:
             return found, left_out + [
-                (f"segmentation/{room}/miou", "There are not 10 training pictures with exact masks.")
+                (f"segmentation/{room}/{name}", "There are not 10 training pictures with exact masks.")
                 for room in (*heads, "linear")
+                for name in ("miou", "boundary_iou")
             ]
         targets = segmentation.patch_shares(train.labels, grid, classes)
         targets = targets.gather(1, picked.unsqueeze(-1).expand(-1, -1, classes)).flatten(0, 1)
@@ -256,7 +265,37 @@ class Evaluation:
             f"that was fitted to the class shares of {picked.shape[1]} random patches of each of {len(picked)} "
             f"training pictures by L-BFGS in at most {settings.probe_steps} iterations"
         )
-        found.append(segmentation.linear_miou(layer, seen.patches, test.labels, grid, taught=said))
+        found += segmentation.linear_segmentation(
+            layer, seen.patches, test.labels, grid, taught=said, boundary_width=settings.boundary_width
+        )
+        return found, left_out
+
+    def _grounding(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
+        """Which of the words present stands where, by both dense heads."""
+        if words is None:
+            return [], [("grounding", "The network reads no text.")]
+        if not len(test.objects.picture):
+            return [], [("grounding", "The source does not know the objects' exact masks.")]
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        for room, head in segmentation.HEADS.items():
+            scores = seen.scores[head]
+            count = len(scores)
+            if not count:
+                left_out.append((f"grounding/{room}", "The evaluation's dense_images is 0."))
+                continue
+            masked = test.masked[:count]
+            more, apart = grounding.measure(
+                scores,
+                test.labels[:count],
+                test.objects.among(masked),
+                masked,
+                room,
+                head,
+                images=_guides(test, count, head),
+            )
+            found += more
+            left_out += apart
         return found, left_out
 
     def _sizes(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
@@ -277,43 +316,83 @@ class Evaluation:
             return [], [("attention", "The network has no CLS token that attends to patches.")]
         return attention.measure(seen.heads, test.labels, mass=self.settings.mass), []
 
-    def _looked(self, test: Pictures, seen: Embedded, look: frequency.Looker | None, device: torch.device) -> Found:
-        """Object pixels kept, and reconstruction by frequency; the method's look is taken once for both."""
-        settings, found, left_out = self.settings, [], []
-        shown: list[Tensor | None] = []
+    def _looked(
+        self,
+        test: Pictures,
+        seen: Embedded,
+        look: frequency.Looker | None,
+        reconstruct: reconstruction.Reconstructor | None,
+        device: torch.device,
+    ) -> Found:
+        """Object pixels kept and hidden, and reconstruction; the method's look is taken once for all of them."""
+        settings = self.settings
+        looks: list[tuple[Tensor, Tensor] | None] = []
 
-        def looks(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Look | None]]:
+        def looked(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Look | None]]:
             for some in test.pixels.split(settings.batch):
                 images = normalize(some.to(device))
-                one = look(images)
-                shown.append(None if one is None else one.attention.float().cpu())
-                yield images, one
+                shown = look(images)
+                looks.append(None if shown is None else (shown.attention.float().cpu(), shown.removed.cpu()))
+                yield images, shown
 
-        bands = frequency.measure(looks(look), settings.bands) if look is not None else []
+        measurements = frequency.measure(looked(look), settings.bands) if look is not None else []
+        shown = [each for each in looks if each is not None]
+        whole = len(shown) == len(looks) and bool(looks)  # the method shows something of every batch
+        attention, removed = (torch.cat(parts) for parts in zip(*shown, strict=True)) if whole else (None, None)
+        found, left_out = self._tokens(test, seen, attention, removed)
+        apart: list[tuple[str, str]] = []
+        if reconstruct is not None and len(test.masked):
+            more, apart = reconstruction.measure(
+                reconstruct,
+                test.pixels[test.masked],
+                test.labels,
+                (seen.attention.shape[1], seen.attention.shape[2]),
+                block=settings.block,
+                seed=settings.seed,
+                factors=settings.low_resolutions,
+                batch=settings.batch,
+                device=device,
+            )
+            measurements += more
+        if measurements:
+            left_out += apart
+            if reconstruct is not None and not len(test.masked):
+                left_out.append(("reconstruction/hidden", "The source does not know the objects' exact masks."))
+        else:
+            left_out.append(
+                ("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")
+            )
+        return found + measurements, left_out
+
+    def _tokens(self, test: Pictures, seen: Embedded, attention: Tensor | None, removed: Tensor | None) -> Found:
+        """Object pixels on the patches that attention keeps, and on those that the method hides."""
+        settings = self.settings
         rows, columns = seen.attention.shape[1:]
         if not len(test.masked):
-            left_out.append(("tokens", "The source does not know the objects' exact masks."))
-        elif len(seen.attention) != len(test.masked):
-            left_out.append(("tokens", "The network has no CLS token whose attention could choose."))
+            return [], [("tokens", "The source does not know the objects' exact masks.")]
+        found, left_out = [], []
+        if len(seen.attention) != len(test.masked):
+            left_out.append(("tokens/object_pixels_kept", "The network has no CLS token whose attention could choose."))
         elif rows % settings.block or columns % settings.block:
             reason = (
                 f"A grid of {rows}x{columns} patches does not divide into blocks of {settings.block}x{settings.block}."
             )
-            left_out.append(("tokens", reason))
+            left_out.append(("tokens/object_pixels_kept", reason))
         else:
             chosen, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
-            maps = [one for one in shown if one is not None and one.shape[1:] == (rows, columns)]
-            if maps and len(maps) == len(shown):
-                chosen = torch.cat(maps)[test.masked]
+            if attention is not None and attention.shape[1:] == (rows, columns):
+                chosen = attention[test.masked]
                 whose = "the attention that the method shows (its teacher's where it has one)"
             found.append(
                 tokens.measure(chosen, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose)
             )
-        if not bands:
+        if removed is not None and bool(removed.any()):
+            found.append(tokens.measure_hidden(removed[test.masked], test.labels))
+        else:
             left_out.append(
-                ("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")
+                ("tokens/object_pixels_hidden", "The method hides no patches, or only its encoder is here.")
             )
-        return found + bands, left_out
+        return found, left_out
 
 
 def evaluate(
@@ -323,6 +402,7 @@ def evaluate(
     train_source: Source | None = None,
     settings: Evaluation.Settings = Evaluation.Settings(),
     look: frequency.Looker | None = None,
+    reconstruct: reconstruction.Reconstructor | None = None,
     bar: MakeBar | None = None,
 ) -> Report:
     """Everything that can be measured of `pair` on `source`; what cannot is named with the reason.
@@ -330,11 +410,13 @@ def evaluate(
     `pair` is an image-text pair, or an image encoder, of which nothing with words can be measured.
 
     `train_source` (pictures that are not in `source`) is what k-NN, probes and the background threshold learn from.
-    `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out. `bar` makes
-    a progress bar from (total pictures, label). Pictures are the central squares at the pair's size. Leaves the pair in
-    the mode (train or eval) it came in. Raises RizbinError when no picture can be used or embeddings are not finite.
+    `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out.
+    `reconstruct` is a method's `reconstruct`: pixels predicted with given patches hidden. `bar` makes a progress bar
+    from (total pictures, label). Pictures are the central squares at the pair's size. Leaves the pair in the mode
+    (train or eval) it came in. Raises RizbinError when no picture can be used, or embeddings or reconstructions are not
+    finite.
     """
-    return Evaluation(settings)(pair, source, train_source=train_source, look=look, bar=bar)
+    return Evaluation(settings)(pair, source, train_source=train_source, look=look, reconstruct=reconstruct, bar=bar)
 
 
 def random_like(pair: Encoder, seed: int) -> Encoder:
@@ -409,6 +491,7 @@ def _check(settings: Evaluation.Settings) -> None:
         ("threshold_images", 1),
         ("dense_images", 0),
         ("block", 1),
+        ("boundary_width", 1),
     ):
         if (value := getattr(settings, name)) < least:
             raise RizbinError(f"The evaluation's {name} is {value}; give {least} or more.")
@@ -420,6 +503,8 @@ def _check(settings: Evaluation.Settings) -> None:
         raise RizbinError(f"The evaluation's keep_ratio is {settings.keep_ratio}; give a share above 0, up to 1.")
     if not settings.decays or min(settings.decays) < 0:
         raise RizbinError(f"The evaluation's decays are {settings.decays}; give one or more numbers from 0 on.")
+    if any(factor < 2 for factor in settings.low_resolutions):
+        raise RizbinError(f"The evaluation's low_resolutions are {settings.low_resolutions}; give factors from 2 on.")
     for name in ("size_edges", "bands"):
         edges = getattr(settings, name)
         if not edges or edges[0] <= 0 or sorted(set(edges)) != list(edges):

@@ -1,4 +1,4 @@
-"""Does the token filter keep what matters? The share of object pixels on the patches that attention selects."""
+"""Does the token filter keep what matters? Object pixels on the patches that attention selects, and on those hidden."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def kept_patches(
 def object_pixels_kept(
     kept: Bool[Tensor, "pictures rows columns"], labels: Int16[Tensor, "pictures size size"]
 ) -> float:
-    """The share, 0 to 1, of all object pixels of all pictures that lie on kept patches; nan without objects."""
+    """The share, 0 to 1, of all object pixels of all pictures that lie on these patches; nan without objects."""
     on_patch = F.adaptive_avg_pool2d((labels > 0).double(), (kept.shape[1], kept.shape[2]))
     return (on_patch[kept].sum() / on_patch.sum()).item()
 
@@ -50,4 +50,25 @@ def measure(
         protocol=f"Share of all object pixels of {len(labels)} pictures on the {int(kept[0].sum())} of "
         f"{kept[0].numel()} patches kept by {whose} (keep ratio {keep_ratio:g}, {squares}); chance keeps as many at "
         "random.",
+        images=len(labels),
+    )
+
+
+def measure_hidden(
+    removed: Bool[Tensor, "images rows columns"], labels: Int16[Tensor, "images size size"]
+) -> Measurement:
+    """Object pixels on the patches that the method itself hides; beside it what as many at random would hide.
+
+    Whether much or little is wanted depends on the method: what reconstructs objects must hide them, what only saves
+    computation must not.
+    """
+    return Measurement(
+        name="tokens/object_pixels_hidden",
+        value=100 * object_pixels_kept(removed, labels),
+        chance=100 * removed.double().mean().item(),
+        higher_is_better=None,
+        protocol=f"Share of all object pixels of {len(labels)} images on the patches that the method's own selection "
+        "hides from its student; chance hides as many patches at random. The rest of the object pixels is what the "
+        "student sees.",
+        images=len(labels),
     )

@@ -101,6 +101,7 @@ def rank_measurements(
                     chance=100 * chance_within(counts, categories, k),
                     protocol=f"Share of pictures with a right category among the {k} best scored (ties are wrong); "
                     f"{held}; {how}.",
+                    images=pictures,
                 )
             )
     if bool((counts > 1).any()):
@@ -113,6 +114,7 @@ def rank_measurements(
                 chance=100 * chance_precision(present, pictures)[appear].mean().item(),
                 protocol=f"Mean over {int(appear.sum())} categories of the average precision with which their pictures "
                 f"are ranked; {held}; {how}.",
+                images=pictures,
             )
         )
     return found

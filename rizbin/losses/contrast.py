@@ -32,7 +32,7 @@ def clip_loss(
     targets = _own(len(images), images.device)
     by_image = scale * images @ parallel.gather(texts).T
     by_text = scale * texts @ parallel.gather(images).T
-    return (F.cross_entropy(_wide(by_image), targets) + F.cross_entropy(_wide(by_text), targets)) / 2
+    return (F.cross_entropy(wide(by_image), targets) + F.cross_entropy(wide(by_text), targets)) / 2
 
 
 def sigmoid_loss(
@@ -46,7 +46,7 @@ def sigmoid_loss(
     -1/batch sum_ij log sigmoid(z_ij (scale <image_i, text_j> + bias)), z = 1 for i = j, else -1.
     Source: SigLIP, arXiv 2303.15343, equation 1.
     """
-    return _sigmoid(_wide(scale * images @ parallel.gather(texts).T + bias))
+    return _sigmoid(wide(scale * images @ parallel.gather(texts).T + bias))
 
 
 def contrast_of(
@@ -54,11 +54,11 @@ def contrast_of(
 ) -> Float[Tensor, ""]:
     """The same losses where picture i of this process fits text j of all by `fits`, not by one vector a picture."""
     if bias is not None:
-        return _sigmoid(_wide(scale * fits + bias))
+        return _sigmoid(wide(scale * fits + bias))
     targets = _own(len(fits), fits.device)
     # The pictures of all processes stand in the columns of a text: numbers are gathered, not patches.
     by_text = parallel.gather(fits).T[targets]
-    return (F.cross_entropy(_wide(scale * fits), targets) + F.cross_entropy(_wide(scale * by_text), targets)) / 2
+    return (F.cross_entropy(wide(scale * fits), targets) + F.cross_entropy(wide(scale * by_text), targets)) / 2
 
 
 def _own(count: int, device: torch.device) -> Int[Tensor, " count"]:
@@ -93,14 +93,14 @@ def nt_xent(
     own = rows + parallel.rank() * len(a)
     loss = a.new_zeros(())
     for mine, siblings, others in ((a, all_b, all_a), (b, all_a, all_b)):
-        with_siblings = _wide(mine @ siblings.T) / temperature
-        with_others = _wide(mine @ others.T) / temperature
+        with_siblings = wide(mine @ siblings.T) / temperature
+        with_others = wide(mine @ others.T) / temperature
         # A view is not its own negative.
         with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2
 
 
-def _wide(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def wide(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """At least float32: a softmax over thousands of columns in bf16 loses the small ones."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

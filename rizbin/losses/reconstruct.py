@@ -1,7 +1,9 @@
-"""Pixel reconstruction of removed patches (MAE, arXiv 2111.06377, section 3)."""
+"""Pixel reconstruction: of removed patches (MAE, arXiv 2111.06377, section 3), and of what a low resolution lost."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from rizbin.core import parallel
 
 
 def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch patches pixels"]:
@@ -44,3 +46,14 @@ def pixel_loss(
     target = patches.gather(1, removed.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
     mean, deviation = patch_statistics(target)
     return ((predicted.to(target.dtype) - (target - mean) / deviation) ** 2).mean()
+
+
+def residual_loss(
+    predicted: Float[Tensor, "batch patches pixels"], lost: Float[Tensor, "batch patches pixels"]
+) -> Float[Tensor, ""]:
+    """Squared error of what a low resolution lost, as a share of what it lost: 1 for bicubic upsampling alone.
+
+    Not normalized patch by patch: brightness is in the input, and a plain patch, which lost nothing, must not count.
+    """
+    size = parallel.mean(lost.square().mean()).clamp(min=EPSILON)
+    return (predicted.to(lost.dtype) - lost).square().mean() / size

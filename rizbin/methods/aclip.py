@@ -95,7 +95,7 @@ class ACLIP(Method):
         self.simclr_head = mlp_head(dim, hidden, out)
         self.projector = mlp_head(dim, hidden, out, layers=2)
         self.predictor = mlp_head(out, hidden, out, layers=2)
-        self.teacher = Teacher({"vision": self.pair.vision, "projector": self.projector})
+        self.teacher = Teacher(self.taught())
         size = self.pair.image_size
         view = replace(settings.view, size=size)
         self.views = (view, view, View.Settings(size=size))
@@ -103,6 +103,9 @@ class ACLIP(Method):
     @property
     def encoder(self) -> ImageTextPair:
         return self.pair
+
+    def taught(self) -> dict[str, nn.Module]:
+        return {"vision": self.pair.vision, "projector": self.projector}
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         return {"main": [self.pair, self.simclr_head, self.projector, self.predictor]}
@@ -127,7 +130,7 @@ class ACLIP(Method):
         yield Minimize(loss, records={"contrast": language, "simclr": simclr, "byol": byol, "scale": scale})
         self.pair.limit_scale()
         momentum = progress.cosine(settings.momentum, settings.final_momentum)
-        self.teacher.follow({"vision": self.pair.vision, "projector": self.projector}, momentum)
+        self.teacher.follow(self.taught(), momentum)
 
     def _keep(self, attention: Tensor, batch: Batch, progress: Progress) -> Int[Tensor, "views kept"] | None:
         """Kept patches of both views: the teacher's map of the whole picture, cut as the views were."""

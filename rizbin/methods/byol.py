@@ -99,7 +99,7 @@ class BYOL(Method):
             self.predictor = mlp_head(size, hidden, size, layers=settings.predictor_layers, norm=norm)
         self.teacher: Teacher | None = None
         if settings.stop_gradient and settings.target != "copy":
-            self.teacher = Teacher(self._taught(), norms="batch")
+            self.teacher = Teacher(self.taught(), norms="batch")
         self.views = tuple(
             replace(only(view, settings.augmentations), size=settings.encoder.image_size)
             for view in (settings.view_1, settings.view_2)
@@ -124,7 +124,7 @@ class BYOL(Method):
             loss = loss + regression(b, u, stop_gradient=settings.stop_gradient)
         yield Minimize(loss, records={"cosine": F.cosine_similarity(a, v, dim=-1).mean()})
         if self.teacher is not None and settings.target == "ema":
-            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+            self.teacher.follow(self.taught(), progress.cosine(settings.momentum, settings.final_momentum))
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch projection"]:
         return self.projector(features)
@@ -141,7 +141,7 @@ class BYOL(Method):
         self.projector.train(training)
         return {"eigen_alignment": eigen_alignment(layer.weight.double().cpu(), z)}
 
-    def _taught(self) -> dict[str, nn.Module]:
+    def taught(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "projector": self.projector}
 
     def _targets(self, views: list[Tensor], projections: Projected) -> Projected:

@@ -107,7 +107,7 @@ class DINO(Method):
             norm=settings.head_norm,
         )
         self.center = Center(settings.prototypes, settings.center_momentum)
-        self.teacher = Teacher(self._taught(), norms="batch") if settings.stop_gradient else None
+        self.teacher = Teacher(self.taught(), norms="batch") if settings.stop_gradient else None
         size, chosen = settings.encoder.image_size, settings.augmentations
         large = tuple(replace(only(one, chosen), size=size) for one in (settings.global_view_1, settings.global_view_2))
         self.views = large + (only(settings.local_view, chosen),) * settings.local_crops
@@ -140,13 +140,13 @@ class DINO(Method):
 
         yield Minimize(loss, records=self._health(told.detach(), loss.detach()))
         if self.teacher is not None:
-            self.teacher.follow(self._taught(), progress.cosine(settings.momentum, settings.final_momentum))
+            self.teacher.follow(self.taught(), progress.cosine(settings.momentum, settings.final_momentum))
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch prototypes"]:
         head = self.head if self.teacher is None else self.teacher["head"]
         return head(features)
 
-    def _taught(self) -> dict[str, nn.Module]:
+    def taught(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "head": self.head}
 
     def _told(self, large: list[Tensor], scores: Tensor, progress: Progress) -> Float[Tensor, "views prototypes"]:

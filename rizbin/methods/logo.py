@@ -132,7 +132,7 @@ class LoGo(Method):
         self.regressor: nn.Module | None = None
         if settings.affinity == "learned":
             self.regressor = mlp_head(2 * size, settings.affinity_hidden, 1, layers=settings.affinity_layers)
-        self.teacher = None if settings.base == "simsiam" else Teacher(self._taught(), norms="batch")
+        self.teacher = None if settings.base == "simsiam" else Teacher(self.taught(), norms="batch")
         if settings.base == "moco":
             self.register_buffer("queue", F.normalize(torch.randn(settings.queue, size), dim=-1))
         large = replace(only(settings.global_view, settings.augmentations), size=settings.encoder.image_size)
@@ -169,7 +169,7 @@ class LoGo(Method):
         else:
             yield Minimize(attraction + settings.repulsion_weight * repulsion, records=records)
         if self.teacher is not None:
-            self.teacher.follow(self._taught(), settings.momentum)
+            self.teacher.follow(self.taught(), settings.momentum)
         if settings.base == "moco":
             newest = [parallel.gather(key) for key in keys.chunk(2)]
             self.queue = torch.cat([*newest, self.queue])[: settings.queue]
@@ -177,7 +177,7 @@ class LoGo(Method):
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch projection"]:
         return self.projector(features)
 
-    def _taught(self) -> dict[str, nn.Module]:
+    def taught(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "projector": self.projector}
 
     @torch.no_grad()

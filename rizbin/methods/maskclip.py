@@ -84,12 +84,15 @@ class MaskCLIP(Method):
         self.hidden_word = nn.Parameter(torch.randn(text.width) * 0.02)
         self.words_decoder = Transformer(text.width, settings.words_decoder_layers, text.heads)
         self.to_words = nn.Linear(text.width, self.pair.tokenizer.size)
-        self.teacher = Teacher({"vision": vision, "head": self.head})
+        self.teacher = Teacher(self.taught())
         self.views = (replace(settings.view, size=self.pair.image_size),)
 
     @property
     def encoder(self) -> ImageTextPair:
         return self.pair
+
+    def taught(self) -> dict[str, nn.Module]:
+        return {"vision": self.pair.vision, "head": self.head}
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
         own = nn.ParameterList([self.hidden_word])
@@ -105,7 +108,7 @@ class MaskCLIP(Method):
         yield Minimize(loss, records={"contrast": language, "patch": patch, "words": words, "scale": pair.scale})
         pair.limit_scale()
         momentum = progress.cosine(settings.momentum, settings.final_momentum)
-        self.teacher.follow({"vision": pair.vision, "head": self.head}, momentum)
+        self.teacher.follow(self.taught(), momentum)
 
     def _patch_term(self, images: Float[Tensor, "batch 3 height width"], progress: Progress) -> Float[Tensor, ""]:
         """What the teacher says of the patches that the masked copy did not see."""

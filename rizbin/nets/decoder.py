@@ -1,7 +1,10 @@
 """The decoder of masked reconstruction: fills removed places with a mask token and lets them look at the kept ones.
 
-Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377; one block, as in DetailCLIP.
+Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", arXiv 2111.06377; one block, as in DetailCLIP
+(arXiv 2409.06809). Order of positions, start of the weights and epsilon of the norms are those of both official codes.
 """
+
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +12,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
+
+EPSILON = 1e-6
+"""Of every norm, as in the encoder (timm's vision transformers) and in MAE; torch's own is 1e-5."""
 
 
 class Decoder(nn.Module):
@@ -23,9 +29,24 @@ class Decoder(nn.Module):
             )
         self.embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        norm = partial(nn.LayerNorm, eps=EPSILON)
+        make = partial(Block, width, heads, qkv_bias=True, norm_layer=norm)  # pyright: ignore[reportArgumentType]
+        self.blocks = nn.Sequential(*(make() for _ in range(blocks)))
+        self.norm = norm(width)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """MAE's start: Xavier-uniform weights, zero biases in the blocks, a mask token of deviation 0.02.
+
+        The embedding's bias stays at torch's start, as the DetailCLIP code leaves it. Norms start at 1 and 0 by
+        themselves.
+        """
         nn.init.normal_(self.mask_token, std=0.02)
-        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(blocks)))
-        self.norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.embed.weight)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -48,12 +69,12 @@ class Decoder(nn.Module):
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:
-    """Fixed 2-D sine-cosine positions: a quarter each of sin(row), cos(row), sin(column), cos(column).
+    """Fixed 2-D sine-cosine positions: a quarter each of sin(column), cos(column), sin(row), cos(row).
 
-    Wavelengths go from 2 pi to 10000 * 2 pi.
+    Columns come first, as in MAE's `get_2d_sincos_pos_embed`. Wavelengths go from 2 pi to 10000 * 2 pi.
     """
     quarter = width // 4
-    frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
-    rows, columns = torch.meshgrid(torch.arange(grid[0]).float(), torch.arange(grid[1]).float(), indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequency for axis in (rows, columns)]
-    return torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1)
+    frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    rows, columns = torch.meshgrid(torch.arange(grid[0]).double(), torch.arange(grid[1]).double(), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]
+    return torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1).float()

@@ -1,11 +1,16 @@
 """Token removal: which patches of a picture are kept, given a score for each."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+
+Rule = Literal["attention", "random", "block", "inverse"]
+"""Which patches are taken first: the most attended, random ones, a compact random block, the least attended."""
 
 
 def blocks_kept(blocks: int, keep_ratio: float) -> int:
@@ -36,6 +41,20 @@ def select(
     # A stable sort: equal scores (a constant map at initialization) must give the same choice on every machine.
     order = coarse.argsort(dim=1, descending=True, stable=True)
     return _patches(order[:, :kept], grid, block), _patches(order[:, kept:], grid, block)
+
+
+def block_scores(numbers: Float[Tensor, "batch numbers"], grid: tuple[int, int]) -> Float[Tensor, "batch patches"]:
+    """Scores that are highest around a random place: the best-scored patches form one compact rectangle.
+
+    Of each row of `numbers`, uniform in [0, 1), the first three give the place and the rectangle's shape (sides in
+    proportion 1:2 to 2:1). Blocks instead of single patches: BEiT, arXiv 2106.08254.
+    """
+    rows, columns = grid
+    down = torch.arange(rows, device=numbers.device) - numbers[:, :1] * (rows - 1)
+    across = torch.arange(columns, device=numbers.device) - numbers[:, 1:2] * (columns - 1)
+    wide = 2.0 ** (numbers[:, 2] - 0.5)
+    down, across = down.abs() * wide[:, None], across.abs() / wide[:, None]
+    return -torch.maximum(down[:, :, None].expand(-1, -1, columns), across[:, None, :].expand(-1, rows, -1)).flatten(1)
 
 
 def _patches(blocks: Int[Tensor, "batch chosen"], grid: tuple[int, int], block: int) -> Int[Tensor, "batch patches"]:

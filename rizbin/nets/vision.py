@@ -22,6 +22,9 @@ from rizbin.core.errors import RizbinError
 from rizbin.nets.attend import attend
 from rizbin.nets.backbones import VisibleBatchNorm
 
+CLS_STD = 1e-6
+"""Deviation of the normal numbers at which timm starts a CLS token: every image then has the same one at first."""
+
 
 @dataclass(frozen=True)
 class Features:
@@ -116,6 +119,9 @@ class VisionEncoder(nn.Module):
         """Start from timm's published weights (needs the network or timm's cache)."""
         freeze_patch_embedding: bool = False
         """Keep the patch embedding at its random start, as MoCo v3 and the DetailCLIP code do (arXiv 2104.02057)."""
+        cls_std: float = CLS_STD
+        """Standard deviation of the CLS token at a random start: 1e-6 as in timm; 0.02 as in timm 0.5, on which the
+        DetailCLIP code stands. Pretrained weights bring their own token."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -150,6 +156,8 @@ class VisionEncoder(nn.Module):
         last = trunk.blocks[-1]
         if type(last) is Block and cast(RowAttention, last.attn).plain:
             last.__class__ = LastBlock  # timm's `block_fn` would also replace blocks of another kind
+        if settings.cls_std != CLS_STD and not settings.pretrained:
+            nn.init.trunc_normal_(trunk.cls_token, std=settings.cls_std)
         if settings.freeze_patch_embedding:
             trunk.patch_embed.requires_grad_(False)
         self.dim = int(trunk.embed_dim)

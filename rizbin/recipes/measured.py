@@ -67,6 +67,7 @@ def measured(
         train_source=taught,
         settings=_fitting(settings, "an encoder"),
         look=None if run is None else run.method.look,
+        reconstruct=None if run is None else run.method.reconstruct,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
     return numbers, source

@@ -43,6 +43,8 @@ class Training(Generic[MethodSettings]):
     """Of weights, order, views and every other draw."""
     checkpoint_every: int = 200
     """Steps between checkpoints; one is always written at the end and on a signal."""
+    start: str = ""
+    """A run folder, an exported model or a bundled model whose encoder training begins with; empty: random weights."""
     trainer: Trainer.Settings = Trainer.Settings()
     """Optimizer, precision, processes."""
     settings: MethodSettings
@@ -119,7 +121,10 @@ def paper(method: str) -> Training[Any]:
         return _PAPER_ALONE[method]()
     training = _large(method, "vit_base_patch16_224", batch=4096)
     settings = training.settings
-    vision = replace(settings.pair.vision, freeze_patch_embedding=method == "detailclip")
+    vision = settings.pair.vision
+    if method == "detailclip":
+        # Its code stands on timm 0.5, whose CLS token starts like the other weights.
+        vision = replace(vision, freeze_patch_embedding=True, cls_std=0.02)
     text = replace(settings.pair.text, quick_gelu=True)
     settings = replace(settings, pair=replace(settings.pair, vision=vision, text=text))
     return replace(
@@ -127,7 +132,7 @@ def paper(method: str) -> Training[Any]:
         steps=91_500,
         checkpoint_every=1000,
         settings=settings,
-        trainer=replace(training.trainer, final_learning_rate=1e-5, warmup=0.04),
+        trainer=replace(training.trainer, final_learning_rate=1e-5, warmup=0.04, warmup_start=1e-6),
     )
 
 
@@ -209,9 +214,8 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
         "prototypes": 512,
         # The whole picture meets the caption: a step costs what CLIP's costs until the techniques start.
         "contrast_view": "clean",
-        # What makes patches speak: doubled the zero-shot mIoU (docs/LOG.md); at 1 it took from the top-1.
-        "patches_contrast_weight": 0.5,
-        "patches_pool": "text",
+        # What makes patches speak, and each object of its own word (docs/LOG.md).
+        "phrase_weight": 1.0,
         # Kept patches learn from the teacher as well: the encoder's own patches meet words, the decoder's do not.
         "visible_weight": 0.1,
         # At the paper's weights of 1 these terms are thirty times the contrast when they begin, and drown it; MaskCLIP
@@ -314,6 +318,7 @@ def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int
             final_learning_rate=0.0,
             weight_decay=decay,
             warmup=10 / epochs,
+            warmup_start=0.0,
             precision="bf16",
             workers=8,
         ),
@@ -340,6 +345,7 @@ def _paper_dino() -> Training[Any]:
             weight_decay_growth=10.0,
             beta2=0.999,
             warmup=10 / 300,
+            warmup_start=0.0,
             clip=3.0,
             precision="bf16",
             workers=8,

@@ -18,7 +18,15 @@ from rizbin.data.sample import Source
 from rizbin.detect.detector import Detector
 from rizbin.detect.teach import Teaching
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import can_export, save_open_clip, save_timm, timm_refuses
+from rizbin.nets.export import (
+    can_export,
+    is_encoder,
+    load_encoder,
+    load_pair,
+    save_open_clip,
+    save_timm,
+    timm_refuses,
+)
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.catalogue import find
 from rizbin.recipes.presets import Training, view_size
@@ -134,12 +142,28 @@ def seconds_a_step(training: Training[Any]) -> float:
 
 
 def build(training: Training[Any]) -> Method:
-    """The method with its first weights, which follow from the seed alone."""
+    """The method with its first weights, which follow from the seed and, where one is named, from the start."""
     torch.manual_seed(random.key(training.seed, "weights"))
     settings = training.settings
     if getattr(settings, "start", "") in zoo.names():
         settings = replace(settings, start=str(zoo.folder_of(settings.start)))
-    return find(training.method)(settings)
+    method = find(training.method)(settings)
+    if training.start:
+        method.begin_with(_encoder_of(training.start).state_dict(), training.start)
+    return method
+
+
+def _encoder_of(start: str) -> torch.nn.Module:
+    """The encoder of a run, of an exported model or of a bundled one. Raises RizbinError when there is none."""
+    folder = zoo.folder_of(start) if start in zoo.names() and not Path(start).is_dir() else Path(start)
+    if not folder.is_dir():
+        raise RizbinError(
+            f"There is neither a folder {start} nor a model of that name to start from; give a run folder, an exported "
+            f"model, or one of {', '.join(zoo.names())}."
+        )
+    if (folder / "settings.json").is_file() and (folder / "checkpoints").is_dir():
+        return load_run(folder).encoder
+    return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
 
 
 def load_run(folder: Path) -> LoadedRun:
@@ -149,7 +173,7 @@ def load_run(folder: Path) -> LoadedRun:
     found = checkpoint.load(Path(folder) / "checkpoints")
     if found is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
-    method = build(training)
+    method = build(replace(training, start=""))  # the checkpoint has all weights
     load_method(method, found.tensors["method"])
     return LoadedRun(Path(folder), training, method.eval(), found.step)
 

@@ -9,12 +9,15 @@ from jaxtyping import Float, UInt8
 
 from rizbin.data.sample import Refused, Sample, Source
 from rizbin.data.views import normalize, whole
+from rizbin.evaluate.suite import Evaluation
+from rizbin.evaluate.zero_shot import TemplateSet, embed_categories
 from rizbin.nets.dual import ImageTextPair
 from rizbin.train.method import Look, Method
-from rizbin.visualize.words import embedded
 
 BATCH = 64
 """Pictures encoded together: enough for speed, small enough for any memory."""
+TEMPLATES: TemplateSet = Evaluation.Settings().templates
+"""Prompts of a category: the evaluation's, so that a report's cards and its headline ask the same."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,22 @@ def first_samples(source: Source, count: int) -> list[Sample]:
 
 
 @torch.no_grad()
-def ask(pair: ImageTextPair, samples: Sequence[Sample], categories: Sequence[str]) -> Pool:
-    """Lets the pair name and find the samples. The pair must be in evaluation mode."""
+def embedded(
+    pair: ImageTextPair, names: Sequence[str], templates: TemplateSet = TEMPLATES
+) -> Float[np.ndarray, "names embedding"]:
+    """Unit-length embeddings of the names, as the evaluation makes them of its categories."""
+    device = next(pair.parameters()).device
+    return embed_categories(pair, tuple(names), templates, batch=BATCH, device=device).numpy()
+
+
+@torch.no_grad()
+def ask(
+    pair: ImageTextPair, samples: Sequence[Sample], categories: Sequence[str], templates: TemplateSet = TEMPLATES
+) -> Pool:
+    """Lets the pair name and find the samples. The pair must be in evaluation mode.
+
+    `templates` are the prompts of a category; the evaluation's, where its numbers stand beside.
+    """
     size, device = pair.image_size, next(pair.parameters()).device
     pictures = np.stack([whole(sample.image, size) for sample in samples])
     images = torch.cat([pair.encode_images(batch) for batch in _batches(pictures, device)]).float()
@@ -97,7 +114,7 @@ def ask(pair: ImageTextPair, samples: Sequence[Sample], categories: Sequence[str
     named = bool(categories) and any(sample.names for sample in samples)
     asked = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
     if named:
-        choices = torch.from_numpy(embedded(pair, asked)).to(device)
+        choices = torch.from_numpy(embedded(pair, asked, templates)).to(device)
     else:
         choices = texts[[captions.index(caption) for caption in asked]]
     chances = (images @ choices.T * pair.logit_scale.exp()).softmax(dim=-1).cpu().numpy()

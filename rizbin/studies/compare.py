@@ -24,7 +24,7 @@ SHOWN = (
     "probe/top1",
     "segmentation/zero_shot/miou",
     "segmentation/linear/miou",
-    "sizes/small/found",
+    "sizes/small/localized",
 )
 """Measurements of the table, as far as the methods have them; the first that all have decides."""
 
@@ -69,7 +69,14 @@ def measure(folder: Path) -> Numbers:
     test, train = (
         open_source(run.training.data, split=part, size=run.encoder.image_size) for part in ("test", "train")
     )
-    found = evaluate(run.encoder, test, train_source=train, settings=Evaluation.Settings(), look=run.method.look)
+    found = evaluate(
+        run.encoder,
+        test,
+        train_source=train,
+        settings=Evaluation.Settings(),
+        look=run.method.look,
+        reconstruct=run.method.reconstruct,
+    )
     numbers = {one.name: one.value for one in found.measurements if one.unit == "percent"}
     return numbers | {
         f"random/{one.name}": one.baseline

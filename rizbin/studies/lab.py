@@ -50,6 +50,9 @@ class Study:
     """Plain sentences that follow from the numbers, the verdict first."""
     show: "Callable[[Page, Results], None]"
     """Adds tables and charts."""
+    start: "Callable[[], Training[Any]] | None" = None
+    """One training a seed from whose weights all variants of that seed go on, so that they differ in nothing but what
+    is asked about; None: each begins at random weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class Variant:
     """In the words of the table."""
     training: Training[Any]
     """Its settings; the seed is the cell's."""
+    length: float = 1.0
+    """How many times the images of the others it sees: for rows at equal time."""
     group: str = ""
     """Under which heading it stands."""
     paper: float | None = None
@@ -166,12 +171,14 @@ def run(
     budget: float = 0.0,
     steps: int = 0,
     jobs: int = 0,
+    start: Training[Any] | None = None,
     quiet: bool = False,
 ) -> Results:
     """Trains and measures all cells in `folder`, or goes on there.
 
     budget: minutes for all cells together, from which one number of steps for all follows; 0: `steps`, or what the
-    variants say. jobs: cells at the same time, each on its share of the cores; 0: one a core, at most 4.
+    variants say. jobs: cells at the same time, each on its share of the cores; 0: one a core, at most 4. start: trained
+    once a seed, and not shortened by budget or steps; all variants of that seed go on from it.
     Raises RizbinError when the folder holds another study, or the budget is too small.
     """
     if seeds < 1:
@@ -181,16 +188,18 @@ def run(
     jobs = jobs or min(os.cpu_count() or 1, 4)
     folder.mkdir(parents=True, exist_ok=True)
     batch = variants[0].training.batch
-    steps = _planned(variants, folder, measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs)
-    work = [
-        (
-            folder / f"{number:02d}-{seed}",
-            replace(one.training, steps=_steps(one.training, steps, batch), seed=seed),
-            measure,
-        )
-        for seed in range(seeds)
-        for number, one in enumerate(variants)
-    ]
+    steps = _planned(variants, folder, measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start)
+    work = []
+    for seed in range(seeds):
+        begins = ""
+        if start is not None:
+            from rizbin.recipes.training import train
+
+            begins = str(train(replace(start, seed=seed), folder / f"start-{seed}", quiet=quiet, silent=True))
+        for number, one in enumerate(variants):
+            length = round(one.length * _steps(one.training, steps, batch))
+            training = replace(one.training, steps=length, seed=seed, start=begins)
+            work.append((folder / f"{number:02d}-{seed}", training, measure))
     _train_all([one for one in work if not (one[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [
         Cell(variants[number].name, seed, *_kept(folder / f"{number:02d}-{seed}"))
@@ -215,12 +224,14 @@ def _planned(
     budget: float,
     steps: int,
     jobs: int,
+    start: Training[Any] | None,
 ) -> int:
     """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
     asked = {
         "variants": {one.name: to_dict(replace(one.training, seed=0, steps=0)) for one in variants},
         "budget": budget,
         "steps": steps,
+        **({"start": to_dict(replace(start, seed=0))} if start is not None else {}),
     }
     plan = folder / "plan.json"
     if plan.exists():
@@ -232,13 +243,20 @@ def _planned(
         return int(kept["planned"])
     planned = steps
     if budget:
-        planned = _steps_within(budget, variants, folder / "timing", measure, seeds=seeds, jobs=jobs)
+        planned = _steps_within(budget, variants, folder / "timing", measure, seeds=seeds, jobs=jobs, start=start)
     plan.write_text(json.dumps({**asked, "planned": planned}, indent=1), encoding="utf-8")
     return planned
 
 
 def _steps_within(
-    budget: float, variants: Sequence[Variant], folder: Path, measure: Measure, *, seeds: int, jobs: int
+    budget: float,
+    variants: Sequence[Variant],
+    folder: Path,
+    measure: Measure,
+    *,
+    seeds: int,
+    jobs: int,
+    start: Training[Any] | None,
 ) -> int:
     """Steps of every cell that make `budget` minutes in all. Raises RizbinError when those are too few."""
     from rizbin.recipes.training import seconds_a_step
@@ -249,8 +267,10 @@ def _steps_within(
     _cell(folder, replace(first, steps=SHORT), measure)
     short = time.perf_counter() - begin
     shutil.rmtree(folder)
-    seconds = sum(seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
+    seconds = sum(one.length * seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
     besides = max(count * short - SHORT * seconds, 0.0)
+    if start is not None:
+        besides += seconds_a_step(start) * start.steps
     # Seconds of one process in a minute of the budget. Two side by side slow each other down: two cores gave 1.3 times
     # the work of one here.
     worth = 60 * (1 - KEPT_BACK) * (1 + 0.3 * (jobs - 1))

@@ -20,9 +20,13 @@ COLUMNS = {
     "zero_shot/top1": "zero-shot top-1",
     "retrieval/image_to_text/r1": "captions found, R@1",
     "segmentation/zero_shot/miou": "zero-shot mIoU",
+    "segmentation/zero_shot/patch_accuracy_present": "patch accuracy among the names in the image",
+    "grounding/zero_shot/pair_objects": "two objects, own word first (chance 50)",
+    "grounding/zero_shot/pair_both": "two objects, both right (chance 25)",
     "segmentation/linear/miou": "linear mIoU",
-    "small/sizes/small/found": "small objects found",
-    "tokens/object_pixels_kept": "object pixels kept",
+    "small/sizes/small/localized": "small objects localized",
+    "tokens/object_pixels_kept": "object pixels kept by attention",
+    "tokens/object_pixels_hidden": "object pixels hidden from the student",
     "milliseconds": "ms of one core a step",
 }
 """What stands in the table."""
@@ -35,7 +39,10 @@ def measure_pair(folder: Path) -> Numbers:
     assert isinstance(pair, ImageTextPair)  # these studies train nothing else
     settings = Evaluation.Settings(baseline=False)
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
-    found = evaluate(pair, test, train_source=train, settings=settings, look=run.method.look)
+    method = run.method
+    found = evaluate(
+        pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
+    )
     numbers = {one.name: one.value for one in found.measurements}
     hard = open_source(SMALL, split="test", size=pair.image_size)
     of_hard = evaluate(pair, hard, settings=settings)

@@ -15,10 +15,11 @@ from rizbin.core.pieces import Link, Part, Picture, Score, Swatch
 from rizbin.core.runs import time_spent
 from rizbin.data.sample import Source
 from rizbin.data.views import denormalize, whole
+from rizbin.evaluate.zero_shot import TemplateSet
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.studies.alone import pictures_of
-from rizbin.studies.cases import Pool, ask, first_samples, looks
+from rizbin.studies.cases import TEMPLATES, Pool, ask, embedded, first_samples, looks
 from rizbin.studies.numbers import label, numbers
 from rizbin.train.method import Look, Method
 from rizbin.visualize import attention, pca, reconstruct, removed, words
@@ -80,6 +81,7 @@ def write_report(
     source: Source,
     evaluation: Report,
     history: list[dict],
+    templates: TemplateSet = TEMPLATES,
     also: Callable[[Page], object] | None = None,
     credits: Sequence[Sequence[Part]] = (),
 ) -> Path:
@@ -93,6 +95,7 @@ def write_report(
         source: Samples that were not trained on.
         evaluation: The measured numbers.
         history: Lines of metrics.jsonl.
+        templates: Prompts of a category in the cards: those that the evaluation used.
         also: Adds more to the page before it is told how all was made; None: nothing.
         credits: Lines for the foot of the page; the OpenMoji credit is added by itself when the data are scenes.
 
@@ -102,11 +105,11 @@ def write_report(
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     with _evaluating(pair, method):
         samples = first_samples(source, SEARCHED)
-        pool = ask(pair, samples, source.categories) if samples and isinstance(pair, ImageTextPair) else None
+        pool = ask(pair, samples, source.categories, templates) if samples and isinstance(pair, ImageTextPair) else None
         page = Page(f"{_title(method, settings)} on {source.name}", subtitle=subtitle(history, machine))
         numbers(page, evaluation)
         if pool is not None and isinstance(pair, ImageTextPair):
-            _pictures(page, pool, pair, method, source)
+            _pictures(page, pool, pair, method, source, templates)
         elif samples and isinstance(pair, ImageEncoder):
             pictures_of(page, pair, samples, SHOWN)
         curves(page, history)
@@ -171,17 +174,23 @@ def subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
     return " · ".join(parts)
 
 
-def _pictures(page: Page, pool: Pool, pair: ImageTextPair, method: Method | None, source: Source) -> None:
+def _pictures(
+    page: Page, pool: Pool, pair: ImageTextPair, method: Method | None, source: Source, templates: TemplateSet
+) -> None:
     """Everything that is seen rather than counted."""
     shown_first = list(range(min(SHOWN, len(pool.samples))))
     failed = pool.worst(FAILED)
     chosen = [*shown_first, *(index for index in failed if index not in shown_first)]
     look = looks(method, pool.pictures[chosen])
-    vocabulary = words.embedded(pair, source.categories) if source.categories else None
+
+    def embedder(pair: ImageTextPair, names: Sequence[str]) -> np.ndarray:
+        return embedded(pair, names, templates)
+
+    vocabulary = embedder(pair, source.categories) if source.categories else None
 
     def card(index: int) -> None:
         own = None if look is None else (look, chosen.index(index))
-        _card(page, pool, index, pair, own, source.categories, vocabulary)
+        _card(page, pool, index, pair, own, source.categories, vocabulary, embedder)
 
     page.heading("What it sees")
     page.text(f"The first {len(shown_first)} pictures of {source.name}, not chosen. Click a picture to enlarge it.")
@@ -256,6 +265,7 @@ def _card(
     own: tuple[Look, int] | None,
     categories: Sequence[str],
     vocabulary: np.ndarray | None,
+    embedder: words.WordEmbedder,
 ) -> None:
     """One picture with all that the network makes of it."""
     sample, picture = pool.samples[index], pool.pictures[index]
@@ -268,7 +278,8 @@ def _card(
         colors = distinct(len(asked))
         legend = [Swatch(color=color, text=word) for color, word in zip(colors, asked, strict=True)]
         height, width = picture.shape[:2]
-        places = words.segmented(words.similarities(pair, picture, asked, against=vocabulary), height, width)
+        maps = words.similarities(pair, picture, asked, against=vocabulary, embedder=embedder)
+        places = words.segmented(maps, height, width)
         spoken = f"The picture colored by the words {', '.join(asked)}"
         pictures.append(Picture(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
         if sample.things:

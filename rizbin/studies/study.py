@@ -37,7 +37,12 @@ def study(
     variants = asked.variants()
     if precision != "preset":
         variants = [replace(one, training=_in_precision(one.training, precision)) for one in variants]
-    results = lab.run(variants, folder, asked.measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, quiet=quiet)
+    start = None if asked.start is None else asked.start()
+    if start is not None and precision != "preset":
+        start = _in_precision(start, precision)
+    results = lab.run(
+        variants, folder, asked.measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start, quiet=quiet
+    )
     machine = describe()
     first = variants[0].training
     page = Page(

@@ -16,9 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core import parallel, random
+from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
+from rizbin.nets.momentum import Teacher
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Batch:
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
+    phrases: Int[Tensor, "batch most words"] | None = None
+    """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.phrases`; a caption without
+    any is one phrase. None for methods that ask for none."""
     things: list[tuple[Named, ...]] = field(default_factory=list)
     """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
     view they lie."""
@@ -120,6 +125,8 @@ class Method(nn.Module, ABC):
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
+    phrases: int = 0
+    """Most noun phrases of a caption that the method wants besides; 0 for none."""
 
     @property
     @abstractmethod
@@ -146,11 +153,57 @@ class Method(nn.Module, ABC):
         """The settings with what only the data can say: their categories, for methods that learn names."""
         return settings
 
+    def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Puts the weights of another encoder of the same settings into this one, before training.
+
+        `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
+        when the weights do not fit.
+        """
+        try:
+            self.encoder.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
+            raise RizbinError(
+                f"The weights of {source} do not fit this encoder ({first}); give the settings that they were trained "
+                "with."
+            ) from error
+        teacher = getattr(self, "teacher", None)
+        if isinstance(teacher, Teacher):
+            teacher.follow(self.taught(), 0.0)
+
+    def taught(self) -> dict[str, nn.Module]:
+        """The student's parts that its teacher follows; empty for methods without one."""
+        return {}
+
     def save(self, folder: Path) -> None:
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
+        return None
+
+    def reconstruct(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        removed: Bool[Tensor, "batch rows columns"],
+        low_resolution: int = 1,
+    ) -> Float[Tensor, "batch 3 height width"] | None:
+        """Normalized pixels predicted from a given part of normalized images; None when the method cannot.
+
+        Unlike in `look`, the caller says what is hidden, so that methods can be compared on the same patches.
+
+        Args:
+            images: The truth.
+            removed: Patches that the network must not see, as many in each image; there may be none.
+            low_resolution: The network sees the images shrunk by this factor and brought back to their size
+                (`rizbin.data.resolution.lowered`); 1 is full resolution.
+
+        The prediction fills the removed patches, and with `low_resolution` above 1 all patches; elsewhere it is not
+        read. On removed patches the truth's mean and deviation of a patch may be put back, as MAE does (arXiv
+        2111.06377): what measures them takes the mean off again. Nothing else of the truth may enter: where the input
+        was only shrunk, mean and deviation must be those of the shrunken patch, for bicubic enlargement, which the
+        result is compared with, has no others either.
+        """
         return None
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch _"] | None:

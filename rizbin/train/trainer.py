@@ -73,9 +73,11 @@ class Trainer:
         learning_rate: float = 1e-3
         """Peak of the schedule."""
         final_learning_rate: float = 1e-5
-        """Where the warm-up starts and the cosine ends."""
+        """Where the cosine ends."""
         warmup: float = 0.05
         """Share of the run over which the learning rate rises."""
+        warmup_start: float = 1e-5
+        """Learning rate of the first step, from which the warm-up rises (DetailCLIP: 1e-6; DINO, SimCLR, BYOL: 0)."""
         weight_decay: float = 0.05
         """On tensors of two and more dimensions."""
         weight_decay_growth: float = 1.0
@@ -234,7 +236,12 @@ class Trainer:
         """Makes every update that the method wants for one batch; returns what it recorded, averaged over processes."""
         settings = self.settings
         rate = warmup_cosine(
-            step, self.steps, peak=settings.learning_rate, floor=settings.final_learning_rate, warmup=settings.warmup
+            step,
+            self.steps,
+            peak=settings.learning_rate,
+            floor=settings.final_learning_rate,
+            warmup=settings.warmup,
+            start=settings.warmup_start,
         )
         decay = settings.weight_decay * growth(step, self.steps, settings.weight_decay_growth)
         records: dict[str, Tensor | float] = {"learning_rate": rate}
@@ -357,6 +364,7 @@ class Trainer:
             workers=self.settings.workers,
             start_step=start,
             steps=last,
+            phrases=method.phrases,
         )
 
     def _on_device(self, raw: RawBatch) -> Batch:
@@ -368,6 +376,7 @@ class Trainer:
             crops=to(raw.crops),
             flips=to(raw.flips),
             texts=None if raw.texts is None else to(raw.texts),
+            phrases=None if raw.phrases is None else to(raw.phrases),
             things=raw.things,
         )
 

@@ -1,7 +1,7 @@
 """Which word each patch answers to: a picture colored by the words of its caption, and heat for each word."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from rizbin.visualize.grid import sheet
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}")
 """Each word is embedded in these and the mean is taken: a bare word alone is unlike any caption."""
+WordEmbedder = Callable[[ImageTextPair, Sequence[str]], Float[np.ndarray, "words embedding"]]
+"""Words in, unit-length embeddings out; `embedded` is one."""
 MOST = 6
 """Words shown of a caption without known categories; more colors than that are hard to tell apart in a picture."""
 NOTHING = -1
@@ -75,6 +77,7 @@ def similarities(
     words: Sequence[str],
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
+    embedder: WordEmbedder = embedded,
     dense_head: DenseHead = "plain",
 ) -> Float[np.ndarray, "words rows columns"]:
     """The cosine of each patch with each word, or of each pixel.
@@ -85,13 +88,14 @@ def similarities(
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
+        embedder: Makes the words' embeddings.
         dense_head: "windows" looks through windows of the enlarged image too, at several times the cost, and takes the
             cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
     device = next(pair.parameters()).device
     images = normalize(torch.from_numpy(picture[None]).to(device))
     patches = pair.dense(images, dense_head)[0].float().cpu().numpy()
-    maps = np.moveaxis(patches @ embedded(pair, words).T, -1, 0)
+    maps = np.moveaxis(patches @ embedder(pair, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
     if dense_head == "windows":

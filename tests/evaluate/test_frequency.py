@@ -84,7 +84,7 @@ def test_perfect_flat_and_opposite_painters() -> None:
     def painter(factor: float):
         return lambda batch: Shown(torch.zeros(len(batch), 2, 2), removed(len(batch)), batch * factor)
 
-    names = ["reconstruction/band1", "reconstruction/band2", "reconstruction/band3"]
+    names = ["reconstruction/low_frequency", "reconstruction/middle_frequency", "reconstruction/high_frequency"]
     for factor, error in ((1.0, 0.0), (0.0, 1.0), (-1.0, 4.0), (0.5, 0.25)):
         found = measure([(batch, painter(factor)(batch)) for batch in images], EDGES)
         assert [one.name for one in found] == names
@@ -92,6 +92,11 @@ def test_perfect_flat_and_opposite_painters() -> None:
         assert not found[0].higher_is_better and found[0].unit == "relative"
     count = int(removed(3).sum() + removed(2).sum())
     assert f"{count} removed patches" in found[0].protocol and "above 0.5 of the Nyquist" in found[2].protocol
+
+
+def test_other_numbers_of_bands_are_counted() -> None:
+    found = measure([(pictures(), Shown(pictures(), removed(), pictures()))], (0.5,))
+    assert [one.name for one in found] == ["reconstruction/band1", "reconstruction/band2"]
 
 
 def test_a_mean_that_is_wrong_is_not_counted() -> None:

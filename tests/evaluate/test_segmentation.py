@@ -4,18 +4,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score
+from torch.nn import functional as F
 
+from rizbin.core.measurement import Measurement
 from rizbin.evaluate.probe import LinearProbe
 from rizbin.evaluate.segmentation import (
+    boundary_band,
+    boundary_iou,
     choose_threshold,
     confusion,
-    foreground,
-    linear_miou,
+    linear_segmentation,
     mean_iou,
     objects_miou,
+    patch_accuracy,
     patch_shares,
     standing_out,
-    zero_shot_miou,
+    zero_shot_segmentation,
 )
 
 
@@ -69,15 +73,74 @@ def test_the_threshold_parts_objects_from_background() -> None:
     assert chosen > everything + 0.3
 
 
+def shapes(seed: int) -> torch.Tensor:
+    """Blobs of four labels, some at the edge of the image."""
+    noise = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, size=(18, 18), mode="bicubic").argmax(dim=1).to(torch.int16)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_boundary_iou_is_that_of_a_slow_loop(width: int) -> None:
+    truth, predicted = shapes(0), shapes(1)
+    shares = []
+    for category in range(1, 4):
+        both = either = 0
+        for image in range(3):
+            regions = []
+            for labels in (truth, predicted):
+                region = labels[image] == category
+                band = set()
+                for y in range(18):
+                    for x in range(18):
+                        around = [
+                            (y + down, x + across)
+                            for down in range(-width, width + 1)
+                            for across in range(-width, width + 1)
+                        ]
+                        inside = all(0 <= a < 18 and 0 <= b < 18 and bool(region[a, b]) for a, b in around)
+                        if bool(region[y, x]) and not inside:
+                            band.add((y, x))
+                regions.append(band)
+            both += len(regions[0] & regions[1])
+            either += len(regions[0] | regions[1])
+        shares.append(both / either)
+    assert boundary_iou(predicted, truth, 4, width) == pytest.approx(sum(shares) / 3)
+
+
+def test_boundary_iou_of_known_shapes() -> None:
+    square, larger = torch.zeros(1, 32, 32, dtype=torch.int16), torch.zeros(1, 32, 32, dtype=torch.int16)
+    square[:, 8:24, 8:24], larger[:, 6:26, 6:26] = 1, 1
+    assert boundary_iou(square, square, 2, 2) == 1
+    # A rim of 2 pixels too many: no pixel of the two bands of 2 is common, though the regions overlap by 64 percent.
+    assert boundary_iou(larger, square, 2, 2) == 0
+    assert mean_iou(confusion(square, larger, 2)) > 0.7
+    assert boundary_iou(torch.zeros_like(square), square, 2, 2) == 0
+    # A band as wide as the object is the object.
+    assert boundary_iou(larger, square, 2, 16) == pytest.approx(16**2 / 20**2)
+    assert np.isnan(boundary_iou(torch.zeros_like(square), torch.zeros_like(square), 2, 2))
+
+
+def test_the_band_knows_the_frame_or_not() -> None:
+    labels = torch.zeros(1, 6, 6, dtype=torch.int16)
+    labels[:, :, 4:] = 7
+    assert boundary_band(labels, 1, frame=False)[0].all(dim=0).tolist() == [False, False, False, True, True, False]
+    framed = boundary_band(labels, 1)[0]
+    assert framed[0].all() and framed[:, 5].all() and framed[:, 0].all() and not framed[2, 2]
+
+
 def test_zero_shot_segmentation_that_knows_is_good_and_a_shift_by_one_is_not() -> None:
     labels = quadrants()
     scores = scores_of(labels, 3)
-    good = zero_shot_miou(scores, labels, scores, labels, "zero_shot", "plain")
+
+    def both(scores: torch.Tensor, head: str = "plain") -> list[Measurement]:
+        return zero_shot_segmentation(scores, labels, scores, labels, "zero_shot", head, boundary_width=2)
+
+    good, boundary = both(scores)
     assert good.value > 80 and "at 16x16" in good.protocol and "2 training pictures" in good.protocol
-    shifted = zero_shot_miou(scores.roll(1, dims=1), labels, scores.roll(1, dims=1), labels, "zero_shot", "plain")
-    assert shifted.value < 40
-    least = zero_shot_miou(-scores, labels, -scores, labels, "zero_shot", "plain")
-    assert least.value < 40
+    assert boundary.name == "segmentation/zero_shot/boundary_iou" and "within 2 pixels" in boundary.protocol
+    assert 40 < boundary.value < good.value and boundary.images == 2
+    assert all(each.value < 40 for each in both(scores.roll(1, dims=1)))
+    assert all(each.value < 40 for each in both(-scores))
 
 
 def test_miou_of_objects_asks_about_their_pixels_alone() -> None:
@@ -96,10 +159,12 @@ def test_miou_of_objects_asks_about_their_pixels_alone() -> None:
 def test_the_protocol_follows_what_was_done() -> None:
     labels = quadrants()
     scores = scores_of(labels, 3)
-    plain = zero_shot_miou(scores, labels, scores, labels, "zero_shot", "plain").protocol
-    dense = zero_shot_miou(scores, labels, scores, labels, "dense_head", "windows").protocol
-    assert "training-free" in dense and "training-free" not in plain
-    assert "bilinearly" in plain and "colors" in dense and "times the plain CPU time" in dense
+    plain = zero_shot_segmentation(scores, labels, scores, labels, "zero_shot", "plain", boundary_width=1)
+    dense = zero_shot_segmentation(scores, labels, scores, labels, "dense_head", "windows", boundary_width=1)
+    for one, other in zip(plain, dense, strict=True):
+        assert "training-free" in other.protocol and "training-free" not in one.protocol
+        assert "bilinearly" in one.protocol and "colors" in other.protocol
+        assert "times the plain CPU time" in other.protocol
 
 
 def test_the_images_given_guide_the_upsampling() -> None:
@@ -112,42 +177,48 @@ def test_the_images_given_guide_the_upsampling() -> None:
     bilinear = objects_miou(scores, labels, "dense_head", "windows").value
     guided = objects_miou(scores, labels, "dense_head", "windows", images=images).value
     assert guided == 100 > bilinear
-    with_background = zero_shot_miou(
-        scores, labels, scores, labels, "dense_head", "windows", images=images, train_images=images
-    )
-    assert with_background.value > zero_shot_miou(scores, labels, scores, labels, "dense_head", "windows").value
+
+    def both(**guides: torch.Tensor) -> list[Measurement]:
+        return zero_shot_segmentation(
+            scores, labels, scores, labels, "dense_head", "windows", boundary_width=1, **guides
+        )
+
+    for with_colors, without in zip(both(images=images, train_images=images), both(), strict=True):
+        assert with_colors.value > without.value
 
 
-def test_foreground_counts_covered_patches_only() -> None:
+def test_patch_accuracy_counts_covered_patches_only() -> None:
     labels = quadrants()
     shares = patch_shares(labels, (4, 4), 4)
     scores = scores_of(labels, 3)
-    everywhere, present = foreground(scores, shares, "zero_shot", "plain")
+    everywhere, present = patch_accuracy(scores, shares, "zero_shot", "plain")
     assert everywhere.value == present.value == 100
     assert "Share of 16 patches" in everywhere.protocol  # two quadrants of four patches in each of two pictures
     assert everywhere.chance == pytest.approx(100 / 3) and present.chance == 50
-    assert foreground(scores.roll(1, dims=1), shares, "zero_shot", "plain")[0].value == 0
+    assert patch_accuracy(scores.roll(1, dims=1), shares, "zero_shot", "plain")[0].value == 0
 
 
-def test_foreground_in_picture_chooses_among_what_is_there() -> None:
+def test_patch_accuracy_among_those_present_chooses_among_what_is_there() -> None:
     labels = quadrants()
     scores = scores_of(labels, 3)
     scores[:, 2] = 5  # the third category, which is in no picture, is liked best everywhere
-    everywhere, present = foreground(scores, patch_shares(labels, (4, 4), 4), "zero_shot", "plain")
+    everywhere, present = patch_accuracy(scores, patch_shares(labels, (4, 4), 4), "zero_shot", "plain")
     assert everywhere.value == 0 and present.value == 100
 
 
 def test_pictures_of_one_category_say_nothing_about_choosing_among_those_there() -> None:
     labels = torch.ones(1, 16, 16, dtype=torch.int16)
-    found = foreground(scores_of(labels, 3), patch_shares(labels, (4, 4), 4), "zero_shot", "plain")
-    assert [one.name for one in found] == ["segmentation/zero_shot/foreground"]
+    found = patch_accuracy(scores_of(labels, 3), patch_shares(labels, (4, 4), 4), "zero_shot", "plain")
+    assert [one.name for one in found] == ["segmentation/zero_shot/patch_accuracy"]
 
 
 def test_a_linear_layer_that_knows_segments() -> None:
     labels = quadrants()
     patches = patch_shares(labels, (4, 4), 4)
     probe = LinearProbe(torch.eye(4), torch.zeros(4), torch.zeros(4), torch.ones(4), 0.01)
-    good = linear_miou(probe, patches.half(), labels, (4, 4), taught="by hand")
+    good, boundary = linear_segmentation(probe, patches.half(), labels, (4, 4), taught="by hand", boundary_width=2)
     assert good.value > 80 and "by hand" in good.protocol and "weight decay 0.01" in good.protocol
+    assert 40 < boundary.value < good.value and boundary.name == "segmentation/linear/boundary_iou"
     wrong = LinearProbe(torch.eye(4).roll(1, dims=0), torch.zeros(4), torch.zeros(4), torch.ones(4), 0.01)
-    assert linear_miou(wrong, patches.half(), labels, (4, 4), taught="by hand").value < 10
+    poor, boundary = linear_segmentation(wrong, patches.half(), labels, (4, 4), taught="by hand", boundary_width=2)
+    assert poor.value < 10 and boundary.value < 10

@@ -45,10 +45,10 @@ def test_small_and_large_are_told_apart_and_patches_can_find_what_the_picture_do
     found, left_out = measure(images, words, right, objects(), torch.tensor([0, 2]), patches, (0.02, 0.1))
     values = {one.name: one.value for one in found}
     assert values == {
-        "sizes/small/named": 0,
-        "sizes/small/found": 100,
-        "sizes/large/named": 100,
-        "sizes/large/found": 0,
+        "sizes/small/classified": 0,
+        "sizes/small/localized": 100,
+        "sizes/large/classified": 100,
+        "sizes/large/localized": 0,
     }
     assert [name for name, _ in left_out] == ["sizes/medium"]
     assert all(one.chance == pytest.approx(100 / 3) for one in found)

@@ -148,9 +148,25 @@ def look(images: Tensor) -> Shown:
     return Shown(attention, attention < GRID / 2, images)
 
 
+def reconstruct(images: Tensor, removed: Tensor, low_resolution: int = 1) -> Tensor:
+    """Knows all pixels."""
+    return images
+
+
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=SETTINGS, look=look)
+    return everything(SETTINGS)
+
+
+def everything(settings: Evaluation.Settings) -> Report:
+    return evaluate(
+        Colors(Sight()).know(),
+        Blocks(),
+        train_source=Blocks(10**6),
+        settings=settings,
+        look=look,
+        reconstruct=reconstruct,
+    )
 
 
 def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
@@ -158,13 +174,13 @@ def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
         "zero_shot/top1",
         "zero_shot/top5",
         "segmentation/zero_shot/objects_miou",
-        "segmentation/zero_shot/foreground",
-        "segmentation/zero_shot/foreground_in_picture",
+        "segmentation/zero_shot/patch_accuracy",
+        "segmentation/zero_shot/patch_accuracy_present",
         "segmentation/dense_head/objects_miou",
-        "segmentation/dense_head/foreground",
-        "sizes/small/named",
-        "sizes/small/found",
-        "sizes/large/found",
+        "segmentation/dense_head/patch_accuracy",
+        "sizes/small/classified",
+        "sizes/small/localized",
+        "sizes/large/localized",
         "attention/best_head_jaccard",
     ):
         assert report[name].value == pytest.approx(100), name
@@ -175,14 +191,26 @@ def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
     assert report["probe/top1"].value > 90
     assert report["retrieval/image_to_text/r1"].value > 3 * (report["retrieval/image_to_text/r1"].chance or 0)
     # Inside patches there is nothing but the texture, which is of the highest frequency.
-    assert [one.name for one in report.measurements if "reconstruction" in one.name] == ["reconstruction/band3"]
-    assert report["reconstruction/band3"].value == 0
-    assert report.left_out == () and report.images == 60
+    assert not {"reconstruction/low_frequency", "reconstruction/middle_frequency"} & {
+        one.name for one in report.measurements
+    }
+    assert report["reconstruction/high_frequency"].value == 0
+    for name in ("pair_objects", "pair_both", "pair_patches", "present_objects"):
+        assert report[f"grounding/zero_shot/{name}"].value == report[f"grounding/dense_head/{name}"].value == 100, name
+    assert report["grounding/zero_shot/confused_pixels"].value < 2  # at corners, by bilinear upsampling
+    assert report["grounding/dense_head/confused_pixels"].value < 2
+    assert report["segmentation/zero_shot/boundary_iou"].value > 40
+    assert report["segmentation/dense_head/boundary_iou"].value > 40
+    assert report["segmentation/linear/boundary_iou"].value > 40
+    assert report["reconstruction/low_resolution_2/psnr"].value == 100
+    assert report["reconstruction/low_resolution_4/edge_energy"].value == pytest.approx(1, abs=1e-4)
+    # A texture of one level in 255 is nothing that could be reconstructed.
+    assert [name for name, _ in report.left_out] == ["reconstruction/hidden"] and report.images == 60
 
 
 def test_beside_each_number_stands_the_same_of_random_weights(report: Report) -> None:
     for one in report.measurements:
-        if one.name.startswith("reconstruction"):
+        if one.name.startswith(("reconstruction", "tokens/object_pixels_hidden")):
             assert one.baseline is None  # its network is the method's, not the pair's
         else:
             assert one.baseline is not None
@@ -208,14 +236,14 @@ def test_protocols_are_made_from_the_settings_used(report: Report) -> None:
     assert "the 7 nearest" in other["knn/top1"].protocol and "cosine / 0.2" in other["knn/top1"].protocol
     assert "7 prompts" in other["zero_shot/top1"].protocol and "template set plain" in other["zero_shot/top1"].protocol
     assert "keep ratio 0.3, single patches" in other["tokens/object_pixels_kept"].protocol
-    assert "under 0.05" in other["sizes/small/found"].protocol
+    assert "under 0.05" in other["sizes/small/localized"].protocol
     assert all(one.baseline is None for one in other.measurements)
 
 
 def test_texts_that_are_off_by_one_are_noticed() -> None:
     settings = replace(SETTINGS, baseline=False)
     wrong = evaluate(Colors(Sight(wrong_by=1)).know(), Blocks(), train_source=Blocks(10**6), settings=settings)
-    for name in ("segmentation/zero_shot/foreground", "sizes/small/found", "sizes/large/named"):
+    for name in ("segmentation/zero_shot/patch_accuracy", "sizes/small/localized", "sizes/large/classified"):
         assert wrong[name].value < 10, name  # a wrong one may be another that is there
     assert wrong["zero_shot/top1"].value < 50
     assert wrong["segmentation/zero_shot/miou"].value < 25
@@ -245,9 +273,16 @@ def test_the_dense_head_sees_as_many_images_as_it_is_given(report: Report) -> No
         assert "of 12 pictures" in found[f"segmentation/dense_head/{name}"].protocol
         assert "of 60 pictures" in found[f"segmentation/zero_shot/{name}"].protocol
     assert "on 12 training pictures" in found["segmentation/dense_head/miou"].protocol
+    assert found["segmentation/dense_head/boundary_iou"].images == 12
+    # One to three objects in turn: every third image of 12 holds two, every third three.
+    for room, pairs, several in (("dense_head", 4, 8), ("zero_shot", 20, 40)):
+        assert found[f"grounding/{room}/pair_both"].images == pairs
+        assert found[f"grounding/{room}/present_objects"].images == several
+        assert found[f"grounding/{room}/confused_pixels"].images == several
     none = replace(SETTINGS, dense_images=0, baseline=False)
     found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=none)
-    assert "dense_images" in dict(found.left_out)["segmentation/dense_head"]
+    for name in ("segmentation/dense_head", "grounding/dense_head"):
+        assert "dense_images" in dict(found.left_out)[name]
     assert not [one.name for one in found.measurements if "dense_head" in one.name]
 
 
@@ -256,6 +291,33 @@ def test_the_filter_looks_through_the_methods_eyes_when_it_shows_them(report: Re
     assert alone["tokens/object_pixels_kept"].value > 95
     assert report["tokens/object_pixels_kept"].value < 75
     assert "the method shows" in report["tokens/object_pixels_kept"].protocol
+    # It shows the left half as removed and attends to the right one.
+    hidden, kept = report["tokens/object_pixels_hidden"], report["tokens/object_pixels_kept"]
+    assert hidden.chance == 50 and 25 < hidden.value < 75 and kept.value > 100 - hidden.value - 1e-6
+
+
+def test_a_number_says_how_many_images_stand_behind_it(report: Report) -> None:
+    pairs = report["grounding/zero_shot/pair_objects"]
+    assert report.behind(pairs) == "40 objects in 20 images" and report.behind(report["zero_shot/top1"]) == "60 images"
+    assert report.behind(report["grounding/zero_shot/pair_both"]) == "20 images"
+    assert report.behind(report["retrieval/image_to_text/r1"]) == "60 images"
+    assert all(one.images is None or 0 < one.images <= 60 for one in report.measurements)
+
+
+def test_words_that_stand_elsewhere_are_noticed() -> None:
+    """A network that names everything in the image everywhere in it."""
+
+    class Painted(Colors):
+        def dense(self, images: Tensor, how: str = "plain") -> Tensor:
+            patches = super().dense(images, how)
+            return F.normalize(patches.mean(dim=(1, 2), keepdim=True).expand_as(patches), dim=-1)
+
+    settings = replace(SETTINGS, baseline=False)
+    found = evaluate(Painted(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=settings)
+    assert found["zero_shot/top1"].value == 100
+    assert found["grounding/zero_shot/pair_both"].value == 0
+    assert found["grounding/zero_shot/pair_objects"].value <= 50
+    assert found["grounding/zero_shot/present_objects"].value <= 100 * 40 / 100
 
 
 @pytest.mark.parametrize(
@@ -279,13 +341,12 @@ def test_what_cannot_be_measured_is_left_out_with_a_reason(source: Blocks, train
 
 def test_the_same_evaluation_gives_the_same_report(report: Report) -> None:
     torch.rand(3)  # the caller's random state has no say
-    again = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=SETTINGS, look=look)
+    again = everything(SETTINGS)
     assert again.to_json() == report.to_json()
 
 
 def test_batch_size_changes_no_number(report: Report) -> None:
-    other = replace(SETTINGS, batch=7)
-    again = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=other, look=look)
+    again = everything(replace(SETTINGS, batch=7))
     for one, two in zip(report.measurements, again.measurements, strict=True):
         assert one.value == pytest.approx(two.value, abs=1e-3), one.name
 
@@ -394,7 +455,15 @@ def test_later_objects_lie_in_front() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"images": 0}, {"k": 0}, {"temperature": 0.0}, {"keep_ratio": 0.0}, {"decays": ()}, {"size_edges": (0.2, 0.1)}],
+    [
+        {"images": 0},
+        {"k": 0},
+        {"temperature": 0.0},
+        {"keep_ratio": 0.0},
+        {"decays": ()},
+        {"size_edges": (0.2, 0.1)},
+        {"low_resolutions": (1,)},
+    ],
     ids=str,
 )
 def test_settings_that_measure_nothing_are_refused(change: dict) -> None:
@@ -454,7 +523,7 @@ def test_the_real_pair_is_measured_whole() -> None:
     pair = small_pair()
     settings = replace(SETTINGS, images=20, train_images=20, threshold_images=10, batch=10, probe_steps=5)
     found = evaluate(pair, Larger(), train_source=Larger(10**6), settings=settings)
-    assert [name for name, _ in found.left_out] == ["reconstruction"]
+    assert [name for name, _ in found.left_out] == ["tokens/object_pixels_hidden", "reconstruction"]
     assert all(one.baseline is not None and np.isfinite(one.value) for one in found.measurements)
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from rizbin.evaluate.tokens import kept_patches, measure, object_pixels_kept
+from rizbin.evaluate.tokens import kept_patches, measure, measure_hidden, object_pixels_kept
 
 
 def labels() -> torch.Tensor:
@@ -24,6 +24,17 @@ def test_attention_on_the_object_keeps_it_and_its_opposite_loses_it() -> None:
     assert good.value == pytest.approx(100 * 64 / 67) and good.chance == 50
     assert "8 of 16 patches kept by a test (keep ratio 0.25, 2x2 blocks" in good.protocol
     assert measure(-attention, labels(), keep_ratio=0.25, block=2, whose="a test").value <= 100 * 3 / 67
+
+
+def test_what_the_method_hides_is_counted_and_not_judged() -> None:
+    removed = torch.zeros(1, 4, 4, dtype=torch.bool)
+    removed[0, :2, :3] = True
+    found = measure_hidden(removed, labels())
+    assert found.name == "tokens/object_pixels_hidden" and found.value == pytest.approx(100 * 64 / 67)
+    assert found.chance == pytest.approx(100 * 6 / 16)
+    assert found.higher_is_better is None and found.worse_than_chance is None
+    kept = object_pixels_kept(~removed, labels())
+    assert found.value == pytest.approx(100 - 100 * kept)
 
 
 def test_single_patches_can_be_chosen() -> None:

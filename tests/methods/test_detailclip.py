@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.losses.contrast import clip_loss
-from rizbin.methods.detailclip import DetailCLIP, fit
+from rizbin.losses.phrases import text_weighted_similarity
+from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.selection import select
 from rizbin.recipes.presets import preset
 from rizbin.train.method import Progress
@@ -126,14 +127,16 @@ def test_the_clean_view_alone_is_seen_before_a_late_start() -> None:
 def test_the_fit_of_patches_equals_the_formula(dtype: torch.dtype, close: float) -> None:
     patches = F.normalize(torch.randn(3, 5, 4, dtype=torch.float64), dim=-1)
     texts = F.normalize(torch.randn(2, 4, dtype=torch.float64), dim=-1)
-    found = fit(patches.to(dtype), texts.to(dtype), 0.1)
+    found = text_weighted_similarity(patches.to(dtype), texts.to(dtype), 0.1)
     for i, picture in enumerate(patches):
         for j, text in enumerate(texts):
             cosines = [float(patch @ text) for patch in picture]
             weights = [math.exp(cosine / 0.1) for cosine in cosines]
             slow = sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights)
             assert abs(float(found[i, j]) - slow) < close
-            assert abs(float(fit(-patches.to(dtype), texts.to(dtype), 0.1)[i, j]) - slow) > 1e-3, "a wrong sign"
+            assert abs(float(text_weighted_similarity(-patches.to(dtype), texts.to(dtype), 0.1)[i, j]) - slow) > 1e-3, (
+                "a wrong sign"
+            )
 
 
 def test_patches_pooled_by_text_listen_to_what_fits() -> None:
@@ -141,8 +144,8 @@ def test_patches_pooled_by_text_listen_to_what_fits() -> None:
     text = F.normalize(torch.randn(1, 16), dim=-1)
     others = F.normalize(torch.randn(1, 63, 16), dim=-1)
     patches = torch.cat([text[:, None], others], dim=1)
-    assert float(fit(patches, text, 0.1).squeeze()) > 0.7
-    assert float(fit(patches, text, 100.0).squeeze()) < 0.3
+    assert float(text_weighted_similarity(patches, text, 0.1).squeeze()) > 0.7
+    assert float(text_weighted_similarity(patches, text, 100.0).squeeze()) < 0.3
 
 
 @pytest.mark.parametrize("pool", ["mean", "text"])
@@ -160,7 +163,9 @@ def test_the_patches_term_is_the_mean_of_both_views(pool: str) -> None:
             means = F.normalize(pair.image_projection(patches.mean(dim=1)), dim=-1)
             expected = expected + clip_loss(means, texts, pair.scale) / 2
         else:
-            logits = pair.scale * fit(F.normalize(pair.image_projection(patches), dim=-1), texts, 0.1)
+            logits = pair.scale * text_weighted_similarity(
+                F.normalize(pair.image_projection(patches), dim=-1), texts, 0.1
+            )
             own = torch.arange(len(texts))
             expected = expected + (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 4
     assert torch.allclose(torch.as_tensor(got), expected, atol=1e-5)

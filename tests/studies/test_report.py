@@ -12,11 +12,13 @@ import torch
 from rizbin.core.measurement import Measurement, Report
 from rizbin.data.sample import Refused, Sample, Thing
 from rizbin.data.views import normalize
+from rizbin.evaluate.suite import Evaluation
+from rizbin.evaluate.zero_shot import embed_categories
 from rizbin.methods.clip import CLIP
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies import numbers
-from rizbin.studies.cases import Pool, ask, first_samples
+from rizbin.studies.cases import Pool, ask, embedded, first_samples
 from rizbin.studies.report import write_report
 
 NAMES = ("circle", "square")
@@ -224,6 +226,53 @@ def test_the_headline_says_what_the_numbers_say():
     assert numbers.label("knn/top1") == "k-NN: top-1"
     assert numbers.shown(None, "percent") == "n/a"
     assert numbers.shown(12.345, "percent") == "12.3 %"
+
+
+def test_the_first_sentence_counts_what_is_worse_than_chance():
+    fine, poor = measured(4.0), measured(2.0, "grounding/zero_shot/pair_both")
+    worse = Measurement(name="a/b", value=2.0, protocol="", unit="relative", higher_is_better=False, chance=1.0)
+    neither = Measurement(name="c/d", value=2.0, protocol="", higher_is_better=None, chance=50.0)
+    unknown = Measurement(name="e/f", value=2.0, protocol="")
+    assert numbers.worse_than_chance([unknown, neither]) == ""
+    assert numbers.worse_than_chance([fine]) == "None of 1 number is worse than chance."
+    assert (
+        numbers.worse_than_chance([fine, poor, worse, neither, unknown])
+        == "2 of 3 numbers are worse than chance: Grounding: zero-shot, two objects, both right; A: b."
+    )
+    assert numbers.worse_than_chance([worse] * 6).endswith("A: b; and 2 more.")
+
+
+def test_each_number_says_on_how_many_images_it_was_measured(page: str):
+    assert "On 100 images of shapes" in page and "None of 2 numbers is worse than chance." in page
+    assert page.count(">100 images</td>") == 2
+
+
+def test_what_shows_detail_stands_at_the_top(detailclip: DetailCLIP, tmp_path: Path):
+    names = ("zero_shot/top1", "segmentation/zero_shot/patch_accuracy_present", "grounding/zero_shot/pair_both")
+    few = [Measurement(name=name, value=2.0, protocol="", chance=25.0, images=7, items="9 objects") for name in names]
+    report = Report(measurements=tuple(few), left_out=(), images=10, source="shapes")
+    page = write_report(
+        tmp_path, tmp_path / "report.html", pair=detailclip.pair, source=Shapes(0), evaluation=report, history=[]
+    ).read_text(encoding="utf-8")
+    facts = page.split('<dl class="facts">')[1].split("</dl>")[0]
+    for text in ("patch accuracy on objects (among the names in the image)", "two objects, both right"):
+        assert text in facts
+    assert facts.count("on 9 objects in 7 images") == 3
+
+
+def test_cards_and_headline_ask_with_the_same_prompts():
+    torch.manual_seed(0)
+    pair = ImageTextPair(ImageTextPair.Settings()).eval()
+    asked = torch.from_numpy(embedded(pair, NAMES))
+    used = embed_categories(pair, NAMES, Evaluation.Settings().templates, batch=7, device=torch.device("cpu"))
+    torch.testing.assert_close(asked, used)
+    samples = first_samples(Shapes(), 5)
+    found, other = (ask(pair, samples, NAMES, templates) for templates in ("scenes", "plain"))
+    with torch.no_grad():
+        images = pair.encode_images(normalize(torch.from_numpy(found.pictures)))
+        chances = (images @ used.T * pair.logit_scale.exp()).softmax(dim=-1)
+    np.testing.assert_allclose(found.chances, chances.numpy(), atol=1e-5)
+    assert not np.allclose(found.chances, other.chances, atol=1e-4)
 
 
 def test_a_run_that_learned_nothing_is_told_so(detailclip: DetailCLIP, tmp_path: Path):

@@ -122,7 +122,7 @@ def test_a_wish_has_its_own_share_of_the_learning_rate() -> None:
         engine = trainer(steps=100, optimizer="sgd", weight_decay=0.0, momentum=0.0)
         optimizers, before = engine.optimizers(method), copy.deepcopy(method.state_dict())
         records = engine.step(method.train(), optimizers, batch_for(method), 40)
-        expected = warmup_cosine(40, 100, peak=1e-3, floor=1e-5, warmup=0.05)
+        expected = warmup_cosine(40, 100, peak=1e-3, floor=1e-5, warmup=0.05, start=1e-5)
         rates = {name: {group["lr"] for group in one.param_groups} for name, one in optimizers.items()}
         assert rates == {"main": {expected}, "affinity": {rate * expected}} and records["learning_rate"] == expected
         after = method.state_dict()

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,11 +39,16 @@ def source() -> Scenes:
 
 
 def test_learning_rate_rises_linearly_then_falls_along_a_cosine() -> None:
-    rates = [warmup_cosine(step, 100, peak=1.0, floor=0.1, warmup=0.2) for step in range(100)]
-    assert rates[19] == pytest.approx(1.0) and rates[9] == pytest.approx(0.1 + 0.9 * 0.5)
-    assert rates[60] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 0.5)) / 2)
+    def rate(step: int, steps: int = 100, warmup: float = 0.2) -> float:
+        return warmup_cosine(step, steps, peak=1.0, floor=0.1, warmup=warmup, start=0.05)
+
+    rates = [rate(step) for step in range(100)]
+    # As numpy's linspace over the warm-up, both ends there: the rule of the official code.
+    assert rates[:20] == pytest.approx(np.linspace(0.05, 1.0, 20))
+    assert rates[20:] == pytest.approx([0.1 + 0.9 * (1 + math.cos(math.pi * i / 80)) / 2 for i in range(80)])
     assert max(rates) == pytest.approx(1.0) and 0.1 < rates[99] < 0.11
-    assert warmup_cosine(0, 1, peak=1.0, floor=0.1, warmup=0.0) == pytest.approx(1.0)
+    assert rate(0, 1, 0.0) == rate(0, 10, 0.1) == rate(0, 3, 0.05) == pytest.approx(1.0), "a warm-up of a step is none"
+    assert [rate(step, 10, 0.25) for step in (0, 1, 2)] == pytest.approx([0.05, 0.05 + 0.95 / 1.5, 1.0])
 
 
 def test_progress_schedules_and_numbers() -> None:

@@ -1,7 +1,7 @@
 """Backgrounds without objects: plain, gradient, textured and cluttered, all from the scene's own random numbers."""
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from rizbin.core.random import generator
+from rizbin.data.scenes.textures import GROUNDS, ground, window
 
 DARKEST, BRIGHTEST = 80, 250
 """Range of the background's channels: the drawings' black outlines must stand out."""
@@ -153,3 +154,30 @@ KINDS: tuple[str, ...] = tuple(_PAINTERS)
 WHITE = "white"
 """The same bright ground in every scene, by which no scene can be told from another."""
 _PAINTERS[WHITE] = _white
+
+
+_NATURAL = {
+    "grass": (95, 150, 70),
+    "bark": (150, 115, 85),
+    "gravel": (165, 160, 150),
+    "water": (95, 150, 190),
+    "fabric": (190, 150, 140),
+}
+"""RGB that such a ground has in nature, in about half of the scenes."""
+
+
+def _textured(kind: str, field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
+    """One of the `GROUNDS`, mirrored or not, in its natural color or in any, under uneven light."""
+    free, natural = _color(random), random.random() < 0.5
+    base = np.asarray(_NATURAL[kind], np.float32) + 0.2 * (free - 165) if natural else free
+    contrast = random.uniform(0.12, 0.32)
+    share = window(ground(kind, side), side, side, random.random(), random.random())
+    if random.random() < 0.5:
+        share = share[:, ::-1]
+    dark, bright = base * np.float32(1 - contrast), base * np.float32(1 + contrast)
+    picture = cv2.transform(np.ascontiguousarray(share), np.stack([bright - dark, dark], axis=1).astype(np.float32))
+    light = cv2.resize(random.uniform(-18, 18, (3, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return cv2.add(picture, cv2.merge([light, light, light]))
+
+
+_PAINTERS |= {kind: partial(_textured, kind) for kind in GROUNDS}

@@ -1,7 +1,8 @@
 """Puts drawings on a background, so that enough of each stays visible, and knows which pixel belongs to which."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int8, UInt8
 
 from rizbin.data.scenes.backgrounds import background
+from rizbin.data.scenes.detail import Detail, apply_finish, choose_finish
 from rizbin.data.scenes.sprites import VISIBLE, Sprite
 
 MOST_HIDDEN = 0.4
@@ -49,6 +51,9 @@ class World:
     """Kinds of background, equally likely; see `backgrounds.KINDS`. A kind may stand here more than once."""
     tint: float = 0.0
     """Largest turn of all hues of a scene either way, share of the circle: 0.5 makes every color as likely."""
+    detail: Detail | None = field(default=None, repr=False)
+    """Textures and thin lines of objects, and sizes of distractors; None leaves the drawings flat. Not in the repr, of
+    which the fingerprints of presets without it are made: they must stay, so that runs begun before it go on."""
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class Placed:
     """One object in a picture, in front of those placed before it."""
 
     category: int
-    """Position in the source's names."""
+    """Position in the source's names; of a distractor -1 minus its position among the source's distractors."""
     left: int
     top: int
     mask: Bool[np.ndarray, "height width"]
@@ -83,20 +88,40 @@ class Picture:
 
 
 def compose(
-    world: World, side: int, drawings: list[tuple[int, Sprite]], needed: int, random: np.random.Generator
+    world: World,
+    side: int,
+    drawings: list[tuple[int, Sprite]],
+    needed: int,
+    random: np.random.Generator,
+    distractors: Sequence[tuple[int, Sprite]] = (),
+    apart: np.random.Generator | None = None,
 ) -> Picture | None:
     """A picture of `side` pixels with `drawings` (category and sprite), back to front.
 
     A drawing that finds no room, however small, is left out, but for the first `needed` (1 or more): without these the
     picture is begun again, and None comes back when that does not help (drawings too thin to show a pixel).
+
+    `distractors` (negative category and sprite) lie behind all objects or in front of them, at even chance. They use
+    the random numbers of `apart` and make no object yield, so that a scene with them is the scene without them, but for
+    what they cover.
     """
     for _ in range(_BEGINNINGS):
         kind = world.backgrounds[int(random.random() * len(world.backgrounds))]
         picture = Picture(background(kind, side, random), np.full((side, side), -1, np.int8), [])
+        in_front = []
+        for category, sprite in distractors:
+            assert apart is not None
+            if apart.random() < 0.5:
+                in_front.append((category, sprite))
+            else:
+                _place(picture, world, category, sprite, apart)
         for position, (category, sprite) in enumerate(drawings):
             if not _place(picture, world, category, sprite, random) and position < needed:
                 break
         else:
+            for category, sprite in in_front:
+                assert apart is not None
+                _place(picture, world, category, sprite, apart)
             _measure(picture)
             return picture
     return None
@@ -105,6 +130,10 @@ def compose(
 def _place(picture: Picture, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
     side = len(picture.image)
     smallest, largest = (max(FEWEST_PIXELS, share * side) for share in world.sides)
+    finish = None
+    if world.detail:
+        smallest, largest = _limits(world.detail, side, category, sprite, smallest, largest, random)
+        finish = choose_finish(world.detail, sprite.outlined, random)
     share = random.random()
     length = (
         smallest * (largest / smallest) ** share if world.spread == "log" else smallest + (largest - smallest) * share
@@ -112,6 +141,8 @@ def _place(picture: Picture, world: World, category: int, sprite: Sprite, random
     turn = (2 * random.random() - 1) * world.turn
     for _ in range(_SIZES):
         pixels = _shape(sprite, length, turn)
+        if finish:
+            pixels = apply_finish(pixels, finish, side)
         mask = pixels[..., 3] >= VISIBLE
         full = int(np.count_nonzero(mask))
         if full < FEWEST_SEEN:
@@ -128,8 +159,29 @@ def _place(picture: Picture, world: World, category: int, sprite: Sprite, random
     return False
 
 
+def _limits(
+    detail: Detail,
+    side: int,
+    category: int,
+    sprite: Sprite,
+    smallest: float,
+    largest: float,
+    random: np.random.Generator,
+) -> tuple[float, float]:
+    """Shortest and longest longer side of this object: a few are tiny, line drawings are not, distractors not large."""
+    tiny = random.random() < detail.tiny
+    if category < 0:
+        largest = max(smallest, detail.largest_distractor * side)
+    if sprite.outlined:
+        return max(smallest, detail.shortest_outlined * side), max(largest, detail.shortest_outlined * side)
+    return (max(FEWEST_PIXELS, detail.tiniest * side), smallest) if tiny else (smallest, largest)
+
+
 def _take_room(picture: Picture, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
-    """Give these pixels to the next object, if every object behind keeps enough of itself in sight."""
+    """Give these pixels to the next object, if every object behind keeps enough of itself in sight.
+
+    Distractors behind need not.
+    """
     right, bottom = left + mask.shape[1], top + mask.shape[0]
     owners = picture.owner[top:bottom, left:right]
     if any(
@@ -141,7 +193,11 @@ def _take_room(picture: Picture, left: int, top: int, mask: Bool[np.ndarray, "he
     ):
         lost = np.bincount(owners[mask] + 1, minlength=len(picture.placed) + 1)[1:].tolist()
         for other, pixels in zip(picture.placed, lost, strict=True):
-            if pixels and other.visible - pixels < max(FEWEST_SEEN, (1 - MOST_HIDDEN) * other.full):
+            if (
+                pixels
+                and other.category >= 0
+                and other.visible - pixels < max(FEWEST_SEEN, (1 - MOST_HIDDEN) * other.full)
+            ):
                 return False
         for other, pixels in zip(picture.placed, lost, strict=True):
             other.visible -= pixels
@@ -190,6 +246,8 @@ def _measure(picture: Picture) -> None:
     for position, thing in enumerate(picture.placed):
         height, width = thing.mask.shape
         owners = picture.owner[thing.top : thing.top + height, thing.left : thing.left + width]
+        if not thing.visible:  # a distractor behind everything
+            continue
         mine = owners == position
         columns, rows = np.flatnonzero(mine.any(0)), np.flatnonzero(mine.any(1))
         thing.box = (

@@ -15,8 +15,10 @@ from rizbin.data.scenes.backgrounds import KINDS, WHITE
 from rizbin.data.scenes.captions import describe, relations
 from rizbin.data.scenes.compose import Picture, World, compose
 from rizbin.data.scenes.cutouts import read_cutouts
+from rizbin.data.scenes.detail import Detail
 from rizbin.data.scenes.sprites import WORLD_VERSION, Sprite, openmoji_sprites, openmoji_stamp, side_for
-from rizbin.data.scenes.vocabulary import CATEGORIES, HELD_OUT, held_out_pairs
+from rizbin.data.scenes.textures import GROUNDS
+from rizbin.data.scenes.vocabulary import CATEGORIES, CODES, DISTRACTORS, HELD_OUT, held_out_pairs
 from rizbin.data.views import turn_hue
 
 CREDIT = "Drawings by OpenMoji, the open-source emoji and icon project (openmoji.org), license CC BY-SA 4.0"
@@ -65,7 +67,33 @@ WORLDS = {
     "single": World(
         objects=(1, 1), sides=(0.3, 0.8), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
     ),
+    # What flat drawings lack: fur and leaves over the silhouette, lines of a pixel, small objects, busy grounds. A
+    # drawing whose longer side is 0.19 of the image's covers about 2 percent of it. Captions only name, as in "easy".
+    "detail": World(
+        objects=(1, 4),
+        sides=(0.18, 0.62),
+        spread="log",
+        turn=15.0,
+        repeat=0.1,
+        plain=1.0,
+        backgrounds=(*GROUNDS, *GROUNDS, "gradient", "clutter"),
+        detail=Detail(
+            textures=("none", "fur", "fur", "foliage", "foliage", "scales", "knit"),
+            outlined=0.15,
+            shortest_outlined=0.32,
+            attached=0.3,
+            tiny=0.12,
+            tiniest=0.09,
+            largest_distractor=0.36,
+        ),
+    ),
 }
+
+DETAIL_VERSION = 1
+"""Goes up when pixels of presets with detail change; those of the others have `WORLD_VERSION` alone."""
+
+MOST_DISTRACTORS = 8
+"""More would leave objects of a size that can be recognized no room."""
 
 NOMINAL_LENGTH = 100_000
 """What `len` says of an endless source: an epoch in name only."""
@@ -82,13 +110,15 @@ class Scenes:
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted"] = "easy"
+        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "detail"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. several: 1 to 4
         of a fifth to a half on the like, for finding things. drawn: 1 or 2 of 40 to 56 percent on one color, for
         drawing. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without
-        captions. tinted: the same with all hues turned by a random angle."""
+        captions. tinted: the same with all hues turned by a random angle. detail: 1 to 4 of 18 to 62 percent and some
+        of 9 to 18, turned by up to 15 degrees, with fur, leaves, scales or stitches, thin attached lines or as line
+        drawings, mostly on grounds like grass, bark, gravel, water or fabric; for images of 96 pixels and more."""
         size: int = 64
         """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
         categories: int = 32
@@ -98,6 +128,10 @@ class Scenes:
         split: Literal["train", "test", "heldout", "pairs"] = "train"
         """train; test: new scenes of the same kind; heldout: only categories that training never shows; pairs: two
         categories each that training never shows together."""
+        distractors: int = 0
+        """Most distractors in a scene, 0 to 8: OpenMoji's tools, clothes and furniture (`vocabulary.DISTRACTORS`),
+        which are no category of any split, are never named, and stand in `Sample.distractors` with their masks. A scene
+        holds the same objects in the same places with and without them."""
 
     def __init__(self, settings: Settings) -> None:
         names = HELD_OUT if settings.split == "heldout" else CATEGORIES
@@ -109,8 +143,11 @@ class Scenes:
         if settings.split != "heldout":
             names = names[: settings.categories or None]
         _check(settings)
-        sprites = openmoji_sprites(names, _render_side(settings))
+        side = _render_side(settings)
+        sprites = openmoji_sprites(names, side)
         self._set_up(settings, names, [[sprite] for sprite in sprites], openmoji_stamp(), "scenes")
+        if self._world.detail:
+            self._outlines = openmoji_sprites(names, side, outlined=True)
 
     @classmethod
     def from_cutouts(cls, folder: str | Path, settings: Settings) -> "Scenes":
@@ -143,10 +180,14 @@ class Scenes:
         self.settings = settings
         self.endless = True
         self.categories = tuple(sorted(names))
-        self.name = f"{kind}:{settings.preset}, {settings.split}" if kind == "scenes" else f"{kind}, {settings.split}"
+        more = f", {settings.distractors} distractors" if settings.distractors else ""
+        kind = f"{kind}:{settings.preset}" if kind == "scenes" else kind
+        self.name = f"{kind}{more}, {settings.split}"
         self._names = names
         self._sprites = sprites
+        self._outlines: list[Sprite] = []
         self._world = WORLDS[settings.preset]
+        self._distractors = _distractors(settings, names)
         self._pairs = held_out_pairs(names) if settings.split != "heldout" else ()
         if settings.split == "pairs" and not self._pairs:
             raise RizbinError(f"No pair among these {len(names)} categories is held out; use more categories.")
@@ -154,7 +195,14 @@ class Scenes:
         for first, second in self._pairs:
             self._apart[first].add(second)
             self._apart[second].add(first)
-        told = f"{WORLD_VERSION} {asdict(settings)} {self._world} {names} {content} {cv2.__version__} {np.__version__}"
+        facts = asdict(settings)
+        if not settings.distractors:  # which left the fingerprints as they were before there were any
+            del facts["distractors"]
+        told = f"{WORLD_VERSION} {facts} {self._world} {names} {content} {cv2.__version__} {np.__version__}"
+        if self._world.detail:
+            told += f" {DETAIL_VERSION} {self._world.detail}"
+        if settings.distractors:
+            told += f" {DISTRACTORS} {openmoji_stamp()}"
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -170,13 +218,22 @@ class Scenes:
         cast = self._cast(random)
         drawings = [(category, self._drawing(category, random)) for category in cast]
         needed = 2 if self.settings.split == "pairs" else 1
-        picture = compose(self._world, self.settings.size, drawings, needed, random)
+        distractors, apart = self._draw_distractors(index)
+        picture = compose(self._world, self.settings.size, drawings, needed, random, distractors, apart)
         if picture is None:
             thin = " or ".join(sorted({self._names[category] for category in cast[:needed]}))
             raise Refused(
                 f"{key} could not be composed: the drawing of {thin} is too thin to be seen; use a bolder one."
             )
         return self._tell(key, picture, random)
+
+    def _draw_distractors(self, index: int) -> tuple[list[tuple[int, Sprite]], np.random.Generator | None]:
+        """The distractors of scene `index`, and random numbers of their own."""
+        if not self._distractors:
+            return [], None
+        random = generator("scenes", WORLD_VERSION, self.settings.seed, self.settings.split, index, "distractors")
+        numbers = random.integers(0, len(self._distractors), self.settings.distractors).tolist()
+        return [self._distractors[number] for number in numbers], random
 
     def _cast(self, random: np.random.Generator) -> list[int]:
         """The categories of one scene, back to front."""
@@ -203,13 +260,26 @@ class Scenes:
 
     def _drawing(self, category: int, random: np.random.Generator) -> Sprite:
         choice = self._sprites[category]
+        if self._outlines and self._world.detail and random.random() < self._world.detail.outlined:
+            return self._outlines[category]
         return choice[0] if len(choice) == 1 else choice[int(random.random() * len(choice))]
 
     def _tell(self, key: str, picture: Picture, random: np.random.Generator) -> Sample:
         """The picture with what is true of it."""
-        names = [self._names[thing.category] for thing in picture.placed]
-        boxes = [thing.box for thing in picture.placed]
-        related = relations(boxes, [thing.hidden_by for thing in picture.placed], self.settings.size)
+        positions = [position for position, placed in enumerate(picture.placed) if placed.category >= 0]
+        names = [self._names[picture.placed[position].category] for position in positions]
+        boxes = [picture.placed[position].box for position in positions]
+        hidden_by = [
+            tuple(positions.index(other) for other in picture.placed[position].hidden_by if other in positions)
+            for position in positions
+        ]
+        related = relations(boxes, hidden_by, self.settings.size)
+        all_distractors = list(DISTRACTORS)
+        distractors = tuple(
+            Thing(all_distractors[-1 - placed.category], placed.box, picture.owner == position)
+            for position, placed in enumerate(picture.placed)
+            if placed.category < 0 and placed.visible
+        )
         image = picture.image
         if self._world.tint:
             image = turn_hue(image, self._world.tint * (2 * random.random() - 1))
@@ -218,12 +288,28 @@ class Scenes:
             image=image,
             caption=describe(names, boxes, related, self.settings.size, random, self._world.plain),
             label=names[0] if len(set(names)) == 1 else "",
-            things=tuple(Thing(names[i], boxes[i], picture.owner == i) for i in range(len(names))),
+            things=tuple(
+                Thing(name, box, picture.owner == position)
+                for name, box, position in zip(names, boxes, positions, strict=True)
+            ),
             relations=related,
+            distractors=distractors,
         )
 
 
+def _distractors(settings: Scenes.Settings, names: tuple[str, ...]) -> list[tuple[int, Sprite]]:
+    """Number (below 0) and drawing of each distractor; of cut-outs, a "red mug" keeps out whatever is a mug, too."""
+    if not settings.distractors:
+        return []
+    kinds = {name.split()[-1] for name in names if name not in CODES}
+    drawings = openmoji_sprites(tuple(DISTRACTORS), _render_side(settings))
+    others = enumerate(zip(DISTRACTORS, drawings, strict=True))
+    return [(-1 - number, sprite) for number, (name, sprite) in others if name.split()[-1] not in kinds]
+
+
 def _check(settings: Scenes.Settings) -> None:
+    if not 0 <= settings.distractors <= MOST_DISTRACTORS:
+        raise RizbinError(f"A scene holds 0 to {MOST_DISTRACTORS} distractors, not {settings.distractors}.")
     if settings.size < 16:
         raise RizbinError(f"A scene of {settings.size} pixels is too small to show anything; set size to 16 or more.")
 

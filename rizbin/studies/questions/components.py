@@ -69,13 +69,13 @@ def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
     said = [
         f"Against CLIP, DetailCLIP has {apart(results, FULL, CLIP, 'segmentation/zero_shot/miou')} zero-shot mIoU, "
-        f"{apart(results, FULL, CLIP, 'small/sizes/small/found')} small objects found and "
+        f"{apart(results, FULL, CLIP, 'small/sizes/small/localized')} small objects localized and "
         f"{apart(results, FULL, CLIP, 'zero_shot/top1')} top-1, at "
         f"{results.mean(FULL, 'milliseconds') / max(results.mean(CLIP, 'milliseconds'), 1e-9):.1f} times the cost of a "
         "step."
     ]
     for part, name in WITHOUT.items():
-        measured = ("segmentation/zero_shot/miou", "small/sizes/small/found", "zero_shot/top1")
+        measured = ("segmentation/zero_shot/miou", "small/sizes/small/localized", "zero_shot/top1")
         gaps = ", ".join(f"{apart(results, FULL, name, one)} {COLUMNS[one]}" for one in measured)
         said.append(f"What {ADDED[part]} adds to the rest: {gaps}.")
     return said

@@ -1,0 +1,92 @@
+"""What a technique of DetailCLIP does inside a step: what is hidden, what the target says, where the gradient goes.
+
+A technique whose treatment did not arrive answers nothing: if no object pixel was hidden, nothing was learned of objects.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.data.phrases import phrases as phrases_of
+from rizbin.data.views import normalize
+from rizbin.evaluate.embed import Pictures
+from rizbin.losses.distill import teacher_distribution
+from rizbin.methods.detailclip import DetailCLIP
+from rizbin.train.method import Batch, Progress
+
+TERMS = ("contrast", "phrase", "cls", "patch", "visible", "pixels", "residual")
+"""Those of DetailCLIP's records whose gradient is followed."""
+MOST = 128
+"""Images of one batch: shares of gradient then move by less than a percent from batch to batch."""
+
+
+def mechanism(method: DetailCLIP, pictures: Pictures) -> dict[str, float]:
+    """Numbers of one step on test images whose masks are known.
+
+    hidden/object_pixels, hidden/chance: percent of object pixels on patches that must be predicted, and of all patches.
+    gradient/TERM: how much of the term's squared gradient with respect to the pixels lies on objects, divided by the
+    objects' share of the pixels; 1 is no preference. target/objects, target/ground: what the teacher's patch target says
+    of hidden patches, in nats: entropy of the mean target less the mean entropy of a target; 0 is the same for all.
+    """
+    some = pictures.masked[:MOST]
+    images = normalize(pictures.pixels[some])
+    objects = pictures.labels[: len(some)] > 0
+    numbers: dict[str, float] = {}
+    look = method.look(images)
+    assert look is not None  # DetailCLIP always has something to show
+    on_patch = F.adaptive_avg_pool2d(objects.float(), (look.removed.shape[1], look.removed.shape[2]))
+    if look.removed.any():
+        numbers["hidden/object_pixels"] = 100 * (on_patch[look.removed].sum() / on_patch.sum()).item()
+        numbers["hidden/chance"] = 100 * look.removed.double().mean().item()
+    numbers |= _gradients(method, images, [pictures.captions[int(place)] for place in some], objects)
+    if method.teacher is not None and method.head is not None and look.removed.any():
+        numbers |= _targets(method, images, look.removed, on_patch)
+    return numbers
+
+
+def _gradients(method: DetailCLIP, images: Tensor, captions: list[str], objects: Tensor) -> dict[str, float]:
+    """Where each term's gradient falls."""
+    tokenizer = method.tokenizer
+    assert tokenizer is not None
+    phrases = None
+    if method.phrases:
+        split = [(phrases_of(caption) or [caption])[: method.phrases] for caption in captions]
+        phrases = torch.stack(
+            [F.pad(tokenizer.encode(parts), (0, 0, 0, method.phrases - len(parts))) for parts in split]
+        )
+    images = images.clone().requires_grad_()
+    views, count = len(method.views), len(images)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(views, count, 4)
+    flips = torch.zeros(views, count, dtype=torch.bool)
+    batch = Batch([images] * views, whole, flips, tokenizer.trim(tokenizer.encode(captions)), phrases)
+    with torch.enable_grad():
+        records = next(iter(method.step(batch, Progress(99, 100)))).records
+        numbers = {}
+        for name in TERMS:
+            term = records.get(name)
+            if not isinstance(term, Tensor) or not term.requires_grad:
+                continue
+            (gradient,) = torch.autograd.grad(term, images, retain_graph=True)
+            energy = gradient.double().square().sum(dim=1)
+            share = (energy * objects).sum() / energy.sum().clamp(min=1e-30)
+            numbers[f"gradient/{name}"] = (share / objects.double().mean()).item()
+    return numbers
+
+
+@torch.no_grad()
+def _targets(
+    method: DetailCLIP, images: Tensor, removed: Tensor, on_patch: Float[Tensor, "batch rows columns"]
+) -> dict[str, float]:
+    """What the teacher's patch target tells apart."""
+    assert method.teacher is not None
+    tower = method.teacher["vision"] if "vision" in method.teacher else method.pair.vision
+    scores = method.teacher["head"](tower(images).patches.flatten(0, 1))
+    targets = teacher_distribution(scores, method.patch_center.value, method.settings.patch_temperature)
+    numbers = {}
+    for name, chosen in (("objects", on_patch > 0.5), ("ground", on_patch == 0)):
+        these = targets[(chosen & removed).flatten()]
+        if len(these) > 1:
+            of_mean = torch.special.entr(these.mean(dim=0)).sum()
+            numbers[f"target/{name}"] = (of_mean - torch.special.entr(these).sum(dim=1).mean()).item()
+    return numbers
