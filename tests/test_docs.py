@@ -75,5 +75,10 @@ def test_open_clip_reads_the_export_by_the_lines_of_the_page(tmp_path: Path) -> 
 
 
 def test_the_pair_does_what_the_page_says() -> None:
-    (lines,) = [block for block in blocks("networks.md", "python") if "pair.dense" in block]
-    exec(compile(lines, "networks.md", "exec"), {})
+    lines, head = [block for block in blocks("networks.md", "python") if "pair.dense" in block]
+    names: dict = {}
+    exec(compile(lines, "networks.md", "exec"), names)
+    exec(
+        compile(head.replace("guided_upsample(scores", "pixels = guided_upsample(scores"), "networks.md", "exec"), names
+    )
+    assert names["scores"].shape == (2, 2, 16, 16) and names["pixels"].shape == (2, 2, 64, 64)

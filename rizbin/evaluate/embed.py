@@ -68,6 +68,13 @@ class Objects:
     cover: Float[Tensor, "objects rows columns"]
     """Share of each patch that the object covers, 0 to 1."""
 
+    def among(self, pictures: Int[Tensor, "some"]) -> "Objects":
+        """Those of some pictures alone; positions stay."""
+        kept = torch.isin(self.picture, pictures)
+        return Objects(
+            picture=self.picture[kept], category=self.category[kept], area=self.area[kept], cover=self.cover[kept]
+        )
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -136,8 +143,9 @@ class Embedded:
     """CLS to patch of each head of the last layer, of the same pictures; none where the network has no such heads."""
     patches: Float[Tensor, "masked picked dim"]
     """Patch features before the projection, in half precision to save memory; of pictures with known objects."""
-    scores: dict[str, Float[Tensor, "dense categories rows columns"]]
-    """By kind of dense head: cosine of each patch with each category; of the first pictures with known objects."""
+    scores: dict[str, Float[Tensor, "_ categories _ _"]]
+    """By kind of dense head: cosine of each patch (of the finer grid for "windows") with each category; of the first
+    images with known objects."""
 
 
 def read(
@@ -201,19 +209,21 @@ def embed(
     batch: int,
     device: torch.device,
     dense: int,
+    windows: int = 0,
     heads_too: bool = False,
     picked: Int[Tensor, "masked picked"] | None = None,
     advance: Advance,
 ) -> Embedded:
     """Embeds all pictures.
 
-    Of those with known objects, the first `dense` get patch-text scores where there are words, `heads_too` asks for
-    the attention of each head, and `picked` says which patches to keep (None: all). Raises RizbinError when an
-    embedding is not finite.
+    Of those with known objects, the first `dense` get patch-text scores where there are words, the first `windows` of
+    them also those of the dense head; `heads_too` asks for the attention of each head, and `picked` says which patches
+    to keep (None: all). Raises RizbinError when an embedding is not finite.
     """
     images, pooled, attention, heads, patches = [], [], [], [], []
     look = getattr(encoder, "attention_heads", None)  # of a network that is no transformer, it may be missing
-    scores: dict[str, list[Tensor]] = {"plain": [], "neighbors": []}
+    scores: dict[str, list[Tensor]] = {"plain": [], "windows": []}
+    counts = {"plain": dense, "windows": min(dense, windows)}
     rows, columns = encoder.grid
     pair = encoder if isinstance(encoder, Pair) and words is not None else None
     done = 0
@@ -233,9 +243,11 @@ def embed(
                 chosen = picked[done : done + len(inside)].to(device)
                 kept = kept.gather(1, chosen.unsqueeze(-1).expand(-1, -1, kept.shape[-1]))
             patches.append(kept.half().cpu())
-            if pair is not None and words is not None and done < dense:
+            if pair is not None and words is not None:
                 for how, found in scores.items():
-                    places = pair.dense(pixels[inside[: dense - done]], how).float()
+                    if done >= counts[how]:
+                        continue
+                    places = pair.dense(pixels[inside[: counts[how] - done]], how).float()
                     found.append((places @ words.to(device).T).permute(0, 3, 1, 2).cpu())
             done += len(inside)
         advance(len(pixels))

@@ -6,13 +6,14 @@ naming does not help. Winoground (arXiv 2204.03162) asks the same of whole image
 """
 
 import torch
-from jaxtyping import Bool, Float, Int, Int16
+from jaxtyping import Bool, Float, Int, Int16, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from rizbin.core.measurement import Measurement
 from rizbin.evaluate.embed import Objects
 from rizbin.evaluate.ranks import best_rank
-from rizbin.evaluate.segmentation import DENSE_HEADS, upsampled
+from rizbin.evaluate.segmentation import DENSE_HEADS, POOLED, UPSAMPLED, upsampled
 from rizbin.evaluate.sizes import under_masks
 
 
@@ -33,12 +34,15 @@ def own_word_first(
 
 
 def confused(
-    scores: Float[Tensor, "images categories rows columns"], labels: Int16[Tensor, "images size size"]
+    scores: Float[Tensor, "images categories rows columns"],
+    labels: Int16[Tensor, "images size size"],
+    pixels: UInt8[Tensor, "images size size 3"] | None = None,
 ) -> tuple[int, int, float, int]:
     """Object pixels given to another present object's word, all object pixels, how many guessing confuses, and images.
 
-    Of images with two or more categories. Scores are upsampled bilinearly and a pixel takes the greatest of the words
-    present; a tie is confused. Guessing confuses n - 1 of n.
+    Of images with two or more categories. Scores are upsampled bilinearly, or along the colors of the images' `pixels`
+    where these are given, and a pixel takes the greatest of the words present; a tie is confused. Guessing confuses
+    n - 1 of n.
     """
     images, size, _ = labels.shape
     present = torch.zeros(images, scores.shape[1] + 1, dtype=torch.bool).scatter_(1, labels.flatten(1).long(), True)
@@ -52,12 +56,12 @@ def confused(
     valid, words = present.byte().topk(int(counts.max()), dim=1)
     chosen = scores.gather(1, words[:, :, None, None].expand(-1, -1, *scores.shape[2:]))
     wrong, total, guessed = 0, 0, 0.0
-    for first, pixels in upsampled(chosen, size):
-        part = slice(first, first + len(pixels))
+    for first, fine in upsampled(chosen, size, pixels[several] if pixels is not None else None):
+        part = slice(first, first + len(fine))
         truth, known = labels[part], valid[part].bool()[:, :, None, None]
         own = (words[part, :, None, None] + 1 == truth[:, None]) & known
-        own_score = pixels.masked_fill(~own, -torch.inf).amax(dim=1)
-        rival = pixels.masked_fill(own | ~known, -torch.inf).amax(dim=1)
+        own_score = fine.masked_fill(~own, -torch.inf).amax(dim=1)
+        rival = fine.masked_fill(own | ~known, -torch.inf).amax(dim=1)
         on_object = truth > 0
         wrong += int((on_object & (own_score <= rival)).sum())
         in_image = on_object.sum(dim=(1, 2)).double()
@@ -73,20 +77,24 @@ def measure(
     masked: Int[Tensor, "masked"],
     room: str,
     head: str,
+    *,
+    images: UInt8[Tensor, "masked size size 3"] | None = None,
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
     """Own word against the other words present: by object, by patch, by pixel. Second what was left out.
 
-    `room` is the middle of the measurements' names, `head` the kind of dense head that gave the scores.
+    `room` is the middle of the measurements' names, `head` the kind of dense head that gave the scores. These may stand
+    on a finer grid than the objects' cover: objects and patches then take their mean in each of the cover's patches.
+    `images` guide the upsampling to pixels.
     """
     place = torch.searchsorted(masked, objects.picture)
     present = present_words(objects, scores.shape[1])
     words = present.sum(dim=1)
     if not bool((words > 1).any()):
         return [], [(f"grounding/{room}", "No image has objects of two or more categories with known masks.")]
-    first = own_word_first(under_masks(scores, objects.cover, place), objects.category, present)
-    measurements, left_out = _pairs(scores, objects, place, present, first, room, head)
+    coarse = F.adaptive_avg_pool2d(scores, (objects.cover.shape[1], objects.cover.shape[2]))
+    first = own_word_first(under_masks(coarse, objects.cover, place), objects.category, present)
+    measurements, left_out = _pairs(coarse, objects, place, present, first, room, head)
     several = words > 1
-    images = len(objects.picture[several].unique())
     measurements.append(
         Measurement(
             name=f"grounding/{room}/present_objects",
@@ -95,12 +103,12 @@ def measure(
             protocol=f"Share of {int(several.sum())} objects, in images with objects of two or more categories "
             f"({words[several].double().mean():.2f} on average), whose own word has the greatest mean cosine with the "
             "patches under the object's visible mask, weighted by coverage, among the words of the objects in the "
-            f"image (ties are wrong): {DENSE_HEADS[head]}.",
-            images=images,
+            f"image (ties are wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
+            images=len(objects.picture[several].unique()),
             items=f"{int(several.sum()):,} objects",
         )
     )
-    wrong, total, guessed, images = confused(scores, labels)
+    wrong, total, guessed, counted = confused(scores, labels, images)
     if total:
         measurements.append(
             Measurement(
@@ -111,9 +119,9 @@ def measure(
                 protocol=f"Share of {total} object pixels, in images with objects of two or more categories, that take "
                 "the word of another object in the image, when each pixel takes the greatest of the words of the "
                 "objects in the image (ties are confused); a scene painted whole in one of two equally large objects' "
-                f"words is at 50, chance gives every pixel one of them at random: {DENSE_HEADS[head]}, cosines are "
-                "upsampled bilinearly.",
-                images=images,
+                f"words is at 50, chance gives every pixel one of them at random: {DENSE_HEADS[head]}, "
+                f"{UPSAMPLED[head]}.",
+                images=counted,
                 items=f"{total:,} object pixels",
             )
         )
@@ -145,7 +153,7 @@ def _pairs(
             chance=50.0,
             protocol=f"Share of {len(right)} objects, {scene}, whose mean cosine of the patches under the object's "
             "visible mask, weighted by coverage, is greater with its own word than with the other object's (ties are "
-            f"wrong): {DENSE_HEADS[head]}.",
+            f"wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
             images=len(images),
             items=f"{len(right):,} objects",
         ),
@@ -156,7 +164,7 @@ def _pairs(
             protocol=f"Share of {len(images)} images with exactly two objects, of different categories, in which both "
             "objects have a greater mean cosine under their visible masks with their own word than with the other's "
             "(ties are wrong); chance is right about each by itself, and a scene painted whole in one word is at 0: "
-            f"{DENSE_HEADS[head]}.",
+            f"{DENSE_HEADS[head]}{POOLED[head]}.",
             images=len(images),
         ),
     ]
@@ -175,7 +183,7 @@ def _pairs(
             value=100 * hits.double().mean().item(),
             chance=50.0,
             protocol=f"Share of {len(hits)} patches, {scene}, more than half covered by one of them, whose cosine with "
-            f"that one's word is greater than with the other's (ties are wrong): {DENSE_HEADS[head]}.",
+            f"that one's word is greater than with the other's (ties are wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
             images=len(at.unique()),
             items=f"{len(hits):,} patches",
         )

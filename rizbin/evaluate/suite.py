@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement, Report
@@ -69,6 +70,9 @@ class Evaluation:
         """Patches of each training picture that the segmentation probe learns from, at random."""
         threshold_images: int = 300
         """Training pictures on which the background threshold is chosen."""
+        dense_images: int = 300
+        """Most images, of the test and of the training ones, that the dense head sees: it takes five passes of
+        the network, the plain one takes one. 0 leaves it out."""
         size_edges: tuple[float, float] = (0.02, 0.10)
         """An object is small under the first, large from the second, as shares of the picture's area."""
         keep_ratio: float = 0.5
@@ -151,6 +155,7 @@ class Evaluation:
             if isinstance(pair, Pair):
                 words = zero_shot.embed_categories(pair, categories, settings.templates, **at)
                 texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
+            at["windows"] = settings.dense_images
             test_seen = embed(pair, test, words, dense=len(test.masked), heads_too=True, advance=advance, **at)
             rows, columns = pair.grid
             picked = pick_patches(len(train.masked), rows * columns, settings.probe_patches, seed=settings.seed)
@@ -218,27 +223,34 @@ class Evaluation:
                 ("segmentation", "The source does not know the objects' exact masks in two or more categories.")
             ]
         found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
         classes, grid = 1 + test.right.shape[1], (seen.attention.shape[1], seen.attention.shape[2])
         heads = segmentation.HEADS if len(seen.scores["plain"]) else {}
         shares = segmentation.patch_shares(test.labels, grid, classes)
         taught = train_seen is not None and len(train.masked) >= 10
         for room, how in heads.items():
+            scores = seen.scores[how]
+            if not len(scores):
+                left_out.append((f"segmentation/{room}", "The evaluation's dense_images is 0."))
+                continue
+            labels, images = test.labels[: len(scores)], _guides(test, len(scores), how)
             if taught and train_seen is not None:
                 train_scores = train_seen.scores[how]
-                train_labels = train.labels[: len(train_scores)]
                 found += segmentation.zero_shot_segmentation(
-                    seen.scores[how],
-                    test.labels,
+                    scores,
+                    labels,
                     train_scores,
-                    train_labels,
+                    train.labels[: len(train_scores)],
                     room,
                     how,
                     boundary_width=settings.boundary_width,
+                    images=images,
+                    train_images=_guides(train, len(train_scores), how),
                 )
-            found.append(segmentation.objects_miou(seen.scores[how], test.labels, room, how))
-            found += segmentation.patch_accuracy(seen.scores[how], shares, room, how)
+            found.append(segmentation.objects_miou(scores, labels, room, how, images=images))
+            found += segmentation.patch_accuracy(F.adaptive_avg_pool2d(scores, grid), shares[: len(scores)], room, how)
         if not taught or train_seen is None:
-            return found, [
+            return found, left_out + [
                 (f"segmentation/{room}/{name}", "There are not 10 training pictures with exact masks.")
                 for room in (*heads, "linear")
                 for name in ("miou", "boundary_iou")
@@ -256,7 +268,7 @@ class Evaluation:
         found += segmentation.linear_segmentation(
             layer, seen.patches, test.labels, grid, taught=said, boundary_width=settings.boundary_width
         )
-        return found, []
+        return found, left_out
 
     def _grounding(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
         """Which of the words present stands where, by both dense heads."""
@@ -264,11 +276,27 @@ class Evaluation:
             return [], [("grounding", "The network reads no text.")]
         if not len(test.objects.picture):
             return [], [("grounding", "The source does not know the objects' exact masks.")]
-        parts = [
-            grounding.measure(seen.scores[head], test.labels, test.objects, test.masked, room, head)
-            for room, head in segmentation.HEADS.items()
-        ]
-        return [each for part, _ in parts for each in part], [each for _, part in parts for each in part]
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        for room, head in segmentation.HEADS.items():
+            scores = seen.scores[head]
+            count = len(scores)
+            if not count:
+                left_out.append((f"grounding/{room}", "The evaluation's dense_images is 0."))
+                continue
+            masked = test.masked[:count]
+            more, apart = grounding.measure(
+                scores,
+                test.labels[:count],
+                test.objects.among(masked),
+                masked,
+                room,
+                head,
+                images=_guides(test, count, head),
+            )
+            found += more
+            left_out += apart
+        return found, left_out
 
     def _sizes(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
         """Recall by object size."""
@@ -414,6 +442,11 @@ def _pixels(test: Pictures, train: Pictures, *, k: int, temperature: float) -> l
     return [replace(first, name="knn/pixels_top1", protocol=said)]
 
 
+def _guides(pictures: Pictures, count: int, how: str) -> Tensor | None:
+    """The images whose colors guide the upsampling, the first with known objects; None for a head without."""
+    return pictures.pixels[pictures.masked[:count]] if how == "windows" else None
+
+
 def _beside(found: list[Measurement], random: list[Measurement]) -> list[Measurement]:
     values = {measurement.name: measurement.value for measurement in random}
     return [replace(measurement, baseline=values.get(measurement.name)) for measurement in found]
@@ -456,6 +489,7 @@ def _check(settings: Evaluation.Settings) -> None:
         ("probe_steps", 1),
         ("probe_patches", 1),
         ("threshold_images", 1),
+        ("dense_images", 0),
         ("block", 1),
         ("boundary_width", 1),
     ):

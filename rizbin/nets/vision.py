@@ -1,7 +1,7 @@
 """The image encoder: a timm VisionTransformer that can run on some of its tokens and say what its CLS token looks at.
 
-timm's weights load unchanged. What timm lacks and this adds: kept tokens at any resolution, the CLS token's attention
-computed from that one query row (a full attention matrix is never made), and a training-free dense head.
+timm's weights load unchanged. What timm lacks and this adds: kept tokens at any resolution, and the CLS token's
+attention, computed from that one query row (a full attention matrix is never made).
 """
 
 from collections.abc import Iterator
@@ -268,29 +268,3 @@ class VisionEncoder(nn.Module):
             self.trunk.blocks(self.tokens(images))
         row = collected[layer][:, :, self.trunk.num_prefix_tokens :]
         return row.unflatten(-1, (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size))
-
-    def neighbor_patches(
-        self, images: Float[Tensor, "batch 3 height width"], spread: float = 1.0
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Patch features of a training-free dense head.
-
-        In the last block each patch gathers from patches that are alike and near: the block's attention becomes
-        softmax(key key^T * scale + exp(-distance^2 / (2 spread^2))), its residual and MLP are left out; `spread` is in
-        patches (NACLIP, arXiv 2404.08181; residual and MLP dropped as in ClearCLIP, arXiv 2407.12442).
-        """
-        prefix = self.trunk.num_prefix_tokens
-        tokens = self.tokens(images)
-        for block in self.trunk.blocks[:-1]:
-            tokens = block(tokens)
-        last, attention = cast(Block, self.trunk.blocks[-1]), self._attentions()[-1]
-        patches = last.norm1(tokens)[:, prefix:]
-        batch, count, _ = patches.shape
-        qkv = attention.qkv(patches).reshape(batch, count, 3, attention.num_heads, attention.head_dim)
-        _, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        key = attention.k_norm(key)
-        rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(images)
-        near = torch.exp(-(torch.cdist(place, place) ** 2) / (2 * spread**2))
-        weights = ((key * attention.scale) @ key.transpose(-2, -1) + near).softmax(-1)
-        gathered = (weights @ value).transpose(1, 2).reshape(batch, count, -1)
-        return self.trunk.norm(attention.proj(attention.norm(gathered)))

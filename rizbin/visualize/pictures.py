@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rizbin.core.errors import RizbinError
+from rizbin.nets.dense import DenseHead
 from rizbin.nets.masks import jaccards, mass_mask
 from rizbin.visualize import words as texts
 from rizbin.visualize.attention import heads_outlined, outlined, overlay
@@ -333,6 +334,10 @@ class Words(Drawing):
     class Settings:
         words: tuple[str, ...] = ()
         """What to look for. Empty: the words of each picture's caption."""
+        dense_head: DenseHead = "plain"
+        """plain: one pass over the image, a cosine for each patch; windows: also sliding windows of the image enlarged
+        twice, and cosines at each pixel along the image's colors. Sharper and better (docs/evaluate.md), at several
+        times the cost."""
 
     settings: Settings
 
@@ -347,14 +352,15 @@ class Words(Drawing):
             asked = [*self.settings.words] or texts.words_of(one.caption, [name for name, _ in one.things])
             if not asked:
                 raise RizbinError(f"{one.name} has no caption to take words from; name some words to look for.")
-            maps = texts.similarities(eye.pair, one.image, asked)
+            maps = texts.similarities(eye.pair, one.image, asked, dense_head=self.settings.dense_head)
             colors = distinct(len(asked))
             image = enlarge(shrunk(one.image, CELL), CELL)
             height, width = image.shape[:2]
             painted = texts.painted(image, texts.segmented(maps, height, width), colors)
             parts = [labelled(image, one.name), labelled(painted, "best word")]
             heat = texts.heat_of_words(image, maps, asked, side=1, colors=colors)
-            said = f"{one.name}: cosine of each patch with {', '.join(asked)}, all on one scale."
+            each = "patch" if self.settings.dense_head == "plain" else "pixel (dense head: windows)"
+            said = f"{one.name}: cosine of each {each} with {', '.join(asked)}, all on one scale."
             sheets.append(Sheet(f"words-{number:03d}", beside([*parts, heat]), said))
         return sheets
 

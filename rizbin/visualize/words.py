@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch.nn import functional as F
 
 from rizbin.data.views import normalize
+from rizbin.nets.dense import DenseHead, guided_upsample
 from rizbin.nets.dual import ImageTextPair
 from rizbin.visualize.attention import overlay
 from rizbin.visualize.colors import AnyPicture, Color, Picture, blend, distinct, scaled, stretched
@@ -77,8 +78,9 @@ def similarities(
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
     embedder: WordEmbedder = embedded,
+    dense_head: DenseHead = "plain",
 ) -> Float[np.ndarray, "words rows columns"]:
-    """The cosine of each patch with each word.
+    """The cosine of each patch with each word, or of each pixel.
 
     Args:
         pair: The encoder.
@@ -87,12 +89,18 @@ def similarities(
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
         embedder: Makes the words' embeddings.
+        dense_head: "windows" looks through windows of the enlarged image too, at several times the cost, and takes the
+            cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
     device = next(pair.parameters()).device
-    patches = pair.dense(normalize(torch.from_numpy(picture[None]).to(device)))[0].float().cpu().numpy()
+    images = normalize(torch.from_numpy(picture[None]).to(device))
+    patches = pair.dense(images, dense_head)[0].float().cpu().numpy()
     maps = np.moveaxis(patches @ embedder(pair, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
+    if dense_head == "windows":
+        scores = torch.from_numpy(np.ascontiguousarray(maps))[None]
+        return guided_upsample(scores, images.float().cpu())[0].numpy()
     return maps
 
 

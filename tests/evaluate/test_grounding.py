@@ -89,7 +89,7 @@ def test_a_scene_painted_in_one_word_is_at_half_and_never_both() -> None:
 def test_chance_is_that_of_the_words_present() -> None:
     labels = scenes()
     found, _ = measure(
-        scores_of(labels), labels, objects_of(labels, IMAGES), torch.tensor(IMAGES), "dense_head", "neighbors"
+        scores_of(labels), labels, objects_of(labels, IMAGES), torch.tensor(IMAGES), "dense_head", "windows"
     )
     chance = {each.name.rsplit("/", 1)[1]: each.chance for each in found}
     assert (chance["pair_objects"], chance["pair_both"], chance["pair_patches"]) == (50, 25, 50)
@@ -100,6 +100,34 @@ def test_chance_is_that_of_the_words_present() -> None:
     assert patches.items == "16 patches" and present.images == 3
     assert not pixels.higher_is_better and pixels.items == f"{7 * 64} object pixels"
     assert all("training-free" in each.protocol for each in found)
+
+
+def test_a_finer_grid_gives_the_numbers_of_its_means() -> None:
+    """The dense head's grid is twice as fine as the patches that objects are known on."""
+    labels = scenes()
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.randn(3, 4, 8, 8, generator=generator)
+    objects, images = objects_of(labels, IMAGES), torch.tensor(IMAGES)
+    found, _ = measure(fine, labels, objects, images, "dense_head", "windows")
+    means, _ = measure(F.avg_pool2d(fine, 2), labels, objects, images, "dense_head", "windows")
+    for one, other in zip(found[:4], means[:4], strict=True):
+        assert (one.name, one.value) == (other.name, other.value)
+        assert "mean of its four cosines" in one.protocol
+    assert "along the image's colors" in found[4].protocol
+
+
+def test_pixels_follow_the_colors_of_the_images_given() -> None:
+    """Objects that end inside patches: colors know where. An image of one word stands before the one that counts."""
+    labels = torch.ones(2, SIZE, SIZE, dtype=torch.int16)
+    labels[1, :, 6:] = 2
+    images = torch.where(labels[..., None] == 1, 250, 10).expand(-1, -1, -1, 3).to(torch.uint8)
+    scores = scores_of(labels, 2)
+    scores[1, :, :, 1] = torch.tensor([0.8, 0.2])[:, None]  # the patches with the border lean to one side
+    assert confused(scores, labels, images)[0] == 0 < confused(scores, labels)[0]
+    found, _ = measure(
+        scores, labels, objects_of(labels, [0, 1]), torch.arange(2), "dense_head", "windows", images=images
+    )
+    assert found[-1].name == "grounding/dense_head/confused_pixels" and found[-1].value == 0
 
 
 def test_words_that_are_not_there_do_not_compete() -> None:

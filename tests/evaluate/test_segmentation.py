@@ -160,9 +160,31 @@ def test_the_protocol_follows_what_was_done() -> None:
     labels = quadrants()
     scores = scores_of(labels, 3)
     plain = zero_shot_segmentation(scores, labels, scores, labels, "zero_shot", "plain", boundary_width=1)
-    dense = zero_shot_segmentation(scores, labels, scores, labels, "dense_head", "neighbors", boundary_width=1)
+    dense = zero_shot_segmentation(scores, labels, scores, labels, "dense_head", "windows", boundary_width=1)
     for one, other in zip(plain, dense, strict=True):
         assert "training-free" in other.protocol and "training-free" not in one.protocol
+        assert "bilinearly" in one.protocol and "colors" in other.protocol
+        assert "times the plain CPU time" in other.protocol
+
+
+def test_the_images_given_guide_the_upsampling() -> None:
+    """Patches of 4 pixels whose objects end inside them: colors know where."""
+    labels = torch.zeros(1, 16, 16, dtype=torch.int16)
+    labels[0, :, :6], labels[0, :, 6:] = 1, 2
+    images = torch.where(labels[..., None] == 1, 250, 10).expand(-1, -1, -1, 3).to(torch.uint8)
+    scores = scores_of(labels, 2)
+    scores[0, :, :, 1] = torch.tensor([0.8, 0.2])[:, None]  # the patches with the border lean to one side
+    bilinear = objects_miou(scores, labels, "dense_head", "windows").value
+    guided = objects_miou(scores, labels, "dense_head", "windows", images=images).value
+    assert guided == 100 > bilinear
+
+    def both(**guides: torch.Tensor) -> list[Measurement]:
+        return zero_shot_segmentation(
+            scores, labels, scores, labels, "dense_head", "windows", boundary_width=1, **guides
+        )
+
+    for with_colors, without in zip(both(images=images, train_images=images), both(), strict=True):
+        assert with_colors.value > without.value
 
 
 def test_patch_accuracy_counts_covered_patches_only() -> None:

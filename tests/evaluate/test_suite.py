@@ -125,7 +125,8 @@ class Colors(nn.Module):
         return F.normalize(features.cls @ self.order, dim=-1)
 
     def dense(self, images: Tensor, how: str = "plain") -> Tensor:
-        return F.normalize(self.features(images).patches @ self.order, dim=-1).unflatten(1, self.grid)
+        found = F.normalize(self.features(images).patches @ self.order, dim=-1).unflatten(1, self.grid)
+        return found if how == "plain" else found.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         return F.normalize(tokens.float().roll(self.settings.wrong_by, dims=1) + 1e-4, dim=-1)
@@ -197,7 +198,9 @@ def test_a_network_that_knows_is_right_about_everything(report: Report) -> None:
     for name in ("pair_objects", "pair_both", "pair_patches", "present_objects"):
         assert report[f"grounding/zero_shot/{name}"].value == report[f"grounding/dense_head/{name}"].value == 100, name
     assert report["grounding/zero_shot/confused_pixels"].value < 2  # at corners, by bilinear upsampling
+    assert report["grounding/dense_head/confused_pixels"].value < 2
     assert report["segmentation/zero_shot/boundary_iou"].value > 40
+    assert report["segmentation/dense_head/boundary_iou"].value > 40
     assert report["segmentation/linear/boundary_iou"].value > 40
     assert report["reconstruction/low_resolution_2/psnr"].value == 100
     assert report["reconstruction/low_resolution_4/edge_energy"].value == pytest.approx(1, abs=1e-4)
@@ -260,6 +263,27 @@ def test_the_threshold_comes_from_the_training_pictures_it_says(report: Report) 
     found = evaluate(Colors(Sight()).know(), Blocks(), train_source=LaterWrong(10**6), settings=settings)
     name = "segmentation/zero_shot/miou"
     assert (found[name].value, found[name].protocol) == (report[name].value, report[name].protocol)
+
+
+def test_the_dense_head_sees_as_many_images_as_it_is_given(report: Report) -> None:
+    assert "of 60 pictures" in report["segmentation/dense_head/objects_miou"].protocol
+    few = replace(SETTINGS, dense_images=12, baseline=False)
+    found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=few)
+    for name in ("miou", "objects_miou"):
+        assert "of 12 pictures" in found[f"segmentation/dense_head/{name}"].protocol
+        assert "of 60 pictures" in found[f"segmentation/zero_shot/{name}"].protocol
+    assert "on 12 training pictures" in found["segmentation/dense_head/miou"].protocol
+    assert found["segmentation/dense_head/boundary_iou"].images == 12
+    # One to three objects in turn: every third image of 12 holds two, every third three.
+    for room, pairs, several in (("dense_head", 4, 8), ("zero_shot", 20, 40)):
+        assert found[f"grounding/{room}/pair_both"].images == pairs
+        assert found[f"grounding/{room}/present_objects"].images == several
+        assert found[f"grounding/{room}/confused_pixels"].images == several
+    none = replace(SETTINGS, dense_images=0, baseline=False)
+    found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=none)
+    for name in ("segmentation/dense_head", "grounding/dense_head"):
+        assert "dense_images" in dict(found.left_out)[name]
+    assert not [one.name for one in found.measurements if "dense_head" in one.name]
 
 
 def test_the_filter_looks_through_the_methods_eyes_when_it_shows_them(report: Report) -> None:

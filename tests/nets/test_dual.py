@@ -117,10 +117,9 @@ def test_dense_is_unit_length_and_mean_pooling_is_its_mean() -> None:
     pair = ImageTextPair(NANO).eval()
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        for how in ("plain", "neighbors"):
-            dense = pair.dense(images, how)
-            assert dense.shape == (2, 4, 4, 16)
-            assert torch.allclose(dense.norm(dim=-1), torch.ones(2, 4, 4), atol=1e-5)
+        for dense, side in ((pair.dense(images), 4), (pair.dense(images, "windows"), 8)):
+            assert dense.shape == (2, side, side, 16)
+            assert torch.allclose(dense.norm(dim=-1), torch.ones(2, side, side), atol=1e-5)
         pooled = pair.pooled(images)
         assert torch.allclose(pooled, pair.vision(images).patches.mean(1), atol=1e-6)
         assert pair.attention(images).shape == (2, 4, 4) and bool((pair.attention(images).sum((1, 2)) <= 1).all())

@@ -15,6 +15,7 @@ from PIL import Image
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import explained
 from rizbin.nets.dual import ImageTextPair
+from rizbin.visualize import words as texts
 from rizbin.visualize.album import write_album
 from rizbin.visualize.eye import Eye, NoAttention
 from rizbin.visualize.inputs import Shown, read_pictures
@@ -129,6 +130,25 @@ def test_words_come_from_the_caption_or_are_given() -> None:
     assert pictures[0].things[0][0] in own.caption
     with pytest.raises(RizbinError, match="no caption"):
         Words()(eye("pair"), [Shown("plain", pictures[0].image)])
+
+
+def test_words_can_be_seen_through_windows() -> None:
+    pictures = scenes("pair", 1)
+    settings = Words.Settings(words=("zebra", "red"))
+    (plain,) = Words(settings)(eye("pair"), pictures)
+    (dense,) = Words(dataclasses.replace(settings, dense_head="windows"))(eye("pair"), pictures)
+    assert "each patch" in plain.caption and "each pixel" in dense.caption
+    assert dense.picture.shape == plain.picture.shape
+    assert not np.array_equal(dense.picture, plain.picture)
+
+
+def test_maps_through_windows_have_a_row_of_pixels_for_a_row_of_patches() -> None:
+    pair = ImageTextPair(NANO).eval()
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    against = texts.embedded(pair, ["one", "two"])
+    assert texts.similarities(pair, image, ["cat"], against=against).shape == (1, 8, 12)
+    fine = texts.similarities(pair, image, ["cat"], against=against, dense_head="windows")
+    assert fine.shape == (1, 64, 96) and np.isfinite(fine).all()
 
 
 def test_too_few_pictures_are_refused() -> None:
