@@ -83,12 +83,19 @@ class DetailCLIP(Method):
         visible_weight: float = 0.0
         """Weight of a patch term on visible places, taken from the encoder itself and normalized on its own (iBOT++ of
         TIPSv2, arXiv 2604.12012; paper: 0)."""
+        patch_target: Literal["prototypes", "features"] = "prototypes"
+        """What the teacher says of a patch: a distribution over prototypes (iBOT; paper), or its features themselves,
+        normalized, predicted by a linear layer (as data2vec, arXiv 2202.03555), which teaches from the first step,
+        where a young head says nearly the same of every patch."""
         prototypes: int = 8192
         """How many prototypes CLS and patches are compared with (paper: 8192, shared)."""
         head_hidden: int = 2048
         """Width of the prototype head's two hidden layers."""
         head_bottleneck: int = 256
         """Size of the unit vectors that meet the prototypes."""
+        head_norm: bool = False
+        """Batch norm in the prototype head. Without it the head of a young network says the same of everything for
+        some hundred steps (paper: none)."""
         student_temperature: float = 0.1
         """Temperature of the student's distribution."""
         teacher_temperature: float = 0.04
@@ -167,11 +174,18 @@ class DetailCLIP(Method):
         self.from_decoder: nn.Linear | None = None
         self.to_pixels: nn.Linear | None = None
         self.to_residual: nn.Linear | None = None
+        self.to_features: nn.Linear | None = None
         self.teacher: Teacher | None = None
         if settings.distillation:
             self.head = PrototypeHead(
-                vision.dim, settings.prototypes, hidden=settings.head_hidden, bottleneck=settings.head_bottleneck
+                vision.dim,
+                settings.prototypes,
+                hidden=settings.head_hidden,
+                bottleneck=settings.head_bottleneck,
+                norm=settings.head_norm,
             )
+            if settings.patch_target == "features":
+                self.to_features = nn.Linear(vision.dim, vision.dim)
             self.cls_center, self.patch_center = Center(settings.prototypes), Center(settings.prototypes)
             self.visible_center = Center(settings.prototypes)
         hides = settings.hide != "removed" or settings.selection != "none"
@@ -351,24 +365,34 @@ class DetailCLIP(Method):
         """CLS across views, hidden patches and pixels through the decoder, visible patches from the encoder."""
         temperature, size, terms = self.settings.student_temperature, self.pair.patch_size, {}
         decoded = everywhere = None
-        if self.decoder is not None and (hidden.shape[1] or self.to_residual is not None):
+        if self.decoder is not None and self.to_residual is not None:
             everywhere = self.decoder(student.cls, student.patches, visible, self._grid(images))
             decoded = _take(everywhere, hidden) if hidden.shape[1] else None
+        elif self.decoder is not None and hidden.shape[1]:
+            decoded = self.decoder(student.cls, student.patches, visible, self._grid(images), hidden)
         if targets is not None and self.head is not None:
             others = torch.cat(targets.cls.chunk(self.settings.view_count)[::-1])  # each view predicts the other
             terms["cls"] = cross_entropy(self.head(student.cls), others, temperature).mean()
             if targets.hidden is not None and decoded is not None:
                 features = self.from_decoder(decoded) if self.from_decoder is not None else decoded
-                terms["patch"] = cross_entropy(self.head(features.flatten(0, 1)), targets.hidden, temperature).mean()
+                terms["patch"] = self._patch_loss(features.flatten(0, 1), targets.hidden)
             if targets.visible is not None:
-                scores = self.head(student.patches.flatten(0, 1))
-                terms["visible"] = cross_entropy(scores, targets.visible, temperature).mean()
+                terms["visible"] = self._patch_loss(student.patches.flatten(0, 1), targets.visible)
         if decoded is not None and self.to_pixels is not None:
             terms["pixels"] = pixel_loss(self.to_pixels(decoded), patchify(images, size), hidden)
         if everywhere is not None and self.to_residual is not None:
             lost = _take(patchify(images - shown, size), visible)
             terms["residual"] = residual_loss(self.to_residual(_take(everywhere, visible)), lost)
         return terms
+
+    def _patch_loss(
+        self, features: Float[Tensor, "tokens dim"], targets: Float[Tensor, "tokens said"]
+    ) -> Float[Tensor, ""]:
+        """How far the student's patches are from what the teacher says of them."""
+        assert self.head is not None  # it is there whenever there are targets
+        if self.to_features is not None:  # mean squared error of normalized features; 1 is to know nothing
+            return (self.to_features(features).to(targets.dtype) - targets).square().mean()
+        return cross_entropy(self.head(features), targets, self.settings.student_temperature).mean()
 
     @torch.no_grad()
     def _targets(
@@ -397,7 +421,10 @@ class DetailCLIP(Method):
 
         def at(places: Int[Tensor, "views places"], center: Center) -> Tensor:
             places = half_resolution_places(places, grid) if half else places
-            return distributions(_take(whole.patches, places).flatten(0, 1), center, patch_temperature)
+            features = _take(whole.patches, places).flatten(0, 1)
+            if self.to_features is not None:
+                return F.layer_norm(features.float(), features.shape[-1:])
+            return distributions(features, center, patch_temperature)
 
         return _Targets(
             cls=distributions(whole.cls, self.cls_center, settings.teacher_temperature),
@@ -480,11 +507,11 @@ class DetailCLIP(Method):
 
 @dataclass(frozen=True)
 class _Targets:
-    """The teacher's distributions."""
+    """What the teacher says: distributions over prototypes, or of patches their normalized features."""
 
     cls: Float[Tensor, "views prototypes"]
-    hidden: Float[Tensor, "gone prototypes"] | None
-    visible: Float[Tensor, "seen prototypes"] | None
+    hidden: Float[Tensor, "gone said"] | None
+    visible: Float[Tensor, "seen said"] | None
 
 
 def _take(
