@@ -1,47 +1,90 @@
-"""Which objects gain from painting removed pixels back: textured, thin, small ones; blurred and coarse pictures.
+"""What predicting pixels is good for: hidden patches, what a low resolution lost, and which objects gain.
 
-Papers: DetailCLIP, arXiv 2409.06809; MAE, arXiv 2111.06377.
+Papers: DetailCLIP, arXiv 2409.06809; MAE, arXiv 2111.06377; AttMask, arXiv 2203.12719.
 """
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from torch import Tensor
 
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.data.open import open_source
 from rizbin.evaluate.embed import Pictures, embed, read
 from rizbin.evaluate.sizes import above_absent, under_masks
+from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.evaluate.zero_shot import embed_categories
+from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
-from rizbin.recipes.presets import preset
+from rizbin.recipes.presets import Training, preset
 from rizbin.recipes.training import load_run
 from rizbin.studies.lab import Numbers, Results, Study, Variant
-from rizbin.studies.pairs import SMALL, apart
+from rizbin.studies.mechanism import mechanism
+from rizbin.studies.pairs import MECHANISM_IMAGES, SMALL, WORLD, apart
 
-WITH, WITHOUT, STRONG = "with the pixel term", "without it", "with ten times its weight"
-IMAGES = 800
+WITHOUT = "no pixel term"
+PAPER = "least attended patches hidden (paper)"
+RANDOM = "random patches hidden"
+ATTENDED = "most attended patches hidden"
+LOW = "random patches hidden, the rest at half the resolution"
+STEPS, START_STEPS, IMAGES = 400, 700, 600
 KINDS = {"texture": "textured", "thinness": "thin", "size": "large"}
 """Property -> what an object in the upper third of it is called."""
-SPOILT = {"clear": "as it is", "blurred": "blurred by a pixel", "coarse": "at half the resolution"}
+COLUMNS = {
+    "hidden/object_pixels": "object pixels hidden",
+    "hidden/chance": "patches hidden",
+    "gradient/pixels": "gradient on objects (even: 1)",
+    "reconstruction/hidden/object_patches": "error, hidden object patches",
+    "reconstruction/hidden/ground_patches": "error, hidden ground patches",
+    "reconstruction/low_resolution_2/psnr": "PSNR from half resolution, dB",
+    "reconstruction/low_resolution_2/edge_energy": "edge energy from half resolution",
+    "segmentation/linear/miou": "linear mIoU",
+    "segmentation/linear/boundary_iou": "boundary IoU, linear",
+    "milliseconds": "ms of one core a step",
+}
+
+
+def start() -> Training[Any]:
+    """CLIP with the phrase term; no technique yet."""
+    training = preset("detailclip", "small")
+    settings = replace(training.settings, selection="none", distillation=False, reconstruction=False, late_start=0.0)
+    return replace(
+        training,
+        data=f"{training.data},seed=1",
+        steps=START_STEPS,
+        checkpoint_every=START_STEPS,
+        settings=settings,
+    )
 
 
 def variants() -> list[Variant]:
-    """The small preset with the pixel term at three weights; distillation rests, so that pixels speak alone."""
+    """One start, the pixel term by what is hidden; no other technique, so that pixels speak alone."""
+    begin = start()
 
-    def row(name: str, *, on: bool, weight: float = 0.1) -> Variant:
-        training = preset("detailclip", "small")
-        settings = replace(
-            training.settings, distillation=False, reconstruction=on, reconstruction_weight=weight, late_start=0.0
+    def row(name: str, **changes: Any) -> Variant:
+        settings = replace(begin.settings, **changes)
+        training = replace(
+            begin,
+            data=preset("detailclip", "small").data,
+            steps=STEPS,
+            checkpoint_every=10 * STEPS,
+            settings=settings,
         )
-        return Variant(name=name, training=replace(training, steps=800, settings=settings))
+        return Variant(name=name, training=training)
 
-    return [row(WITHOUT, on=False), row(WITH, on=True), row(STRONG, on=True, weight=1.0)]
+    on: dict[str, Any] = {"reconstruction": True, "reconstruction_weight": 1.0, "low_resolution": 1}
+    return [
+        row(WITHOUT, low_resolution=1),
+        row(PAPER, **on, hide="inverse"),
+        row(RANDOM, **on, hide="random"),
+        row(ATTENDED, **on, hide="attention"),
+        row(LOW, **{**on, "low_resolution": 2}, hide="random"),
+    ]
 
 
 def texture(picture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]) -> float:
@@ -59,93 +102,108 @@ def thinness(mask: Bool[np.ndarray, "size size"]) -> float:
     return 1 - float(inside.sum()) / float(mask.sum())
 
 
-def spoil(pixels: UInt8[Tensor, "pictures size size 3"], how: str) -> UInt8[Tensor, "pictures size size 3"]:
-    """The pictures as a worse camera would give them."""
-    if how == "clear":
-        return pixels
-    made = []
-    for one in pixels.numpy():
-        size = one.shape[0]
-        if how == "blurred":
-            made.append(cv2.GaussianBlur(one, (0, 0), 1.0))
-        else:
-            half = cv2.resize(one, (size // 2, size // 2), interpolation=cv2.INTER_AREA)
-            made.append(cv2.resize(half, (size, size), interpolation=cv2.INTER_CUBIC))
-    return torch.from_numpy(np.stack(made))
-
-
 @torch.no_grad()
 def measure(folder: Path) -> Numbers:
-    """Share of objects whose patches are nearer to their name than to any absent one, by kind of object and picture."""
+    """What was hidden and how well it was predicted; segmentation; objects localized by thirds of their properties."""
     run = load_run(folder)
-    pair = run.encoder
-    assert isinstance(pair, ImageTextPair)  # this study trains nothing else
+    pair, method = run.encoder, run.method
+    assert isinstance(pair, ImageTextPair) and isinstance(method, DetailCLIP)  # this study trains nothing else
+    train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
+    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=IMAGES)
+    report = evaluate(
+        pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
+    )
+    numbers = {measurement.name: measurement.value for measurement in report.measurements}
+    seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
+    numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))
+    return numbers | _thirds(pair)
+
+
+def _thirds(pair: ImageTextPair) -> Numbers:
+    """Percent of objects of hard scenes localized, in the lower and upper third of each property."""
     source = open_source(SMALL, split="test", size=pair.image_size)
     seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
     pictures = Pictures.of(seen, source.categories, pair.image_size, pair.grid)
     at = {"batch": 100, "device": torch.device("cpu")}
     words = embed_categories(pair, source.categories, "scenes", **at)
     known = set(source.categories)
-    things = [(one, mask) for one in seen for name, mask in one.things if name in known]
-    measured = {
-        "texture": torch.tensor([texture(one.pixels, mask) for one, mask in things]),
-        "thinness": torch.tensor([thinness(mask) for _, mask in things]),
-        "size": torch.tensor([float(mask.mean()) for _, mask in things]),
+    objects = [(image, mask) for image in seen for name, mask in image.things if name in known]
+    properties = {
+        "texture": torch.tensor([texture(image.pixels, mask) for image, mask in objects]),
+        "thinness": torch.tensor([thinness(mask) for _, mask in objects]),
+        "size": torch.tensor([float(mask.mean()) for _, mask in objects]),
     }
-    objects, numbers = pictures.objects, {}
-    place = torch.searchsorted(pictures.masked, objects.picture)
-    for how in SPOILT:
-        spoilt = replace(pictures, pixels=spoil(pictures.pixels, how))
-        embedded = embed(pair, spoilt, words, dense=len(pictures.masked), advance=lambda _: None, **at)
-        scores = under_masks(embedded.scores["plain"], objects.cover, place)
-        hits = 100 * above_absent(scores, objects.category, pictures.right[objects.picture]).double()
-        numbers[f"{how}/all"] = hits.mean().item()
-        for kind, values in measured.items():
-            low, high = torch.quantile(values, torch.tensor([1 / 3, 2 / 3], dtype=values.dtype))
-            numbers[f"{how}/{kind}/low"] = hits[values <= low].mean().item()
-            numbers[f"{how}/{kind}/high"] = hits[values >= high].mean().item()
+    place = torch.searchsorted(pictures.masked, pictures.objects.picture)
+    embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, **at)
+    scores = under_masks(embedded.scores["plain"], pictures.objects.cover, place)
+    present = pictures.right[pictures.objects.picture]
+    hits = 100 * above_absent(scores, pictures.objects.category, present).double()
+    numbers = {"localized/all": hits.mean().item()}
+    for kind, values in properties.items():
+        low, high = torch.quantile(values, torch.tensor([1 / 3, 2 / 3], dtype=values.dtype))
+        numbers[f"localized/{kind}/low"] = hits[values <= low].mean().item()
+        numbers[f"localized/{kind}/high"] = hits[values >= high].mean().item()
     return numbers
 
 
 def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
-    kinds = {
-        name: f"clear/{kind}/{side}"
+    error = "reconstruction/hidden/object_patches"
+    errors = {name: results.mean(name, error) for name in (PAPER, RANDOM, ATTENDED, LOW)}
+    best = min(errors, key=lambda name: errors[name])
+    thirds = {
+        f"{'' if side == 'high' else 'not '}{word}": f"localized/{kind}/{side}"
         for kind, word in KINDS.items()
-        for side, name in (("high", word), ("low", f"not {word}"))
+        for side in ("high", "low")
     }
-    best = max(kinds, key=lambda name: results.mean(WITH, kinds[name]) - results.mean(WITHOUT, kinds[name]))
-    spoilt = ", ".join(f"{said} {apart(results, WITH, WITHOUT, f'{how}/all')}" for how, said in SPOILT.items())
+    most = max(thirds, key=lambda name: results.mean(RANDOM, thirds[name]) - results.mean(WITHOUT, thirds[name]))
+    psnr, edges = "reconstruction/low_resolution_2/psnr", "reconstruction/low_resolution_2/edge_energy"
+    delivered = []
+    for name in (PAPER, RANDOM, ATTENDED):
+        hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
+        arrived = "Delivered" if hidden > chance / 2 else "Not delivered"
+        delivered.append(f"{arrived}: with {name}, {hidden:.0f} percent of the object pixels are hidden.")
     return [
-        f"With the pixel term, points of objects found: {apart(results, WITH, WITHOUT, 'clear/all')}; of the kinds of "
-        f"objects, those that are {best} change most: {apart(results, WITH, WITHOUT, kinds[best])}.",
-        f"By the picture: {spoilt}.",
-        f"With ten times its weight: {apart(results, STRONG, WITHOUT, 'clear/all')}.",
+        f"Of hidden object patches, {best} predicts most: an error of {results.shown(best, error, 2)}, where a flat "
+        f"patch has 1; with {PAPER} it is {results.shown(PAPER, error, 2)}.",
+        *delivered,
+        f"For segmentation: {apart(results, RANDOM, WITHOUT, 'segmentation/linear/miou')} linear mIoU and "
+        f"{apart(results, RANDOM, WITHOUT, 'segmentation/linear/boundary_iou')} boundary IoU at random; "
+        f"{apart(results, LOW, WITHOUT, 'segmentation/linear/miou')} and "
+        f"{apart(results, LOW, WITHOUT, 'segmentation/linear/boundary_iou')} from half the resolution.",
+        f"From half the resolution, object pixels come back with {results.shown(LOW, psnr)} dB and "
+        f"{results.shown(LOW, edges, 2)} of the true edge energy.",
+        f"Of the kinds of objects, those that are {most} change most in how often they are localized: "
+        f"{apart(results, RANDOM, WITHOUT, thirds[most])}.",
     ]
 
 
 def show(page: Page, results: Results) -> None:
-    names = [one.name for one in variants()]
-    for how, said in SPOILT.items():
-        rows: list[list[Cell]] = []
-        for label, record in [("all objects", "all")] + [
-            (f"{'' if side == 'high' else 'not '}{word} (a third)", f"{kind}/{side}")
-            for kind, word in KINDS.items()
-            for side in ("high", "low")
-        ]:
-            record = f"{how}/{record}"
-            rows.append([label, *(Number(results.shown(name, record), results.mean(name, record)) for name in names)])
-        page.table(["Objects", *names], [("", rows)], caption=f"Objects found, percent; the picture {said}")
+    names = [variant.name for variant in variants()]
+    rows: list[list[Cell]] = [
+        [name, *(Number(results.shown(name, key, 2), results.mean(name, key)) for key in COLUMNS)] for name in names
+    ]
+    page.table(["Variant", *COLUMNS.values()], [("", rows)], caption="Mean ± standard deviation over seeds")
+    thirds: list[list[Cell]] = []
+    for label, key in [("all objects", "localized/all")] + [
+        (f"{'' if side == 'high' else 'not '}{word} (a third)", f"localized/{kind}/{side}")
+        for kind, word in KINDS.items()
+        for side in ("high", "low")
+    ]:
+        thirds.append([label, *(Number(results.shown(name, key), results.mean(name, key)) for name in names)])
+    page.table(["Objects", *names], [("", thirds)], caption="Objects of hard scenes localized, percent")
 
 
 STUDY = Study(
-    question="Which objects gain from painting removed pixels back?",
-    design="The small preset of DetailCLIP without distillation, its pixel term off, at its weight, and at ten times "
-    f"it. Measured on {IMAGES} scenes of the hard preset: whether an object's patches are nearer to its own name than "
-    "to any absent one, for the third of objects with most and least texture (gray gradient inside the mask), thinness "
-    "(share within a pixel of the rim) and size, and with the same pictures blurred and at half the resolution.",
+    question="What is predicting pixels good for?",
+    design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps. From its weights, branches of "
+    f"{STEPS} steps: without a pixel term, and with it, hiding half of the patches: the least attended (the paper's "
+    "rule), random ones, the most attended, and random ones while the rest is seen at half the resolution. All are "
+    "measured on the same hidden patches, a random half. Then, on hard scenes, the share of objects whose patches are "
+    "nearer to their own name than to any absent one, for the third with most and least texture, thinness and size.",
     variants=variants,
     measure=measure,
     answer=answer,
     show=show,
+    start=start,
 )
