@@ -8,10 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.data.resolution import lowered
 from rizbin.losses.contrast import clip_loss
-from rizbin.losses.phrases import text_weighted_similarity
+from rizbin.losses.phrases import phrase_contrast, phrase_keys, text_weighted_similarity
 from rizbin.methods.detailclip import DetailCLIP
-from rizbin.nets.selection import select
+from rizbin.nets.selection import block_scores, select
 from rizbin.recipes.presets import preset
 from rizbin.train.method import Progress
 from tests.toys import batch_for, build, tiny
@@ -185,6 +186,11 @@ def test_late_start_costs_no_teacher_pass_without_attention_selection() -> None:
         ({"late_start": 1.0}, "late_start"),
         ({"keep_ratio": 1.5}, "keep_ratio"),
         ({"patches_temperature": 0.0}, "patches_temperature"),
+        ({"phrase_temperature": -1.0}, "phrase_temperature is -1"),
+        ({"hide_ratio": 1.0}, "hide_ratio is 1"),
+        ({"decoder_blocks": 5}, "decoder_blocks is 5; choose a number from 1 to 4"),
+        ({"early_image_size": 20}, "early_image_size is 20; choose a multiple of the patch size, 8"),
+        ({"early_share": 0.0}, "early_share"),
     ],
 )
 def test_impossible_settings_get_a_sentence(change: dict[str, float], words: str) -> None:
@@ -200,3 +206,151 @@ def test_what_look_paints_is_the_picture_where_nothing_was_removed() -> None:
     seen = ~look.removed.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].expand_as(images)
     assert torch.allclose(look.reconstruction[seen], images[seen])
     assert not torch.allclose(look.reconstruction[~seen], images[~seen], atol=1e-2)
+
+
+def test_what_is_hidden_is_apart_from_what_is_kept() -> None:
+    """The caption meets what selection keeps; the predicting student sees what `hide` leaves, in a pass of its own."""
+    changes = {"hide": "attention", "hide_ratio": 0.75, "selection": "attention", "keep_ratio": 0.25, "block": 1}
+    method = build("detailclip", changes).eval()
+    assert isinstance(method, DetailCLIP) and method.teacher is not None
+    seen: list[torch.Tensor | None] = []
+    method.pair.vision.register_forward_hook(lambda _, inputs, __: seen.append(inputs[1]))
+    batch = batch_for(method)
+    records = next(iter(method.step(batch, Progress(5, 10)))).records
+    assert {"contrast", "cls", "patch", "pixels"} <= set(records)
+    visible, kept = seen
+    assert visible is not None and kept is not None
+    attention = method.teacher["vision"](torch.cat(batch.views), attend=True).attention
+    order = attention.argsort(dim=1, descending=True)
+    # Of 16 patches: int(16 / 4) + 1 stay visible, the least attended; as many are kept, the most attended.
+    assert (visible == order[:, 11:].sort(dim=1).values).all()
+    assert (kept == order[:, :5].sort(dim=1).values).all()
+
+
+def test_hiding_what_selection_removes_is_the_papers_one_pass() -> None:
+    method = build("detailclip")
+    passes: list[int] = []
+    method.encoder.get_submodule("vision").register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    batch = batch_for(method)
+    next(iter(method.step(batch, Progress(5, 10))))
+    assert passes == [2 * len(batch.views[0])]
+
+
+@pytest.mark.parametrize("rule", ["attention", "random", "block", "inverse"])
+def test_look_shows_what_training_hides(rule: str) -> None:
+    method = build("detailclip", {"hide": rule, "hide_ratio": 0.5, "block": 1}).eval()
+    images = torch.randn(3, 3, 32, 32)
+    look = method.look(images)
+    assert look is not None and look.reconstruction is not None
+    assert look.removed.flatten(1).sum(dim=1).tolist() == [7, 7, 7]  # 9 of 16 stay
+    hidden, shown = look.attention[look.removed].mean(), look.attention[~look.removed].mean()
+    if rule in ("attention", "inverse"):
+        assert (hidden > shown) == (rule == "attention")
+
+
+def test_a_block_is_one_compact_piece() -> None:
+    scores = block_scores(torch.rand(50, 3, generator=torch.Generator().manual_seed(0)), (8, 8))
+    _, hidden = select(-scores, (8, 8), keep_ratio=0.75, block=1)
+    for places in hidden.tolist():
+        rows, columns = {place // 8 for place in places}, {place % 8 for place in places}
+        assert len(places) == 15
+        assert (max(rows) - min(rows) + 1) * (max(columns) - min(columns) + 1) <= 36, "spread over the image"
+
+
+def test_a_low_resolution_starts_as_bicubic_and_keeps_brightness() -> None:
+    changes = {"hide": "random", "low_resolution": 2, "distillation": False, "contrast_view": "clean"}
+    method = build("detailclip", changes).eval()
+    images = torch.randn(2, 3, 32, 32) + torch.tensor([2.0, -2.0])[:, None, None, None]
+    nothing = torch.zeros(2, 4, 4, dtype=torch.bool)
+    painted = method.reconstruct(images, nothing, 2)
+    assert painted is not None and torch.allclose(painted, lowered(images, 2), atol=1e-6)
+    records = next(iter(method.step(batch_for(method), Progress(5, 10)))).records
+    assert {"pixels", "residual"} <= set(records)
+    assert torch.as_tensor(records["residual"]).item() == pytest.approx(1.0), "nothing is added at the start"
+    assert method.reconstruct(images, nothing, 1) is not None
+    assert build("detailclip").eval().reconstruct(images, nothing, 2) is None, "it never saw a low resolution"
+
+
+def test_reconstruct_hides_exactly_what_it_is_told() -> None:
+    """No hidden pixel reaches the network: other pixels there change nothing but the deviation that is put back."""
+    method = build("detailclip", {"hide": "random"}).eval()
+    images, removed = torch.randn(1, 3, 32, 32), torch.zeros(1, 4, 4, dtype=torch.bool)
+    removed[0, 1, 2] = removed[0, 3, 0] = True
+    covered = removed.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].expand_as(images)
+    painted = method.reconstruct(images, removed)
+    # Mirrored patches have the same mean and deviation.
+    mirrored = torch.where(covered, images.unflatten(3, (4, 8)).flip(-1).flatten(3), images)
+    again = method.reconstruct(mirrored, removed)
+    assert painted is not None and again is not None
+    assert torch.allclose(painted[covered], again[covered], atol=1e-5)
+    assert torch.equal(painted[~covered], images[~covered])
+
+
+def test_features_as_targets_teach_from_the_first_step() -> None:
+    """A perfect guess costs nothing; to guess the mean costs one."""
+    changes = {"hide": "random", "patch_target": "features", "visible_weight": 1.0, "patch_weight": 0.0}
+    method = build("detailclip", changes).eval()
+    assert isinstance(method, DetailCLIP) and method.to_features is not None and method.teacher is not None
+    features = torch.randn(200, method.pair.vision.dim)
+    targets = F.layer_norm(features, features.shape[-1:])
+    with torch.no_grad():
+        method.to_features.weight.zero_()
+        method.to_features.bias.zero_()
+    assert method._patch_loss(features, targets).item() == pytest.approx(1.0, abs=1e-3)
+    with torch.no_grad():
+        method.to_features.weight.copy_(torch.eye(method.pair.vision.dim))
+    assert method._patch_loss(targets, targets).item() < 1e-9
+
+
+def test_a_head_alone_as_teacher_keeps_no_second_tower() -> None:
+    method = build("detailclip", {"teacher_part": "head"})
+    assert isinstance(method, DetailCLIP) and method.teacher is not None and set(method.teacher) == {"head"}
+    statistics = [norm.running_mean.clone() for norm in method.pair.vision._stem_norms]
+    method.train()._whole(torch.randn(2, 3, 32, 32), attend=True)
+    assert method.pair.vision.training, "the student goes on training"
+    after = [norm.running_mean for norm in method.pair.vision._stem_norms]
+    assert all(torch.equal(a, b) for a, b in zip(statistics, after, strict=True)), "looking changes no statistics"
+
+
+def test_views_are_small_until_the_last_part_of_the_run() -> None:
+    method = build("detailclip", {"early_image_size": 16, "early_share": 0.8, "hide": "random", "block": 1})
+    sizes: list[int] = []
+    method.encoder.get_submodule("vision").register_forward_hook(
+        lambda _, inputs, __: sizes.append(inputs[0].shape[-1])
+    )
+    for step in (7, 8):
+        next(iter(method.step(batch_for(method), Progress(step, 10))))
+    assert sizes == [16, 16, 32, 32]
+
+
+def test_the_phrase_term_meets_what_the_caption_meets() -> None:
+    method = build("detailclip", {"phrase_weight": 1.0, "contrast_view": "clean", "distillation": False}).eval()
+    assert isinstance(method, DetailCLIP) and method.phrases == 4
+    batch = batch_for(method)
+    assert batch.phrases is not None
+    value = torch.as_tensor(next(iter(method.step(batch, Progress(5, 10)))).records["phrase"])
+    pair = method.pair
+    patches = F.normalize(pair.image_projection(pair.vision(batch.views[-1]).patches), dim=-1)
+    rows = [pair.encode_texts(row) for row in batch.phrases]
+    settings = {"patch_temperature": 0.1, "phrase_temperature": 0.1}
+    keys = phrase_keys(batch.phrases)
+    expected = phrase_contrast(patches, torch.stack(rows), keys, pair.scale, None, **settings)
+    assert torch.allclose(value, expected, atol=1e-5)
+
+
+def test_training_may_begin_with_other_weights() -> None:
+    """The teacher begins there too; weights of another shape are refused in a sentence."""
+    first, method = build("detailclip"), build("detailclip")
+    with torch.no_grad():
+        for parameter in first.encoder.parameters():
+            parameter.add_(0.01)
+    method.begin_with(first.encoder.state_dict(), "a run")
+    assert isinstance(method, DetailCLIP) and method.teacher is not None
+    for own, other in zip(
+        method.pair.vision.parameters(), first.encoder.get_submodule("vision").parameters(), strict=True
+    ):
+        assert torch.equal(own, other)
+    for own, other in zip(method.teacher["vision"].parameters(), method.pair.vision.parameters(), strict=True):
+        assert torch.equal(own, other)
+    with pytest.raises(RizbinError, match="a run do not fit"):
+        method.begin_with({}, "a run")
