@@ -125,8 +125,8 @@ class DetailCLIP(Method):
 
         contrast_view: Literal["masked", "clean"] = "masked"
         """What meets the caption: the augmented views (paper), or the whole image unaugmented (SigLIP 2), at the price
-        of one more pass. Of the clean image selection removes tokens only where `hide` is not "removed"; before
-        `late_start` it is seen whole, and alone, and a step costs as much as CLIP's."""
+        of one more pass. Of the clean image selection removes tokens only where `hide` is not "removed". Before
+        `late_start` it is the only pass, and a step costs about as much as CLIP's."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         phrase_weight: float = 0.0
@@ -145,8 +145,8 @@ class DetailCLIP(Method):
         patches_temperature: float = 0.1
         """Temperature, in cosines, of weights of patches for a caption or phrase: lower listens to fewer patches."""
         late_start: float = 0.0
-        """Share of the run before which distillation, reconstruction and removal from a clean view rest, and cost
-        nothing (SigLIP 2: 0.8; paper: 0)."""
+        """Share of the run before which distillation and reconstruction rest, and cost nothing (SigLIP 2: 0.8;
+        paper: 0)."""
 
         teacher_resolution: Literal["full", "half"] = "full"
         """Images for the teacher at full or half the side; half costs a quarter (A-CLIP-eff)."""
@@ -308,8 +308,7 @@ class DetailCLIP(Method):
         """The tokens that meet the caption; None for all."""
         settings = self.settings
         clean = settings.contrast_view == "clean"
-        rests = clean and progress.fraction < settings.late_start
-        if settings.selection == "none" or rests or (clean and settings.hide == "removed"):
+        if settings.selection == "none" or (clean and settings.hide == "removed"):
             return None
         views = 1 if clean else settings.view_count
         scores = self._scores(settings.selection, images, None, progress, "selection", views)
