@@ -69,13 +69,13 @@ def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
         ]
         texts = method.tokenizer.trim(method.tokenizer.encode([words[row % 8] for row in range(rows)])[own])
     phrases = None
-    if method.phrases and method.tokenizer is not None:
+    if method.most_phrases and method.tokenizer is not None:
         # As many as a caption may have, rows of zeros where it has fewer, equal ones in several captions.
         split = [["a cat"], ["two dogs", "a bus"], ["a large pizza"], ["a frog"], ["an owl"], ["a cat", "a bee"]]
-        phrases = torch.zeros(rows, method.phrases, method.tokenizer.settings.context, dtype=torch.long)
+        phrases = torch.zeros(rows, method.most_phrases, method.tokenizer.settings.context, dtype=torch.long)
         for row in range(rows):
-            parts = split[row % len(split)][: method.phrases]
+            parts = split[row % len(split)][: method.most_phrases]
             phrases[row, : len(parts)] = method.tokenizer.encode(parts)
         phrases = phrases[own, :, :8]
     whole = torch.zeros(len(views), rows, dtype=torch.bool)[:, own]
-    return Batch(views, crops[:, own], whole, texts, phrases)
+    return Batch(views, crops[:, own], whole, texts, phrases=phrases)

@@ -169,7 +169,7 @@ class DetailCLIP(Method):
         self.views = (replace(settings.view, size=size),) * settings.view_count
         if settings.contrast_view == "clean":
             self.views += (View.Settings(size=size),)
-        self.phrases = settings.phrases_most if settings.phrase_weight else 0
+        self.most_phrases = settings.phrases_most if settings.phrase_weight else 0
         self.head: PrototypeHead | None = None
         self.decoder: Decoder | None = None
         self.from_decoder: nn.Linear | None = None
@@ -272,7 +272,7 @@ class DetailCLIP(Method):
     def _phrase(self, patches: Float[Tensor, "views kept dim"], batch: Batch) -> Float[Tensor, ""]:
         """The phrase term, mean of the views that are seen."""
         pair, settings = self.pair, self.settings
-        assert batch.phrases is not None  # `phrases` asked for them
+        assert batch.phrases is not None  # `most_phrases` asked for them
         keys = phrase_keys(batch.phrases)
         # Equal phrases are read once.
         _, number = keys.unique(return_inverse=True)

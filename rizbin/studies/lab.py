@@ -256,7 +256,7 @@ def _steps_within(
     *,
     seeds: int,
     jobs: int,
-    start: Training[Any] | None,
+    start: Training[Any] | None = None,
 ) -> int:
     """Steps of every cell that make `budget` minutes in all. Raises RizbinError when those are too few."""
     from rizbin.recipes.training import seconds_a_step

@@ -51,16 +51,16 @@ def _gradients(method: DetailCLIP, images: Tensor, captions: list[str], objects:
     tokenizer = method.tokenizer
     assert tokenizer is not None
     phrases = None
-    if method.phrases:
-        split = [(phrases_of(caption) or [caption])[: method.phrases] for caption in captions]
+    if method.most_phrases:
+        split = [(phrases_of(caption) or [caption])[: method.most_phrases] for caption in captions]
         phrases = torch.stack(
-            [F.pad(tokenizer.encode(parts), (0, 0, 0, method.phrases - len(parts))) for parts in split]
+            [F.pad(tokenizer.encode(parts), (0, 0, 0, method.most_phrases - len(parts))) for parts in split]
         )
     images = images.clone().requires_grad_()
     views, count = len(method.views), len(images)
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(views, count, 4)
     flips = torch.zeros(views, count, dtype=torch.bool)
-    batch = Batch([images] * views, whole, flips, tokenizer.trim(tokenizer.encode(captions)), phrases)
+    batch = Batch([images] * views, whole, flips, tokenizer.trim(tokenizer.encode(captions)), phrases=phrases)
     with torch.enable_grad():
         records = next(iter(method.step(batch, Progress(99, 100)))).records
         numbers = {}

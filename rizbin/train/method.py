@@ -35,12 +35,12 @@ class Batch:
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
-    phrases: Int[Tensor, "batch most words"] | None = None
-    """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.phrases`; a caption without
-    any is one phrase. None for methods that ask for none."""
     things: list[tuple[Named, ...]] = field(default_factory=list)
     """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
     view they lie."""
+    phrases: Int[Tensor, "batch most words"] | None = None
+    """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.most_phrases`; a caption
+    without any is one phrase. None for methods that ask for none."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Method(nn.Module, ABC):
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
-    phrases: int = 0
+    most_phrases: int = 0
     """Most noun phrases of a caption that the method wants besides; 0 for none."""
 
     @property

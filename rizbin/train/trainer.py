@@ -364,7 +364,7 @@ class Trainer:
             workers=self.settings.workers,
             start_step=start,
             steps=last,
-            phrases=method.phrases,
+            phrases=method.most_phrases,
         )
 
     def _on_device(self, raw: RawBatch) -> Batch:

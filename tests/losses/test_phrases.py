@@ -75,7 +75,7 @@ def test_the_sigmoid_form_judges_every_image_and_phrase() -> None:
     total = 0.0
     for image in range(BATCH):
         for key in (11, 22, 33, 44):
-            place = (key == KEYS).nonzero()[0].tolist()
+            place = torch.eq(KEYS, key).nonzero()[0].tolist()
             cosines = patches[image] @ phrases[place[0], place[1]]
             similarity = float(((cosines / 0.2).softmax(0) * cosines).sum())
             sign = 1 if (KEYS[image] == key).any() else -1

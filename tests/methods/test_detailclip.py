@@ -325,7 +325,7 @@ def test_views_are_small_until_the_last_part_of_the_run() -> None:
 
 def test_the_phrase_term_meets_what_the_caption_meets() -> None:
     method = build("detailclip", {"phrase_weight": 1.0, "contrast_view": "clean", "distillation": False}).eval()
-    assert isinstance(method, DetailCLIP) and method.phrases == 4
+    assert isinstance(method, DetailCLIP) and method.most_phrases == 4
     batch = batch_for(method)
     assert batch.phrases is not None
     value = torch.as_tensor(next(iter(method.step(batch, Progress(5, 10)))).records["phrase"])

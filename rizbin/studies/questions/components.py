@@ -107,13 +107,13 @@ def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
     sentences = []
     for part in _PARTS:
-        told = []
+        effects = []
         for name in MEASURED:
-            gaps = factor(results, part, name)
-            told.append(
-                f"{mean(gaps):+.1f} {COLUMNS[name]} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)"
-            )
-        sentences.append(f"{part.capitalize()}, over the four pairs of branches that differ in it: {'; '.join(told)}.")
+            if gaps := factor(results, part, name):
+                beyond = "beyond" if beyond_chance(gaps) else "within"
+                effects.append(f"{mean(gaps):+.1f} {COLUMNS[name]} ({beyond} the spread)")
+        listed = "; ".join(effects) or "not measured"
+        sentences.append(f"{part.capitalize()}, over the four pairs of branches that differ in it: {listed}.")
     gains = {part: factor(results, part, "segmentation/linear/miou") for part in _PARTS}
     clear = [part for part in _PARTS if beyond_chance(gains[part]) and mean(gains[part]) > 0]
     verdict = (
