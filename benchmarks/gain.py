@@ -106,7 +106,7 @@ def cell(folder: Path, variant: str, seed: int, steps: int, world: str, size: in
 
 def run(cells: list[tuple[Path, str, int, int]], jobs: int, world: str, size: int) -> None:
     """All cells that have no numbers yet, `jobs` at a time, each in a process with its share of the cores."""
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
 
     def one(what: tuple[Path, str, int, int]) -> None:
         words = [*(str(part) for part in what), world, str(size)]
