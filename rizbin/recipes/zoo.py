@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from rizbin import zoo
-from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement
 from rizbin.core.runs import RunFolder, time_spent
@@ -254,7 +253,8 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -
         steps=made.step,
         pictures=made.step * training.batch,
         minutes=round(time_spent(history)[2] / 60, 1),
-        environment=describe(),
+        # What trained it, not what writes its card: commits may have been made since.
+        environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
         date=datetime.now(UTC).date().isoformat(),
         megabytes=round(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6, 2),
         licence=f"Weights: Apache-2.0, as far as they are ours. {CREDIT}",
