@@ -324,21 +324,20 @@ def matmul_peak(device: Any, dry: bool) -> float:
 # --- branches ---------------------------------------------------------------------------------------------------------
 
 _OFF = {"selection": "none", "distillation": False, "reconstruction": False}
-_ON = {"selection": "attention", "distillation": True, "reconstruction": True}
-PATCH_TERMS = ("patches_contrast_weight", "phrase_weight")
-"""What ties patches to words is none of the three techniques: only the shipped recipe has it."""
+_PAPER = {
+    **{"contrast_view": "masked", "view_count": 2, "hide": "removed", "teacher_resolution": "full"},
+    **{"patch_target": "prototypes", "head_norm": False, "low_resolution": 1, "decoder_blocks": 1},
+    **{"phrase_weight": 0.0, "cls_weight": 1.0, "visible_weight": 0.0},
+}
 BRANCHES: dict[str, dict[str, Any]] = {
-    "CLIP": {**_OFF, "contrast_view": "clean"},
-    # The captions meet the kept tokens of two views.
-    "+ token removal": {**_OFF, "contrast_view": "masked", "selection": "attention"},
-    # Of CLS and of all patches, none being removed.
-    "+ distillation": {**_OFF, "contrast_view": "clean", "distillation": True},
-    # Of removed pixels, so tokens are removed for it; the captions meet the whole image.
-    "+ reconstruction": {**_OFF, "contrast_view": "clean", "selection": "attention", "reconstruction": True},
-    "all three": {**_ON, "contrast_view": "clean"},
-    "all three, captions meet masked views": {**_ON, "contrast_view": "masked"},
-    # What `--preset small` has besides: the term that ties patches to words.
-    "the shipped recipe": {},
+    "CLIP": {**_OFF, "phrase_weight": 0.0},
+    # The phrase term is none of the three techniques; the rows below have it too.
+    "CLIP and phrases": _OFF,
+    "+ token removal": {**_OFF, "selection": "attention"},
+    "+ distillation": {**_OFF, "distillation": True},
+    "+ reconstruction": {**_OFF, "reconstruction": True},
+    "all three": {},
+    "the paper's setting": _PAPER,
 }
 START = "CLIP"
 
@@ -355,8 +354,6 @@ def branch_settings(name: str, size: Size, dry: bool) -> Any:
         pair = replace(settings.pair, vision=vision, text=text, embedding=256)
         settings = replace(settings, pair=pair, prototypes=2048, head_hidden=1024, head_bottleneck=256)
         settings = replace(settings, decoder_width=384, decoder_heads=6)
-    if BRANCHES[name]:
-        settings = replace(settings, **{term: 0.0 for term in PATCH_TERMS if hasattr(settings, term)})
     return replace(training, settings=replace(settings, late_start=0.0, **BRANCHES[name]))
 
 
@@ -438,7 +435,7 @@ class Feed:
             torch.stack([box for _, box in cut]),
             torch.zeros(len(cut), count, dtype=torch.bool, device=self.device),
             self.tokenizer.trim(self.texts[chosen]),
-            **self.phrases_of(chosen, getattr(method, "phrases", 0)),
+            **self.phrases_of(chosen, method.most_phrases),
         )
 
     def phrases_of(self, chosen: Any, most: int) -> dict[str, Any]:
