@@ -159,14 +159,17 @@ class Method(nn.Module, ABC):
         `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
         when the weights do not fit.
         """
-        try:
-            self.encoder.load_state_dict(dict(weights))
-        except RuntimeError as error:
-            first = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
+        own = self.encoder.state_dict()
+        missing = [name for name in own if name not in weights]
+        foreign = [name for name in weights if name not in own]
+        misshapen = [name for name in own if name in weights and own[name].shape != weights[name].shape]
+        if misfits := missing + foreign + misshapen:
             raise RizbinError(
-                f"The weights of {source} do not fit this encoder ({first}); give the settings that they were trained "
-                "with."
-            ) from error
+                f"The weights of {source} do not fit this encoder: {len(missing)} tensors are missing, {len(foreign)} "
+                f"are foreign and {len(misshapen)} have another shape, {misfits[0]} the first; give the settings that "
+                "they were trained with."
+            )
+        self.encoder.load_state_dict(dict(weights))
         teacher = getattr(self, "teacher", None)
         if isinstance(teacher, Teacher):
             teacher.follow(self.taught(), 0.0)

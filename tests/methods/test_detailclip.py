@@ -352,5 +352,9 @@ def test_training_may_begin_with_other_weights() -> None:
         assert torch.equal(own, other)
     for own, other in zip(method.teacher["vision"].parameters(), method.pair.vision.parameters(), strict=True):
         assert torch.equal(own, other)
-    with pytest.raises(RizbinError, match="a run do not fit"):
-        method.begin_with({}, "a run")
+    weights = dict(first.encoder.state_dict())
+    name = next(iter(weights))
+    with pytest.raises(RizbinError, match=f"a run do not fit.* 0 are foreign and 1 have another shape, {name} the"):
+        method.begin_with({**weights, name: weights[name][None]}, "a run")
+    with pytest.raises(RizbinError, match=f"{len(weights)} tensors are missing, 1 are foreign"):
+        method.begin_with({"other": torch.zeros(1)}, "a run")
