@@ -55,10 +55,10 @@ def measure_pair(folder: Path) -> Numbers:
     settings = Evaluation.Settings(baseline=False, dense_images=0)
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method
-    found = evaluate(
+    report = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
-    numbers = {one.name: one.value for one in found.measurements}
+    numbers = {one.name: one.value for one in report.measurements}
     if isinstance(method, DetailCLIP):
         seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
         numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))

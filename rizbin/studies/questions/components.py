@@ -94,8 +94,8 @@ def factor(results: Results, part: str, name: str) -> list[float]:
     others = [other for other in _PARTS if other != part]
     for chosen in product((False, True), repeat=2):
         rest = {other for other, on in zip(others, chosen, strict=True) if on}
-        having = tuple(one for one in _PARTS if one in rest or one == part)
-        lacking = tuple(one for one in _PARTS if one in rest)
+        having = tuple(other for other in _PARTS if other in rest or other == part)
+        lacking = tuple(other for other in _PARTS if other in rest)
         with_part, without = results.by_seed(name_of(having), name), results.by_seed(name_of(lacking), name)
         for seed, value in with_part.items():
             if seed in without:

@@ -87,8 +87,10 @@ def answer(results: Results) -> list[str]:
         values = gaps(results, one, other, distractors, top1)
         return f"{mean(values):+.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
 
-    kept = {number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in DISTRACTORS}
-    delivered = all(value > 55 for value in kept.values())
+    kept_pixels = {
+        number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in DISTRACTORS
+    }
+    delivered = all(value > 55 for value in kept_pixels.values())
     growth = [
         b - a
         for a, b in zip(
@@ -108,7 +110,7 @@ def answer(results: Results) -> list[str]:
     return [
         verdict,
         f"{'Delivered' if delivered else 'Not delivered'}: the half that attention keeps holds "
-        + ", ".join(f"{value:.0f} percent of the object pixels with up to {n}" for n, value in kept.items())
+        + ", ".join(f"{value:.0f} percent of the object pixels with up to {n}" for n, value in kept_pixels.items())
         + " distractors; chance would keep 50.",
         f"Against half of them at random: {apart(ATTENTION, RANDOM, few)} top-1 without distractors, "
         f"{apart(ATTENTION, RANDOM, most)} with up to {most}.",
