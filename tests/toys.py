@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rizbin import methods
+from rizbin.data.sample import Named
 from rizbin.data.views import View
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
@@ -20,6 +21,8 @@ NANO = ImageTextPair.Settings(
     embedding=16,
 )
 ENCODER = ImageEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32)
+NAMES = (("cat",), ("dog", "bus"), ("pizza", "a name that nobody asked for"), ())
+"""Of the objects in the rows of a toy batch."""
 TINY: dict[str, Any] = {
     "pair": NANO,
     "encoder": ENCODER,
@@ -35,6 +38,7 @@ TINY: dict[str, Any] = {
     "projection_hidden": 32,
     "projection": 16,
     "words_decoder_layers": 1,
+    "names": ("cat", "dog", "bus", "pizza"),
 }
 
 
@@ -77,5 +81,7 @@ def batch_for(method: Method, rows: int = 8, own: slice = slice(None)) -> Batch:
             parts = split[row % len(split)][: method.most_phrases]
             phrases[row, : len(parts)] = method.tokenizer.encode(parts)
         phrases = phrases[own, :, :8]
+    box = (0.2, 0.2, 0.8, 0.8)
+    things = [tuple(Named(name, box) for name in NAMES[row % 4]) for row in range(rows)][own]
     whole = torch.zeros(len(views), rows, dtype=torch.bool)[:, own]
-    return Batch(views, crops[:, own], whole, texts, phrases=phrases)
+    return Batch(views, crops[:, own], whole, texts, things, phrases)

@@ -6,7 +6,7 @@ cosine could be lowered, most mean nothing.
 
 Source: Zhang et al., "Leverage Your Local and Global Representations: A New Self-Supervised Learning Strategy",
 arXiv 2203.17205, equations 3 to 6 and 9:
-    attraction = l_s(g1, g2) + sum over small i of l_s(l_i, sg(g1)) + l_s(l_i, sg(g2))
+    attraction = l_s(g1, g2) + sum over small i of l_s(l_i, sg(g1)) + l_s(l_i, sg(g2))  (or, as released, the mean)
     encoder minimizes attraction + weight * l_a(l1, l2); the affinity l_a learns to tell one picture's pairs from two's.
 Differs:
 - the affinity learns by a logistic loss (as the released code does), not by the plain difference of means (equation 9),
@@ -16,6 +16,9 @@ Differs:
 - pairs of two pictures are each picture and the next one of the batch of all processes, not the reversed batch, whose
   middle may meet itself;
 - the key encoder moves once a step and sees large crops only.
+What repulsion does, by measurement (docs/LOG.md): pairs of one picture become harder to tell from pairs of two, but not
+by a smaller cosine. A vector added to all embeddings changes no contrast, so the encoder draws all small crops together:
+their cosine rises within a picture, and more between two. With affinity="cosine" it falls.
 """
 
 import math
@@ -154,7 +157,8 @@ class LoGo(Method):
         large = self.projector(self.backbone(pictures))
         small = self.projector(self.backbone(torch.cat(batch.views[2:]), track=False))
         keys = self._keys(pictures, large)
-        l1, l2 = small.chunk(2)
+        # Unit vectors, as released: by their lengths alone the encoder could please the affinity and turn nothing.
+        l1, l2 = F.normalize(small, dim=-1).chunk(2)
         if self.regressor is not None:
             same, different = self._judged(l1.detach(), l2.detach(), progress)
             right = ((same > 0).float().mean() + (different <= 0).float().mean()) / 2
@@ -193,15 +197,19 @@ class LoGo(Method):
         return keys
 
     def _attraction(self, large: Tensor, small: Tensor, keys: Tensor) -> Float[Tensor, ""]:
-        """Large crops to each other, small ones to both."""
+        """Large crops to each other, small ones to both: the mean of the six terms where repulsion is bounded (released
+        code), else the paper's sum, by which its weight is meant."""
         projections = torch.cat([large, small])
         said = projections if self.predictor is None else self.predictor(projections)
         g1, g2, l1, l2 = F.normalize(said, dim=-1).chunk(4)
         key1, key2 = keys.chunk(2)
-        loss = (self._similar(g1, key2) + self._similar(g2, key1)) / 2
-        if self.settings.local_global:
-            loss = loss + torch.stack([self._similar(one, key) for one in (l1, l2) for key in (key1, key2)]).sum()
-        return loss
+        between_large = torch.stack([self._similar(g1, key2), self._similar(g2, key1)])
+        if not self.settings.local_global:
+            return between_large.mean()
+        to_large = torch.stack([self._similar(small, key) for small in (l1, l2) for key in (key1, key2)])
+        if self.settings.weighting == "bound":
+            return torch.cat([between_large, to_large]).mean()
+        return between_large.mean() + to_large.sum()
 
     def _similar(self, said: Tensor, keys: Tensor) -> Float[Tensor, ""]:
         if self.settings.base == "moco":
@@ -209,11 +217,11 @@ class LoGo(Method):
         return regression(said, keys) / 2 - 1  # minus the cosine, as SimSiam has it
 
     def _repulsion(self, l1: Tensor, l2: Tensor) -> Float[Tensor, ""]:
-        """How much the small crops of one picture look like it."""
+        """How much the small crops of one picture, unit vectors, look like it."""
         if self.settings.affinity == "none":
             return l1.new_zeros(())
         if self.regressor is None:
-            return F.cosine_similarity(l1, l2, dim=-1).mean()
+            return (l1 * l2).sum(dim=-1).mean()
         # By running statistics: those of one kind of pairs alone would norm away what tells the kinds apart.
         self.regressor.eval()
         score = (self._affinity(l1, l2) + self._affinity(l2, l1)) / 2
@@ -250,4 +258,5 @@ class LoGo(Method):
             "global_global": (g1 * g2).sum(-1).mean(),
             "local_global": ((l1 + l2) * (g1 + g2)).sum(-1).mean() / 4,
             "local_local": (l1 * l2).sum(-1).mean(),
+            "local_other": (l1 * l2.roll(1, 0)).sum(-1).mean(),
         }

@@ -294,6 +294,9 @@ _SMALL_ALONE: dict[str, dict[str, Any]] = {
 
 def _small_alone(method: str) -> Training[Any]:
     """The small preset of a method without captions."""
+    if method == "supervised":  # several names an image, and crops that keep what stands in it, as with captions
+        settings = find(method).Settings(encoder=ImageEncoder.Settings(pool="both"), view=_MILD)
+        return Training(method=method, settings=settings, batch=32, trainer=Trainer.Settings(learning_rate=5e-4))
     settings = _fit(find(method).Settings(), {"encoder": ImageEncoder.Settings(pool="both"), **_SMALL})
     return Training(
         method=method,
@@ -335,6 +338,13 @@ def _resnet50(method: str, *, batch: int, rate: float, decay: float, epochs: int
             workers=8,
         ),
     )
+
+
+def _paper_supervised() -> Training[Any]:
+    """ResNet-50, batch 256, SGD 0.1, 90 epochs of ImageNet (He et al., arXiv 1512.03385, section 3.4, with a cosine in
+    place of its steps)."""
+    training = _resnet50("supervised", batch=256, rate=0.1, decay=1e-4, epochs=90)
+    return replace(training, trainer=replace(training.trainer, optimizer="sgd", warmup=0.0))
 
 
 def _paper_dino() -> Training[Any]:
@@ -388,7 +398,13 @@ def _paper_logo() -> Training[Any]:
 
 _IMAGENET = 1_281_167
 """Training pictures."""
-_PAPER_ALONE = {"simclr": _paper_simclr, "byol": _paper_byol, "dino": _paper_dino, "logo": _paper_logo}
+_PAPER_ALONE = {
+    "simclr": _paper_simclr,
+    "byol": _paper_byol,
+    "dino": _paper_dino,
+    "logo": _paper_logo,
+    "supervised": _paper_supervised,
+}
 
 
 def _large(method: str, backbone: str, batch: int) -> Training[Any]:

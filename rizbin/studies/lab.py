@@ -65,6 +65,8 @@ class Variant:
     """Its settings; the seed is the cell's."""
     length: float = 1.0
     """How many times the images of the others it sees: for rows at equal time."""
+    fresh: bool = False
+    """Whether it begins at random weights although the study has a start: for networks that the start does not fit."""
     group: str = ""
     """Under which heading it stands."""
     paper: float | None = None
@@ -198,7 +200,7 @@ def run(
             begins = str(train(replace(start, seed=seed), folder / f"start-{seed}", quiet=quiet, silent=True))
         for number, one in enumerate(variants):
             length = round(one.length * _steps(one.training, steps, batch))
-            training = replace(one.training, steps=length, seed=seed, start=begins)
+            training = replace(one.training, steps=length, seed=seed, start="" if one.fresh else begins)
             work.append((folder / f"{number:02d}-{seed}", training, measure))
     _train_all([one for one in work if not (one[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [

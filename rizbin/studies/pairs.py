@@ -10,7 +10,6 @@ from rizbin.data.open import open_source
 from rizbin.evaluate.embed import Pictures, read
 from rizbin.evaluate.suite import Evaluation, evaluate
 from rizbin.methods.detailclip import DetailCLIP
-from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes.training import load_run
 from rizbin.studies.lab import Numbers, Results, Variant, beyond_chance
 from rizbin.studies.mechanism import mechanism
@@ -28,6 +27,7 @@ COLUMNS = {
     "segmentation/zero_shot/patch_accuracy_present": "patch accuracy among the names in the image",
     "grounding/zero_shot/pair_objects": "two objects, own word first (chance 50)",
     "grounding/zero_shot/pair_both": "two objects, both right (chance 25)",
+    "probe/top1": "linear probe, top-1",
     "segmentation/linear/miou": "linear mIoU",
     "small/segmentation/linear/miou": "linear mIoU on hard scenes",
     "small/grounding/zero_shot/pair_objects": "own word first on hard scenes",
@@ -48,10 +48,10 @@ MECHANISM_IMAGES = 128
 
 
 def measure_pair(folder: Path) -> Numbers:
-    """The usual numbers on new scenes, objects by size on hard ones, and what a step cost."""
+    """The usual numbers on new scenes, objects by size on hard ones, and what a step cost; of an encoder without words
+    those that need none."""
     run = load_run(folder)
     pair = run.encoder
-    assert isinstance(pair, ImageTextPair)  # these studies train nothing else
     settings = Evaluation.Settings(baseline=False, dense_images=0)
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method

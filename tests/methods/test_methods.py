@@ -232,9 +232,35 @@ def test_look_shows_what_the_method_has(name: str) -> None:
 
 
 READERS = [name for name in methods.names() if presets.reads_captions(methods.find(name).Settings())]
+NAMERS = [name for name in methods.names() if hasattr(methods.find(name).Settings(), "names")]
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if name not in READERS])
+@pytest.mark.parametrize("name", NAMERS)
+def test_training_on_names_teaches(name: str) -> None:
+    """Of new scenes, the name with the highest logit is right far above chance."""
+    world = Scenes(Scenes.Settings(size=32, categories=4, preset="single"))
+    encoder = ImageEncoder.Settings(name="rizbin_conv_mini_32", image_size=32)  # learns in steps, not in minutes
+    method = build(name, {"names": world.categories, "encoder": encoder})
+    method.views = tuple(replace(view, crop_area=(0.8, 1.0), flip=0.0) for view in method.views)
+    engine = trainer(steps=120, batch=16, learning_rate=3e-3, warmup=0.1)
+    engine.device = torch.device("cpu")
+    optimizers = engine.optimizers(method)
+    for step, raw in enumerate(Loader(world, method.views, None, seed=0, batch=16, steps=124)):
+        batch = Batch([normalize(view) for view in raw.views], raw.crops, raw.flips, None, raw.things)
+        if step < 120:
+            engine.step(method.train(), optimizers, batch, step)
+            continue
+        encoder = method.eval().encoder
+        assert isinstance(encoder, ImageEncoder)
+        with torch.no_grad():
+            logits = method.project(encoder.pooled(batch.views[0]))
+        assert logits is not None
+        said = [world.categories[int(best)] for best in logits.argmax(1)]
+        right = [name == named[0].name for name, named in zip(said, batch.things, strict=True)]
+        assert sum(right) >= 9, "of sixteen images; chance is four"
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in (*READERS, *NAMERS)])
 def test_training_without_captions_teaches(name: str) -> None:
     """Health, not loss: projections spread, and two views of a picture find each other among sixteen."""
     momentum = {"momentum": 0.9} if name in ("byol", "dino", "logo") else {}

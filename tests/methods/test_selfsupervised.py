@@ -432,7 +432,8 @@ def test_a_fixed_weight_adds_the_mean_score() -> None:
 @pytest.mark.parametrize("weighting", ["bound", "weight"])
 @pytest.mark.parametrize("affinity", ["learned", "cosine"])
 def test_repulsion_is_the_affinity_of_small_crops_of_one_picture(affinity: str, weighting: str) -> None:
-    """By the affinity after its own update, with running statistics; softplus where the gradient is cut."""
+    """By the affinity after its own update, with running statistics; softplus where the gradient is cut. It sees unit
+    vectors."""
     method, trainer = made("logo", affinity=affinity, weighting=weighting), engine()
     small = torch.cat(batch_for(method).views[2:])
     wishes = trainer.wishes(method, batch_for(method), 4)
@@ -440,7 +441,8 @@ def test_repulsion_is_the_affinity_of_small_crops_of_one_picture(affinity: str, 
         if wish.by == "affinity":
             trainer._update(wish, trainer.optimizers(method)["affinity"], 4, method, None, None)
             continue
-        l1, l2 = method.projector(method.backbone(small, track=False)).chunk(2)
+        projected = method.projector(method.backbone(small, track=False))
+        l1, l2 = (projected / projected.norm(dim=1, keepdim=True)).chunk(2)
         if affinity == "cosine":
             expected = F.cosine_similarity(l1, l2).mean()
         else:
@@ -456,10 +458,24 @@ def test_repulsion_is_the_affinity_of_small_crops_of_one_picture(affinity: str, 
         pytest.fail("no main update")
 
 
+@pytest.mark.parametrize("affinity", ["learned", "cosine"])
+def test_repulsion_lowers_the_affinity_of_a_picture_and_lengths_cannot(affinity: str) -> None:
+    """Its gradient leads down, and is across each embedding: a longer or shorter one is no answer."""
+    method = made("logo", affinity=affinity).eval()
+    l1, l2 = (gaussian(8, 16, seed=seed).requires_grad_() for seed in (1, 2))
+    asked = method._repulsion(*(F.normalize(small, dim=1) for small in (l1, l2)))
+    along = torch.autograd.grad(asked, (l1, l2))
+    with torch.no_grad():
+        moved = method._repulsion(*(F.normalize(x - 0.1 * g, dim=1) for x, g in zip((l1, l2), along, strict=True)))
+    assert moved < asked
+    assert max((g * x).sum(1).abs().max().item() for x, g in zip((l1, l2), along, strict=True)) < 1e-9
+
+
+@pytest.mark.parametrize("weighting", ["bound", "weight"])
 @pytest.mark.parametrize("base", ["moco", "simsiam", "byol"])
-def test_attraction_is_the_papers_sum(base: str) -> None:
+def test_attraction_is_the_papers_sum_or_the_codes_mean(base: str, weighting: str) -> None:
     """Equations 3 and 4: large crops to each other, each small crop to both large ones, which do not move for it."""
-    method = made("logo", base=base, affinity="none")
+    method = made("logo", base=base, affinity="none", weighting=weighting)
     batch = batch_for(method)
     large, small = (torch.cat(views) for views in (batch.views[:2], batch.views[2:]))
     backbone, projector = (method.backbone, method.projector) if method.teacher is None else method.teacher.values()
@@ -475,7 +491,9 @@ def test_attraction_is_the_papers_sum(base: str) -> None:
             return queue_contrast(query, key, method.queue, 0.07)
         return -(query * key).sum(1).mean()
 
-    expected = (similar(g1, k2) + similar(g2, k1)) / 2 + sum(similar(one, key) for one in (l1, l2) for key in (k1, k2))
+    to_large = sum(similar(one, key) for one in (l1, l2) for key in (k1, k2))
+    between = similar(g1, k2) + similar(g2, k1)
+    expected = (between + to_large) / 6 if weighting == "bound" else between / 2 + to_large
     loss = first(method, batch).loss
     assert abs(loss.item() - expected.item()) < 1e-9
     assert apart(gradients(loss, method), gradients(expected, method)) < 1e-9

@@ -72,7 +72,13 @@ def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: t
         for seed in range(3):
             line = {"step": 10, "feature_std": 1.0, **numbers(name, seed)}
             line |= {"alarm": "constant"} if name in flagged else {}
-            curves = {"local_local": 0.5, "local_global": 0.6, "global_global": 0.7, "affinity/right": 0.5}
+            curves = {
+                "local_local": 0.5,
+                "local_other": 0.1,
+                "local_global": 0.6,
+                "global_global": 0.7,
+                "affinity/right": 0.5,
+            }
             cells.append(Cell(name, seed, numbers(name, seed), [line | curves | {"eigen_alignment": 0.9}]))
     return Results(tuple(cells), 3, 10, 1.0)
 

@@ -17,6 +17,7 @@ REMOVAL, DISTILLATION, RECONSTRUCTION = "token removal", "self-distillation", "r
 CLIP, PHRASES = "CLIP alone", "CLIP and phrases"
 LONGER = "CLIP and phrases, for as long as all three"
 PAPER = "the paper's setting"
+CLASSIFIER = "a classifier of the names"
 STEPS, START_STEPS = 300, 700
 """Of a branch and of the start, in batches of 32: the start names 9 scenes of 10, so that a teacher has something to
 teach."""
@@ -74,6 +75,16 @@ def variants() -> list[Variant]:
             **{"distillation": True, "reconstruction": True, "selection": "attention", "hide": "removed"},
             **{"contrast_view": "masked", "view_count": 2, "visible_weight": 0.0, "phrase_weight": 0.0, **weights},
             **{"block": 2, "low_resolution": 1},
+        )
+    )
+    rows.append(
+        Variant(
+            name=CLASSIFIER,
+            training=replace(preset("supervised", "small"), steps=STEPS, checkpoint_every=10 * STEPS),
+            group="Without captions",
+            # It has no words, so no weights of the start: it sees as many images as start and branch together.
+            length=(START_STEPS + STEPS) / STEPS,
+            fresh=True,
         )
     )
     return rows
@@ -134,8 +145,22 @@ def answer(results: Results) -> list[str]:
         f"A step with all three costs {cost:.1f} times one without; against {EQUAL_TIME:g} times the steps without "
         f"them: {longer}.",
         f"The paper's setting, against CLIP: {paper}.",
+        classifier(results),
         *delivered(results),
     ]
+
+
+def classifier(results: Results) -> str:
+    """What a network misses that was taught names alone."""
+    pairs = {
+        COLUMNS[name]: [results.mean(row, name) for row in (CLASSIFIER, PHRASES)]
+        for name in ("probe/top1", "segmentation/linear/miou", "small/segmentation/linear/miou")
+    }
+    numbers = "; ".join(f"{title} {own:.1f} against {other:.1f}" for title, (own, other) in pairs.items())
+    return (
+        "A classifier of the names, from random weights, after as many images as the start and a branch together, "
+        f"against {PHRASES}: {numbers}. It has no words, so nothing can be found with it by caption."
+    )
 
 
 def delivered(results: Results) -> list[str]:
@@ -168,7 +193,7 @@ STUDY = Study(
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps. From its weights, branches of "
     f"{STEPS} steps: all eight subsets of token removal, self-distillation and reconstruction; CLIP alone; as long as "
     "all three take; and the paper's setting. Branches of a seed see the same scenes in the same order, so differences "
-    "are taken within a seed. Measured on scenes of another world, and on the hard preset, on which nothing was "
+    "are taken within a seed. A supervised classifier stands beside them. Measured on scenes of another world, and on the hard preset, on which nothing was "
     "trained. First what was hidden, what the target says and where the gradient goes, then what followed.",
     variants=variants,
     measure=measure_pair,

@@ -43,6 +43,7 @@ def answer(results: Results) -> list[str]:
     else:
         verdict = f"The learned repulsion {'helps' if mean(gained) > 0 else 'harms'}"
     alike = {name: results.curve(name, "local_local")[1][-1] for name in (LEARNED, COSINE, NONE)}
+    apart = {name: alike[name] - results.curve(name, "local_other")[1][-1] for name in (LEARNED, COSINE, NONE)}
     right = results.curve(LEARNED, "affinity/right")[1]
     crops = [results.mean(name, "knn") for name in DINOS.values()]
     drawn = results.mean(NONE, "knn") - results.mean(UNDRAWN, "knn")
@@ -51,7 +52,8 @@ def answer(results: Results) -> list[str]:
         f"cosine repels, {results.shown(NONE, 'knn')} without.",
         f"What it does to the embeddings: at the end the two small crops of a picture have a cosine of "
         f"{alike[LEARNED]:.3f} with the learned affinity, {alike[COSINE]:.3f} with the cosine and {alike[NONE]:.3f} "
-        f"without repulsion; the affinity tells pairs of one picture from pairs of two in {100 * right[-1]:.0f} "
+        f"without repulsion, {apart[LEARNED]:.3f}, {apart[COSINE]:.3f} and {apart[NONE]:.3f} more than small crops of two "
+        f"pictures; the affinity tells pairs of one picture from pairs of two in {100 * right[-1]:.0f} "
         "percent (50 is chance).",
         f"Drawing small crops to the large ones is worth {drawn:+.1f} points by itself.",
         f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} with "
