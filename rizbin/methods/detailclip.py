@@ -65,6 +65,9 @@ class DetailCLIP(Method):
         least attended ones, or all (no removal)."""
         keep_ratio: float = 0.5
         """Share of tokens that selection keeps, above 0 to 1 (the paper's code calls this the mask ratio; 0.5)."""
+        selection_share: float = 1.0
+        """Share of the run in which selection removes tokens, above 0 to 1; after it all are seen, as at inference
+        (FLIP's unmasked tuning, arXiv 2212.00794). 1: to the end (paper)."""
         block: int = 2
         """Side in patches of the squares that are kept or hidden together (paper's code: 2; its figures show 1)."""
         hide: Literal["removed", "attention", "random", "block", "inverse"] = "removed"
@@ -301,6 +304,10 @@ class DetailCLIP(Method):
 
     # What is kept, and what is hidden
 
+    def _removes(self, progress: Progress) -> bool:
+        """Whether selection removes tokens at this part of the run."""
+        return self.settings.selection != "none" and progress.fraction < self.settings.selection_share
+
     @torch.no_grad()
     def _kept(
         self, images: Float[Tensor, "views 3 height width"], progress: Progress
@@ -308,8 +315,9 @@ class DetailCLIP(Method):
         """The tokens that meet the caption; None for all."""
         settings = self.settings
         clean = settings.contrast_view == "clean"
-        if settings.selection == "none" or (clean and settings.hide == "removed"):
+        if not self._removes(progress) or (clean and settings.hide == "removed"):
             return None
+        assert settings.selection != "none"
         views = 1 if clean else settings.view_count
         scores = self._scores(settings.selection, images, None, progress, "selection", views)
         return select(scores, self._grid(images), keep_ratio=settings.keep_ratio, block=settings.block)[0]
@@ -320,7 +328,7 @@ class DetailCLIP(Method):
     ) -> tuple[Int[Tensor, "views visible"], Int[Tensor, "views hidden"]]:
         """The patches that the predicting student sees, and those that it must predict."""
         settings, grid, views = self.settings, self._grid(images), self.settings.view_count
-        if settings.hide == "removed" and settings.selection == "none":
+        if settings.hide == "removed" and not self._removes(progress):
             everything = torch.arange(grid[0] * grid[1], device=images.device).expand(len(images), -1)
             return everything, everything[:, :0]
         if settings.hide == "removed":
@@ -531,6 +539,8 @@ def _to_grid(
 
 
 def _check(settings: DetailCLIP.Settings, patch_size: int) -> None:
+    if not 0 < settings.selection_share <= 1:
+        raise RizbinError(f"selection_share is {settings.selection_share}; choose a share above 0, up to 1.")
     if not 0 < settings.keep_ratio <= 1:
         raise RizbinError(
             f"keep_ratio is {settings.keep_ratio}; the student must see something: choose a number above 0, up to 1."

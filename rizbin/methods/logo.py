@@ -16,9 +16,9 @@ Differs:
 - pairs of two pictures are each picture and the next one of the batch of all processes, not the reversed batch, whose
   middle may meet itself;
 - the key encoder moves once a step and sees large crops only.
-What repulsion does, by measurement (docs/LOG.md): pairs of one picture become harder to tell from pairs of two, but not
-by a smaller cosine. A vector added to all embeddings changes no contrast, so the encoder draws all small crops together:
-their cosine rises within a picture, and more between two. With affinity="cosine" it falls.
+What repulsion does, by measurement (docs/LOG.md): pairs of one picture become harder to tell from pairs of two, but
+not by a smaller cosine. A vector added to all embeddings changes no contrast, so the encoder draws all small crops
+together: their cosine rises within a picture, and more between two. With affinity="cosine" it falls.
 """
 
 import math

@@ -227,6 +227,20 @@ def test_what_is_hidden_is_apart_from_what_is_kept() -> None:
     assert (kept == order[:, :5].sort(dim=1).values).all()
 
 
+@pytest.mark.parametrize("hide", ["removed", "random"])
+def test_removal_ends_with_its_share_of_the_run(hide: str) -> None:
+    """What meets the caption is half of the tokens before, all of them after; where these were to be predicted, nothing
+    is."""
+    method = build("detailclip", {"hide": hide, "selection_share": 0.5})
+    assert isinstance(method, DetailCLIP)
+    met: list[int] = []
+    embed = method.pair.embed
+    method.pair.embed = lambda features: met.append(features.patches.shape[1]) or embed(features)  # type: ignore[method-assign]
+    records = [next(iter(method.step(batch_for(method), Progress(step, 10)))).records for step in (4, 5)]
+    assert met == [12, 16]  # of 4 squares of 4 patches int(4 / 2) + 1 stay
+    assert "pixels" in records[0] and ("pixels" in records[1]) == (hide == "random")
+
+
 def test_hiding_what_selection_removes_is_the_papers_one_pass() -> None:
     method = build("detailclip")
     passes: list[int] = []

@@ -43,6 +43,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"phrase_weight": 1.0, "hide": "random", "low_resolution": 2, "teacher_part": "head", "head_norm": True},
         {"hide": "random", "patch_target": "features", "visible_weight": 1.0, "decoder_width": 64},
         {"hide": "block", "hide_ratio": 0.3, "selection": "inverse", "decoder_blocks": 2, "early_image_size": 16},
+        {"hide": "random", "selection": "attention", "selection_share": 0.6, "contrast_view": "clean"},
         {"phrase_weight": 1.0, "pair": replace(NANO, contrast="sigmoid"), "distillation": False},
         {"selection": "none", "distillation": False, "low_resolution": 4, "contrast_view": "clean"},
         {"distillation": False, "pair": replace(NANO, contrast="sigmoid", pool="cls")},

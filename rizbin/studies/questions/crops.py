@@ -52,9 +52,9 @@ def answer(results: Results) -> list[str]:
         f"cosine repels, {results.shown(NONE, 'knn')} without.",
         f"What it does to the embeddings: at the end the two small crops of a picture have a cosine of "
         f"{alike[LEARNED]:.3f} with the learned affinity, {alike[COSINE]:.3f} with the cosine and {alike[NONE]:.3f} "
-        f"without repulsion, {apart[LEARNED]:.3f}, {apart[COSINE]:.3f} and {apart[NONE]:.3f} more than small crops of two "
-        f"pictures; the affinity tells pairs of one picture from pairs of two in {100 * right[-1]:.0f} "
-        "percent (50 is chance).",
+        f"without repulsion; this is {apart[LEARNED]:.3f}, {apart[COSINE]:.3f} and {apart[NONE]:.3f} above that of "
+        f"small crops of two pictures. The affinity tells pairs of one picture from pairs of two in "
+        f"{100 * right[-1]:.0f} percent (50 is chance).",
         f"Drawing small crops to the large ones is worth {drawn:+.1f} points by itself.",
         f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} with "
         "six; the paper has 67.8, 71.5 and 73.8.",
