@@ -26,13 +26,14 @@ class RemoteTraceback(Exception):
 
 
 def run_in_processes(
-    function: Callable[..., Result], world: int = 2, *args: Any, time_limit: float = 120.0
+    function: Callable[..., Result], world: int = 2, *args: Any, time_limit: float = 600.0
 ) -> list[Result]:
     """What `function(*args)` returns in each of `world` processes, in order of rank.
 
     function: of a module's top level; it is called with `rizbin.core.parallel` started on the CPU, one thread and
     torch's seed 0. Arguments and results are pickled (tensors by value, so detach them).
-    time_limit: seconds after which processes that have not answered are ended and TimeoutError is raised.
+    time_limit: seconds after which processes that have not answered are ended and TimeoutError is raised; on a busy
+    machine importing torch alone may take a hundred.
     Raises the error that came first, with its process's traceback as cause.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core import parallel
+from rizbin.core.precision import wide
 
 
 def contrast(
@@ -99,8 +100,3 @@ def nt_xent(
         with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2
-
-
-def wide(logits: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """At least float32: a softmax over thousands of columns in bf16 loses the small ones."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core import parallel
+from rizbin.core.precision import wide
 
 
 class Center(nn.Module):
@@ -25,8 +26,8 @@ class Center(nn.Module):
     @torch.no_grad()
     def update(self, scores: Float[Tensor, "tokens prototypes"]) -> None:
         """Moves towards the mean score of this batch over all processes (which must hold equally many tokens)."""
-        # Float: under bf16 autocast the teacher's scores are bf16, and a running mean of small steps would stand still.
-        self.value.lerp_(parallel.mean(scores.float().mean(dim=0)).to(self.value.dtype), 1 - self.momentum)
+        # Wide: under bf16 autocast the teacher's scores are bf16, and a running mean of small steps would stand still.
+        self.value.lerp_(parallel.mean(wide(scores).mean(dim=0)).to(self.value.dtype), 1 - self.momentum)
 
 
 def teacher_distribution(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core import parallel
-from rizbin.losses.contrast import wide
+from rizbin.core.precision import wide
 
 
 def text_weighted_similarity(

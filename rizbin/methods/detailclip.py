@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from rizbin.core import parallel
 from rizbin.core.errors import RizbinError
+from rizbin.core.precision import wide
 from rizbin.data.resolution import lowered
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast, contrast_of
@@ -432,7 +433,7 @@ class DetailCLIP(Method):
             places = half_resolution_places(places, grid) if half else places
             features = _take(whole.patches, places).flatten(0, 1)
             if self.to_features is not None:
-                return F.layer_norm(features.float(), features.shape[-1:])
+                return F.layer_norm(wide(features), features.shape[-1:])
             return distributions(features, center, patch_temperature)
 
         return _Targets(
@@ -481,7 +482,9 @@ class DetailCLIP(Method):
         if half:
             attention = attention / 4  # each coarse patch stands four times; rows still sum to at most 1
         _, hidden = self._split(images.repeat(self.settings.view_count, 1, 1, 1), None, Progress(0, 1))
-        hidden = hidden[: len(images)]
+        # Without a decoder nothing is predicted, and then only the paper's one pass hides anything.
+        hides = self.decoder is not None or self.settings.hide == "removed"
+        hidden = hidden[: len(images), : hidden.shape[1] if hides else 0]
         removed = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, hidden, True).unflatten(1, grid)
         painted = self.reconstruct(images, removed) if hidden.shape[1] else None
         return Look(attention.unflatten(1, grid), removed, painted)

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from rizbin.core import parallel
 from rizbin.core.errors import RizbinError
+from rizbin.core.precision import wide
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.distill import regression
 from rizbin.nets.heads import mlp_head
@@ -62,9 +63,8 @@ def queue_contrast(
     Takes unit vectors. Mean of -log softmax over (own key, queue).
     """
     logits = torch.cat([(queries * keys).sum(dim=-1, keepdim=True), queries @ queue.T], dim=1) / temperature
-    # At least float32: a softmax over thousands of keys in bf16 loses the small ones.
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.long, device=queries.device))
+    # A softmax over thousands of keys in bf16 loses the small ones.
+    return F.cross_entropy(wide(logits), torch.zeros(len(queries), dtype=torch.long, device=queries.device))
 
 
 def tell_apart(same: Float[Tensor, " batch"], different: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.precision import wide
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
 from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
@@ -142,7 +143,7 @@ class MaskCLIP(Method):
         )
         caption = (place <= end)[:, None, None]  # padding, whose length depends on the batch, is never looked at
         guesses = self.to_words(self.words_decoder(text.words(embedded), caption))
-        losses = F.cross_entropy(guesses.flatten(0, 1).float(), tokens.flatten().long(), reduction="none")
+        losses = F.cross_entropy(wide(guesses.flatten(0, 1)), tokens.flatten().long(), reduction="none")
         losses = losses.view_as(chance)
         # The mean per caption, then over captions: each process weighs its captions alike, as one process would.
         per_caption = (losses * hidden).sum(1) / hidden.sum(1).clamp(min=1)

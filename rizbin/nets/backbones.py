@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core import parallel
+from rizbin.core.precision import wide
 
 
 class VisibleBatchNorm(BatchNormAct2d):
@@ -50,8 +51,7 @@ class VisibleBatchNorm(BatchNormAct2d):
         if self.visible is None and parallel.world_size() == 1:
             normed = F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
             return self.act(normed)
-        if x.dtype in (torch.bfloat16, torch.float16):
-            x = x.float()  # variances from differences of squares want the bits
+        x = wide(x)  # variances from differences of squares want the bits
         if self.visible is None:
             seen = x.new_ones(len(x), 1, *x.shape[-2:])
         else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
 from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.layout import for_convolutions
 from rizbin.nets.vision import Features, VisionEncoder
 
 
@@ -107,8 +108,7 @@ class ImageEncoder(nn.Module):
         norms = [module for module in self.convolutions.modules() if isinstance(module, VisibleBatchNorm)]
         for norm in norms:
             norm.tracked = track
-        images = images.contiguous(memory_format=torch.channels_last)  # a tenth faster on processors
-        places, pooled = _map_and_pooled(self.convolutions, images)
+        places, pooled = _map_and_pooled(self.convolutions, for_convolutions(images))
         for norm in norms:
             norm.tracked = True
         return Features(cls=pooled, patches=places.flatten(2).transpose(1, 2), attention=None)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.precision import wide
 from rizbin.nets.attend import attend
 from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.layout import for_convolutions
 
 CLS_STD = 1e-6
 """Deviation of the normal numbers at which timm starts a CLS token: every image then has the same one at first."""
@@ -57,9 +59,9 @@ class RowAttention(Attention):
         query, key, value = qkv.unbind(0)
         query, key = self.q_norm(query), self.k_norm(key)
         if self.watched:
-            # Softmax in float32: under bf16 the row would lose the order of near-equal patches; selection is by order.
+            # At least float32: under bf16 the row would lose the order of near-equal patches; selection is by order.
             scores = (query[:, :, :1] * self.scale) @ key.transpose(-2, -1)
-            self.row = scores.float().softmax(-1)[:, :, 0]
+            self.row = wide(scores).softmax(-1)[:, :, 0]
         x = attend(query, key, value, mask=attn_mask, causal=is_causal)
         x = self.norm(x.transpose(1, 2).reshape(batch, tokens, self.attn_dim))
         x = x if gate is None else x * gate
@@ -223,8 +225,8 @@ class VisionEncoder(nn.Module):
                 norm.visible = visible
         for norm in self._stem_norms:
             norm.tracked = track
-        if self._stem_overlaps:  # convolutions are a tenth faster with their channels last
-            images = images.contiguous(memory_format=torch.channels_last)
+        if self._stem_overlaps:
+            images = for_convolutions(images)
         tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
         for norm in self._stem_norms:
             norm.visible, norm.tracked = None, True

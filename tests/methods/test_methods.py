@@ -177,7 +177,7 @@ def test_a_bf16_step_runs_and_weights_stay_fp32(name: str) -> None:
     assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
 
 
-def _half(name: str, extra: dict[str, Any]) -> dict[str, Tensor]:
+def _share(name: str, extra: dict[str, Any]) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
     try:
         rows = 8 // parallel.world_size()
@@ -196,11 +196,19 @@ def _half(name: str, extra: dict[str, Any]) -> dict[str, Tensor]:
 
 @every_case
 def test_two_processes_with_half_the_batch_each_equal_one_with_all(name: str, extra: dict[str, Any]) -> None:
-    alone = _half(name, extra)
-    for other in run_in_processes(_half, 2, name, extra):
+    alone = _share(name, extra)
+    for other in run_in_processes(_share, 2, name, extra):
         for key, value in alone.items():
             # float64; Adam divides by the root of squared gradients, which widens rounding of near-zero ones.
-            assert torch.allclose(other[key], value, rtol=1e-6, atol=1e-6), key
+            assert torch.allclose(other[key], value, rtol=1e-9, atol=1e-9), key
+
+
+@every_method
+def test_four_processes_equal_one(name: str) -> None:
+    alone = _share(name, {})
+    for other in run_in_processes(_share, 4, name, {}):
+        for key, value in alone.items():
+            assert torch.allclose(other[key], value, rtol=1e-9, atol=1e-9), key
 
 
 @every_method

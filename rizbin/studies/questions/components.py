@@ -18,7 +18,7 @@ CLIP, PHRASES = "CLIP alone", "CLIP and phrases"
 LONGER = "CLIP and phrases, for as long as all three"
 PAPER = "the paper's setting"
 CLASSIFIER = "a classifier of the names"
-STEPS, START_STEPS = 300, 700
+STEPS, START_STEPS = 200, 700
 """Of a branch and of the start, in batches of 32: the start names 9 scenes of 10, so that a teacher has something to
 teach."""
 _PARTS: dict[str, dict[str, Any]] = {
