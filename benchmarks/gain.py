@@ -64,11 +64,13 @@ def _changed(**changes: Any) -> Training[Any]:
 VARIANTS: dict[str, Callable[[], Training[Any]]] = {
     "clip": lambda: preset("clip", "small"),
     "aclip": lambda: preset("aclip", "small"),
+    # CLIP and the term that ties phrases to patches: the three techniques rest in the small preset.
     "detailclip": lambda: preset("detailclip", "small"),
-    # What remains when all three techniques are off: CLIP and the term that ties phrases to patches.
-    "phrases": lambda: _changed(selection="none", distillation=False, reconstruction=False),
+    # With all three, the late ones in the last third of the run.
+    "techniques": lambda: _changed(selection="attention", distillation=True, reconstruction=True),
     # The paper's own setting on the same towers: what is not attended is hidden, every weight is 1, from the start.
     "paper": lambda: _changed(
+        **{"selection": "attention", "distillation": True, "reconstruction": True},
         **{"contrast_view": "masked", "view_count": 2, "hide": "removed", "teacher_resolution": "full"},
         **{"patch_target": "prototypes", "head_norm": False, "low_resolution": 1, "decoder_blocks": 1},
         **{"phrase_weight": 0.0, "cls_weight": 1.0, "visible_weight": 0.0, "late_start": 0.0},

@@ -324,7 +324,9 @@ def matmul_peak(device: Any, dry: bool) -> float:
 # --- branches ---------------------------------------------------------------------------------------------------------
 
 _OFF = {"selection": "none", "distillation": False, "reconstruction": False}
+_ALL = {"selection": "attention", "distillation": True, "reconstruction": True}
 _PAPER = {
+    **_ALL,
     **{"contrast_view": "masked", "view_count": 2, "hide": "removed", "teacher_resolution": "full"},
     **{"patch_target": "prototypes", "head_norm": False, "low_resolution": 1, "decoder_blocks": 1},
     **{"phrase_weight": 0.0, "cls_weight": 1.0, "visible_weight": 0.0},
@@ -336,7 +338,7 @@ BRANCHES: dict[str, dict[str, Any]] = {
     "+ token removal": {**_OFF, "selection": "attention"},
     "+ distillation": {**_OFF, "distillation": True},
     "+ reconstruction": {**_OFF, "reconstruction": True},
-    "all three": {},
+    "all three": _ALL,
     "the paper's setting": _PAPER,
 }
 START = "CLIP"

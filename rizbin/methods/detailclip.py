@@ -170,9 +170,6 @@ class DetailCLIP(Method):
         self.tokenizer = self.pair.tokenizer
         vision, size = self.pair.vision, self.pair.image_size
         _check(settings, vision.patch_size)
-        self.views = (replace(settings.view, size=size),) * settings.view_count
-        if settings.contrast_view == "clean":
-            self.views += (View.Settings(size=size),)
         self.most_phrases = settings.phrases_most if settings.phrase_weight else 0
         self.head: PrototypeHead | None = None
         self.decoder: Decoder | None = None
@@ -206,6 +203,10 @@ class DetailCLIP(Method):
             self.to_residual = nn.Linear(width, pixels)
             nn.init.zeros_(self.to_residual.weight)  # training starts at bicubic upsampling
             nn.init.zeros_(self.to_residual.bias)
+        self.views = (replace(settings.view, size=size),) * settings.view_count
+        if settings.contrast_view == "clean":
+            predicts = self.head is not None or self.decoder is not None
+            self.views = (*(self.views if predicts else ()), View.Settings(size=size))
         attends = {"attention", "inverse"} & {settings.selection, settings.hide}
         if self.taught() and (settings.distillation or attends):
             self.teacher = Teacher(self.taught())

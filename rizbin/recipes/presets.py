@@ -219,11 +219,14 @@ _SMALL_BY_METHOD: dict[str, dict[str, Any]] = {
         "contrast_view": "clean",
         # What makes patches speak, and each object of its own word: from 56 to 94 percent in 900 steps (docs/LOG.md).
         "phrase_weight": 1.0,
-        # Half of the tokens, by attention, meet the caption from the start: at equal steps and cost of a step 48.9
-        # percent of medium objects of hard scenes were localized with all tokens, 57.4 with these (one seed). With
-        # three seeds and at equal time, phrases without removal and the techniques below are ahead (docs/LOG.md): to be
-        # settled by longer runs.
-        "selection": "attention",
+        # At equal time none of the three techniques pays on this world: removal costs captions and names, the more the
+        # more there is that captions leave out, and the other two change nothing that seeds can tell at two to three
+        # times the cost (docs/studies/components.html, tokens.html; docs/LOG.md). They rest here; what follows is what
+        # was found to suit them, where a flag turns one on: --method.selection attention, --method.distillation,
+        # --method.reconstruction.
+        "selection": "none",
+        "distillation": False,
+        "reconstruction": False,
         # Objects must be hidden for anything to be learned of them; by the paper's rule 4 percent of their pixels were.
         "hide": "random",
         "teacher_resolution": "half",

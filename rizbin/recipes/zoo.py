@@ -55,8 +55,6 @@ def detailclip_mini() -> Training[Any]:
         batch=64,
         checkpoint_every=100,
         trainer=replace(training.trainer, learning_rate=7e-4, precision="bf16"),
-        # Long enough for distillation and reconstruction to learn something while the learning rate is still high.
-        settings=replace(training.settings, late_start=0.6),
     )
 
 
