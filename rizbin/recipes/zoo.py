@@ -51,7 +51,7 @@ def detailclip_mini() -> Training[Any]:
         training,
         data="scenes:easy,categories=0",
         # More categories need more pictures, and more pictures of others in a batch to be told from.
-        steps=3000,
+        steps=4500,
         batch=64,
         checkpoint_every=100,
         trainer=replace(training.trainer, learning_rate=7e-4, precision="bf16"),
