@@ -207,8 +207,8 @@ class DetailCLIP(Method):
         if settings.contrast_view == "clean":
             predicts = self.head is not None or self.decoder is not None
             self.views = (*(self.views if predicts else ()), View.Settings(size=size))
-        attends = {"attention", "inverse"} & {settings.selection, settings.hide}
-        if self.taught() and (settings.distillation or attends):
+        chosen = {settings.selection, settings.hide if self.decoder is not None else "none"}
+        if self.taught() and (settings.distillation or {"attention", "inverse"} & chosen):
             self.teacher = Teacher(self.taught())
 
     def optimizers(self) -> dict[str, list[nn.Module]]:

@@ -32,7 +32,7 @@ PAPER = "least attended patches hidden (paper)"
 RANDOM = "random patches hidden"
 ATTENDED = "most attended patches hidden"
 LOW = "random patches hidden, the rest at half the resolution"
-STEPS, START_STEPS, IMAGES = 400, 700, 600
+STEPS, START_STEPS, IMAGES = 200, 700, 600
 KINDS = {"texture": "textured", "thinness": "thin", "size": "large"}
 """Property -> what an object in the upper third of it is called."""
 COLUMNS = {
@@ -114,6 +114,9 @@ def measure(folder: Path) -> Numbers:
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
     numbers = {measurement.name: measurement.value for measurement in report.measurements}
+    for measurement in report.measurements:
+        if measurement.name.startswith("reconstruction/"):
+            numbers |= {f"{measurement.name}/{rival}": value for rival, value in measurement.references}
     seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
     numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))
     return numbers | _thirds(pair)
@@ -151,6 +154,7 @@ def answer(results: Results) -> list[str]:
     error = "reconstruction/hidden/object_patches"
     errors = {name: results.mean(name, error) for name in (PAPER, RANDOM, ATTENDED, LOW)}
     best = min(errors, key=lambda name: errors[name])
+    neighbors = results.mean(best, f"{error}/mean of visible neighbors")
     thirds = {
         f"{'' if side == 'high' else 'not '}{word}": f"localized/{kind}/{side}"
         for kind, word in KINDS.items()
@@ -165,14 +169,17 @@ def answer(results: Results) -> list[str]:
         delivered.append(f"{arrived}: with {name}, {hidden:.0f} percent of the object pixels are hidden.")
     return [
         f"Of hidden object patches, {best} predicts most: an error of {results.shown(best, error, 2)}, where a flat "
-        f"patch has 1; with {PAPER} it is {results.shown(PAPER, error, 2)}.",
+        f"patch has 1 and the mean of the visible neighbors {neighbors:.2f}; with {PAPER} it is "
+        f" {results.shown(PAPER, error, 2)}.",
         *delivered,
         f"For segmentation: {apart(results, RANDOM, WITHOUT, 'segmentation/linear/miou')} linear mIoU and "
         f"{apart(results, RANDOM, WITHOUT, 'segmentation/linear/boundary_iou')} boundary IoU at random; "
         f"{apart(results, LOW, WITHOUT, 'segmentation/linear/miou')} and "
         f"{apart(results, LOW, WITHOUT, 'segmentation/linear/boundary_iou')} from half the resolution.",
-        f"From half the resolution, object pixels come back with {results.shown(LOW, psnr)} dB and "
-        f"{results.shown(LOW, edges, 2)} of the true edge energy.",
+        f"From half the resolution, object pixels come back with {results.shown(LOW, psnr, 2)} dB and "
+        f"{results.shown(LOW, edges, 2)} of the true edge energy; bicubic enlargement alone has "
+        f"{results.mean(LOW, f'{psnr}/bicubic enlargement'):.2f} dB and "
+        f"{results.mean(LOW, f'{edges}/bicubic enlargement'):.2f}.",
         f"Of the kinds of objects, those that are {most} change most in how often they are localized: "
         f"{apart(results, RANDOM, WITHOUT, thirds[most])}.",
     ]
