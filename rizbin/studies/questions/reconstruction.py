@@ -170,7 +170,7 @@ def answer(results: Results) -> list[str]:
     return [
         f"Of hidden object patches, {best} predicts most: an error of {results.shown(best, error, 2)}, where a flat "
         f"patch has 1 and the mean of the visible neighbors {neighbors:.2f}; with {PAPER} it is "
-        f" {results.shown(PAPER, error, 2)}.",
+        f"{results.shown(PAPER, error, 2)}.",
         *delivered,
         f"For segmentation: {apart(results, RANDOM, WITHOUT, 'segmentation/linear/miou')} linear mIoU and "
         f"{apart(results, RANDOM, WITHOUT, 'segmentation/linear/boundary_iou')} boundary IoU at random; "
