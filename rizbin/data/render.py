@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.open import open_source
@@ -133,7 +134,7 @@ class Render:
         record = self._header()
         if path.is_file():
             try:
-                before = json.loads(path.read_text("utf-8"))
+                before = read_json(path)
             except (OSError, ValueError) as error:
                 raise RizbinError(f"{path} cannot be read; give another folder.") from error
             changed = [name for name in record if not isinstance(before, dict) or before.get(name) != record[name]]
