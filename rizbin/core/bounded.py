@@ -61,7 +61,7 @@ def read_json(path: str | Path, *, most: int = MOST_JSON) -> Any:
     """
     found = parse_json(read_regular(path, most))
     level = [found]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = [
             child
             for node in level

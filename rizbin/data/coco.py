@@ -236,9 +236,7 @@ class Known(Listing):
         key, (height, width) = sample.key, sample.image.shape[:2]
         for side, told, real in zip(("width", "height"), _told(truth.image), (width, height), strict=True):
             if told is None and truth.image.get(side) is not None:
-                raise Refused(
-                    f"{key} has the {side} {_spelled(truth.image[side])} in its record; give whole pixels."
-                )
+                raise Refused(f"{key} has the {side} {_spelled(truth.image[side])} in its record; give whole pixels.")
             if told not in (None, real):
                 stands = [truth.image.get(name) for name in ("width", "height")]
                 raise Refused(
@@ -338,13 +336,17 @@ def _box_mask(box: tuple[float, float, float, float], height: int, width: int) -
     """The pixels whose center is in the box; of one that holds no center, the pixel in its own center."""
     left, top, wide, high = box
     right, bottom = left + wide, top + high
-    mask = fill_polygon(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]), height, width)
-    if not mask.any():
+    mask = np.zeros((height, width), np.bool_)
+    (first, last), (low, high) = (
+        (max(math.ceil(start - 0.5), 0), max(math.ceil(end - 0.5), 0)) for start, end in ((left, right), (top, bottom))
+    )
+    mask[low:high, first:last] = True
+    if first >= min(last, width) or low >= min(high, height):
         column, row = (
             math.floor((max(left, 0) + min(right, width)) / 2),
             math.floor((max(top, 0) + min(bottom, height)) / 2),
         )
-        if right <= 0 or bottom <= 0 or left >= width or top >= height or min(wide, high) == 0:
+        if right <= 0 or bottom <= 0 or left >= width or top >= height or right == left or bottom == top:
             raise _Unfit(f"a box outside of the {width} x {height} pixels, or without an area")
         mask[min(row, height - 1), min(column, width - 1)] = True
     return mask

@@ -24,6 +24,8 @@ MOST_CAPTION = 2**20
 """Bytes of a caption file; a long novel has as many, and the text tower reads 77 words."""
 NAMED = 3
 """How many of the rows, files or ids that are left out a notice names."""
+_LONGEST = 200
+"""Characters of a name in a notice."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ def located(folder: Path, name: str) -> Path:
     (NFC). The name as it stands goes first, and is what comes back when there is no such file at all.
     """
     exact = folder / name
-    if _is_there(exact):
+    if name.isascii() and "\\" not in name:  # nothing to spell otherwise: most tables have such names alone
         return exact
     slashed = name.replace("\\", "/") if not re.match(r"[A-Za-z]:|\\\\", name) else name
-    forms = dict.fromkeys(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-    return next((folder / form for form in (slashed, *forms) if _is_there(folder / form)), exact)
+    spellings = (name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")))
+    return next((folder / spelled for spelled in dict.fromkeys(spellings) if _is_there(folder / spelled)), exact)
 
 
 def _is_there(path: Path) -> bool:
@@ -176,7 +178,9 @@ def counted(number: int, what: str, many: str = "") -> str:
 
 def such_as(names: Sequence[str]) -> str:
     """ ", such as a, b, c": the first few names, each cut to a length that a sentence bears."""
-    return ", such as " + ", ".join(name if len(name) <= 80 else f"{name[:77]}..." for name in names[:NAMED])
+    return ", such as " + ", ".join(
+        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in names[:NAMED]
+    )
 
 
 def fingerprint(facts: Iterable[str], split: Split) -> str:

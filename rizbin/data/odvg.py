@@ -63,9 +63,7 @@ def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listin
         size = {key: record[key] for key in ("width", "height") if record.get(key) is not None}
         before = sizes.setdefault(name, size)
         if any(whole(before.get(key, value)) != whole(value) for key, value in size.items()):
-            problems[name] = (
-                f"{name} has lines with different sizes in {path}, such as line {number}; mend them."
-            )
+            problems[name] = f"{name} has lines with different sizes in {path}, such as line {number}; mend them."
         kept = objects.setdefault(name, [])
         for said, (left, top, right, bottom) in boxes:
             if right == left or bottom == top:

@@ -3,7 +3,9 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -78,11 +80,13 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[Entry], list[
         )
     prefix = "" if root is None or root == path.parent else f"{path.parent.relative_to(root).as_posix()}/"
     found: dict[str, Entry] = {}
+    captions: dict[str, list[str]] = {}
     bad: list[str] = []
     labelled: list[str] = []
     for line, row, problem in rows:
         entry = _entry(path, line, row, problem, image, caption, label, prefix)
         before = found.get(entry.key)
+        captions.setdefault(entry.key, []).extend(entry.captions)
         if before is None:
             found[entry.key] = entry
             continue
@@ -100,7 +104,9 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[Entry], list[
             f"{path}: {counted(len(labelled), 'row')} about a picture that has another category already, and the first "
             f"counts{such_as(labelled)}."
         )
-    return list(found.values()), notices
+    return [
+        entry if entry.problem else replace(entry, captions=tuple(captions[key])) for key, entry in found.items()
+    ], notices
 
 
 def _read(path: Path) -> str:
@@ -131,7 +137,7 @@ def _csv_rows(text: str, path: Path) -> Rows:
     try:
         separator = max(_SEPARATORS, key=lambda mark: sum(name in known for name in header(mark)))
         columns = header(separator)
-        if twice := sorted({name for name in columns if name in known and columns.count(name) > 1}):
+        if twice := sorted(name for name, count in Counter(columns).items() if name in known and count > 1):
             raise RizbinError(f"{path} has the column {twice[0]} twice; give one of them another name.")
         place = next((columns.index(name) for name in IMAGE if name in columns), None)
         read = _records(re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text), separator, len(columns), place)
@@ -263,12 +269,12 @@ def _captions(found: object, name: str) -> Iterator[str]:
 
 
 def _merged(first: Entry, second: Entry) -> Entry:
-    """Two rows about one picture; a bad caption does not spoil a good one."""
+    """Two rows about one picture, but for the captions; a bad one does not spoil a good one."""
     if second.problem:
         return first
     if first.problem:
         return second
-    return Entry(first.key, first.path, first.captions + second.captions, label=first.label or second.label)
+    return first if first.label else replace(first, label=second.label)
 
 
 def _pick(columns: list[str], names: tuple[str, ...]) -> str | None:
