@@ -120,8 +120,9 @@ def as_rgb(image: object, *, name: str = "the image") -> UInt8[np.ndarray, "heig
 
     image: A file's path, which passes `read_image`; an image of Pillow, whose EXIF orientation and transparency count
         as a file's do; or an array, or what numpy can make one of. Arrays are [height, width] or [height, width,
-        channels] with 1 channel (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha), of whole numbers from 0 to
-        255, of 16 bits (0 to 65,535), of numbers from 0 to 1 with a point, or of booleans, in any order of memory.
+        channels] with 1 channel (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha, opaque: an array does not say
+        whether its colors were multiplied by it). Values are whole numbers from 0 to 255, 16 bits (uint16, 0 to
+        65,535), numbers from 0 to 1 with a point, or booleans, in any order of memory.
     name: What messages call it, where it is no file.
 
     Raises Refused, in one sentence, for all else; for numbers with a point above 1, whose range nobody knows, too.
@@ -147,21 +148,24 @@ def as_rgb(image: object, *, name: str = "the image") -> UInt8[np.ndarray, "heig
     except Exception as error:  # a tensor on another device or with a gradient, which only its library can bring here
         raise Refused(f"{name} cannot be made an array ({_reason(error)}); give RGB pixels, 0 to 255.") from error
     channels = 1 if pixels.ndim == 2 else pixels.shape[-1] if pixels.ndim == 3 else 0
-    if channels not in _MODES:
+    if channels not in _CHANNELS:
         raise Refused(
             f"{name} is an array of shape {list(pixels.shape)}; give RGB pixels, 0 to 255, as [height, width, 3]."
         )
     _check_size((pixels.shape[1], pixels.shape[0]), name)
-    levels = _levels(pixels, name)
-    if channels == 3:
-        return np.ascontiguousarray(levels)
-    mode = _MODES[channels]
-    flat = levels.reshape(levels.shape[:2]) if channels == 1 else levels
-    return np.asarray(_on_white(Image.fromarray(np.ascontiguousarray(flat)).convert(mode)))
+    levels, shape = _levels(pixels, name), pixels.shape[:2]
+    if channels in (2, 4):
+        if levels[..., -1].min() < 255:
+            raise Refused(
+                f"{name} has an alpha channel that is not 255 everywhere; give RGB pixels, 0 to 255, or an image of "
+                "Pillow (Image.fromarray), whose transparent parts come on white."
+            )
+        levels, channels = levels[..., :-1], channels - 1
+    return np.ascontiguousarray(levels if channels == 3 else np.broadcast_to(levels.reshape(*shape, 1), (*shape, 3)))
 
 
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""What Pillow calls images of so many channels."""
+_CHANNELS = (1, 2, 3, 4)
+"""Gray, gray and alpha, RGB, RGB and alpha."""
 
 
 def _levels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:

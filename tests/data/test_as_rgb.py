@@ -41,11 +41,6 @@ def test_a_file_and_pillows_image_of_it_are_the_same(tmp_path: Path) -> None:
         assert np.array_equal(as_rgb(path), expected) and np.array_equal(as_rgb(str(path)), expected)
 
 
-def on_white(alpha: np.ndarray) -> np.ndarray:
-    share = alpha[..., None] / 255
-    return PIXELS * share + 255 * (1 - share)
-
-
 def test_arrays_of_every_kind_are_rgb() -> None:
     gray = PIXELS[..., 0]
     same = {
@@ -64,9 +59,10 @@ def test_arrays_of_every_kind_are_rgb() -> None:
     assert np.array_equal(as_rgb(PIXELS[..., ::-1]), PIXELS[..., ::-1])
     for pixels in (gray, gray[..., None], (gray / 255).astype(np.float32)):
         assert np.array_equal(as_rgb(pixels), np.repeat(gray[..., None], 3, -1))
-    assert np.abs(as_rgb(np.dstack([PIXELS, gray])) - on_white(gray)).max() <= 1
+    assert np.array_equal(as_rgb(np.dstack([PIXELS, np.full_like(gray, 255)])), PIXELS)
+    assert np.array_equal(as_rgb(np.dstack([PIXELS / 255, np.ones_like(gray)])), PIXELS)
     assert np.array_equal(as_rgb(gray > 99)[..., 0], np.where(gray > 99, 255, 0))
-    assert (as_rgb(np.dstack([gray, np.zeros_like(gray)])) == 255).all()
+    assert np.array_equal(as_rgb(np.dstack([gray, np.full_like(gray, 255)]))[..., 2], gray)
 
 
 def test_an_array_that_torch_made_is_one_too() -> None:
@@ -87,6 +83,8 @@ def test_an_array_that_torch_made_is_one_too() -> None:
         (PIXELS.astype(np.uint16), "uint16"),
         (PIXELS.transpose(2, 0, 1), "shape [3, 20, 30]"),
         (PIXELS[None], "shape [1, 20, 30, 3]"),
+        (np.dstack([PIXELS, PIXELS[..., 0]]), "alpha channel that is not 255 everywhere; give RGB pixels, 0 to 255"),
+        (PIXELS[..., :2], "alpha channel"),
         (np.zeros((0, 5, 3), np.uint8), "5 x 0"),
         (np.zeros((2, 900, 3), np.uint8), "too long a strip"),
         (np.array("a"), "shape []"),

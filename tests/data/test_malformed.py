@@ -140,7 +140,7 @@ def header(name: str, kind: bytes, size: int) -> bytes:
 
 def by_hand() -> Iterator[tuple[str, bytes]]:
     """Files that somebody made to do harm, or a program by mistake."""
-    many = 50_000
+    many = 20_000
     yield "t.csv", b"file_name,text\n" + b'0.png,"open\n' * many
     yield "t.csv", b"file_name,text\n" + b'0.png,a""b\n' * many + b'"'
     yield "t.csv", b"file_name,text\n" + b'"' * many
@@ -163,7 +163,7 @@ def by_hand() -> Iterator[tuple[str, bytes]]:
     yield "t.json", image + one + b'"segmentation": {"size": [12, 12], "counts": [' + b"0, " * 500_000 + b"144]}}]}"
     yield "t.json", image + one + b'"segmentation": {"size": [12, 12], "counts": [99999999999999999999, 1]}}]}'
     yield "t.json", image + one + b'"segmentation": {"size": [12, 12], "counts": "' + b"o" * 500_000 + b'"}}]}'
-    yield "t.json", image + (one + b'"bbox": [1, 1, 5, 5]},') * 20_000 + one + b'"bbox": [1, 1, 5, 5]}]}'
+    yield "t.json", image + (one + b'"bbox": [1, 1, 5, 5]},') * 5_000 + one + b'"bbox": [1, 1, 5, 5]}]}'
     yield "o.jsonl", b"[" * 2_000_000
     yield "o.jsonl", b'{"filename": "0.png", "detection": {"instances": [' + b"[" * 100_000
     yield "s.tar", header("x", b"x", 2**30) + bytes(512)
@@ -226,18 +226,16 @@ def _check(error: RizbinError) -> None:
 
 
 def test_four_hundred_malformed_files_are_read_or_one_sentence(tmp_path: Path) -> None:
-    used, said, slow = read_all(tmp_path, 400)
-    assert not slow and used > 100 and said > 100
-
-
-def test_malformed_files_stay_under_a_gigabyte(tmp_path: Path) -> None:
+    """In a process of its own: there the memory is theirs alone, and no annotation is checked at every call."""
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom tests.data.test_malformed import read_all\n"
-        "read_all(Path(sys.argv[1]), 60)\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import json, resource, sys\nfrom pathlib import Path\nfrom tests.data.test_malformed import read_all\n"
+        "found = read_all(Path(sys.argv[1]), 400)\nmemory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print(json.dumps([*found, memory]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < MEMORY
+    used, said, slow, memory = json.loads(done.stdout)
+    assert not slow and used > 100 and said > 100 and memory < MEMORY
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json", "s.tar", "metadata.jsonl", "caption.txt"])
