@@ -78,8 +78,8 @@ class TimmEye:
         self.grid = (self.image_size // self.patch_size, self.image_size // self.patch_size)
 
     def _patch(self, embed: Any) -> int:
-        """Side of the patches that a ViT cuts."""
-        high, wide = (int(side) for side in embed.patch_size)
+        """Side of the patches that a ViT cuts: of a convolutional stem's too, whose own patch size is another."""
+        high, wide = (int(side) // int(count) for side, count in zip(embed.img_size, embed.grid_size, strict=True))
         if high != wide:
             raise RizbinError(f"{self.name} cuts patches of {high}x{wide} pixels; networks with square ones are read.")
         return high
@@ -209,7 +209,7 @@ class HuggingFaceEye:
         if isinstance(length, list | tuple) and length:
             if len(set(length)) > 1:  # transformers resizes the positions of squares alone
                 raise RizbinError(
-                    f"{self.name} is made for a {which.replace('_', ' ')} of {'x'.join(map(str, length))} pixels; "
+                    f"{self.name} is made for the {which.replace('_', ' ')} {'x'.join(map(str, length))} pixels; "
                     "networks of transformers for rectangular pictures or patches are not read."
                 )
             length = length[0]
