@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rizbin.core.bounded import MOST_JSON, parse_json, read_regular
 from rizbin.core.errors import RizbinError
 
 _CHUNK = 8 * 2**20
@@ -233,8 +234,8 @@ def _intact(path: Path, step: int) -> bool:
 def _verify(path: Path, step: int) -> list[str]:
     """The names of the files of a checkpoint, all compared with the manifest; raises _Damaged."""
     try:
-        text = (path / "manifest.json").read_bytes()
-        manifest = json.loads(text)
+        text = read_regular(path / "manifest.json", MOST_JSON)
+        manifest = parse_json(text)
         intact = _spelled(manifest) == text and manifest["format"] == 1 and manifest["step"] == step
         files = {str(name): (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rizbin.core import environment, progress
+from rizbin.core.bounded import parse_json, read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import differences
 
@@ -221,7 +222,7 @@ class RunFolder:
 
     def _object(self, name: str) -> dict[str, Any]:
         try:
-            found = json.loads((self.path / name).read_bytes())
+            found = read_json(self.path / name)
         except (OSError, ValueError) as error:
             raise RizbinError(
                 f"{self.path / name} cannot be read ({error}); restore it or name another folder."
@@ -306,7 +307,7 @@ def time_spent(history: Sequence[Mapping]) -> tuple[int, int, float]:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

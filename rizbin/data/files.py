@@ -1,23 +1,36 @@
 """Picture files by what a user types: a file, a folder, a pattern."""
 
 import glob
+import os
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from rizbin.core.errors import RizbinError
-from rizbin.data.gate import ENDINGS
+from rizbin.core.errors import RizbinError, printable
+from rizbin.data.folders import split_pictures
 
 
-def picture_files(text: str) -> dict[Path, str]:
+def picture_files(*spelled: str) -> dict[Path, str]:
     """The files and what to call them, in the order in which a person counts them (frame 9 before frame 10).
 
-    Of a folder, all pictures in it and in the folders in it, hidden ones left out, called by their path from there.
-    Raises RizbinError when there are none.
+    Of a folder, all pictures in it and in the folders in it, hidden ones left out, called by their path from there. A
+    file that was named twice comes once; files that would be called alike are called by as much of their paths as tells
+    them apart. Raises RizbinError when something that was named has none.
     """
+    found: dict[str, tuple[Path, str]] = {}
+    for text in spelled:
+        for path, name in _named(text).items():
+            found.setdefault(os.path.abspath(path), (path, name))
+    return dict(_apart(list(found.values())))
+
+
+def _named(text: str) -> dict[Path, str]:
+    """The files that one word names."""
     path = Path(text).expanduser()
     try:
         if path.is_dir():
-            files = [file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and _visible(file, path)]
+            files, _ = split_pictures([file for file in path.rglob("*") if _visible(file, path)])
             names = {file: file.relative_to(path).as_posix() for file in files}
         else:
             files = [path] if path.exists() else [Path(name) for name in glob.glob(str(path), recursive=True)]
@@ -28,7 +41,22 @@ def picture_files(text: str) -> dict[Path, str]:
         raise RizbinError(
             f"There are no pictures in {text}; give a folder or files (JPEG, PNG, WebP, BMP, GIF), or scenes:easy."
         )
-    return {file: names[file] for file in sorted(files, key=lambda file: _natural(file.as_posix()))}
+    return {file: printable(names[file]) for file in sorted(files, key=lambda file: _natural(file.as_posix()))}
+
+
+def _apart(files: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """The files with names of their own: where names are the same, as many folders before them as it takes."""
+    names = [name for _, name in files]
+    parts = [Path(os.path.abspath(path)).parts for path, _ in files]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        if not shared:
+            break
+        names = [
+            printable("/".join(steps[-depth:])) if name in shared else name
+            for steps, name in zip(parts, names, strict=True)
+        ]
+    return [(path, name) for (path, _), name in zip(files, names, strict=True)]
 
 
 def _visible(file: Path, folder: Path) -> bool:

@@ -2,12 +2,15 @@
 
 The format is known by content, not by name. The header is read and judged before a pixel is decoded, so that a small
 file which unpacks into gigabytes costs nothing. JPEG, PNG, WebP, BMP and the first frame of GIF are read; SVG and the
-rest are not: each decoder more is a door more.
+rest are not: each decoder more is a door more. A PNG's checksums are compared, as one flipped bit may spoil all pixels
+after it and still unpack. Images that a program holds already, from Pillow or as arrays, come through `as_rgb`.
 """
 
 import os
 import stat
+import struct
 import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -26,8 +29,17 @@ MOST_PIXELS = 89_478_485
 MOST_RATIO = 100
 """Longer side divided by the shorter; what is beyond is no picture."""
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".jpe", ".jif", ".pjpeg", ".apng", ".dib")
 """Of file names that folders and shards take for pictures."""
+UNREAD = (
+    *(".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".ico", ".psd", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+"""Of pictures in formats that are not read. Files that are called so are taken too, as their content decides and a
+refusal names and counts them; passed over, they would be missing without a word."""
+
+AnyImage = str | Path | Image.Image | np.ndarray
+"""An image however a program holds it; `as_rgb` brings all of them to one form."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -42,7 +54,14 @@ _FOREIGN = (
     ((b"II*\0", b"MM\0*"), "a TIFF"),
     ((b"%pdf", b"%!ps"), "a PDF or PostScript page"),
     ((b"version https://git-lfs",), "a Git LFS pointer, so the picture itself was never fetched"),
+    ((b"\0\0\0\x0cjXL ", b"\xff\x0a"), "a JPEG XL"),
+    ((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000"),
 )
+_BRANDS = {b"avif": "an AVIF", b"avis": "an AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC, as iPhones save pictures"
+)
+"""Of ISO media files, from the fifth byte on: `ftyp` and one of these."""
+_GIVE = "give JPEG, PNG, WebP, BMP or GIF"
 _UPRIGHT = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT,),
     3: (Image.Transpose.ROTATE_180,),
@@ -96,6 +115,80 @@ def read_indices(source: str | Path | bytes, *, name: str = "") -> UInt8[np.ndar
     return np.asarray(image)
 
 
+def as_rgb(image: object, *, name: str = "the image") -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of an image, however a program holds it: the same as of its file, wherever both are the same.
+
+    image: A file's path, which passes `read_image`; an image of Pillow, whose EXIF orientation and transparency count
+        as a file's do; or an array, or what numpy can make one of. Arrays are [height, width] or [height, width,
+        channels] with 1 channel (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha, opaque: an array does not say
+        whether its colors were multiplied by it). Values are whole numbers from 0 to 255, 16 bits (uint16, 0 to
+        65,535), numbers from 0 to 1 with a point, or booleans, in any order of memory.
+    name: What messages call it, where it is no file.
+
+    Raises Refused, in one sentence, for all else; for numbers with a point above 1, whose range nobody knows, too.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        _check_size(image.size, name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd metadata, as of files
+                return np.asarray(_on_white(_upright(image, name)))
+        except Refused:
+            raise
+        except Exception as error:
+            raise _broken(name, error) from error
+    if not hasattr(image, "__array__"):
+        raise Refused(
+            f"{name} is of type {type(image).__name__}; give a path, an image of Pillow or an array of pixels."
+        )
+    try:
+        pixels = np.asarray(image)
+    except Exception as error:  # a tensor on another device or with a gradient, which only its library can bring here
+        raise Refused(f"{name} cannot be made an array ({_reason(error)}); give RGB pixels, 0 to 255.") from error
+    channels = 1 if pixels.ndim == 2 else pixels.shape[-1] if pixels.ndim == 3 else 0
+    if channels not in _CHANNELS:
+        raise Refused(
+            f"{name} is an array of shape {list(pixels.shape)}; give RGB pixels, 0 to 255, as [height, width, 3]."
+        )
+    _check_size((pixels.shape[1], pixels.shape[0]), name)
+    levels, shape = _levels(pixels, name), pixels.shape[:2]
+    if channels in (2, 4):
+        if levels[..., -1].min() < 255:
+            raise Refused(
+                f"{name} has an alpha channel that is not 255 everywhere; give RGB pixels, 0 to 255, or an image of "
+                "Pillow (Image.fromarray), whose transparent parts come on white."
+            )
+        levels, channels = levels[..., :-1], channels - 1
+    return np.ascontiguousarray(levels if channels == 3 else np.broadcast_to(levels.reshape(*shape, 1), (*shape, 3)))
+
+
+_CHANNELS = (1, 2, 3, 4)
+"""Gray, gray and alpha, RGB, RGB and alpha."""
+
+
+def _levels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+    """Pixels of any type as 0 to 255."""
+    kind = pixels.dtype.kind
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16 and pixels.max(initial=0) > 255:  # else they may be of 8 bits in a wider type
+        return (pixels >> 8).astype(np.uint8)  # the high byte, as of 16-bit files
+    if kind == "b":
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if kind in "iuf" and pixels.size:
+        low, high = float(pixels.min()), float(pixels.max())
+        if kind == "f" and low >= 0 and high <= 1:  # false of what is not a number too
+            return (pixels * 255).round().astype(np.uint8)
+        if kind != "f" and pixels.dtype != np.uint16 and low >= 0 and high <= 255:
+            return pixels.astype(np.uint8)
+        raise Refused(
+            f"{name} has {pixels.dtype} values from {low:g} to {high:g}; give RGB pixels, 0 to 255, as uint8."
+        )
+    raise Refused(f"{name} has values of type {pixels.dtype}; give RGB pixels, 0 to 255, as uint8.")
+
+
 def _read(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
     """The bytes, of a decent number, and the name for messages."""
     if isinstance(source, bytes):
@@ -129,9 +222,11 @@ def _format(data: bytes, name: str) -> str:
             return found
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
+        raise Refused(f"{name} is {_BRANDS[data[8:12]]}; {_GIVE}.")
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     what = next((what for starts, what in _FOREIGN if start.startswith(tuple(s.lower() for s in starts))), "")
-    raise Refused(f"{name} is {what or 'of no known picture format'}; give JPEG, PNG, WebP, BMP or GIF.")
+    raise Refused(f"{name} is {what or 'of no known picture format'}; {_GIVE}.")
 
 
 def _decode(data: bytes, name: str, enough: int) -> Image.Image:
@@ -144,13 +239,11 @@ def _decode(data: bytes, name: str, enough: int) -> Image.Image:
         try:
             image = Image.open(BytesIO(data), formats=[kind])
             _check_size(image.size, name)
+            if kind == "PNG":
+                _check_chunks(data)
             if enough:
                 image.draft(image.mode, (enough, enough))
-            orientation = _orientation(image)
-            image.load()
-            for turn in _UPRIGHT.get(orientation, ()):
-                image = image.transpose(turn)
-            return _in_eight_bits(image, name)
+            return _upright(image, name)
         except Refused:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -168,6 +261,37 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
     if max(width, height) > MOST_RATIO * min(width, height):
         raise Refused(f"{name} is {width} x {height} pixels, too long a strip; cut it to 1:{MOST_RATIO} at most.")
+
+
+def _check_chunks(data: bytes) -> None:
+    """Raises ValueError unless the file is whole to its last chunk and every checksum holds (PNG, section 5.3).
+
+    Pillow compares those of chunks before the pixels alone.
+    """
+    place, view = 8, memoryview(data)
+    while True:
+        if place + 12 > len(data):
+            raise ValueError("it ends before its last chunk")
+        (length,) = struct.unpack_from(">I", data, place)
+        end = place + 8 + length
+        if end + 4 > len(data):
+            raise ValueError("a chunk is longer than the file")
+        kind = data[place + 4 : place + 8]
+        if zlib.crc32(view[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ValueError(f"the checksum of chunk {kind.decode('latin-1')!r} does not match")
+        if kind == b"IEND":
+            return
+        place = end + 4
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """Decoded, turned as the camera was held, in 8 bits a channel."""
+    # First: to look for its orientation, Pillow decodes a PNG whole, and an error there must not pass for one of the
+    # metadata, as a second attempt would give what had been decoded before it.
+    image.load()
+    for turn in _UPRIGHT.get(_orientation(image), ()):
+        image = image.transpose(turn)
+    return _in_eight_bits(image, name)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,12 +1,15 @@
 """What all sources of real pictures share: a list of entries, its split into train and test, its fingerprint."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from rizbin.core.errors import RizbinError
+from rizbin.core.bounded import read_regular
+from rizbin.core.errors import RizbinError, printable
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Refused, Sample
 
@@ -17,6 +20,12 @@ TEST_SHARE = 0.05
 ENOUGH = 4
 """Times the size asked for: large JPEGs are decoded at no more than they need to be, and a crop of a sixteenth of the
 area, smaller than any method here takes, still has all its pixels."""
+MOST_CAPTION = 2**20
+"""Bytes of a caption file; a long novel has as many, and the text tower reads 77 words."""
+NAMED = 3
+"""How many of the rows, files or ids that are left out a notice names."""
+_LONGEST = 200
+"""Characters of a name in a notice."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Entry:
     label: str = ""
     problem: str = ""
     """The sentence of the refusal, when it is known beforehand that the entry cannot be used."""
+    part: Literal["", "train", "test"] = ""
+    """The split that the data themselves give it, where they do."""
 
 
 Keyed = TypeVar("Keyed")
@@ -44,14 +55,28 @@ class Listing:
     notices: tuple[str, ...] = ()
     """What its files hold that is left out, each in a sentence; for whoever begins to work with it."""
 
-    def __init__(self, name: str, entries: Sequence[Entry], *, split: Split, size: int = 0):
-        """`size` is the side of the views to come; with 0 every picture is decoded at full size."""
+    def __init__(
+        self,
+        name: str,
+        entries: Sequence[Entry],
+        *,
+        split: Split,
+        size: int = 0,
+        root: Path | None = None,
+        notices: Sequence[str] = (),
+    ):
+        """`size` is the side of the views to come; with 0 every picture is decoded at full size. `root` is the folder
+        that caption files must lie in."""
         chosen = choose([(entry.key, entry) for entry in entries], split)
-        self.name = f"{name}, {split}"
+        if split != "all" and {"train", "test"} <= {entry.part for entry in entries}:
+            chosen = [entry for entry in entries if (entry.part or "train") == split]
+        self.name = f"{printable(name)}, {split}"
         self.categories: tuple[str, ...] = tuple(sorted({entry.label for entry in entries} - {""}))
         self.fingerprint = fingerprint(_facts(entries), split)
+        self.notices = tuple(printable(notice) for notice in notices)
         self._entries = chosen
         self._enough = ENOUGH * size
+        self._root = root
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -60,9 +85,9 @@ class Listing:
         entry = self._entries[index]
         if entry.problem:
             raise Refused(entry.problem)
-        captions = (read_caption(entry.text),) if entry.text else entry.captions
+        captions = (read_caption(entry.text, inside=self._root),) if entry.text else entry.captions
         image = read_image(entry.path, enough=self._enough)
-        return Sample(entry.key, image, captions[0] if captions else "", entry.label, captions=captions)
+        return Sample(printable(entry.key), image, captions[0] if captions else "", entry.label, captions=captions)
 
 
 def choose(keyed: Sequence[tuple[str, Keyed]], split: Split) -> list[Keyed]:
@@ -81,12 +106,27 @@ def choose(keyed: Sequence[tuple[str, Keyed]], split: Split) -> list[Keyed]:
     return [thing for key, thing in keyed if (key in test) == (split == "test")]
 
 
-def read_caption(path: Path) -> str:
-    """The text of a caption file. Raises `Refused` when it is missing, empty or not UTF-8."""
+def read_caption(path: Path, *, inside: Path | None = None) -> str:
+    """The text of a caption file.
+
+    Raises `Refused` when it is missing, empty, not UTF-8, no regular file, larger than `MOST_CAPTION`, or when a link
+    leads from it to a file that is not in `inside`: a folder from elsewhere must not make captions of what else is on
+    this machine.
+    """
+    if inside is not None and leads_out(path, inside):
+        raise Refused(f"{path} is a link that leads out of {inside}; put a copy of the caption in its place.")
     try:
-        return check_caption(path.read_bytes(), str(path))
+        return check_caption(read_regular(path, MOST_CAPTION), str(path))
     except OSError as error:
         raise Refused(f"{path} cannot be read ({error.strerror}); write the picture's caption into it.") from error
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a link on the way from the folder to the file leads out of the folder."""
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, names that no file can have
+        return True
 
 
 def check_caption(text: str | bytes, name: str) -> str:
@@ -101,11 +141,53 @@ def check_caption(text: str | bytes, name: str) -> str:
     return caption
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8; half of a surrogate pair, which JSON may hold, cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+def located(folder: Path, name: str) -> Path:
+    """The file of that name in the folder, as other systems may have written the name.
+
+    Windows separates by backslashes; macOS takes letters with accents apart (NFD), where most tables have them whole
+    (NFC). The name as it stands goes first, and is what comes back when there is no such file at all.
+    """
+    exact = folder / name
+    if name.isascii() and "\\" not in name:  # nothing to spell otherwise: most tables have such names alone
+        return exact
+    slashed = name.replace("\\", "/") if not re.match(r"[A-Za-z]:|\\\\", name) else name
+    spellings = (name, slashed, *(unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")))
+    return next((folder / spelled for spelled in dict.fromkeys(spellings) if _is_there(folder / spelled)), exact)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # names that are too long or that no file can have
+        return False
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """The beginning of a notice: "1 row is", "2 rows are"."""
+    return f"{number:,} {what} is" if number == 1 else f"{number:,} {many or what + 's'} are"
+
+
+def such_as(names: Sequence[str]) -> str:
+    """ ", such as a, b, c": the first few names, each cut to a length that a sentence bears."""
+    return ", such as " + ", ".join(
+        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in names[:NAMED]
+    )
+
+
 def fingerprint(facts: Iterable[str], split: Split) -> str:
     """A hash of the facts about the samples (names, sizes, captions; no times, so a copy has the same)."""
     digest = blake2b(digest_size=16)
     for fact in (split, *facts):
-        digest.update(fact.encode("utf-8", "surrogateescape") + b"\n")
+        digest.update(_encoded(fact) + b"\n")
     return digest.hexdigest()
 
 
@@ -117,7 +199,15 @@ def check_any(entries: Sequence[Entry], place: str) -> None:
 
 def _share(key: str) -> float:
     """A number from 0 to 1 that depends on the key alone."""
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()) / 2**64
+    return int.from_bytes(blake2b(_encoded(key), digest_size=8).digest()) / 2**64
+
+
+def _encoded(text: str) -> bytes:
+    """Any text as bytes: names of files as they are on the disk, and lone surrogates of JSON somehow."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _facts(entries: Sequence[Entry]) -> Iterable[str]:

@@ -5,21 +5,28 @@
 list of boxes. Format: github.com/longzw1997/Open-GroundingDino, data_format.md.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError
-from rizbin.data.coco import Known, Truth
-from rizbin.data.listing import Entry, Listing, Split, check_any
+from rizbin.data.coco import Known, Truth, whole
+from rizbin.data.listing import Entry, Listing, Split, check_any, counted, is_text, located, such_as
+from rizbin.data.tables import MOST_TABLE
+
+_LONGEST_LINE = 2**20
+"""Bytes of the line that tells the format; ten thousand boxes take as many."""
 
 
 def is_odvg(path: Path) -> bool:
     """Whether the file's first line is a picture with boxes."""
     try:
-        with path.open("rb") as lines:
-            first = json.loads(next((line for line in lines if line.strip()), b"null"))
-    except (OSError, ValueError, RecursionError):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start = file.read(_LONGEST_LINE).lstrip()
+        first = parse_json(start.splitlines()[0] if start else b"null")
+    except (OSError, ValueError):
         return False
     return isinstance(first, dict) and "filename" in first and ("detection" in first or "grounding" in first)
 
@@ -27,57 +34,82 @@ def is_odvg(path: Path) -> bool:
 def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listing:
     """The pictures of an ODVG file with their objects; lines about one picture add up.
 
-    Raises RizbinError naming the line that is none.
+    Boxes without an area are left out and counted in the listing's notices. Pictures whose lines give different sizes
+    are refused. Raises RizbinError naming the first line that is no record, or has a box whose right or bottom edge
+    comes before the other one, as left, top, width and height in the place of corners do.
     """
     folder = folder or _folder(path)
-    sizes: dict[str, dict[str, int]] = {}
+    try:
+        lines = read_regular(path, MOST_TABLE).splitlines()
+    except OSError as error:
+        raise RizbinError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
+    sizes: dict[str, dict[str, Any]] = {}
     objects: dict[str, list[dict[str, Any]]] = {}
+    problems: dict[str, str] = {}
     numbers: dict[str, int] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    flat: list[str] = []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            name = str(record["filename"])
-            found = [
-                {"category_id": numbers.setdefault(said, len(numbers)), "bbox": _wide(box)}
-                for said, box in _named(record)
-            ]
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            record = parse_json(line)
+            name = _text(record["filename"], "filename")
+            boxes = _named(record)
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
             raise RizbinError(
                 f"Line {number} of {path} is no ODVG record ({type(error).__name__}: {error}); it needs filename, and "
                 "detection with instances or grounding with regions."
             ) from error
-        sizes[name] = {key: record[key] for key in ("width", "height") if isinstance(record.get(key), int)}
-        objects.setdefault(name, []).extend(found)
+        size = {key: record[key] for key in ("width", "height") if record.get(key) is not None}
+        before = sizes.setdefault(name, size)
+        if any(whole(before.get(key, value)) != whole(value) for key, value in size.items()):
+            problems[name] = f"{name} has lines with different sizes in {path}, such as line {number}; mend them."
+        kept = objects.setdefault(name, [])
+        for said, (left, top, right, bottom) in boxes:
+            if right == left or bottom == top:
+                flat.append(f"{said} of {name}, line {number}")
+                continue
+            place = numbers.setdefault(said, len(numbers))
+            kept.append({"category_id": place, "bbox": [left, top, right - left, bottom - top]})
     # Without captions: a grounding's caption names its phrases, which are the names here.
-    entries = [Entry(name, folder / name) for name in objects]
+    entries = [Entry(name, located(folder, name), problem=problems.get(name, "")) for name in objects]
     truths = {name: Truth(sizes[name], tuple(found)) for name, found in objects.items() if found}
     check_any(entries, str(path))
-    return Known(path.name, entries, truths, {place: said for said, place in numbers.items()}, split=split, size=0)
+    notices = []
+    if flat:
+        notices.append(f"{path.name}: {counted(len(flat), 'box', 'boxes')} left out for having no area{such_as(flat)}.")
+    names = {place: said for said, place in numbers.items()}
+    return Known(path.name, entries, truths, names, split=split, size=0, notices=notices)
 
 
 def _named(record: dict[str, Any]) -> list[tuple[str, list[float]]]:
     """Every box with its name."""
     if "detection" in record:
-        return [(str(one["category"]).lower(), _floats(one["bbox"])) for one in record["detection"]["instances"]]
+        return [(_name(one["category"]), _corners(one["bbox"])) for one in record["detection"]["instances"]]
     found = []
     for region in record["grounding"]["regions"]:
         phrases = region["phrase"] if isinstance(region["phrase"], list) else [region["phrase"]]
         boxes = region["bbox"] if isinstance(region["bbox"][0], list) else [region["bbox"]]
-        found += [(str(phrases[0]).lower(), _floats(box)) for box in boxes]
+        found += [(_name(phrases[0]), _corners(box)) for box in boxes]
     return found
 
 
-def _floats(box: Any) -> list[float]:
+def _name(found: Any) -> str:
+    return _text(str(found) if isinstance(found, int) else found, "category").lower()
+
+
+def _text(found: Any, what: str) -> str:
+    if not isinstance(found, str) or not found.strip() or not is_text(found) or "\0" in found:
+        raise ValueError(f"{what} is no text")
+    return found
+
+
+def _corners(box: Any) -> list[float]:
+    """Left, top, right, bottom, in this order."""
     left, top, right, bottom = (float(value) for value in box)
+    if right < left or bottom < top:
+        raise ValueError(f"the box {[left, top, right, bottom]} is not left, top, right, bottom")
     return [left, top, right, bottom]
-
-
-def _wide(box: list[float]) -> list[float]:
-    """Left, top, width, height of corners."""
-    left, top, right, bottom = box
-    return [left, top, right - left, bottom - top]
 
 
 def _folder(path: Path) -> Path:

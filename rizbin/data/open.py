@@ -60,7 +60,7 @@ def open_source(spec: str, *, split: Split = "train", size: int = 64, seed: int 
 
 def notices_of(source: Source) -> tuple[str, ...]:
     """What a source's files hold that is left out, each in a sentence; nothing of scenes."""
-    return source.notices if isinstance(source, Listing) else ()
+    return source.notices if isinstance(source, Listing | Shards) else ()
 
 
 def _apart(spec: str) -> tuple[str, Path | None]:

@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.data.open import open_source
+from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample, Source
 from rizbin.data.scenes import CREDIT
 from rizbin.data.shards import HEADER, MASKS
@@ -43,6 +44,8 @@ class Rendered(NamedTuple):
     """Samples in shards that were there already."""
     refused: tuple[tuple[str, str], ...]
     """Samples that could not be read and are left out: index and reason."""
+    notices: tuple[str, ...] = ()
+    """What the data hold that is no sample, each in a sentence."""
 
     @property
     def pattern(self) -> str:
@@ -55,6 +58,7 @@ class Rendered(NamedTuple):
         if self.refused:
             index, reason = self.refused[0]
             lines.append(f"{len(self.refused):,} could not be used and are left out, such as sample {index}: {reason}")
+        lines += self.notices
         return "\n".join([*lines, f"Read it by --data '{self.pattern}'."])
 
 
@@ -116,7 +120,7 @@ class Render:
                 advance(len(indices))
         if not written and not present:
             raise RizbinError(f"None of these samples of {source.name} can be used; {refused[0][1]}")
-        return Rendered(folder, written, present, tuple(refused))
+        return Rendered(folder, written, present, tuple(refused), notices_of(source))
 
     def _header(self) -> dict[str, Any]:
         facts = asdict(self.settings)
@@ -133,7 +137,7 @@ class Render:
         record = self._header()
         if path.is_file():
             try:
-                before = json.loads(path.read_text("utf-8"))
+                before = read_json(path)
             except (OSError, ValueError) as error:
                 raise RizbinError(f"{path} cannot be read; give another folder.") from error
             changed = [name for name in record if not isinstance(before, dict) or before.get(name) != record[name]]

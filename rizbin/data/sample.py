@@ -12,6 +12,15 @@ from rizbin.core.errors import RizbinError
 class Refused(RizbinError):
     """One picture or caption that cannot be used. Training skips and counts it; other rooms show the sentence."""
 
+    def __str__(self) -> str:
+        """The sentence on one line, without the middle where a name in it has thousands of letters."""
+        text = super().__str__().replace("\n", "\\n").replace("\r", "\\r")
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 2 :]}"
+
+
+_LONGEST = 1000
+"""Characters of a refusal; one of usual names has two hundred."""
+
 
 @dataclass(frozen=True)
 class Thing:

@@ -1,8 +1,10 @@
 """Webdataset tars as a source (img2dataset's layout): read in place, by an index of offsets, never unpacked.
 
-A sample is the members of one name before the first dot: `000000017.jpg`, `000000017.txt`, `000000017.json`. Only
-regular files count; links, devices, absolute names and names with ".." are passed over. The index stands beside each
-tar as `NAME.tar.index.json`, so that only the first opening reads the tar through.
+A sample is the members of one name before the first dot: `000000017.jpg`, `000000017.txt`, `000000017.json`. Where that
+name has no picture of its own, or the rest up to the last dot has a caption of its own, a dot is part of the name:
+`img_1.5x.jpg`, `img_1.5x.txt`. Only regular files count; links, devices, absolute names and names with ".." are passed
+over, of members of one name the first counts, and all that is left out is counted in `notices`. The index stands beside
+each tar as `NAME.tar.index.json`, so that only the first opening reads the tar through.
 
 Objects come along in two members more, as `rizbin data render` writes them: `.masks.png`, an 8-bit image of numbers (0
 background, n the n-th object), and in the `.json` the list `objects`, each with `name` and, where it is no answer,
@@ -13,19 +15,20 @@ import glob
 import json
 import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from rizbin.core.errors import RizbinError
-from rizbin.data.gate import ENDINGS, MOST_BYTES, read_image, read_indices
-from rizbin.data.listing import ENOUGH, Split, check_caption, choose, fingerprint
+from rizbin.core.bounded import parse_json, read_regular
+from rizbin.core.errors import RizbinError, printable
+from rizbin.data import tars
+from rizbin.data.gate import ENDINGS, MOST_BYTES, UNREAD, read_image, read_indices
+from rizbin.data.listing import ENOUGH, Split, check_caption, choose, counted, fingerprint, is_text, such_as
 from rizbin.data.sample import Refused, Sample, Thing
 
 MOST_TEXT_BYTES = 2**20
@@ -37,7 +40,12 @@ MASKS = ".masks.png"
 """The member with the objects' masks."""
 HEADER = ".rizbin.json"
 """A member that says how a shard was made, and of which categories; its name hides it from other readers."""
-_INDEX_VERSION = 2  # 1 knew no masks.
+_INDEX_VERSION = 3  # 1 knew no masks, 2 nothing of what is left out.
+_MOST_INDEX = 2**30
+"""Bytes of an index: a shard of ten million samples has as many. It is never twice as large as its tar, either, where
+each member takes a kilobyte."""
+_PICTURES = (*ENDINGS, *UNREAD)
+_KNOWN = (*_PICTURES, *_TEXTS, _LABEL, MASKS)
 
 Member = tuple[int, int]
 """Offset and bytes inside the tar."""
@@ -62,8 +70,10 @@ class Shards:
         paths = find_shards(pattern)
         shards = [_index(path) for path in paths]
         found = [packed for path, shard in zip(paths, shards, strict=True) for packed in shard.packed(path)]
-        if not any(set(packed.members) & set(ENDINGS) for packed in found):
-            raise RizbinError(f"the shards {pattern} hold no pictures; give tars with .jpg and .txt members.")
+        self.notices: tuple[str, ...] = tuple(printable(notice) for shard in shards for notice in shard.notices)
+        if not any(set(packed.members) & set(_PICTURES) for packed in found):
+            why = f" ({self.notices[0].rstrip('.')})" if self.notices else ""
+            raise RizbinError(f"the shards {pattern} hold no pictures{why}; give tars with .jpg and .txt members.")
         keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in found]
         self._samples = choose(keyed, split)
         self._enough = ENOUGH * size
@@ -78,8 +88,8 @@ class Shards:
 
     def __getitem__(self, index: int) -> Sample:
         packed = self._samples[index]
-        key = f"{packed.shard.name}/{packed.key}"
-        picture = next((packed.members[ending] for ending in ENDINGS if ending in packed.members), None)
+        key = printable(f"{packed.shard.name}/{packed.key}")
+        picture = next((packed.members[ending] for ending in _PICTURES if ending in packed.members), None)
         if picture is None:
             raise Refused(f"{key} has no picture among its members; leave it out of the shard.")
         if picture[1] > MOST_BYTES:
@@ -106,7 +116,7 @@ def find_shards(pattern: str) -> list[Path]:
     if re.match(r"\w+:", pattern) and not re.match(r"[A-Za-z]:[\\/]", pattern):
         raise RizbinError(f"shards are read from this machine's disk, not from {pattern}; fetch them first.")
     found = sorted({Path(path) for part in _braces(pattern) for path in glob.glob(part, recursive=True)})
-    paths = [path for path in found if path.is_file() and path.suffix == ".tar"]
+    paths = [path for path in found if path.is_file() and path.suffix.lower() == ".tar"]
     if not paths:
         raise RizbinError(f"no .tar file is named by {pattern}; give a pattern such as shards:data/*.tar.")
     return paths
@@ -137,9 +147,39 @@ class _Index(NamedTuple):
     """Members by ending by key, in order."""
     categories: list[str]
     """Of the objects whose masks it holds, and of the source that it was rendered from."""
+    notices: tuple[str, ...] = ()
+    """What is left out, each in a sentence."""
 
     def packed(self, path: Path) -> list[_Packed]:
         return [_Packed(path, key, members) for key, members in self.samples.items()]
+
+
+@dataclass
+class _Left:
+    """Names of members that are left out, by why."""
+
+    twice: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    def notices(self, tar: str) -> tuple[str, ...]:
+        """What is said of them."""
+        reasons = (
+            (self.twice, "names stand in it twice, and the first of a name counts"),
+            (self.pictures, "names have a picture in another format, which is taken"),
+            (self.unread, "endings are not read"),
+            (self.odd, "links, devices, absolute names and names with '..' or a backslash are not read"),
+        )
+        said = [
+            f"{tar}: {counted(len(names), 'member')} left out, for {why}{such_as(names)}."
+            for names, why in reasons
+            if names
+        ]
+        if self.broken:
+            said.append(f"{tar}: what follows its last whole member is left out, for {self.broken}; fetch it again.")
+        return tuple(said)
 
 
 def _index(path: Path) -> _Index:
@@ -150,42 +190,86 @@ def _index(path: Path) -> _Index:
         sidecar = path.with_name(f"{path.name}.index.json")
         index = _read_index(sidecar, stamp)
         if index is None:
-            index = _scan(path, facts.st_size)
+            index = _scan(path)
             _write_index(sidecar, stamp, index)
     except OSError as error:
         raise RizbinError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     return index
 
 
-def _scan(path: Path, size: int) -> _Index:
-    """What a shard holds. What lies beyond the end of a tar that was cut short is left out."""
+def _scan(path: Path) -> _Index:
+    """What a shard holds. What lies beyond the end of a tar that was cut short is left out and said."""
     samples: dict[str, dict[str, Member]] = {}
+    dotted: list[tuple[str, str, str, Member]] = []
     header: Member | None = None
+    left = _Left()
     try:
-        with tarfile.open(path, "r:") as tar:
-            before = -1
-            while (member := tar.next()) is not None and tar.offset > before:  # a made-up size could lead back
-                before = tar.offset
-                if member.name == HEADER and member.isreg() and 0 <= member.size <= size - member.offset_data:
-                    header = header or (member.offset_data, member.size)
-                place = _place(member)
-                if place is None or not 0 <= member.size <= size - member.offset_data:
-                    continue
-                key, ending = place
-                samples.setdefault(key, {}).setdefault(ending, (member.offset_data, member.size))
-    except tarfile.TarError as error:
-        if not samples:
+        for member in tars.members(path):
+            place = (member.offset, member.size)
+            named = _place(member.name) if member.kind == "file" else None
+            if member.kind == "folder":
+                continue
+            if member.name == HEADER and member.kind == "file":
+                header = header or place
+            elif PurePosixPath(member.name).name.startswith("."):  # hidden: macOS' copies of attributes, "._a.jpg"
+                continue
+            elif named is None:
+                left.odd.append(member.name)
+            elif named[1] in _KNOWN:
+                _add(samples, *named, place, member.name, left.twice)
+            else:
+                dotted.append((*named, member.name, place))
+    except tars.Damaged as error:
+        if not samples and not dotted:
             raise RizbinError(f"{path} is no plain tar ({error}); compressed shards must be unpacked once.") from error
-    return _Index(samples, _categories(path, samples, header))
+        left.broken = str(error)
+    _sort_in(dotted, samples, left)
+    for key, members in samples.items():
+        left.pictures += [f"{key}{ending}" for ending in [one for one in _PICTURES if one in members][1:]]
+    return _Index(samples, _categories(path, samples, header), left.notices(path.name))
+
+
+def _add(
+    samples: dict[str, dict[str, Member]], key: str, ending: str, place: Member, name: str, twice: list[str]
+) -> None:
+    members = samples.setdefault(key, {})
+    if ending in members:
+        twice.append(name)
+    else:
+        members[ending] = place
+
+
+def _sort_in(
+    dotted: Sequence[tuple[str, str, str, Member]], samples: dict[str, dict[str, Member]], left: _Left
+) -> None:
+    """Members with more than one dot: samples of a dotted name, or fields of a sample that are not read."""
+    parted: dict[tuple[str, str], dict[str, tuple[str, Member]]] = {}
+    for key, ending, name, place in dotted:
+        last = MASKS if ending.endswith(MASKS) else f".{ending.rpartition('.')[2]}"
+        middle = ending.removesuffix(last)
+        if last not in _KNOWN:
+            left.unread.append(name)
+        elif last in (members := parted.setdefault((key, f"{key}{middle}"), {})):
+            left.twice.append(name)
+        else:
+            members[last] = (name, place)
+    pictured = {key for key, members in samples.items() if members.keys() & set(_PICTURES)}
+    for (key, whole), members in parted.items():
+        has_picture, has_words = (bool(members.keys() & set(kind)) for kind in (_PICTURES, (*_TEXTS, _LABEL)))
+        if has_picture and (has_words or key not in pictured):
+            for ending, (name, place) in members.items():
+                _add(samples, whole, ending, place, name, left.twice)
+        else:
+            left.unread += [name for name, _ in members.values()]
 
 
 def _categories(path: Path, samples: dict[str, dict[str, Member]], header: Member | None) -> list[str]:
     """The names of the objects, and those of the header. What cannot be read here is refused with its sample."""
     found: set[str] = set()
     if header and header[1] <= MOST_TEXT_BYTES:
-        with suppress(ValueError, RecursionError, Refused):
-            record = json.loads(_bytes(path, header, HEADER))
-            found.update(name for name in record.get("categories", []) if isinstance(name, str))
+        with suppress(ValueError, AttributeError, Refused):
+            record = parse_json(_bytes(path, header, HEADER))
+            found.update(name for name in record.get("categories", []) if isinstance(name, str) and is_text(name))
     for key, members in samples.items():
         if MASKS in members:
             with suppress(Refused):
@@ -194,22 +278,19 @@ def _categories(path: Path, samples: dict[str, dict[str, Member]], header: Membe
     return sorted(found)
 
 
-def _place(member: tarfile.TarInfo) -> tuple[str, str] | None:
-    """Key and ending of a member that may be read; None for all others."""
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or "\\" in member.name or "\0" in member.name:
+def _place(name: str) -> tuple[str, str] | None:
+    """Key and ending of a member by its name; None where it may not be read."""
+    path = PurePosixPath(name)
+    if "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or path.name.startswith("."):
         return None
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or path.name.startswith("."):
-        return None
-    stem, dot, ending = path.name.partition(".")
-    ending = f".{ending.lower()}"
-    return (str(path.with_name(stem)), ending) if dot and ending in (*ENDINGS, *_TEXTS, _LABEL, MASKS) else None
+    stem, _, ending = path.name.partition(".")
+    return str(path.with_name(stem)), f".{ending.lower()}"
 
 
 def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
     """The index, or None when it is missing, for another tar, or not what we write."""
     try:
-        found = json.loads(sidecar.read_bytes())
+        found = parse_json(read_regular(sidecar, min(_MOST_INDEX, 2**16 + 2 * stamp[1])))
         if found["tar"] != stamp:
             return None
         samples = {
@@ -217,22 +298,36 @@ def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
             for key, members in found["samples"].items()
         }
         categories = [str(name) for name in found["categories"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        notices = tuple(str(notice) for notice in found["notices"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     ends = (offset + length for members in samples.values() for offset, length in members.values())
     starts = (min(member) for members in samples.values() for member in members.values())
     fits = min(starts, default=0) >= 0 and max(ends, default=0) <= stamp[1]
-    return _Index(samples, categories) if fits else None
+    return _Index(samples, categories, notices) if fits else None
 
 
 def _write_index(sidecar: Path, stamp: list[int], index: _Index) -> None:
     """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without."""
+    if not _is_ours(sidecar):
+        return
     draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
     try:
         draft.write_text(json.dumps({"tar": stamp, **index._asdict()}), encoding="utf-8")
         draft.replace(sidecar)
     except OSError:
         draft.unlink(missing_ok=True)
+
+
+def _is_ours(sidecar: Path) -> bool:
+    """Whether there is no such file, or an index: somebody's own file of that name stays as it is."""
+    if not os.path.lexists(sidecar):
+        return True
+    try:
+        found = parse_json(read_regular(sidecar, _MOST_INDEX))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"tar", "samples"} <= found.keys()
 
 
 def _bytes(shard: Path, member: Member, key: str) -> bytes:
@@ -268,8 +363,8 @@ def _caption(packed: _Packed, key: str, label: str) -> str:
     if ending != ".json":
         return check_caption(data, key)
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data)
+    except ValueError as error:
         raise Refused(f"the JSON of {key} is broken; write a .txt with the caption instead.") from error
     texts = [found.get(name) for name in ("caption", "text", "title")] if isinstance(found, dict) else []
     return check_caption(next((text for text in texts if isinstance(text, str)), ""), key)
@@ -283,14 +378,15 @@ def _record(packed: _Packed, key: str) -> dict[str, Any]:
     if member[1] > MOST_TEXT_BYTES:
         raise Refused(f"the JSON of {key} has {member[1]} bytes; keep it under {MOST_TEXT_BYTES}.")
     try:
-        record = json.loads(_bytes(packed.shard, member, key))
-    except (ValueError, RecursionError) as error:
+        record = parse_json(_bytes(packed.shard, member, key))
+    except ValueError as error:
         raise Refused(f"the JSON of {key} is broken; write the objects anew.") from error
     return record if isinstance(record, dict) and isinstance(record.get("objects", []), list) else {}
 
 
 def _is_object(row: object) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("name"), str) and bool(row["name"].strip())
+    name = row.get("name") if isinstance(row, dict) else None
+    return isinstance(name, str) and bool(name.strip()) and is_text(name)
 
 
 def _objects(
@@ -315,7 +411,7 @@ def _relations(rows: Any, count: int, key: str) -> tuple[tuple[int, str, int], .
     """The relations between `count` objects."""
     try:
         relations = tuple((int(first), str(word), int(second)) for first, word, second in rows)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refused(f"the relations of {key} are no list of [number, words, number]; write them anew.") from error
     if any(not 0 <= position < count for first, _, second in relations for position in (first, second)):
         raise Refused(f"the relations of {key} name objects that are not there; write them anew.")

@@ -16,20 +16,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_image
+from rizbin.data.gate import AnyImage, as_rgb
 from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
-PICTURE = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
-"""A file, which passes the image gate; a PIL picture; or RGB pixels."""
+PICTURE = AnyImage
+"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.gate.as_rgb` takes them."""
 SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
 Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
@@ -89,7 +89,7 @@ class Detector:
     def is_one(folder: str | Path) -> bool:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""
         try:
-            kept = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+            kept = read_json(Path(folder) / "config.json")
         except (OSError, ValueError):
             return False
         return isinstance(kept, dict) and kept.get("model_type") in KINDS
@@ -293,10 +293,8 @@ Place = tuple[int, int, int, int]
 
 
 def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
-    """The RGB pixels of a picture, 0 to 255. Raises Refused when a file cannot be used."""
-    if isinstance(picture, str | Path):
-        return read_image(picture)
-    return np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+    """The RGB pixels of a picture, 0 to 255. Raises Refused when it cannot be used."""
+    return as_rgb(picture, name="the picture")
 
 
 def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
@@ -363,7 +361,7 @@ def _preparation(what: str) -> Preparation:
 
     try:
         path = cached_file(what, "preprocessor_config.json")
-        kept = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+        kept = read_json(str(path))
     except (OSError, ValueError):
         return Preparation()
     usual = Preparation()

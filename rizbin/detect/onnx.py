@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import Detector, Preparation, quietly
 from rizbin.detect.fast import quicken, slacken
@@ -155,7 +156,7 @@ class OnnxDetector(Detector):
 
         folder = Path(folder)
         try:
-            kept = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+            kept = read_json(folder / "detector.json")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
             self.session = onnxruntime.InferenceSession(

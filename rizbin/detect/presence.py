@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import PICTURE
 from rizbin.detect.found import Found
@@ -48,7 +49,7 @@ class Calibration:
     def load(cls, path: Path) -> "Calibration":
         """Raises RizbinError when the file holds none."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise RizbinError(f"{path} holds no calibration ({error}); make one with `calibrate`.") from error
 

@@ -94,7 +94,7 @@ def search(
     """
     wanted = read_phrases(find)
     against = [one for one in (read_phrases(rivals) if rivals else ()) if one.name not in {w.name for w in wanted}]
-    files = {file: name for text in where for file, name in picture_files(text).items()}
+    files = picture_files(*where)
     if not files:
         raise RizbinError("There are no pictures to look at; name files, folders or patterns.")
     if draw is not None:

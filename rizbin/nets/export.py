@@ -16,6 +16,7 @@ import timm
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.tokens import SMALL, Tokenizer
@@ -130,9 +131,9 @@ def load_encoder(folder: Path) -> ImageEncoder:
 def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str, Tensor]]:
     """Settings and weights, in 32 bits, of a folder written here."""
     try:
-        settings = from_dict(kind, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
+        settings = from_dict(kind, read_json(folder / OWN), where=str(folder / OWN))
         tensors = load_file(folder / weights)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RizbinError(
             f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
         ) from error

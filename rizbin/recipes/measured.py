@@ -1,10 +1,10 @@
 """Measures whatever was opened, each kind in its own way: an encoder, a detector, a model that draws."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rizbin import zoo
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar, warn
@@ -37,11 +37,11 @@ def settings_of(what: str | Path) -> Settings:
     if is_pipeline(folder):
         return drawn.Settings()
     try:
-        kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        kept = read_json(folder / "settings.json")
     except (OSError, ValueError):
         return Evaluation.Settings()
     own = {"detector": detection.Settings, "diffusion": drawn.Settings}
-    return own.get(kept.get("method"), Evaluation.Settings)()
+    return own.get(str(kept.get("method")) if isinstance(kept, dict) else "", Evaluation.Settings)()
 
 
 def measured(

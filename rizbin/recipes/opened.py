@@ -1,9 +1,9 @@
 """Opens what a name stands for: a run, an exported model, a detector, what draws, a model of the zoo."""
 
-import json
 from pathlib import Path
 
 from rizbin import zoo
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import DEFAULT, Detector
 from rizbin.detect.presence import Calibration
@@ -120,7 +120,10 @@ def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
     if (folder / CONFIG).is_file() and not (folder / OWN).is_file():
         return of_open_clip(folder, device=device)
     if is_foreign(folder):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        try:
+            config = read_json(folder / "config.json")
+        except (OSError, ValueError) as error:
+            raise RizbinError(f"{folder / 'config.json'} cannot be read ({error}); save the model again.") from error
         return (of_timm if "architecture" in config else of_hugging_face)(folder, device=device)
     if text.count("/") == 1 and not folder.is_dir() and not folder.parent.is_dir() and text not in zoo.names():
         return of_hugging_face(text, device=device)

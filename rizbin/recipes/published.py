@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import to_dict
 from rizbin.nets.dual import ImageTextPair
@@ -47,7 +48,7 @@ def is_published(folder: Path) -> bool:
 def load_published(folder: Path) -> LoadedRun:
     """The method in `folder`, in evaluation mode and 32 bits, as far as it was trained."""
     try:
-        training = training_from(json.loads((folder / "settings.json").read_text(encoding="utf-8")))
+        training = training_from(read_json(folder / "settings.json"))
         others = load_file(folder / OTHERS)
     except RizbinError:
         raise

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement
 from rizbin.core.runs import RunFolder, time_spent
@@ -252,7 +253,7 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -
         pictures=made.step * training.batch,
         minutes=round(time_spent(history)[2] / 60, 1),
         # What trained it, not what writes its card: commits may have been made since.
-        environment=json.loads((run / "environment.json").read_text(encoding="utf-8")),
+        environment=read_json(run / "environment.json"),
         date=datetime.now(UTC).date().isoformat(),
         megabytes=round(sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6, 2),
         licence=f"Weights: Apache-2.0, as far as they are ours. {CREDIT}",

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
 from rizbin.core.progress import Bar
@@ -237,12 +238,16 @@ def _planned(
     }
     plan = folder / "plan.json"
     if plan.exists():
-        kept = json.loads(plan.read_text(encoding="utf-8"))
+        try:
+            kept = read_json(plan)
+            planned = int(kept["planned"])
+        except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
+            raise RizbinError(f"{plan} cannot be read ({error}); give another folder, or remove it.") from error
         if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
             raise RizbinError(
                 f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
             )
-        return int(kept["planned"])
+        return planned
     planned = steps
     if budget:
         planned = _steps_within(budget, variants, folder / "timing", measure, seeds=seeds, jobs=jobs, start=start)
@@ -331,5 +336,5 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
 
 
 def _kept(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
-    numbers: Mapping[str, float] = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
+    numbers: Mapping[str, float] = read_json(folder / "numbers.json")
     return dict(numbers), list(RunFolder(folder).metrics.read())

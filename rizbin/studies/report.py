@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from rizbin.core import bounded
 from rizbin.core.charts import Mark, Series
 from rizbin.core.measurement import Report
 from rizbin.core.pages import Page
@@ -141,7 +142,7 @@ def _evaluating(*modules: nn.Module | None) -> Iterator[None]:
 def read_json(path: Path) -> dict:
     """A JSON object, or an empty one when there is none: a report without it is better than no report."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = bounded.read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

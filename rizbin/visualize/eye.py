@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from rizbin.core.errors import RizbinError
+from rizbin.data.gate import as_rgb
 from rizbin.visualize.colors import AnyPicture
 
 CLS = -1
@@ -82,8 +83,16 @@ def normalized(
     std: tuple[float, float, float],
     device: torch.device,
 ) -> Float[Tensor, "batch 3 height width"]:
-    """RGB pictures of one size as floats with that mean and deviation taken off, for values from 0 to 1."""
-    images = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
+    """RGB pictures of one size as floats with that mean and deviation taken off, for values from 0 to 1.
+
+    Other arrays become RGB as of files (`rizbin.data.gate.as_rgb`). Raises RizbinError for what is no picture, and for
+    pictures of several sizes.
+    """
+    shown = [as_rgb(picture, name="the picture") for picture in pictures]
+    if len(sizes := {picture.shape[:2] for picture in shown}) > 1:
+        listed = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
+        raise RizbinError(f"The pictures of one call are of one size, and these have {listed} pixels; resize them.")
+    images = torch.from_numpy(np.stack(shown)).to(device).permute(0, 3, 1, 2).float() / 255
     low, spread = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
     return (images - low) / spread
 

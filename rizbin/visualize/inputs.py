@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from rizbin.core.errors import RizbinError
 from rizbin.data.files import picture_files
 from rizbin.data.gate import read_image
-from rizbin.data.open import open_source
+from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.scenes.source import CREDIT
 from rizbin.visualize.colors import AnyPicture
@@ -46,7 +46,7 @@ class Pictures:
 
     shown: list[Shown]
     skipped: list[str]
-    """A sentence for each picture that could not be used."""
+    """A sentence for each picture that could not be used, and for what else the data hold that is left out."""
     left_out: int
     """Pictures that are there but were not asked for; 0 for data without an end."""
     credit: str = ""
@@ -97,6 +97,7 @@ def read_pictures(
                 skipped.append(str(refusal))
             number += 1
         left_out += 0 if reading.endless else reading.count - number
+        skipped += reading.notices
     if not shown:
         raise RizbinError(f"None of the pictures in {', '.join(spelled)} can be used; the first: {skipped[0]}")
     return Pictures(shown, skipped, left_out, CREDIT if drawn else "")
@@ -147,6 +148,8 @@ class _Reading:
     count: int
     read: Callable[[int], Sample]
     endless: bool = False
+    notices: tuple[str, ...] = ()
+    """What the data hold that is no sample."""
 
 
 def _opened(text: str, side: int) -> _Reading:
@@ -155,7 +158,7 @@ def _opened(text: str, side: int) -> _Reading:
     path = Path(text).expanduser()
     if kind in ("scenes", "cutouts", "shards") or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".json"):
         source = open_source(text, split="test" if kind in ("scenes", "cutouts") else "all", size=side)
-        return _Reading(len(source), source.__getitem__, source.endless)
+        return _Reading(len(source), source.__getitem__, source.endless, notices_of(source))
     named = picture_files(text)
     files = list(named)
     # Twice the side: what is decoded at a quarter of its size still has more pixels than are needed.

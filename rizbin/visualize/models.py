@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
@@ -61,15 +61,33 @@ class TimmEye:
         self.mean, self.std = mean or _three(facts.get("mean")) or MEAN, std or _three(facts.get("std")) or STD
         embed: Any = getattr(trunk, "patch_embed", None)
         kept = facts.get("input_size") or (3, 224, 224)
-        self.image_size = int((getattr(embed, "img_size", None) or [image_size or kept[-1]])[-1])
+        self.any_size = embed is None or bool(getattr(trunk, "dynamic_img_size", False))
+        sides = tuple(getattr(embed, "img_size", None) or [image_size or kept[-1]])
+        if min(sides) != max(sides) and not self.any_size:
+            raise RizbinError(
+                f"{self.name} takes pictures of {'x'.join(map(str, sides))} pixels only; networks for rectangular "
+                "pictures are read where timm builds them for any size (dynamic_img_size=True)."
+            )
+        self.image_size = int(min(sides))
         self._pool = pool
         self._channels = 0
         """Where a feature map has its channels: 1 or 3; 0 where there are tokens."""
-        rows = int(embed.grid_size[0]) if isinstance(trunk, VisionTransformer | Eva) else self._probe()
-        # A map's last cells may hang over the border: 176 pixels make 6 cells of 32.
-        self.patch_size = 2 ** round(math.log2(self.image_size / rows)) if self._channels else self.image_size // rows
+        self.patch_size = (
+            self._patch(embed) if isinstance(trunk, VisionTransformer | Eva) else self._cell(self._probe())
+        )
         self.grid = (self.image_size // self.patch_size, self.image_size // self.patch_size)
-        self.any_size = embed is None or bool(getattr(trunk, "dynamic_img_size", False))
+
+    def _patch(self, embed: Any) -> int:
+        """Side of the patches that a ViT cuts: of a convolutional stem's too, whose own patch size is another."""
+        high, wide = (int(side) // int(count) for side, count in zip(embed.img_size, embed.grid_size, strict=True))
+        if high != wide:
+            raise RizbinError(f"{self.name} cuts patches of {high}x{wide} pixels; networks with square ones are read.")
+        return high
+
+    def _cell(self, rows: int) -> int:
+        """Side of what a cell stands for."""
+        # A map's last cells may hang over the border: 176 pixels make 6 cells of 32.
+        return 2 ** round(math.log2(self.image_size / rows)) if self._channels else self.image_size // rows
 
     def _probe(self) -> int:
         """Rows of what comes out; finds the channels of a map on the way."""
@@ -189,6 +207,11 @@ class HuggingFaceEye:
         """A length in the model's configuration, where older ones have height and width."""
         length: Any = getattr(self.config, which, None)
         if isinstance(length, list | tuple) and length:
+            if len(set(length)) > 1:  # transformers resizes the positions of squares alone
+                raise RizbinError(
+                    f"{self.name} is made for the {which.replace('_', ' ')} {'x'.join(map(str, length))} pixels; "
+                    "networks of transformers for rectangular pictures or patches are not read."
+                )
             length = length[0]
         if not isinstance(length, int) or length < 1:
             raise RizbinError(f"{self.name} is no model that cuts pictures into patches; choose a ViT.")
@@ -299,7 +322,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _from_folder(folder: Path, pretrained: bool) -> Eye:
     """A folder in timm's or transformers' form, told apart by what its config.json holds."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise RizbinError(
             f"{folder} holds no config.json that could be read ({error}); give one that timm or transformers saved."

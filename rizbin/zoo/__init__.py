@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 
 CARD = "card.json"
@@ -96,7 +97,7 @@ def card_of(name: str) -> Card:
     """What a model's card says."""
     path = folder_of(name) / CARD
     try:
-        return Card(**json.loads(path.read_text(encoding="utf-8")))
+        return Card(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise RizbinError(f"The card {path} cannot be read ({error}); install Rizbin again.") from error
 

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.open import open_source
+from rizbin.data.open import notices_of, open_source
+from rizbin.data.sample import Refused
 
-DETECTION = {
+DETECTION: dict[str, Any] = {
     "filename": "a.png",
     "height": 40,
     "width": 60,
@@ -77,6 +79,48 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\xff\xfe\n")
     with pytest.raises(RizbinError, match="Line 3 of"):
         open_source(str(path))
+
+
+def changed(**instance: object) -> dict:
+    first = {**DETECTION["detection"]["instances"][0], **instance}
+    return {**DETECTION, "detection": {"instances": [first]}}
+
+
+@pytest.mark.parametrize("box", [[25, 20, 15, 15], [25, 20, 30, 15], [1, 2, 3], [1, 2, 3, "x"], {}, None])
+def test_boxes_that_are_no_corners_are_refused(tmp_path: Path, box: object) -> None:
+    with pytest.raises(RizbinError, match="Line 2 of"):
+        open_source(str(written(tmp_path, DETECTION, changed(bbox=box))))
+
+
+@pytest.mark.parametrize("name", ["", None, ["a"], "\ud800"])
+def test_names_that_are_no_text_are_refused(tmp_path: Path, name: object) -> None:
+    for record in (changed(category=name), {**DETECTION, "filename": name}):
+        with pytest.raises(RizbinError, match="Line 2 of"):
+            open_source(str(written(tmp_path, DETECTION, record)))
+
+
+def test_boxes_without_an_area_are_counted(tmp_path: Path) -> None:
+    source = open_source(str(written(tmp_path, DETECTION, changed(bbox=[5, 5, 5, 9]))), split="all")
+    assert [thing.box for thing in source[0].things] == [(10, 5, 30, 25)]
+    assert notices_of(source) == ("boxes.jsonl: 1 box is left out for having no area, such as cat of a.png, line 2.",)
+
+
+@pytest.mark.parametrize(
+    ("width", "words"), [(61, "is 60 x 40"), ("x", "the width"), (60.0, ""), ("60", ""), (None, "")]
+)
+def test_sizes_are_compared_however_they_are_written(tmp_path: Path, width: object, words: str) -> None:
+    source = open_source(str(written(tmp_path, {**DETECTION, "width": width})), split="all")
+    if words:
+        with pytest.raises(Refused, match=words):
+            source[0]
+    else:
+        assert len(source[0].things) == 1
+
+
+def test_lines_of_different_sizes_refuse_their_picture(tmp_path: Path) -> None:
+    source = open_source(str(written(tmp_path, DETECTION, {**DETECTION, "width": 600})), split="all")
+    with pytest.raises(Refused, match="lines with different sizes"):
+        source[0]
 
 
 def test_a_table_of_captions_stays_a_table(tmp_path: Path) -> None:

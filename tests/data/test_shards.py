@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from rizbin.core.errors import RizbinError
+from rizbin.data import tars
 from rizbin.data.sample import Refused, Source
 from rizbin.data.shards import Shards, find_shards
 from tests.data.pictures import encode
@@ -102,7 +103,7 @@ def test_the_index_is_a_shortcut_and_no_more(tmp_path: Path, monkeypatch: pytest
     before = everything(path).fingerprint
     sidecar = tmp_path / "a.tar.index.json"
     with monkeypatch.context() as patched:
-        patched.setattr(tarfile, "open", None)  # not needed a second time
+        patched.setattr(tars, "members", None)  # not needed a second time
         assert everything(path).fingerprint == before
     for spoiled in (
         "",
@@ -124,6 +125,100 @@ def test_a_folder_that_may_not_be_written_needs_no_index(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "write_text", full)
     assert len(everything(path)) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_repeated_members_are_counted(tmp_path: Path) -> None:
+    source = everything(tar(tmp_path / "a.tar", [*pairs(0, 1), *pairs(0, 1), ("000000000.jpg", encode(5, "JPEG"))]))
+    assert len(source) == 1 and source[0].caption == "number 0"
+    assert source.notices == (
+        "a.tar: 2 members are left out, for names stand in it twice, and the first of a name counts, such as "
+        "000000000.png, 000000000.txt.",
+        "a.tar: 1 member is left out, for names have a picture in another format, which is taken, such as "
+        "000000000.png.",
+    )
+    assert everything(tmp_path / "a.tar").notices == source.notices, "from the index"
+
+
+def test_dots_in_names_lose_nothing(tmp_path: Path) -> None:
+    members = [
+        *pairs(0, 1),
+        ("img_1.5x.png", encode(1)),
+        ("img_1.5x.txt", b"dotted"),
+        ("001.left.png", encode(2)),
+        ("001.txt", b"words"),
+        ("002.jfif", encode(3, "JPEG")),
+        ("002.txt", b"ending"),
+        ("003.tif", b"II*\0"),
+        ("003.txt", b"t"),
+        ("000000000.depth.png", encode(4)),
+        ("000000000.npy", b"x"),
+    ]
+    source = everything(tar(tmp_path / "a.tar", members))
+    found = {}
+    for index in range(len(source)):
+        try:
+            found[source[index].key] = source[index].caption
+        except Refused as refusal:
+            found[str(refusal)] = ""
+    assert found == {
+        "a.tar/000000000": "number 0",
+        "a.tar/img_1.5x": "dotted",
+        "a.tar/002": "ending",
+        "a.tar/001 has no picture among its members; leave it out of the shard.": "",
+        "the caption of a.tar/001.left is empty; write one.": "",
+        "a.tar/003 is a TIFF; give JPEG, PNG, WebP, BMP or GIF.": "",
+    }
+    assert source.notices == (
+        "a.tar: 2 members are left out, for endings are not read, such as 000000000.npy, 000000000.depth.png.",
+    )
+
+
+def test_members_that_may_not_be_read_are_counted(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("a.txt")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    source = everything(tar(tmp_path / "a.tar", [("../up.png", encode(1)), *pairs(0, 1)], link))
+    assert len(source) == 1 and source.notices[0].startswith("a.tar: 2 members are left out, for links, devices")
+
+
+def test_a_damaged_tar_says_so(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", pairs(0, 4))
+    data = path.read_bytes()
+    for spoiled in (data[:3000], data[:2048] + b"x" * 600 + data[2648:]):
+        path.write_bytes(spoiled)
+        source = everything(path)
+        assert 0 < len(source) < 4 and "what follows its last whole member is left out" in source.notices[0]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        '{"tar": STAMP, "samples": {"a": {".png": [Infinity, 1]}}, "categories": [], "notices": []}',
+        '{"tar": STAMP, "samples": {"a": {".png": [-5, 1]}}, "categories": [], "notices": []}',
+        '{"tar": STAMP, "samples": {"a": {".png": [0, NaN]}}, "categories": [], "notices": []}',
+        '{"tar": STAMP, "samples": {"a": [1, 2]}, "categories": 3, "notices": 4}',
+        '{"tar": STAMP}',
+        "[1e999]",
+        "[" * 100_000,
+        '{"a":' * 50_000,
+    ],
+)
+def test_hostile_indices_are_passed_over(tmp_path: Path, spoiled: str) -> None:
+    path = tar(tmp_path / "a.tar", pairs(0, 3))
+    before = everything(path).fingerprint
+    sidecar = tmp_path / "a.tar.index.json"
+    stamp = json.dumps(json.loads(sidecar.read_text())["tar"])
+    sidecar.write_text(spoiled.replace("STAMP", stamp))
+    assert everything(path).fingerprint == before
+
+
+def test_an_index_is_not_written_over_a_file_of_somebodys(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", pairs(0, 3))
+    mine = tmp_path / "a.tar.index.json"
+    mine.write_text('{"my": "notes"}')
+    assert len(everything(path)) == 3 and mine.read_text() == '{"my": "notes"}'
+    mine.unlink()
+    mine.symlink_to("elsewhere.json")
+    assert len(everything(path)) == 3 and not (tmp_path / "elsewhere.json").exists()
 
 
 def test_a_tar_cut_short_gives_what_is_whole(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Tables of pictures: the column names people have, separators, and rows that cannot be used."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,114 @@ def test_tables_without_use_are_explained(tmp_path: Path, content: str | bytes, 
     with pytest.raises(RizbinError) as caught:
         table(tmp_path, content, name)
     assert words in str(caught.value) and str(caught.value).endswith(".") and not isinstance(caught.value, Refused)
+
+
+def problem(source, index: int) -> str:
+    with pytest.raises(Refused) as caught:
+        source[index]
+    return str(caught.value)
+
+
+def test_a_caption_is_never_cut_at_a_comma(tmp_path: Path) -> None:
+    rows = 'images/0.png,a red thing, big\nimages/1.png,fine,,\nimages/2.png,"red, big"\n'
+    source = table(tmp_path, f"path,text\n{rows}")
+    assert "line 2 (images/0.png) is left out: it has 3 fields under a header of 2" in problem(source, 0)
+    assert [source[index].caption for index in (1, 2)] == ["fine", "red, big"], "empty fields at the end lose nothing"
+
+
+@pytest.mark.parametrize(
+    ("lines", "bad"),
+    [
+        (['images/0.png,"zero', "images/1.png,one", 'images/2.png,"two, tall"', "images/3.png,three"], [0]),
+        (['images/0.png,"zero', "images/1.png,one", 'images/2.png,two"', "images/3.png,three"], [0]),
+        (["images/0.png,zero", "images/1.png,one", 'images/2.png,"two', "images/3.png,three"], [2]),
+        (['images/0.png,"zero" and', 'images/1.png,"one', 'images/2.png,"two', "images/3.png,three"], [0, 1, 2]),
+        (['images/0.png,he said "no" to it', 'images/1.png,"one"', 'images/2.png,2 inches"', "images/3.png,three"], []),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_open_quote_swallows_no_rows(tmp_path: Path, lines: list[str], bad: list[int], end: str) -> None:
+    source = table(tmp_path, end.join(["path,text", *lines]) + end)
+    assert len(source) == 4
+    for index in range(4):
+        if index in bad:
+            assert f"line {index + 2} (images/{index}.png) is left out: its quotes are not" in problem(source, index)
+        else:
+            assert source[index].key == f"images/{index}.png" and source[index].image[0, 0, 0] == index
+
+
+def test_a_caption_of_several_lines_stays_whole(tmp_path: Path) -> None:
+    source = table(tmp_path, 'path,text\nimages/0.png,"one, two\nthree, four\n\nfive"\nimages/1.png,six\n')
+    assert source[0].caption == "one, two\nthree, four\n\nfive" and source[1].caption == "six"
+
+
+def test_many_open_quotes_take_no_longer(tmp_path: Path) -> None:
+    begin = time.process_time()
+    source = table(tmp_path, "path,text\n" + 'images/1.png,"a\n' * 2_000 + 'x,a""b\n' * 2_000 + "images/2.png,two\n")
+    assert time.process_time() - begin < 4 and source[len(source) - 1].caption == "two"
+
+
+def test_a_column_that_stands_twice_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="has the column text twice"):
+        table(tmp_path, "path,text,Text\nimages/0.png,a,b\n")
+
+
+def test_rows_that_other_rows_make_up_for_are_counted(tmp_path: Path) -> None:
+    rows = "images/1.png,one,cat\nimages/1.png,,cat\nimages/1.png,uno,dog\n"
+    source = table(tmp_path, f"image,caption,label\n{rows}")
+    assert source[0].captions == ("one", "uno") and source[0].label == "cat"
+    first, second = source.notices
+    assert "1 row is left out, as other rows have the same picture" in first
+    assert "1 row is about a picture that has another category already" in second and "(cat, dog)" in second
+
+
+@pytest.mark.parametrize("label", ["3.0", "3", '"3"'])
+def test_labels_that_a_table_made_fractions_of_are_whole(tmp_path: Path, label: str) -> None:
+    assert table(tmp_path, f'{{"image": "images/0.png", "text": "zero", "label": {label}}}', "t.jsonl")[0].label == "3"
+
+
+def test_lone_surrogates_are_refused_and_never_break_anything(tmp_path: Path) -> None:
+    rows = [
+        '{"image": "images/0.png", "text": "half \\ud83d"}',
+        '{"image": "images/1.png", "text": "one", "label": "\\ud83d"}',
+        '{"image": "\\ud83d.png", "text": "two"}',
+        '{"image": "images/3.png", "text": "\\ud83d\\ude00"}',
+        '{"\\ud83d": 3, "image": "images/2.png", "text": "fine"}',
+    ]
+    source = table(tmp_path, "\n".join(rows), "t.jsonl")
+    for index, words in enumerate(("not UTF-8", "not UTF-8", "cannot be opened")):
+        assert words in problem(source, index)
+        problem(source, index).encode("utf-8")
+    assert source[3].caption == "\U0001f600" and source[4].caption == "fine" and source.fingerprint
+    with pytest.raises(RizbinError) as caught:
+        table(tmp_path, '{"\\ud83d": 3}', "t.jsonl")
+    str(caught.value).encode("utf-8")
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    source = table(tmp_path, "path,text\r\nimages\\1.png,one\r\nimages/1.png,uno\r\nC:\\data\\2.png,two\r\n")
+    assert (source[0].key, source[0].captions) == ("images/1.png", ("one", "uno"))
+    assert "cannot be opened" in problem(source, 1)
+
+
+def test_names_with_accents_apart_are_found(tmp_path: Path) -> None:
+    apart, whole = "cafe\u0301.png", "caf\u00e9.png"
+    write(tmp_path / "images" / apart, 7)
+    assert table(tmp_path, f"path,text\nimages/{whole},seven\n")[0].image[0, 0, 0] == 7
+    (tmp_path / "images" / apart).rename(tmp_path / "images" / whole)
+    assert table(tmp_path, f"path,text\nimages/{apart},seven\n")[0].image[0, 0, 0] == 7
+
+
+def test_what_is_no_table_is_not_read_whole(tmp_path: Path) -> None:
+    for name, words in (("pipe.csv", "no regular file"), ("zeros.csv", "zero bytes")):
+        path = tmp_path / name
+        if name.startswith("pipe"):
+            os.mkfifo(path)
+        else:
+            with path.open("wb") as file:
+                file.truncate(2**36)
+        with pytest.raises(RizbinError, match=words):
+            open_table(path, split="all")
 
 
 def test_a_missing_table_is_said(tmp_path: Path) -> None:

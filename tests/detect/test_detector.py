@@ -56,6 +56,35 @@ def test_pictures_are_resized_as_transformers_does() -> None:
         assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 1.1 / 255 / 0.224
 
 
+def test_one_image_is_the_same_through_every_door(detector: Detector, tmp_path: Path) -> None:
+    """As a path, from Pillow (turned by EXIF, with transparency) and as arrays in any order of memory."""
+    one = picture(64, 100)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.rot90(one)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.dstack([one, np.full((64, 100), 255, np.uint8)])).save(tmp_path / "alpha.png")
+    doors = [
+        one,
+        one[..., ::-1][..., ::-1],
+        np.asfortranarray(one),
+        np.dstack([one, np.full((64, 100), 255, np.uint8)]),
+        (one / 255).astype(np.float32),
+        one.astype(np.uint16) * 257,
+        tmp_path / "turned.png",
+        str(tmp_path / "alpha.png"),
+        Image.open(tmp_path / "turned.png"),
+        Image.open(tmp_path / "alpha.png"),
+    ]
+    first, *others = detector.detect(doors, ["cat"])
+    for other in others:
+        np.testing.assert_allclose(other.scores, first.scores, atol=1e-5)
+        np.testing.assert_allclose(other.boxes, first.boxes, atol=1e-3)
+    assert len(detector.detect([one[..., 0]], ["cat"])[0].scores) == len(first.scores)
+    for bad in (one.astype(np.float32), np.dstack([one, one[..., 0]]), one.transpose(2, 0, 1), "nowhere.png"):
+        with pytest.raises(Refused, match=r"give RGB pixels, 0 to 255|cannot be opened"):
+            detector.detect([bad], ["cat"])
+
+
 def test_pictures_of_many_sizes_are_what_each_is_alone(detector: Detector) -> None:
     many = [picture(64, 64, 1), picture(90, 64, 2), picture(64, 64, 3), picture(200, 30, 4)]
     told: list[int] = []

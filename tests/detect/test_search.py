@@ -9,9 +9,10 @@ from PIL import Image
 
 from rizbin import api, cli
 from rizbin.core.errors import RizbinError
+from rizbin.data.open import open_source
 from rizbin.detect.detector import Detector, Preparation
 from rizbin.detect.presence import Calibration
-from rizbin.detect.search import Search, search
+from rizbin.detect.search import Search, save, search
 from tests.detect.toys import Shapes, tiny, tokenizer
 
 
@@ -44,6 +45,19 @@ def test_every_picture_is_looked_at_and_the_broken_one_is_named(place: Path, tmp
     assert len(list((tmp_path / "d").glob("*.png"))) == 4
     (alone,) = detector.detect([Shapes()[0].image], ["cat", "dog"])
     np.testing.assert_allclose(found.pictures[0].answer.boxes, alone.choose(0.0, overlap=1.0).boxes, atol=1e-2)
+
+
+def test_two_files_of_one_name_are_told_apart(place: Path, tmp_path: Path) -> None:
+    detector = Detector.from_pretrained(place / "model")
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(Shapes()[0].image).save(tmp_path / folder / "a.png")
+    where = [str(tmp_path / name) for name in ("x/a.png", "y/a.png")]
+    found = search(detector, where, ["cat"], settings=LOOSE)
+    assert [one.file for one in found.pictures] == ["x/a.png", "y/a.png"]
+    save(found, tmp_path / "o.json")
+    source = open_source(str(tmp_path / "o.json"), split="all")
+    assert [source[index].key for index in range(2)] == ["x/a.png", "y/a.png"]
 
 
 def test_rivals_take_boxes_and_are_no_answers(place: Path) -> None:

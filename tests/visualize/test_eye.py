@@ -158,6 +158,29 @@ def test_what_cannot_be_asked_is_refused() -> None:
         eye_of(nn.Linear(2, 2))
 
 
+def test_networks_for_rectangles_have_square_patches_or_are_refused() -> None:
+    options = {"img_size": (64, 96), "num_classes": 0, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    eye = eye_of(timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True, **options))
+    assert (eye.patch_size, eye.image_size, eye.any_size) == (16, 64, True)
+    for height, width in ((64, 96), (96, 64), (64, 64)):
+        assert eye.patches(images(height, width)).shape[1:3] == (height // 16, width // 16)
+    with pytest.raises(RizbinError, match="takes pictures of 64x96 pixels only"):
+        eye_of(timm.create_model("vit_tiny_patch16_224", **options))
+    with pytest.raises(RizbinError, match="cuts patches of 16x8 pixels"):
+        eye_of(timm.create_model("vit_tiny_patch16_224", patch_size=(16, 8), dynamic_img_size=True, **options))
+
+
+def test_what_is_no_picture_is_refused_before_the_network() -> None:
+    eye = eye_of(
+        timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, embed_dim=32, depth=1, num_heads=2)
+    )
+    one = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for same in (one[..., ::-1][..., ::-1], np.asfortranarray(one)):
+        assert torch.equal(eye.prepare([same]), eye.prepare([one]))
+    with pytest.raises(RizbinError, match="have 32x32, 32x48 pixels"):
+        eye.prepare([one, np.zeros((32, 48, 3), np.uint8)])
+
+
 def test_pictures_of_several_sizes_come_back_in_order() -> None:
     eye = eye_of(ImageTextPair(NANO))
     random = np.random.default_rng(0)
@@ -304,6 +327,17 @@ def test_a_folder_of_hugging_face_opens_with_its_normalization(tmp_path: Path) -
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(RizbinError, match="could not be loaded by transformers"):
         open_eye(tmp_path)
+
+
+def test_rectangular_networks_of_hugging_face_are_refused() -> None:
+    import transformers
+
+    for changed in ({"image_size": [64, 96]}, {"image_size": 64, "patch_size": [16, 8]}):
+        config = transformers.ViTConfig(**{**SIZES, **changed})
+        with pytest.raises(RizbinError, match=r"64x96 pixels|16x8 pixels"):
+            eye_of(transformers.ViTModel(config))
+    square = transformers.ViTModel(transformers.ViTConfig(**{**SIZES, "image_size": [32, 32]}))
+    assert eye_of(square).image_size == 32
 
 
 def test_models_of_hugging_face_without_patches_are_refused() -> None:

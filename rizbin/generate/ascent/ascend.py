@@ -23,6 +23,7 @@ from rizbin.core import checkpoint
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar
 from rizbin.core.random import torch_generator
+from rizbin.data.gate import as_rgb
 from rizbin.generate.ascent.augment import draw
 from rizbin.generate.ascent.encoders import Encoder
 from rizbin.generate.ascent.parametrize import bounded, parametrized
@@ -209,7 +210,7 @@ def as_pixels(pictures: Pictures) -> list[Pixels]:
 
 def as_floats(picture: Pixels) -> Float[Tensor, "3 _ _"]:
     """0 to 1, channels first."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return torch.tensor(as_rgb(picture, name="the picture")).permute(2, 0, 1).float() / 255
 
 
 def _started(

@@ -124,7 +124,7 @@ def _of_open_clip(model: Any, tokenizer: Any, name: str, device: str) -> Network
     """The adapter around what open_clip gave."""
     model = model.eval().requires_grad_(False)
     visual = model.visual
-    size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+    size = _side(visual.image_size, name)
     facts = getattr(visual, "preprocess_cfg", {})
     return Network(
         name,
@@ -177,7 +177,7 @@ def of_hugging_face(name: str | Path, *, device: str = "cpu") -> Network:
     return Network(
         str(name),
         getattr(model, "vision_model", model),
-        size=int(config.image_size),
+        size=_side(config.image_size, str(name)),
         image=image,
         text=text if reads else None,
         mean=facts.get("image_mean") or MEAN,
@@ -202,12 +202,22 @@ def of_timm(name: str | Path, *, pretrained: bool = True, device: str = "cpu") -
     return Network(
         str(name),
         trunk,
-        size=int(facts["input_size"][-1]),
+        size=_side(facts["input_size"][1:], str(name)),
         image=lambda pixels: trunk.forward_head(trunk.forward_features(pixels), pre_logits=True),
         mean=facts["mean"],
         std=facts["std"],
         device=device,
     )
+
+
+def _side(sides: Any, name: str) -> int:
+    """The side of the square pictures that a network takes. Raises RizbinError when they are no squares."""
+    sides = (sides,) if isinstance(sides, int) else tuple(int(side) for side in sides)
+    if min(sides) != max(sides):
+        raise RizbinError(
+            f"{name} takes pictures of {'x'.join(map(str, sides))} pixels; networks for squares can be climbed."
+        )
+    return sides[0]
 
 
 def layer_of(encoder: Encoder, pixels: Views, layer: str) -> Tensor:

@@ -1,6 +1,5 @@
 """Pipelines of diffusers from a folder or by name: safetensors alone, never code that comes with the weights."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 
 Offload = Literal["none", "model", "layers"]
@@ -92,7 +92,7 @@ def _check_folder(folder: Path) -> None:
     if not path.is_file():
         raise RizbinError(f"{folder} is no pipeline of diffusers: it lacks {INDEX}.")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json(path)
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RizbinError(f"{path} cannot be read; save the pipeline again.") from error

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
+from rizbin.data.gate import AnyImage, as_rgb
 from rizbin.generate.diffusion.attention import Capture
 from rizbin.generate.diffusion.loading import Offload, load_pipeline
 from rizbin.generate.diffusion.noise import compose
@@ -166,12 +167,12 @@ class Painter:
         prompt: str,
         sampling: Sampling | None = None,
         *,
-        start: Pixels | None = None,
+        start: AnyImage | None = None,
         guide: Guide | Composed | None = None,
         watch: Watch | None = None,
         attend: int = 0,
     ) -> Painted:
-        """A picture of `prompt`, from noise or from the picture `start`.
+        """A picture of `prompt`, from noise or from the picture `start` (see `rizbin.data.gate.as_rgb`).
 
         guide: steers before each step, or says what is read in place of the prompt. watch: called after each step.
         attend: cells along a side of the attention maps that each frame keeps, 0 for none; none are kept where the
@@ -181,7 +182,8 @@ class Painter:
         sampling = sampling or Sampling()
         _check(sampling)
         begin, notes = time.perf_counter(), []
-        height, width = self._size(sampling, start, notes)
+        pixels = None if start is None else as_rgb(start, name="the start picture")
+        height, width = self._size(sampling, pixels, notes)
         notes += self._cut_off(prompt)
         frames: list[Frame] = []
 
@@ -196,7 +198,7 @@ class Painter:
                     raise RizbinError(f"{self.name} has no UNet; it draws from words alone and cannot be steered yet.")
                 image = self._through_pipeline(prompt, sampling, height, width, saw)
             else:
-                image = self.decode(self._loop(prompt, sampling, height, width, start, guide, saw, attend))
+                image = self.decode(self._loop(prompt, sampling, height, width, pixels, guide, saw, attend))
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise

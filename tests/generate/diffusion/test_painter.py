@@ -54,6 +54,17 @@ def test_sizes_are_rounded_with_a_notice() -> None:
     assert painter().paint("a zebra", Sampling(steps=1, height=32, width=40)).notes == []
 
 
+def test_a_start_picture_is_the_same_through_every_door(tmp_path: Path) -> None:
+    one = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(one).save(tmp_path / "a.png")
+    how = Sampling(steps=2, strength=0.5)
+    first = painter().paint("a cat", how, start=one).image
+    for start in (tmp_path / "a.png", Image.open(tmp_path / "a.png"), np.asfortranarray(one), one / 255):
+        np.testing.assert_array_equal(painter().paint("a cat", how, start=start).image, first)
+    with pytest.raises(RizbinError, match="the start picture has float64 values from 0 to 255"):
+        painter().paint("a cat", how, start=one.astype(float))
+
+
 def test_a_picture_keeps_its_shape() -> None:
     start = np.zeros((64, 128, 3), np.uint8)
     assert painter().paint("a zebra", QUICK, start=start).image.shape == (32, 64, 3)
