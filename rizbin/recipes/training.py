@@ -34,7 +34,7 @@ from rizbin.recipes.watch import Watching
 from rizbin.train.method import Method, Work
 from rizbin.train.replay import Replay
 from rizbin.train.replay import replay as make_again
-from rizbin.train.trainer import Trainer, load_method
+from rizbin.train.trainer import Trainer, load_method, sweep
 
 LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
@@ -102,6 +102,8 @@ def train(
     folder.create_or_resume({**to_dict(training), "data_fingerprint": source.fingerprint})
     finished = folder.finished_steps()
     if finished is not None:
+        if parallel.is_main():
+            sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
         if parallel.is_main() and not quiet:
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
