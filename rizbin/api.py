@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar, MakeBar
@@ -387,6 +388,7 @@ def _export_detector(detector: Detector, target: Path, form: str, half: bool) ->
         detector.save(target, half=half)
     if (calibration := calibration_of(detector)) is not None:
         calibration.save(target / "calibration.json")
+    write_sums(target)
     return target
 
 
@@ -395,6 +397,7 @@ def _export_painter(painter: Painter, target: Path, form: str, half: bool) -> Pa
         raise RizbinError(f"What draws is exported to {PAINTER_FORM}, not to {form!r}.")
     _empty(target)
     (painter.pipeline.to(torch.float16) if half else painter.pipeline).save_pretrained(target)
+    write_sums(target)
     return target
 
 

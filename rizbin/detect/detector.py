@@ -20,11 +20,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
 from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
+from rizbin.nets.foreign import transformers_config, transformers_model, transformers_tokenizer
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
@@ -101,28 +103,20 @@ class Detector:
         Raises RizbinError when there is none, or it is of another kind.
         """
         try:
-            from transformers import AutoConfig, AutoTokenizer
+            import transformers
         except ImportError as error:
             raise RizbinError(
                 "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
                 "brings it."
             ) from error
+        assert transformers is not None
 
-        try:
-            config = AutoConfig.from_pretrained(what)
-            if config.model_type not in KINDS:
-                raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
-            with quietly():
-                model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(what)
-        except RizbinError:
-            raise
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RizbinError(
-                f"The detector '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
-                f"Face such as {DEFAULT}, with a network at hand."
-            ) from error
+        kind = transformers_config(what).model_type
+        if kind not in KINDS:
+            raise RizbinError(f"{what} is a {kind}, not a Grounding DINO; give one such as {DEFAULT}.")
+        with quietly():
+            model = transformers_model(_class_of(kind), what, dtype=torch.float32)
+        tokenizer = transformers_tokenizer(what)
         return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
@@ -141,6 +135,7 @@ class Detector:
             "image_std": list(one.std),
         }
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        write_sums(Path(folder))
 
     @property
     def device(self) -> torch.device:

@@ -13,17 +13,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rizbin.core.checksums import check_sums, write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.weights import check_fit, fitted, read_weights, shapes_of, told
 
 Kind = TypeVar("Kind")
+AGAIN = "export the model again, or get it again"
+"""What to do about a folder that does not load."""
 
 CONFIG, WEIGHTS, OWN, VOCABULARY = (
     "open_clip_config.json",
@@ -49,6 +54,7 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
         (folder / OWN).write_text(json.dumps(to_dict(pair.settings), indent=2) + "\n")
         if pair.settings.text.tokenizer.vocabulary == "small":
             shutil.copyfile(SMALL, folder / VOCABULARY)
+        write_sums(folder)
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -61,8 +67,11 @@ def load_pair(folder: Path) -> ImageTextPair:
     Raises RizbinError when it is not such a folder.
     """
     settings, tensors = _read(Path(folder), ImageTextPair.Settings, WEIGHTS)
-    pair = ImageTextPair(settings)
-    pair.load_state_dict({_from_open_clip(name): value for name, value in tensors.items()})
+    # The folder has all weights: nothing is fetched, wherever training began.
+    bare = replace(settings, vision=replace(settings.vision, pretrained=False))
+    given = {_from_open_clip(name): value for name, value in tensors.items()}
+    pair = fitted(lambda: ImageTextPair(bare), given, folder, AGAIN)
+    pair.settings = settings
     return pair.eval()
 
 
@@ -103,6 +112,7 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
         save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})
         (folder / TIMM_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / OWN).write_text(json.dumps(to_dict(settings), indent=2) + "\n")
+        write_sums(folder)
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -122,26 +132,27 @@ def load_encoder(folder: Path) -> ImageEncoder:
     Raises RizbinError when it is not such a folder.
     """
     settings, tensors = _read(Path(folder), ImageEncoder.Settings, TIMM_WEIGHTS)
-    encoder = ImageEncoder(replace(settings, pretrained=False))
-    _trunk(encoder).load_state_dict(tensors)
+    bare = replace(settings, pretrained=False)
+    with told(folder):
+        with torch.device("meta"):
+            own = shapes_of(_trunk(ImageEncoder(bare)).state_dict())
+        check_fit(own, shapes_of(tensors), folder, AGAIN)
+        encoder = ImageEncoder(bare)
+        _trunk(encoder).load_state_dict(tensors)
     return encoder.eval()
 
 
 def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str, Tensor]]:
     """Settings and weights, in 32 bits, of a folder written here."""
+    check_sums(folder)
     try:
-        settings = from_dict(kind, json.loads((folder / OWN).read_text()), where=str(folder / OWN))
-        tensors = load_file(folder / weights)
-    except (OSError, json.JSONDecodeError) as error:
+        kept = json.loads((folder / OWN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RizbinError(
             f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
         ) from error
-    except RizbinError:
-        raise
-    except Exception as error:  # safetensors raises its own type for a damaged file
-        raise RizbinError(
-            f"The weights in {folder / weights} are damaged ({error}); export the model again."
-        ) from error
+    settings = from_dict(kind, kept, where=str(folder / OWN))
+    tensors = read_weights(folder / weights)
     return settings, {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import timm
 import torch
 from jaxtyping import Float, Int
 from timm.layers.attention import Attention
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.nets.attend import attend
 from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.foreign import timm_by_name
 
 CLS_STD = 1e-6
 """Deviation of the normal numbers at which timm starts a CLS token: every image then has the same one at first."""
@@ -133,7 +133,7 @@ class VisionEncoder(nn.Module):
         if settings.registers:
             keywords["reg_tokens"] = settings.registers
         try:
-            trunk = timm.create_model(
+            trunk = timm_by_name(
                 settings.name,
                 pretrained=settings.pretrained,
                 attn_layer=RowAttention,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement
 from rizbin.core.runs import RunFolder, time_spent
@@ -231,6 +232,7 @@ def rebuild(name: str, run: Path) -> Path:
         publish(made, target)
     # What ships is measured: the weights in 16 bits, read from their files.
     zoo.write_card(_card(name, recipe, made, run, target), target)
+    write_sums(target)
     return target
 
 

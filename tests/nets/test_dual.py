@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 
+from rizbin.core.checksums import SUMS
 from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.nets import ImageTextPair
@@ -81,6 +82,9 @@ def test_bad_folders_get_one_sentence(tmp_path: Path) -> None:
     save_open_clip(ImageTextPair(NANO), tmp_path / "model")
     weights = tmp_path / "model" / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(RizbinError, match="does not match its checksum"):
+        load_pair(tmp_path / "model")
+    (tmp_path / "model" / SUMS).unlink()
     with pytest.raises(RizbinError, match="damaged"):
         load_pair(tmp_path / "model")
     own = tmp_path / "model" / "rizbin.json"
