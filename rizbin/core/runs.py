@@ -222,7 +222,7 @@ class RunFolder:
     def _object(self, name: str) -> dict[str, Any]:
         try:
             found = json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RizbinError(
                 f"{self.path / name} cannot be read ({error}); restore it or name another folder."
             ) from error
@@ -307,7 +307,7 @@ def time_spent(history: Sequence[Mapping]) -> tuple[int, int, float]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

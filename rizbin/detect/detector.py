@@ -40,6 +40,8 @@ KINDS = ("grounding-dino", "mm-grounding-dino")
 """Of transformers' models that are Grounding DINOs."""
 LAP = 0.2
 """Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
+LARGEST = 16_384
+"""Pixels of a side at which no network is fed."""
 BORDER = 2.0
 """Pixels from the inner border of a tile within which a box counts as cut by it."""
 
@@ -92,7 +94,7 @@ class Detector:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""
         try:
             kept = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         return isinstance(kept, dict) and kept.get("model_type") in KINDS
 
@@ -357,17 +359,28 @@ def _preparation(what: str) -> Preparation:
     from transformers.utils.hub import cached_file
 
     try:
-        path = cached_file(what, "preprocessor_config.json")
-        kept = json.loads(Path(str(path)).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        path = Path(str(cached_file(what, "preprocessor_config.json")))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
         return Preparation()
+    except (ValueError, RecursionError) as error:
+        raise RizbinError(f"The preprocessor_config.json of {what} cannot be read; get the model again.") from error
     usual = Preparation()
-    size = kept.get("size") or {}
-    mean, std = (tuple(kept.get(f"image_{name}") or getattr(usual, name)) for name in ("mean", "std"))
+    try:
+        size = kept.get("size") or {}
+        sides = [
+            int(size.get(name, own)) for name, own in (("shortest_edge", usual.shorter), ("longest_edge", usual.longer))
+        ]
+        colors = [
+            [float(value) for value in kept.get(f"image_{name}") or getattr(usual, name)] for name in ("mean", "std")
+        ]
+        (red, green, blue), (wide_red, wide_green, wide_blue) = colors
+        if not all(1 <= side <= LARGEST for side in sides) or not all(value > 0 for value in colors[1]):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise RizbinError(
+            f"The preprocessor_config.json of {what} says of sizes and colors what cannot be; get the model again."
+        ) from error
     return replace(
-        usual,
-        shorter=int(size.get("shortest_edge", usual.shorter)),
-        longer=int(size.get("longest_edge", usual.longer)),
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
+        usual, shorter=sides[0], longer=sides[1], mean=(red, green, blue), std=(wide_red, wide_green, wide_blue)
     )

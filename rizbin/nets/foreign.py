@@ -45,6 +45,19 @@ class _Pickle(Exception):
     """A pickle would have been read."""
 
 
+def written_by(folder: Path) -> str:
+    """Whose folder it is, by what its config.json holds: "timm", "transformers", or "" for neither.
+
+    Raises RizbinError when there is no config.json that can be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise RizbinError(f"{folder} holds no config.json; give a folder that timm or transformers saved.")
+    config = _json(folder / "config.json")
+    if not isinstance(config, Mapping):
+        return ""
+    return "timm" if "architecture" in config else "transformers" if "model_type" in config else ""
+
+
 # ---- transformers ----------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +82,7 @@ def transformers_model(
         subfolder: Of a pipeline's part.
         more: For `from_pretrained`.
     """
-    with _guarded(name, "transformers", subfolder):
+    with _guarded(name, "transformers", subfolder), _unlogged():
         asked = {**more, "subfolder": subfolder} if subfolder else more
         model, report = kind.from_pretrained(
             str(name),
@@ -212,9 +225,9 @@ def open_clip_by_name(name: str, *, pretrained: str = "", device: str = "cpu") -
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Without open_clip's warning that the weights are random: they are put in right after."""
+    """Without warnings that weights are random: they are put in right after, or refused here in a sentence."""
     before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
@@ -280,14 +293,15 @@ def _diffusers_model(kind: Any, name: str | Path, part: str, dtype: torch.dtype)
     folder = Path(name) / part
     if folder.is_dir():
         _check_size(kind, folder)
-    model, report = kind.from_pretrained(
-        str(name),
-        subfolder=part,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
+    with _unlogged():
+        model, report = kind.from_pretrained(
+            str(name),
+            subfolder=part,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below
+        )
     _check_report(model, report, _part(name, part))
     return model
 
@@ -414,10 +428,10 @@ def _check_folder(folder: Path) -> None:
         kind = path.stat().st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise RizbinError(f"{path} is no file that can be read; {_AGAIN}.")
-        if path.suffix == ".json" and path.stat().st_size > _LARGEST_JSON:
-            raise RizbinError(f"{path} has {path.stat().st_size:,} bytes, which no settings have; {_AGAIN}.")
-        if path.name in ("config.json", "open_clip_config.json"):
-            _check_counts(_json(path), path)
+        if path.suffix == ".json":
+            kept = _json(path)
+            if path.name in ("config.json", "open_clip_config.json"):
+                _check_counts(kept, path)
 
 
 def _check_counts(value: Any, path: Path, name: str = "") -> None:
@@ -436,6 +450,8 @@ def _check_counts(value: Any, path: Path, name: str = "") -> None:
 
 def _json(path: Path) -> Any:
     try:
+        if path.is_file() and path.stat().st_size > _LARGEST_JSON:
+            raise RizbinError(f"{path} has {path.stat().st_size:,} bytes, which no settings have; {_AGAIN}.")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RizbinError(f"{path} cannot be read ({reason(error)}); {_AGAIN}.") from error
@@ -457,12 +473,13 @@ def _check_report(
     """What transformers and diffusers say of a loading, refused where it leaves a tensor random or out."""
     computed = {buffer for buffer, _ in model.named_buffers()}
     parts = {part for part, _ in model.named_children()}
+    prefix = f"{getattr(model, 'base_model_prefix', '') or '-'}."  # of the model inside one for another task
     foreign = [
         key
         for key in map(str, report["unexpected_keys"])
         if key not in computed
         and not key.endswith("num_batches_tracked")
-        and not (heads and key.split(".")[0] not in parts)
+        and not (heads and key.removeprefix(prefix).split(".")[0] not in parts)
     ]
     refuse(
         missing=[key for key in map(str, report["missing_keys"]) if not key.startswith(tuple(unused))],

@@ -1,6 +1,5 @@
 """Opens what a name stands for: a run, an exported model, a detector, what draws, a model of the zoo."""
 
-import json
 from pathlib import Path
 
 from rizbin import zoo
@@ -13,6 +12,7 @@ from rizbin.generate.diffusion.loading import Offload, is_pipeline
 from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import CONFIG, OWN, is_encoder, load_encoder, load_pair
+from rizbin.nets.foreign import written_by
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.published import is_published, load_published
 from rizbin.recipes.training import LoadedRun, load_run
@@ -120,8 +120,7 @@ def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
     if (folder / CONFIG).is_file() and not (folder / OWN).is_file():
         return of_open_clip(folder, device=device)
     if is_foreign(folder):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return (of_timm if "architecture" in config else of_hugging_face)(folder, device=device)
+        return (of_timm if written_by(folder) == "timm" else of_hugging_face)(folder, device=device)
     if text.count("/") == 1 and not folder.is_dir() and not folder.parent.is_dir() and text not in zoo.names():
         return of_hugging_face(text, device=device)
     return of_model(model_of(opened(model)), name=text, device=device)

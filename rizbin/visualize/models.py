@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +27,11 @@ from rizbin.nets.foreign import (
     transformers_config,
     transformers_model,
     transformers_untrained,
+    written_by,
 )
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.vision import VisionEncoder
+from rizbin.nets.weights import reason
 from rizbin.visualize.colors import AnyPicture
 from rizbin.visualize.eye import CLS, Eye, NoAttention, normalized, row_of_patches
 
@@ -87,7 +88,7 @@ class TimmEye:
             with torch.inference_mode():
                 shape = self._run(blank).shape
         except (AttributeError, AssertionError, RuntimeError) as error:
-            raise RizbinError(f"{self.name} cannot be run on a picture ({_reason(error)}); choose a ViT.") from error
+            raise RizbinError(f"{self.name} cannot be run on a picture ({reason(error)}); choose a ViT.") from error
         width = getattr(self.trunk, "num_features", 0)
         if len(shape) == 4 and width in (shape[1], shape[3]):
             self._channels = 1 if shape[1] == width else 3
@@ -311,15 +312,10 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def _from_folder(folder: Path, pretrained: bool) -> Eye:
     """A folder in timm's or transformers' form, told apart by what its config.json holds."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RizbinError(
-            f"{folder} holds no config.json that could be read ({error}); give one that timm or transformers saved."
-        ) from error
-    if isinstance(config, dict) and "architecture" in config:
+    whose = written_by(folder)
+    if whose == "timm":
         return _timm(partial(timm_from_folder, folder), str(folder), pretrained)
-    if isinstance(config, dict) and "model_type" in config:
+    if whose == "transformers":
         return _hugging_face(str(folder), pretrained)
     raise RizbinError(
         f"{folder / 'config.json'} names neither an architecture (timm) nor a model_type (transformers); give a folder "
@@ -365,11 +361,6 @@ def _hugging_face(name: str, pretrained: bool) -> HuggingFaceEye:
 def _three(values: Sequence[float | int] | None) -> Three | None:
     """Red, green and blue as a tuple, from a list in a file; None where there are none."""
     return (float(values[0]), float(values[1]), float(values[2])) if values and len(values) == 3 else None
-
-
-def _reason(error: Exception) -> str:
-    """The error's own words on one line, the beginning of them."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def _whole_patches(images: Tensor, eye: Eye) -> tuple[int, int]:
