@@ -29,6 +29,7 @@ from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
+from rizbin.recipes.exported import loading_lines as loading_lines
 from rizbin.recipes.measured import Settings as Measuring
 from rizbin.recipes.measured import measured, names_of
 from rizbin.recipes.measured import settings_of as settings_of

@@ -70,6 +70,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
     monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
     monkeypatch.setattr("rizbin.studies.study.study", stand_in(words[0], Path("s.html")))
+    monkeypatch.setattr(api, "loading_lines", str)
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0

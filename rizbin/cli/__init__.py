@@ -144,7 +144,9 @@ def _export(words: list[str]) -> int:
     run, (form, folder), half = parse(export, words, "export")
     from rizbin import api
 
-    print(api.export(run, folder, form=form, half=half))
+    made = api.export(run, folder, form=form, half=half)
+    print(made)
+    print(api.loading_lines(made))
     return 0
 
 

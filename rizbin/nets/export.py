@@ -2,8 +2,9 @@
 
 These are also how Rizbin keeps its own models. The folder of a pair holds open_clip_config.json and
 open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's settings) and, for the small vocabulary, its
-merges file. open_clip loads it by "local-dir:FOLDER" and gives the same embeddings. The folder of an encoder holds
-config.json and model.safetensors (what timm reads) and rizbin.json; timm loads it by the same name.
+merges file and the same as a tokenizer of Hugging Face. open_clip loads it by "local-dir:FOLDER" and gives the same
+tokens and embeddings. The folder of an encoder holds config.json and model.safetensors (what timm reads) and
+rizbin.json; timm loads it by the same name. Both know the small backbones wherever Rizbin is installed (`plugin`).
 """
 
 import json
@@ -25,6 +26,7 @@ from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.weights import check_fit, fitted, read_weights, shapes_of, told
+from rizbin.nets.words import write_tokenizer
 
 Kind = TypeVar("Kind")
 AGAIN = "export the model again, or get it again"
@@ -54,6 +56,7 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
         (folder / OWN).write_text(json.dumps(to_dict(pair.settings), indent=2) + "\n")
         if pair.settings.text.tokenizer.vocabulary == "small":
             shutil.copyfile(SMALL, folder / VOCABULARY)
+            write_tokenizer(pair.tokenizer, folder)
         write_sums(folder)
     except OSError as error:
         raise RizbinError(
@@ -156,6 +159,12 @@ def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str,
     return settings, {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
+def needs_rizbin(folder: Path) -> bool:
+    """Whether the exported model has one of Rizbin's own backbones, which timm knows where Rizbin is installed."""
+    path = Path(folder) / (CONFIG if (Path(folder) / CONFIG).is_file() else TIMM_CONFIG)
+    return '"rizbin_' in path.read_text(encoding="utf-8")
+
+
 def is_encoder(folder: Path) -> bool:
     """Whether the folder is one that `save_timm` wrote."""
     return (Path(folder) / TIMM_WEIGHTS).is_file() and (Path(folder) / OWN).is_file()
@@ -186,10 +195,7 @@ def can_export(settings: ImageTextPair.Settings) -> str:
 
 
 def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
-    """What open_clip_config.json says of these towers.
-
-    Names that start with "rizbin_" are known after `import rizbin.nets`.
-    """
+    """What open_clip_config.json says of these towers."""
     if reason := can_export(settings):
         raise RizbinError(f"{reason} Train what open_clip can build to export it.")
     text, vision = settings.text, settings.vision
@@ -210,6 +216,9 @@ def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
             "layers": text.layers,
         },
     }
+    if text.tokenizer.vocabulary == "small":
+        # In a folder open_clip takes the tokenizer that lies there, whatever it is called.
+        config["text_cfg"]["hf_tokenizer_name"] = "rizbin-small"
     if text.quick_gelu:
         config["quick_gelu"] = True
     if settings.contrast == "sigmoid":

@@ -184,7 +184,7 @@ def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, An
     spelled = f"local-dir:{folder}"
     with _guarded(folder, "open_clip"):
         config = _json(folder / "open_clip_config.json")
-        words = _check_open_clip_config(config, folder)
+        own_words = _check_open_clip_config(config, folder)
         weights = _weights_in(
             folder, ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
         )
@@ -202,7 +202,9 @@ def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, An
         with _unlogged():
             model = open_clip.create_model(spelled, device=device, **untrained)
         model.load_state_dict(given)
-        return model, open_clip.get_tokenizer(spelled, **words)
+        if own_words is not None:
+            return model, open_clip.SimpleTokenizer(str(own_words), context_length=model.context_length)
+        return model, open_clip.get_tokenizer(spelled)
 
 
 def open_clip_by_name(name: str, *, pretrained: str = "", device: str = "cpu") -> tuple[Any, Any]:
@@ -234,8 +236,8 @@ def _unlogged() -> Iterator[None]:
         logging.disable(before)
 
 
-def _check_open_clip_config(config: Any, folder: Path) -> dict[str, Any]:
-    """Refuses a configuration that leads out of its folder; returns what its tokenizer must be told."""
+def _check_open_clip_config(config: Any, folder: Path) -> Path | None:
+    """Refuses a configuration that leads out of its folder; returns the vocabulary in it, where there is one."""
     where = folder / "open_clip_config.json"
     try:
         vision, text = (config["model_cfg"][tower] for tower in ("vision_cfg", "text_cfg"))
@@ -246,13 +248,12 @@ def _check_open_clip_config(config: Any, folder: Path) -> dict[str, Any]:
         raise RizbinError(f"{where} asks for the network '{backbone}', which timm does not have.")
     if words and (str(words).startswith((".", "/", "~")) or os.path.isdir(str(words))):
         raise RizbinError(f"{where} leads out of its folder, to '{words}'; {_AGAIN}.")
-    asked = dict(text.get("tokenizer_kwargs") or {})
-    own = folder / "vocabulary.txt.gz"
-    if own.is_file() and not text.get("hf_tokenizer_name"):
-        return {"bpe_path": str(own)}
+    asked = text.get("tokenizer_kwargs") or {}
     if "bpe_path" in asked:
         raise RizbinError(f"{where} leads out of its folder, to '{asked['bpe_path']}'; {_AGAIN}.")
-    return {}
+    # What Rizbin exported holds its merges too; so no package is needed that open_clip itself would want for it.
+    own = folder / "vocabulary.txt.gz"
+    return own if own.is_file() else None
 
 
 # ---- diffusers -------------------------------------------------------------------------------------------------------
