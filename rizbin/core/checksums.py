@@ -6,6 +6,7 @@ The file is what `sha256sum` writes and reads: `sha256sum -c SHA256SUMS` checks 
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rizbin.core.errors import RizbinError
@@ -18,13 +19,20 @@ _MOST = 2**20
 """Bytes of the list itself; an exported model has some ten files."""
 
 
-def write_sums(folder: Path) -> None:
-    """Lists every file of the folder and of those in it, with its SHA-256. Raises OSError when it cannot be written."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
-    lines = [f"{_sum_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
-    temporary = folder / f".tmp-{SUMS}"
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, folder / SUMS)
+def write_sums(folder: Path, only: Sequence[str] = ("**/*",)) -> None:
+    """Lists the files of the folder and of those in it, with their SHA-256, once all of them are on the disk.
+
+    only: patterns of their names, where the folder may hold files of others. Raises OSError when it cannot be written.
+    """
+    own, temporary = folder / SUMS, folder / f".tmp-{SUMS}"
+    found = {path for pattern in only for path in folder.glob(pattern) if path.is_file()}
+    paths = sorted(found - {own, temporary})
+    lines = [f"{_sum_of(path, sync=True)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write("".join(lines))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, own)
 
 
 def check_sums(folder: Path) -> None:
@@ -41,7 +49,7 @@ def check_sums(folder: Path) -> None:
         lines = [_LINE.fullmatch(line) for line in text.decode("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise RizbinError(f"{listed} cannot be read ({error}); export the model again.") from error
-    if len(text) > _MOST or not all(lines):
+    if len(text) > _MOST or not lines or not all(lines):
         raise RizbinError(f"{listed} is not what was written; export the model again, or get it again.")
     for line in lines:
         assert line is not None
@@ -62,9 +70,11 @@ def check_sums(folder: Path) -> None:
             )
 
 
-def _sum_of(path: Path) -> str:
+def _sum_of(path: Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

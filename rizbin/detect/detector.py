@@ -137,7 +137,7 @@ class Detector:
             "image_std": list(one.std),
         }
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-        write_sums(Path(folder))
+        write_sums(Path(folder), ("*.json", "model*.safetensors", "vocab.txt"))
 
     @property
     def device(self) -> torch.device:

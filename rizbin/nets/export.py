@@ -26,7 +26,7 @@ from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.weights import check_fit, fitted, read_weights, shapes_of, told
-from rizbin.nets.words import write_tokenizer
+from rizbin.nets.words import FILES, write_tokenizer
 
 Kind = TypeVar("Kind")
 AGAIN = "export the model again, or get it again"
@@ -57,7 +57,7 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
         if pair.settings.text.tokenizer.vocabulary == "small":
             shutil.copyfile(SMALL, folder / VOCABULARY)
             write_tokenizer(pair.tokenizer, folder)
-        write_sums(folder)
+        write_sums(folder, (CONFIG, WEIGHTS, OWN, VOCABULARY, *FILES))
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -115,7 +115,7 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
         save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})
         (folder / TIMM_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / OWN).write_text(json.dumps(to_dict(settings), indent=2) + "\n")
-        write_sums(folder)
+        write_sums(folder, (TIMM_CONFIG, TIMM_WEIGHTS, OWN))
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."

@@ -15,10 +15,8 @@ def loading_lines(folder: str | Path) -> str:
     folder = Path(folder)
     place, spelled = json.dumps(str(folder)), json.dumps(f"local-dir:{folder}")
     if is_onnx(folder):
-        lines = [
-            "import onnxruntime",
-            f"session = onnxruntime.InferenceSession({json.dumps(str(folder / 'model.onnx'))})",
-        ]
+        file = json.dumps(str(folder / "model.onnx"))
+        lines = ["import onnxruntime", f"session = onnxruntime.InferenceSession({file})"]
     elif is_pipeline(folder):
         lines = ["from diffusers import DiffusionPipeline", f"pipeline = DiffusionPipeline.from_pretrained({place})"]
     elif (folder / CONFIG).is_file():

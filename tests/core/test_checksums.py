@@ -29,6 +29,15 @@ def test_what_was_written_is_accepted_and_more_may_lie_beside_it(folder: Path) -
     assert "card.json" in (folder / SUMS).read_text() and SUMS not in (folder / SUMS).read_text()
 
 
+def test_files_of_others_can_be_left_out(folder: Path) -> None:
+    write_sums(folder, ("*.json", "unet/*"))
+    (folder / "empty ریز").write_bytes(b"not ours")
+    check_sums(folder)
+    (folder / "config.json").write_text("")
+    with pytest.raises(RizbinError, match=r"config\.json does not match"):
+        check_sums(folder)
+
+
 def test_the_list_is_that_of_the_usual_tool(folder: Path) -> None:
     if shutil.which("sha256sum") is None:
         pytest.skip("sha256sum is not installed")
@@ -55,6 +64,10 @@ def test_a_list_that_is_none_is_refused(folder: Path) -> None:
     (folder / SUMS).write_bytes(b"\xff\xfe")
     with pytest.raises(RizbinError, match="cannot be read"):
         check_sums(folder)
+    for text in ("nothing\n", ""):
+        (folder / SUMS).write_text(text)
+        with pytest.raises(RizbinError, match="not what was written"):
+            check_sums(folder)
     (folder / SUMS).write_text("nothing\n")
     with pytest.raises(RizbinError, match="not what was written"):
         check_sums(folder)
