@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar, MakeBar
@@ -28,6 +29,7 @@ from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.recipes import presets
+from rizbin.recipes.exported import loading_lines as loading_lines
 from rizbin.recipes.measured import Settings as Measuring
 from rizbin.recipes.measured import measured, names_of
 from rizbin.recipes.measured import settings_of as settings_of
@@ -387,6 +389,7 @@ def _export_detector(detector: Detector, target: Path, form: str, half: bool) ->
         detector.save(target, half=half)
     if (calibration := calibration_of(detector)) is not None:
         calibration.save(target / "calibration.json")
+    write_sums(target)
     return target
 
 
@@ -395,6 +398,7 @@ def _export_painter(painter: Painter, target: Path, form: str, half: bool) -> Pa
         raise RizbinError(f"What draws is exported to {PAINTER_FORM}, not to {form!r}.")
     _empty(target)
     (painter.pipeline.to(torch.float16) if half else painter.pipeline).save_pretrained(target)
+    write_sums(target)
     return target
 
 

@@ -70,6 +70,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
     monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
     monkeypatch.setattr("rizbin.studies.study.study", stand_in(words[0], Path("s.html")))
+    monkeypatch.setattr(api, "loading_lines", str)
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0
@@ -102,6 +103,8 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) ->
     monkeypatch.setattr(api, "measure", lambda run, **given: (measure, [run])[1])
     spoken: list[object] = []
     for block in blocks("python"):
+        if "local-dir:exported" in block:  # what the line of the shell block above wrote
+            api.export("runs/a", "exported", form="open_clip")
         exec(compile(block, "README.md", "exec"), {"print": spoken.append})
     assert spoken == [[Path("runs/a")]]
     assert (empty_folder / "runs/a/settings.json").exists()

@@ -129,7 +129,7 @@ def _export(words: list[str]) -> int:
         to: tuple[str, str],
         half: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     ) -> tuple[str, tuple[str, str], bool]:
-        """Writes a trained model in a form that other software loads.
+        """Writes a trained model in a form that other software loads, and prints the lines that load it.
 
         Args:
             run: A run folder, or the name of a model that comes with Rizbin (`rizbin zoo`).
@@ -144,7 +144,9 @@ def _export(words: list[str]) -> int:
     run, (form, folder), half = parse(export, words, "export")
     from rizbin import api
 
-    print(api.export(run, folder, form=form, half=half))
+    made = api.export(run, folder, form=form, half=half)
+    print(made)
+    print(api.loading_lines(made))
     return 0
 
 

@@ -5,19 +5,21 @@ One checkpoint is one directory::
     step_000000123/
         <group>.safetensors    tensors; one file for each group (weights, optimizer, ...)
         state.json             everything that is no tensor
-        manifest.json          step, and size and SHA-256 of each file above
+        manifest.json          step, size and SHA-256 of each file above, and a SHA-256 of the manifest itself
 
 It is built under a name that starts with `.tmp-`, each file is fsynced, the manifest is written last, and a rename
-puts it in its place; only then are older ones removed. No pickle is written or read.
+puts it in its place; only then are older ones removed. A full disk is the one exception: where the newest one verifies,
+those that it replaces make room. No pickle is written or read.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,9 @@ _CHUNK = 8 * 2**20
 """Bytes read or written at a time: large enough for the disk, small beside the tensors."""
 
 _TEMPORARY = ".tmp-"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The disk is full, or its user's share of it."""
 
 _NAMES = {
     torch.float64: "F64",
@@ -77,6 +82,7 @@ def save(
     state: what JSON holds exactly (text keys; lists come back for tuples).
     A checkpoint of the same step that verifies is left as it is: a step has one state. Those of later steps are
     removed, since the run has gone back behind them. One process at a time may save into a folder.
+    On a full disk, all but the newest one that verifies are removed first and the save is tried once more.
     Raises SaveFailed when the disk is full or refuses; nothing of the failed attempt stays.
     """
     if keep < 1 or step < 0:
@@ -84,12 +90,15 @@ def save(
     final, temporary = folder / f"step_{step:09d}", folder / f"{_TEMPORARY}step_{step:09d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        sweep(folder)
         if not _intact(final, step):
             shutil.rmtree(final, ignore_errors=True)
-            with _removed_on_failure(temporary):
-                _build(temporary, step, tensors, state)
-                os.rename(temporary, final)
+            try:
+                _put(temporary, final, step, tensors, state)
+            except OSError as error:
+                if error.errno not in _FULL or not _make_room(folder, step):
+                    raise
+                _put(temporary, final, step, tensors, state)
             _sync_folder(folder)
     except OSError as error:
         raise SaveFailed(
@@ -125,6 +134,36 @@ def load(folder: Path, step: int | None = None, *, warn: Callable[[str], object]
     return None
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed or failed attempts left, and nothing else. For the one process that may save there."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _put(
+    temporary: Path, final: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """Builds the directory and moves it into its place; nothing of a failed attempt stays."""
+    with _removed_on_failure(temporary):
+        _build(temporary, step, tensors, state)
+        os.rename(temporary, final)
+
+
+def _make_room(folder: Path, step: int) -> bool:
+    """Removes all checkpoints but the newest one that verifies; whether there was any to remove.
+
+    One before `step` is kept rather than a later one, which the next save removes anyway. Where none verifies, none is
+    removed: damaged ones are all that is left of the run.
+    """
+    listed = sorted(_listed(folder), key=lambda one: (one[0] > step, -one[0]))
+    good = next((path for number, path in listed if _intact(path, number)), None)
+    others = [path for _, path in listed if path != good]
+    if good is None or not others:
+        return False
+    _remove(folder, others)
+    return True
+
+
 def _build(temporary: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     """Writes and fsyncs the whole directory under its temporary name."""
     os.mkdir(temporary)
@@ -134,8 +173,7 @@ def _build(temporary: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor
             raise ValueError(f"a group of tensors becomes a file name, which {group!r} cannot be")
         files[f"{group}.safetensors"] = _write(temporary / f"{group}.safetensors", _safetensors(named))
     files["state.json"] = _write(temporary / "state.json", [json.dumps(state).encode()])
-    manifest = {"format": 1, "step": step, "files": files}
-    _write(temporary / "manifest.json", [_spelled(manifest)])
+    _write(temporary / "manifest.json", [_spelled(_sealed({"format": 2, "step": step, "files": files}))])
     _sync_folder(temporary)
 
 
@@ -183,6 +221,12 @@ def _spelled(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, sort_keys=True).encode()
 
 
+def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of its own: a flipped bit in it shall not look like damage to a file it names."""
+    bare = {name: value for name, value in manifest.items() if name != "sha256"}
+    return {**bare, "sha256": hashlib.sha256(_spelled(bare)).hexdigest()}
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -206,22 +250,19 @@ def _listed(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what killed or failed attempts left."""
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _prune(folder: Path, step: int, keep: int) -> None:
     """Removes later checkpoints and all but the newest `keep`; the space is worth no failed run."""
     listed = _listed(folder)
     kept = [path for number, path in listed if number <= step][:keep]
-    for _, path in listed:
-        if path not in kept:
-            with suppress(OSError):
-                # The rename takes it out of the list at once; a kill while removing leaves nothing half there.
-                os.rename(path, folder / f"{_TEMPORARY}old-{path.name}")
-    _sweep(folder)
+    _remove(folder, [path for _, path in listed if path not in kept])
+
+
+def _remove(folder: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            # The rename takes it out of the list at once; a kill while removing leaves nothing half there.
+            os.rename(path, folder / f"{_TEMPORARY}old-{path.name}")
+    sweep(folder)
 
 
 def _intact(path: Path, step: int) -> bool:
@@ -236,7 +277,9 @@ def _verify(path: Path, step: int) -> list[str]:
     try:
         text = read_regular(path / "manifest.json", MOST_JSON)
         manifest = parse_json(text)
-        intact = _spelled(manifest) == text and manifest["format"] == 1 and manifest["step"] == step
+        # Format 1, which older runs hold, had no checksum of the manifest.
+        known = manifest["format"] == 1 or (manifest["format"] == 2 and _sealed(manifest) == manifest)
+        intact = known and _spelled(manifest) == text and manifest["step"] == step
         files = {str(name): (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except OSError as error:
         raise _Damaged(f"manifest.json: {error.strerror or error}") from error

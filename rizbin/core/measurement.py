@@ -70,6 +70,9 @@ class Report:
         counted = f"{images:,} image{'s' * (images != 1)}"
         return f"{measurement.items} in {counted}" if measurement.items else counted
 
+    def __str__(self) -> str:
+        return self.table()
+
     def to_json(self) -> str:
         """Everything as JSON text."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)

@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core.bounded import read_json
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import AnyImage, as_rgb
 from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
+from rizbin.nets.foreign import transformers_config, transformers_model, transformers_tokenizer
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
@@ -38,6 +40,8 @@ KINDS = ("grounding-dino", "mm-grounding-dino")
 """Of transformers' models that are Grounding DINOs."""
 LAP = 0.2
 """Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
+LARGEST = 16_384
+"""Pixels of a side at which no network is fed."""
 BORDER = 2.0
 """Pixels from the inner border of a tile within which a box counts as cut by it."""
 
@@ -101,28 +105,20 @@ class Detector:
         Raises RizbinError when there is none, or it is of another kind.
         """
         try:
-            from transformers import AutoConfig, AutoTokenizer
+            import transformers
         except ImportError as error:
             raise RizbinError(
                 "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
                 "brings it."
             ) from error
+        assert transformers is not None
 
-        try:
-            config = AutoConfig.from_pretrained(what)
-            if config.model_type not in KINDS:
-                raise RizbinError(f"{what} is a {config.model_type}, not a Grounding DINO; give one such as {DEFAULT}.")
-            with quietly():
-                model = _class_of(config.model_type).from_pretrained(what, use_safetensors=True, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(what)
-        except RizbinError:
-            raise
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RizbinError(
-                f"The detector '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
-                f"Face such as {DEFAULT}, with a network at hand."
-            ) from error
+        kind = transformers_config(what).model_type
+        if kind not in KINDS:
+            raise RizbinError(f"{what} is a {kind}, not a Grounding DINO; give one such as {DEFAULT}.")
+        with quietly():
+            model = transformers_model(_class_of(kind), what, dtype=torch.float32)
+        tokenizer = transformers_tokenizer(what)
         return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
@@ -141,6 +137,7 @@ class Detector:
             "image_std": list(one.std),
         }
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        write_sums(Path(folder), ("*.json", "model*.safetensors", "vocab.txt"))
 
     @property
     def device(self) -> torch.device:
@@ -360,17 +357,27 @@ def _preparation(what: str) -> Preparation:
     from transformers.utils.hub import cached_file
 
     try:
-        path = cached_file(what, "preprocessor_config.json")
-        kept = read_json(str(path))
-    except (OSError, ValueError):
+        kept = read_json(str(cached_file(what, "preprocessor_config.json")))
+    except OSError:
         return Preparation()
+    except (ValueError, RecursionError) as error:
+        raise RizbinError(f"The preprocessor_config.json of {what} cannot be read; get the model again.") from error
     usual = Preparation()
-    size = kept.get("size") or {}
-    mean, std = (tuple(kept.get(f"image_{name}") or getattr(usual, name)) for name in ("mean", "std"))
+    try:
+        size = kept.get("size") or {}
+        sides = [
+            int(size.get(name, own)) for name, own in (("shortest_edge", usual.shorter), ("longest_edge", usual.longer))
+        ]
+        colors = [
+            [float(value) for value in kept.get(f"image_{name}") or getattr(usual, name)] for name in ("mean", "std")
+        ]
+        (red, green, blue), (wide_red, wide_green, wide_blue) = colors
+        if not all(1 <= side <= LARGEST for side in sides) or not all(value > 0 for value in colors[1]):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise RizbinError(
+            f"The preprocessor_config.json of {what} says of sizes and colors what cannot be; get the model again."
+        ) from error
     return replace(
-        usual,
-        shorter=int(size.get("shortest_edge", usual.shorter)),
-        longer=int(size.get("longest_edge", usual.longer)),
-        mean=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std=(float(std[0]), float(std[1]), float(std[2])),
+        usual, shorter=sides[0], longer=sides[1], mean=(red, green, blue), std=(wide_red, wide_green, wide_blue)
     )

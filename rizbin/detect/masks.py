@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import PICTURE, pixels_of, quietly
+from rizbin.nets.foreign import transformers_config, transformers_model, transformers_processor
 
 DEFAULT = "facebook/sam2.1-hiera-tiny"
 """Apache-2.0, 39 million parameters."""
@@ -29,28 +30,19 @@ class Segmenter:
     def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Segmenter":
         """By name on Hugging Face or from a folder. Raises RizbinError when there is none, or it is another model."""
         try:
-            from transformers import AutoConfig, Sam2Model, Sam2Processor
+            from transformers import Sam2Model, Sam2Processor
         except ImportError as error:
             raise RizbinError(
                 "Masks need transformers, which is not installed: pip install 'rizbin[detect]' brings it."
             ) from error
 
-        try:
-            config = AutoConfig.from_pretrained(what)
-            # The published folders hold the model for videos; its image part is the same.
-            if config.model_type not in ("sam2", "sam2_video"):
-                raise RizbinError(f"{what} is a {config.model_type}, not a SAM 2; give one such as {DEFAULT}.")
-            with quietly():
-                model = Sam2Model.from_pretrained(what, use_safetensors=True, dtype=torch.float32)
-                processor = Sam2Processor.from_pretrained(what)
-        except RizbinError:
-            raise
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RizbinError(
-                f"The segmenter '{what}' could not be loaded ({reason}); give a folder, or the name of one on Hugging "
-                f"Face such as {DEFAULT}, with a network at hand."
-            ) from error
+        kind = transformers_config(what).model_type
+        # The published folders hold the model for videos; its image part is the same.
+        if kind not in ("sam2", "sam2_video"):
+            raise RizbinError(f"{what} is a {kind}, not a SAM 2; give one such as {DEFAULT}.")
+        with quietly():
+            model = transformers_model(Sam2Model, what, heads=True, dtype=torch.float32)
+            processor = transformers_processor(Sam2Processor, what)
         moved: Any = model
         return cls(moved.to(device), processor)
 

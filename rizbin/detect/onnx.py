@@ -19,10 +19,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core.bounded import read_json
+from rizbin.core.checksums import check_sums
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import Detector, Preparation, quietly
 from rizbin.detect.fast import quicken, slacken
 from rizbin.detect.phrases import CLS, DOT, QUESTION, SEP, Text, batch_of, phrase_scores
+from rizbin.nets.foreign import transformers_tokenizer
 
 INPUTS = ("pixels", "ids", "mask", "positions")
 OUTPUTS = ("logits", "boxes")
@@ -152,9 +154,9 @@ class OnnxDetector(Detector):
         """threads: of onnxruntime; 0: all cores. Raises RizbinError when the folder holds no export."""
         _needed()
         import onnxruntime
-        from transformers import AutoTokenizer
 
         folder = Path(folder)
+        check_sums(folder)
         try:
             kept = read_json(folder / "detector.json")
             options = onnxruntime.SessionOptions()
@@ -167,7 +169,7 @@ class OnnxDetector(Detector):
         except Exception as error:  # onnxruntime raises types of its own
             raise RizbinError(f"{folder / 'model.onnx'} cannot be run ({error}); export it again.") from error
         self.limit = int(kept["limit"])
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = transformers_tokenizer(folder)
         height, width = int(kept["height"]), int(kept["width"])
         self.preparation = _Fixed(
             shorter=min(height, width),

@@ -2,8 +2,9 @@
 
 These are also how Rizbin keeps its own models. The folder of a pair holds open_clip_config.json and
 open_clip_model.safetensors (what open_clip reads), rizbin.json (the pair's settings) and, for the small vocabulary, its
-merges file. open_clip loads it by "local-dir:FOLDER" and gives the same embeddings. The folder of an encoder holds
-config.json and model.safetensors (what timm reads) and rizbin.json; timm loads it by the same name.
+merges file and the same as a tokenizer of Hugging Face. open_clip loads it by "local-dir:FOLDER" and gives the same
+tokens and embeddings. The folder of an encoder holds config.json and model.safetensors (what timm reads) and
+rizbin.json; timm loads it by the same name. Both know the small backbones wherever Rizbin is installed (`plugin`).
 """
 
 import json
@@ -13,18 +14,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rizbin.core.bounded import read_json
+from rizbin.core.checksums import check_sums, write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.weights import check_fit, fitted, read_weights, shapes_of, told
+from rizbin.nets.words import FILES, write_tokenizer
 
 Kind = TypeVar("Kind")
+AGAIN = "export the model again, or get it again"
+"""What to do about a folder that does not load."""
 
 CONFIG, WEIGHTS, OWN, VOCABULARY = (
     "open_clip_config.json",
@@ -50,6 +57,8 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
         (folder / OWN).write_text(json.dumps(to_dict(pair.settings), indent=2) + "\n")
         if pair.settings.text.tokenizer.vocabulary == "small":
             shutil.copyfile(SMALL, folder / VOCABULARY)
+            write_tokenizer(pair.tokenizer, folder)
+        write_sums(folder, (CONFIG, WEIGHTS, OWN, VOCABULARY, *FILES))
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -62,8 +71,11 @@ def load_pair(folder: Path) -> ImageTextPair:
     Raises RizbinError when it is not such a folder.
     """
     settings, tensors = _read(Path(folder), ImageTextPair.Settings, WEIGHTS)
-    pair = ImageTextPair(settings)
-    pair.load_state_dict({_from_open_clip(name): value for name, value in tensors.items()})
+    # The folder has all weights: nothing is fetched, wherever training began.
+    bare = replace(settings, vision=replace(settings.vision, pretrained=False))
+    given = {_from_open_clip(name): value for name, value in tensors.items()}
+    pair = fitted(lambda: ImageTextPair(bare), given, folder, AGAIN)
+    pair.settings = settings
     return pair.eval()
 
 
@@ -104,6 +116,7 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
         save_file(tensors, folder / TIMM_WEIGHTS, metadata={"format": "pt"})
         (folder / TIMM_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (folder / OWN).write_text(json.dumps(to_dict(settings), indent=2) + "\n")
+        write_sums(folder, (TIMM_CONFIG, TIMM_WEIGHTS, OWN))
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -123,27 +136,34 @@ def load_encoder(folder: Path) -> ImageEncoder:
     Raises RizbinError when it is not such a folder.
     """
     settings, tensors = _read(Path(folder), ImageEncoder.Settings, TIMM_WEIGHTS)
-    encoder = ImageEncoder(replace(settings, pretrained=False))
-    _trunk(encoder).load_state_dict(tensors)
+    bare = replace(settings, pretrained=False)
+    with told(folder):
+        with torch.device("meta"):
+            own = shapes_of(_trunk(ImageEncoder(bare)).state_dict())
+        check_fit(own, shapes_of(tensors), folder, AGAIN)
+        encoder = ImageEncoder(bare)
+        _trunk(encoder).load_state_dict(tensors)
     return encoder.eval()
 
 
 def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str, Tensor]]:
     """Settings and weights, in 32 bits, of a folder written here."""
+    check_sums(folder)
     try:
-        settings = from_dict(kind, read_json(folder / OWN), where=str(folder / OWN))
-        tensors = load_file(folder / weights)
+        kept = read_json(folder / OWN)
     except (OSError, ValueError) as error:
         raise RizbinError(
             f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
         ) from error
-    except RizbinError:
-        raise
-    except Exception as error:  # safetensors raises its own type for a damaged file
-        raise RizbinError(
-            f"The weights in {folder / weights} are damaged ({error}); export the model again."
-        ) from error
+    settings = from_dict(kind, kept, where=str(folder / OWN))
+    tensors = read_weights(folder / weights)
     return settings, {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def needs_rizbin(folder: Path) -> bool:
+    """Whether the exported model has one of Rizbin's own backbones, which timm knows where Rizbin is installed."""
+    path = Path(folder) / (CONFIG if (Path(folder) / CONFIG).is_file() else TIMM_CONFIG)
+    return '"rizbin_' in path.read_text(encoding="utf-8")
 
 
 def is_encoder(folder: Path) -> bool:
@@ -176,10 +196,7 @@ def can_export(settings: ImageTextPair.Settings) -> str:
 
 
 def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
-    """What open_clip_config.json says of these towers.
-
-    Names that start with "rizbin_" are known after `import rizbin.nets`.
-    """
+    """What open_clip_config.json says of these towers."""
     if reason := can_export(settings):
         raise RizbinError(f"{reason} Train what open_clip can build to export it.")
     text, vision = settings.text, settings.vision
@@ -200,6 +217,9 @@ def open_clip_config(settings: ImageTextPair.Settings) -> dict[str, Any]:
             "layers": text.layers,
         },
     }
+    if text.tokenizer.vocabulary == "small":
+        # In a folder open_clip takes the tokenizer that lies there, whatever it is called.
+        config["text_cfg"]["hf_tokenizer_name"] = "rizbin-small"
     if text.quick_gelu:
         config["quick_gelu"] = True
     if settings.contrast == "sigmoid":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
 from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 from rizbin.nets.vision import Features, VisionEncoder
 
@@ -61,7 +62,7 @@ class ImageEncoder(nn.Module):
             raise RizbinError(f"{settings.name} has no tokens, so it takes no registers; set registers to 0.")
         keywords: dict[str, Any] = {"drop_path_rate": settings.drop_path} if settings.drop_path else {}
         try:
-            trunk = timm.create_model(settings.name, pretrained=settings.pretrained, num_classes=0, **keywords)
+            trunk = timm_by_name(settings.name, pretrained=settings.pretrained, num_classes=0, **keywords)
         except (RuntimeError, TypeError) as error:
             raise RizbinError(f"timm cannot build '{settings.name}' ({error}); choose another backbone.") from error
         self.convolutions = _with_gathered_norms(trunk)
@@ -157,7 +158,7 @@ def _is_transformer(name: str) -> bool:
             + (f"did you mean {', '.join(near)}?" if near else "timm.list_models() names what there is.")
         )
     with torch.device("meta"):  # its kind alone is asked for: no memory, and no random number is drawn
-        return isinstance(timm.create_model(name), VisionTransformer)
+        return isinstance(timm_by_name(name), VisionTransformer)
 
 
 def _with_gathered_norms(module: nn.Module) -> nn.Module:

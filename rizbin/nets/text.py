@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.nets.attend import attend
 
@@ -125,6 +126,10 @@ class Transformer(nn.Module):
         return x
 
 
+MOST_LAYERS = 512
+"""Of a text tower; CLIP's largest have 32. A settings file that names a billion would be built for hours."""
+
+
 class TextEncoder(nn.Module):
     """CLIP's text tower up to its projection. Tokens are padded with 0 behind the end token."""
 
@@ -148,6 +153,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, settings: Settings, embedding: int) -> None:
         super().__init__()
+        _check(settings, embedding)
         self.settings = settings
         self.tokenizer = Tokenizer(settings.tokenizer)
         width = settings.width
@@ -179,3 +185,16 @@ class TextEncoder(nn.Module):
         """One feature a token after the last norm, from embedded tokens without positions; `at`: of that token only."""
         x = embedded + self.positional_embedding[: embedded.shape[1]]
         return self.ln_final(self.transformer(x, at=at))
+
+
+def _check(settings: TextEncoder.Settings, embedding: int) -> None:
+    numbers = {"embedding": embedding, "width": settings.width, "layers": settings.layers, "heads": settings.heads}
+    for name, number in numbers.items():
+        if number < 1 or (name == "layers" and number > MOST_LAYERS):
+            most = f", up to {MOST_LAYERS}" if name == "layers" else ""
+            raise RizbinError(f"{name} of the text tower is {number}; give 1 or more{most}.")
+    if settings.width % settings.heads:
+        raise RizbinError(
+            f"A width of {settings.width} does not divide into {settings.heads} heads; set another width or number of "
+            "heads of the text tower."
+        )

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import timm
 import torch
 from jaxtyping import Float, Int
 from timm.layers.attention import Attention
@@ -22,6 +21,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.nets.attend import attend
 from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 
 CLS_STD = 1e-6
@@ -135,7 +135,7 @@ class VisionEncoder(nn.Module):
         if settings.registers:
             keywords["reg_tokens"] = settings.registers
         try:
-            trunk = timm.create_model(
+            trunk = timm_by_name(
                 settings.name,
                 pretrained=settings.pretrained,
                 attn_layer=RowAttention,

@@ -13,6 +13,7 @@ from rizbin.generate.diffusion.loading import Offload, is_pipeline
 from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import CONFIG, OWN, is_encoder, load_encoder, load_pair
+from rizbin.nets.foreign import written_by
 from rizbin.nets.image import ImageEncoder
 from rizbin.recipes.published import is_published, load_published
 from rizbin.recipes.training import LoadedRun, load_run
@@ -120,11 +121,7 @@ def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
     if (folder / CONFIG).is_file() and not (folder / OWN).is_file():
         return of_open_clip(folder, device=device)
     if is_foreign(folder):
-        try:
-            config = read_json(folder / "config.json")
-        except (OSError, ValueError) as error:
-            raise RizbinError(f"{folder / 'config.json'} cannot be read ({error}); save the model again.") from error
-        return (of_timm if "architecture" in config else of_hugging_face)(folder, device=device)
+        return (of_timm if written_by(folder) == "timm" else of_hugging_face)(folder, device=device)
     if text.count("/") == 1 and not folder.is_dir() and not folder.parent.is_dir() and text not in zoo.names():
         return of_hugging_face(text, device=device)
     return of_model(model_of(opened(model)), name=text, device=device)

@@ -11,13 +11,15 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from rizbin.core.bounded import read_json
+from rizbin.core.checksums import check_sums, write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import to_dict
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import load_encoder, load_pair, save_open_clip, save_timm
+from rizbin.nets.export import AGAIN, load_encoder, load_pair, save_open_clip, save_timm
+from rizbin.nets.weights import check_fit, read_weights, shapes_of, told
 from rizbin.recipes.training import LoadedRun, build, training_from
 
 OTHERS = "method.safetensors"
@@ -34,6 +36,7 @@ def publish(run: LoadedRun, folder: Path) -> None:
     try:
         save_file({name: _halved(value) for name, value in tensors.items()}, folder / OTHERS)
         (folder / "settings.json").write_text(json.dumps(to_dict(run.training), indent=2) + "\n", encoding="utf-8")
+        write_sums(folder)
     except OSError as error:
         raise RizbinError(
             f"The model could not be written to {folder} ({error.strerror}); choose a folder that can be written."
@@ -47,18 +50,19 @@ def is_published(folder: Path) -> bool:
 
 def load_published(folder: Path) -> LoadedRun:
     """The method in `folder`, in evaluation mode and 32 bits, as far as it was trained."""
+    check_sums(folder)
     try:
         training = training_from(read_json(folder / "settings.json"))
-        others = load_file(folder / OTHERS)
-    except RizbinError:
-        raise
-    except Exception as error:  # safetensors raises its own type for a damaged file
+    except (OSError, ValueError) as error:
         raise RizbinError(f"The model in {folder} is damaged ({error}); get it again.") from error
-    method = build(training)
+    others = read_weights(folder / OTHERS)
+    with told(folder):
+        with torch.device("meta"):
+            shell = build(training)
+        check_fit(shapes_of(_others(shell, shell.encoder)), shapes_of(others), folder / OTHERS, AGAIN)
+        method = build(training)
     encoder = method.encoder
     wanted = _others(method, encoder)
-    if set(others) != set(wanted):
-        raise RizbinError(f"{folder / OTHERS} does not fit {training.method}; get the model again.")
     kept = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
     encoder.load_state_dict(kept.state_dict())
     with torch.no_grad():

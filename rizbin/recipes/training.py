@@ -1,7 +1,7 @@
 """Runs a training from settings to a run folder, and opens such a folder again."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.weights import Shape, check_fit, shapes_of, told
 from rizbin.recipes.catalogue import find
 from rizbin.recipes.presets import Training, view_size
 from rizbin.recipes.watch import Watching
 from rizbin.train.method import Method, Work
 from rizbin.train.replay import Replay
 from rizbin.train.replay import replay as make_again
-from rizbin.train.trainer import Trainer, load_method
+from rizbin.train.trainer import Trainer, load_method, sweep
 
 LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
@@ -102,6 +103,8 @@ def train(
     folder.create_or_resume({**to_dict(training), "data_fingerprint": source.fingerprint})
     finished = folder.finished_steps()
     if finished is not None:
+        if parallel.is_main():
+            sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
         if parallel.is_main() and not quiet:
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
@@ -166,6 +169,31 @@ def _encoder_of(start: str) -> torch.nn.Module:
     return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
 
 
+def _nothing_fetched(settings: Any) -> Any:
+    """The settings, those inside them too, with `pretrained` off."""
+    changes: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            changes[field.name] = _nothing_fetched(value)
+        elif field.name == "pretrained":
+            changes[field.name] = False
+    return replace(settings, **changes)
+
+
+def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
+    """What the method's tensors are like, found without making them; None where only a real one can say."""
+    if getattr(training.settings, "start", ""):
+        return None
+    try:
+        with torch.device("meta"):
+            return shapes_of(build(training).state_dict())
+    except RizbinError:
+        raise
+    except Exception:  # a scheduler computes with its numbers; and what cannot be built at all shows when it is
+        return None
+
+
 def load_run(folder: Path) -> LoadedRun:
     """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
     kept = RunFolder(Path(folder)).read_settings()
@@ -173,7 +201,14 @@ def load_run(folder: Path) -> LoadedRun:
     found = checkpoint.load(Path(folder) / "checkpoints")
     if found is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
-    method = build(replace(training, start=""))  # the checkpoint has all weights
+    # The checkpoint has all weights: none are fetched, nor taken from where training began.
+    bare = replace(training, start="", settings=_nothing_fetched(training.settings))
+    kept, advice = shapes_of(found.tensors["method"]), "restore settings.json as the run wrote it"
+    with told(folder):
+        if (wanted := _shapes_without_memory(bare)) is not None:
+            check_fit(wanted, kept, folder, advice)
+        method = build(bare)
+    check_fit(shapes_of(method.state_dict()), kept, folder, advice)
     load_method(method, found.tensors["method"])
     return LoadedRun(Path(folder), training, method.eval(), found.step)
 

@@ -15,6 +15,7 @@ import torch
 
 from rizbin import zoo
 from rizbin.core.bounded import read_json
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Measurement
 from rizbin.core.runs import RunFolder, time_spent
@@ -230,6 +231,7 @@ def rebuild(name: str, run: Path) -> Path:
         publish(made, target)
     # What ships is measured: the weights in 16 bits, read from their files.
     zoo.write_card(_card(name, recipe, made, run, target), target)
+    write_sums(target)
     return target
 
 

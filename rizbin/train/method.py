@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rizbin.core import parallel, random
-from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
 from rizbin.nets.momentum import Teacher
+from rizbin.nets.weights import check_fit, shapes_of
 
 
 @dataclass(frozen=True)
@@ -159,16 +159,8 @@ class Method(nn.Module, ABC):
         `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
         when the weights do not fit.
         """
-        own = self.encoder.state_dict()
-        missing = [name for name in own if name not in weights]
-        foreign = [name for name in weights if name not in own]
-        misshapen = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-        if misfits := missing + foreign + misshapen:
-            raise RizbinError(
-                f"The weights of {source} do not fit this encoder: {len(missing)} tensors are missing, {len(foreign)} "
-                f"are foreign and {len(misshapen)} have another shape, {misfits[0]} the first; give the settings that "
-                "they were trained with."
-            )
+        own = shapes_of(self.encoder.state_dict())
+        check_fit(own, shapes_of(weights), source, "give the settings that they were trained with", to="this encoder")
         self.encoder.load_state_dict(dict(weights))
         teacher = getattr(self, "teacher", None)
         if isinstance(teacher, Teacher):

@@ -58,6 +58,8 @@ class Looked:
     """Record the alarms and do not say them."""
 
 
+FAILURES = "failures"
+"""Folder in that of a run where the state before a step that was not finite is kept."""
 Watch = Callable[[int, Method, dict[str, float]], Looked]
 """Steps made, the method, and the last step's records in; called on the main process alone."""
 
@@ -341,7 +343,7 @@ class Trainer:
         )
         where = ""
         if run is not None:
-            folder = run.path / "failures"
+            folder = run.path / FAILURES
             tensors, state = self._state(method, {wish.by: optimizer})
             if parallel.is_main():
                 state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
@@ -409,6 +411,8 @@ class Trainer:
 
     def _resume(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder) -> int:
         """Loads the newest good checkpoint; returns how many steps it holds."""
+        if parallel.is_main():
+            sweep(run)
         found = checkpoint.load(run.checkpoints, warn=run.warn)
         if found is None:
             if list(run.checkpoints.glob("step_*")):
@@ -427,6 +431,12 @@ class Trainer:
             run.metrics.truncate_after(found.step)
         parallel.barrier()
         return found.step
+
+
+def sweep(run: RunFolder) -> None:
+    """Removes what a kill left half written among the checkpoints of a run whose lock this process holds."""
+    for folder in (run.checkpoints, run.path / FAILURES):
+        checkpoint.sweep(folder)
 
 
 def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -462,7 +472,7 @@ def read_failure(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     First the positions of its samples, its seed, step and the parts of its loss; then the method's tensors before its
     update. Raises RizbinError when there is none.
     """
-    found = checkpoint.load(path / "failures")
+    found = checkpoint.load(path / FAILURES)
     if found is None:
         raise RizbinError(f"{path} keeps no failed step, so there is nothing to make again.")
     return found.state, found.tensors["method"]

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,18 @@ from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.foreign import (
+    timm_by_name,
+    timm_from_folder,
+    timm_from_hub,
+    transformers_config,
+    transformers_model,
+    transformers_untrained,
+    written_by,
+)
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.vision import VisionEncoder
+from rizbin.nets.weights import reason
 from rizbin.visualize.colors import AnyPicture
 from rizbin.visualize.eye import CLS, Eye, NoAttention, normalized, row_of_patches
 
@@ -96,7 +107,7 @@ class TimmEye:
             with torch.inference_mode():
                 shape = self._run(blank).shape
         except (AttributeError, AssertionError, RuntimeError) as error:
-            raise RizbinError(f"{self.name} cannot be run on a picture ({_reason(error)}); choose a ViT.") from error
+            raise RizbinError(f"{self.name} cannot be run on a picture ({reason(error)}); choose a ViT.") from error
         width = getattr(self.trunk, "num_features", 0)
         if len(shape) == 4 and width in (shape[1], shape[3]):
             self._channels = 1 if shape[1] == width else 3
@@ -171,6 +182,10 @@ _NORMALIZED_BY = {
 }
 
 
+_POOLED_BY_CLS = ("vit", "deit")
+"""Models whose pooler is often not in the file, and then never asked."""
+
+
 class HuggingFaceEye:
     """A ViT of transformers: ViT, DeiT, DINOv2 with or without registers, DINOv3, the picture tower of CLIP or SigLIP.
 
@@ -196,7 +211,7 @@ class HuggingFaceEye:
         self.mean, self.std = mean or known[0], std or known[1]
         self._must_be_told = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
         # The pooler of a ViT is often not in the file and then random; CLS is what it would take.
-        self._cls_is_pooled = kind in ("vit", "deit")
+        self._cls_is_pooled = kind in _POOLED_BY_CLS
 
     def prepare(self, pictures: Sequence[AnyPicture]) -> Float[Tensor, "batch 3 height width"]:
         """RGB pictures of one size as the network wants them: normalized, on its device."""
@@ -291,7 +306,7 @@ def open_eye(what: str | Path, *, pretrained: bool = True, others: Sequence[str]
     if Path(text).is_dir():
         return _from_folder(Path(text), pretrained)
     if text.startswith("timm/"):
-        return _timm(f"hf-hub:{text}", text, pretrained)
+        return _timm(partial(timm_from_hub, text), text, pretrained)
     architecture, dot, _ = text.partition(".")
     if architecture in timm.list_models():
         published = [name for name in timm.list_pretrained() if name.split(".")[0] == architecture]
@@ -301,7 +316,7 @@ def open_eye(what: str | Path, *, pretrained: bool = True, others: Sequence[str]
             )
         if pretrained and not published:
             raise RizbinError(f"timm publishes no weights of {text}; choose another name, or look at random weights.")
-        return _timm(text, text, pretrained)
+        return _timm(partial(timm_by_name, text), text, pretrained)
     # What begins like a folder that is here is a folder misspelled, and no reason to ask a server.
     if text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).parent.is_dir():
         return _hugging_face(text, pretrained)
@@ -321,15 +336,10 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def _from_folder(folder: Path, pretrained: bool) -> Eye:
     """A folder in timm's or transformers' form, told apart by what its config.json holds."""
-    try:
-        config = read_json(folder / "config.json")
-    except (OSError, ValueError) as error:
-        raise RizbinError(
-            f"{folder} holds no config.json that could be read ({error}); give one that timm or transformers saved."
-        ) from error
-    if isinstance(config, dict) and "architecture" in config:
-        return _timm(f"local-dir:{folder}", str(folder), pretrained)
-    if isinstance(config, dict) and "model_type" in config:
+    whose = written_by(folder)
+    if whose == "timm":
+        return _timm(partial(timm_from_folder, folder), str(folder), pretrained)
+    if whose == "transformers":
         return _hugging_face(str(folder), pretrained)
     raise RizbinError(
         f"{folder / 'config.json'} names neither an architecture (timm) nor a model_type (transformers); give a folder "
@@ -337,44 +347,34 @@ def _from_folder(folder: Path, pretrained: bool) -> Eye:
     )
 
 
-def _timm(spelled: str, name: str, pretrained: bool) -> TimmEye:
+def _timm(opened: Callable[..., nn.Module], name: str, pretrained: bool) -> TimmEye:
     """A timm network that takes pictures of any size where it can."""
     try:
-        try:
-            trunk = timm.create_model(spelled, pretrained=pretrained, dynamic_img_size=True)
-        except TypeError:  # a convolutional network takes any size anyway
-            trunk = timm.create_model(spelled, pretrained=pretrained)
-    except Exception as error:  # of timm, of the file, of the hub's client and the network under it
-        raise RizbinError(f"{name} could not be loaded from timm ({_reason(error)}).") from error
+        trunk = opened(pretrained=pretrained, dynamic_img_size=True)
+    except (TypeError, RizbinError) as error:
+        if not isinstance(error if isinstance(error, TypeError) else error.__cause__, TypeError):
+            raise
+        trunk = opened(pretrained=pretrained)  # a convolutional network takes any size anyway
     return TimmEye(trunk, name=name)
 
 
 def _hugging_face(name: str, pretrained: bool) -> HuggingFaceEye:
     """A model of transformers with the fused kernel, and the normalization that is kept with it."""
     try:
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
         from transformers.image_processing_base import ImageProcessingMixin
     except ImportError as error:
         raise RizbinError(
             f"{name} needs transformers, which is not installed: pip install 'rizbin[hf]' brings it."
         ) from error
-    missing: set[str] = set()
-    try:
-        with _silent():
-            if pretrained:
-                asked = {"attn_implementation": "sdpa", "trust_remote_code": False, "output_loading_info": True}
-                model, report = AutoModel.from_pretrained(name, **asked)
-                missing = {str(key) for key in report["missing_keys"] if "pooler" not in str(key)}
-            else:
-                model = AutoModel.from_config(
-                    AutoConfig.from_pretrained(name, trust_remote_code=False), attn_implementation="sdpa"
-                )
-    except Exception as error:  # of transformers, of the file, of the hub's client and the network under it
-        raise RizbinError(f"{name} could not be loaded by transformers ({_reason(error)}).") from error
-    if missing:  # transformers would leave them random
-        raise RizbinError(
-            f"{name} lacks {len(missing)} of the model's weights, such as {min(missing)}; fetch it again."
-        )
+    fused = {"attn_implementation": "sdpa"}
+    with _silent():
+        if pretrained:
+            kind = str(getattr(transformers_config(name), "model_type", ""))
+            unused = ("pooler.",) if kind in _POOLED_BY_CLS else ()
+            model = transformers_model(AutoModel, name, heads=True, unused=unused, **fused)
+        else:
+            model = transformers_untrained(name, **fused)
     try:
         facts, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
@@ -385,11 +385,6 @@ def _hugging_face(name: str, pretrained: bool) -> HuggingFaceEye:
 def _three(values: Sequence[float | int] | None) -> Three | None:
     """Red, green and blue as a tuple, from a list in a file; None where there are none."""
     return (float(values[0]), float(values[1]), float(values[2])) if values and len(values) == 3 else None
-
-
-def _reason(error: Exception) -> str:
-    """The error's own words on one line, the beginning of them."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def _whole_patches(images: Tensor, eye: Eye) -> tuple[int, int]:

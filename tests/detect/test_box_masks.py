@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools import mask as reference
 
@@ -15,7 +14,7 @@ from rizbin.data.coco import decode_runs, fill_polygon
 from rizbin.detect.detector import Detector, Preparation
 from rizbin.detect.masks import Segmenter, polygons, run_lengths, tinted
 from rizbin.detect.search import Search, save, search
-from tests.detect.toys import Shapes, tiny, tokenizer
+from tests.detect.toys import Shapes, save_sam, tiny, tokenizer
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -55,37 +54,9 @@ def test_a_round_mask_comes_back_from_its_outline() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SAM 2 with random weights, small enough for a test."""
-    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
-
-    torch.manual_seed(0)
-    backbone = {
-        "hidden_size": 16,
-        "image_size": [128, 128],
-        "blocks_per_stage": [1, 1, 2, 1],
-        "embed_dim_per_stage": [16, 32, 64, 128],
-        "num_attention_heads_per_stage": [1, 1, 2, 2],
-        "window_size_per_stage": [8, 4, 4, 2],
-        "global_attention_blocks": [3],
-        "window_positional_embedding_background_size": [4, 4],
-        "model_type": "sam2_hiera_det_model",
-    }
-    vision: dict[str, Any] = {
-        "backbone_config": backbone,
-        "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
-        "fpn_hidden_size": 32,
-    }
-    config = Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config={"hidden_size": 32, "image_size": 128},
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 2},
-    )
+    """A SAM 2 with random weights."""
     path = tmp_path_factory.mktemp("sam2")
-    Sam2Model(config).save_pretrained(path)
-    Sam2Processor(
-        Sam2ImageProcessor(size={"height": 128, "width": 128}, mask_size={"height": 32, "width": 32}), target_size=128
-    ).save_pretrained(path)
+    save_sam(path)
     return path
 
 

@@ -1,5 +1,6 @@
 """The detector with a small untrained network: frames, names and passes, beside transformers' own processing."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -145,6 +146,15 @@ def test_it_is_kept_in_a_folder_that_transformers_reads(detector: Detector, tmp_
     from transformers import AutoModelForZeroShotObjectDetection
 
     assert AutoModelForZeroShotObjectDetection.from_pretrained(tmp_path / "kept").config.num_queries == 10
+
+
+@pytest.mark.parametrize("change", [{"size": {"shortest_edge": 10**12}}, {"image_std": [1, 0, 1]}, {"size": [3]}, [1]])
+def test_a_preparation_that_cannot_be_is_said(detector: Detector, tmp_path: Path, change: object) -> None:
+    detector.save(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(change))
+    with pytest.raises(RizbinError, match="what cannot be"):
+        Detector.from_pretrained(tmp_path)
 
 
 def test_bad_input_gets_a_sentence(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A Grounding DINO small enough for tests, and pictures of colored shapes."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -85,3 +86,37 @@ class Shapes:
                 things.append(Thing(name, box, mask))
         pixels = image.clip(0, 255).astype(np.uint8)
         return Sample(f"shapes/{index}", pixels, " and ".join(names), things=tuple(things))
+
+
+def save_sam(path: Path) -> None:
+    """A SAM 2 with random weights, small enough for a test."""
+    from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
+
+    torch.manual_seed(0)
+    backbone = {
+        "hidden_size": 16,
+        "image_size": [128, 128],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "num_attention_heads_per_stage": [1, 1, 2, 2],
+        "window_size_per_stage": [8, 4, 4, 2],
+        "global_attention_blocks": [3],
+        "window_positional_embedding_background_size": [4, 4],
+        "model_type": "sam2_hiera_det_model",
+    }
+    vision: dict[str, Any] = {
+        "backbone_config": backbone,
+        "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        "fpn_hidden_size": 32,
+    }
+    config = Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128},
+        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 2},
+    )
+    model: Any = Sam2Model(config)
+    model.save_pretrained(path)
+    Sam2Processor(
+        Sam2ImageProcessor(size={"height": 128, "width": 128}, mask_size={"height": 32, "width": 32}), target_size=128
+    ).save_pretrained(path)

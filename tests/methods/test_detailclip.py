@@ -368,7 +368,7 @@ def test_training_may_begin_with_other_weights() -> None:
         assert torch.equal(own, other)
     weights = dict(first.encoder.state_dict())
     name = next(iter(weights))
-    with pytest.raises(RizbinError, match=f"a run do not fit.* 0 are foreign and 1 have another shape, {name} the"):
+    with pytest.raises(RizbinError, match=f"a run do not fit this encoder: 1 tensor has another shape .{name} is "):
         method.begin_with({**weights, name: weights[name][None]}, "a run")
-    with pytest.raises(RizbinError, match=f"{len(weights)} tensors are missing, 1 are foreign"):
+    with pytest.raises(RizbinError, match=f"{len(weights)} tensors are missing .* and 1 tensor is foreign .other"):
         method.begin_with({"other": torch.zeros(1)}, "a run")

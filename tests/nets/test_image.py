@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from rizbin.core.checksums import SUMS
 from rizbin.core.errors import RizbinError
 from rizbin.nets.backbones import VisibleBatchNorm
 from rizbin.nets.export import is_encoder, load_encoder, save_timm
@@ -181,5 +182,8 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     save_timm(encoder(RESNET), tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(RizbinError, match=r"model\.safetensors does not match its checksum"):
+        load_encoder(tmp_path / "model")
+    (tmp_path / "model" / SUMS).unlink()
     with pytest.raises(RizbinError, match=r"model\.safetensors are damaged"):
         load_encoder(tmp_path / "model")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rizbin import api
+from rizbin.core.checksums import SUMS
 from rizbin.core.errors import RizbinError
 from rizbin.nets.dual import ImageTextPair
 from rizbin.recipes.presets import Training, preset
@@ -83,10 +84,13 @@ def test_a_damaged_one_is_refused_in_a_sentence(run: LoadedRun, tmp_path: Path) 
     publish(run, tmp_path)
     whole = (tmp_path / OTHERS).read_bytes()
     (tmp_path / OTHERS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RizbinError, match=f"{OTHERS} does not match its checksum"):
+        load_published(tmp_path)
+    (tmp_path / SUMS).unlink()
     with pytest.raises(RizbinError, match="damaged"):
         load_published(tmp_path)
     from safetensors.torch import save_file
 
     save_file({"other": torch.zeros(1)}, tmp_path / OTHERS)
-    with pytest.raises(RizbinError, match="does not fit"):
+    with pytest.raises(RizbinError, match=r"do not fit its settings: .* missing .* and 1 tensor is foreign .other"):
         load_published(tmp_path)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,12 @@ def small(**changes: object) -> Training[CLIP.Settings]:
     return replace(made, **changes)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    return training.train(small(), tmp_path_factory.mktemp("runs") / "run", quiet=True)
+
+
 def test_a_run_is_trained_exported_opened_and_not_trained_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,9 +49,49 @@ def test_a_run_is_trained_exported_opened_and_not_trained_again(
     with torch.no_grad():
         assert torch.equal(exported.encode_images(image), opened.pair.encode_images(image))
     before = (folder / "metrics.jsonl").read_text()
+    left = folder / "checkpoints/.tmp-old-step_000000001"  # by a kill inside the last removal
+    left.mkdir()
     training.train(small(), folder, quiet=False)
+    assert not left.exists()
     assert "is finished: 3 steps" in capsys.readouterr().out
     assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_what_a_kill_left_is_swept_when_the_run_goes_on(tmp_path: Path) -> None:
+    folder = training.train(small(), tmp_path / "run", quiet=True)
+    (folder / "finished.json").unlink()
+    for left in ("checkpoints/.tmp-old-step_000000001", "failures/.tmp-step_000000002"):
+        (folder / left).mkdir(parents=True)
+    training.train(small(), folder, quiet=True)
+    assert not list(folder.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"embedding": 10**12},
+        {"embedding": -5},
+        {"vision": {"name": "local-dir:../elsewhere"}},
+        {"vision": {"image_size": 10**12}},
+        {"text": {"layers": 10**12}},
+        {"text": {"width": 36}},
+    ],
+    ids=str,
+)
+def test_absurd_settings_of_a_run_are_said(trained: Path, change: dict[str, Any]) -> None:
+    path = trained / "settings.json"
+    whole = path.read_text()
+    kept = json.loads(whole)
+    pair = kept["settings"]["pair"]
+    for name, value in change.items():
+        pair[name] = {**pair[name], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(kept))
+    try:
+        with pytest.raises(RizbinError) as caught:
+            training.load_run(trained)
+    finally:
+        path.write_text(whole)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD
 from rizbin.generate.ascent.augment import fitted
 from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.export import VOCABULARY
+from rizbin.nets.foreign import (
+    open_clip_by_name,
+    open_clip_from_folder,
+    timm_by_name,
+    timm_from_folder,
+    transformers_model,
+    transformers_tokenizer,
+)
 from rizbin.nets.image import ImageEncoder
 
 Views = Float[Tensor, "views 3 _ _"]
@@ -107,16 +114,10 @@ def of_model(model: ImageTextPair | ImageEncoder, *, name: str, device: str = "c
 
 def of_open_clip(name: str | Path, *, pretrained: str = "", device: str = "cpu") -> Network:
     """A model of open_clip by its name ("ViT-B-32", with the name of its weights) or by the folder of one."""
-    import open_clip
-
-    spelled = f"local-dir:{name}" if Path(name).is_dir() else str(name)
-    # A folder that Rizbin exported may have a vocabulary of its own.
-    words: dict[str, Any] = {"bpe_path": str(Path(name) / VOCABULARY)} if (Path(name) / VOCABULARY).is_file() else {}
-    try:
-        model = open_clip.create_model(spelled, pretrained=pretrained or None, device=device)
-        tokenizer = open_clip.get_tokenizer(spelled, **words)
-    except Exception as error:  # of open_clip, of the file, of the hub's client and the network under it
-        raise RizbinError(f"{name} could not be loaded by open_clip ({_reason(error)}).") from error
+    if Path(name).is_dir():
+        model, tokenizer = open_clip_from_folder(Path(name), device=device)
+    else:
+        model, tokenizer = open_clip_by_name(str(name), pretrained=pretrained, device=device)
     return _of_open_clip(model, tokenizer, str(name), device)
 
 
@@ -141,18 +142,16 @@ def _of_open_clip(model: Any, tokenizer: Any, name: str, device: str) -> Network
 def of_hugging_face(name: str | Path, *, device: str = "cpu") -> Network:
     """A CLIP or SigLIP of transformers by name or folder, read from safetensors alone."""
     try:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
         from transformers.image_processing_base import ImageProcessingMixin
     except ImportError as error:
         raise RizbinError(
             f"{name} needs transformers, which is not installed: pip install 'rizbin[hf]' brings it."
         ) from error
-    try:
-        found: Any = AutoModel.from_pretrained(str(name), use_safetensors=True, trust_remote_code=False)
-        reads = hasattr(found, "get_text_features")
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(name)) if reads else None
-    except Exception as error:  # of transformers, of the file, of the hub's client and the network under it
-        raise RizbinError(f"{name} could not be loaded by transformers ({_reason(error)}).") from error
+    # CLS is taken where there are no words, so a pooler is never asked.
+    found: Any = transformers_model(AutoModel, name, heads=True, unused=("pooler.",))
+    reads = hasattr(found, "get_text_features")
+    tokenizer: Any = transformers_tokenizer(name) if reads else None
     try:
         facts, _ = ImageProcessingMixin.get_image_processor_dict(str(name))
     except OSError:
@@ -191,13 +190,12 @@ def of_timm(name: str | Path, *, pretrained: bool = True, device: str = "cpu") -
 
     A classifier keeps its head as the layer "head" or "fc", so that a class can be climbed (`targets.Feature`).
     """
-    import timm
-
-    spelled = f"local-dir:{name}" if Path(name).is_dir() else str(name)
-    try:
-        trunk: Any = timm.create_model(spelled, pretrained=pretrained)
-    except Exception as error:  # of timm, of the file, of the hub's client and the network under it
-        raise RizbinError(f"{name} could not be loaded by timm ({_reason(error)}).") from error
+    folder = Path(name)
+    trunk: Any = (
+        timm_from_folder(folder, pretrained=pretrained)
+        if folder.is_dir()
+        else timm_by_name(str(name), pretrained=pretrained)
+    )
     facts = trunk.pretrained_cfg
     return Network(
         str(name),
@@ -256,8 +254,3 @@ def middle_layer(encoder: Encoder) -> str:
     # Most weights are in the trunk; other rows are its stem or parts of its blocks.
     name, trunk = max(rows, key=lambda row: sum(value.numel() for value in row[1].parameters()))
     return f"{name}.{len(trunk) // 2 - 1}"
-
-
-def _reason(error: Exception) -> str:
-    """The error's own words on one line, the beginning of them."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

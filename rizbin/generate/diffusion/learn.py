@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core import parallel
+from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import MEAN, STD, View
@@ -190,6 +191,7 @@ class Drawing(Method):
 
     def save(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)
+        write_sums(folder)
 
     def cautions(self, work: Work) -> list[str]:
         if work.steps * work.batch < 50_000:

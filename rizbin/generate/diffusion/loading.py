@@ -9,9 +9,9 @@ import torch
 
 from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
+from rizbin.nets.foreign import INDEX, diffusers_pipeline
 
 Offload = Literal["none", "model", "layers"]
-INDEX = "model_index.json"
 
 
 def is_pipeline(folder: str | Path) -> bool:
@@ -27,12 +27,12 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
     Raises RizbinError with one sentence for a folder that is no pipeline or lacks a file, and for an unknown name.
     """
     try:
-        from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+        import diffusers
     except ImportError as error:
         raise RizbinError(
             "Drawing needs diffusers, which is not installed: pip install 'rizbin[generate]' brings it."
         ) from error
-    from huggingface_hub.errors import HFValidationError
+    assert diffusers is not None
 
     folder = Path(name)
     if folder.exists():
@@ -42,19 +42,8 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
             f"There is neither a folder nor a model that comes along named {str(name)!r}; names on Hugging Face have "
             "a /, and `rizbin train diffusion` makes a small model."
         )
-    more: dict[str, Any] = {"dtype": torch.float16 if half else torch.float32, "use_safetensors": True}
-    try:
-        with _quietly():
-            index = DiffusionPipeline.load_config(str(name))
-            if "safety_checker" in index:
-                more["safety_checker"] = None
-            pipeline = DiffusionPipeline.from_pretrained(str(name), **more)
-    except (OSError, ValueError, AttributeError, ImportError, HFValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise RizbinError(
-            f"The model {name} cannot be loaded ({reason[:300]}); give the folder of a diffusers pipeline with "
-            "safetensors, or a name on Hugging Face while there is a network."
-        ) from error
+    with _quietly():
+        pipeline = diffusers_pipeline(name, dtype=torch.float16 if half else torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     if offload == "none":
         return pipeline.to(device)
