@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rizbin.cli.parsing import parse
+from rizbin.cli.parsing import check_quotes, parse
 from rizbin.core.errors import RizbinError
 
 ABSENT, UNSURE = 1, 3
@@ -133,6 +133,7 @@ def verify(words: list[str]) -> int:
         return {**locals()}
 
     given = parse(check, words, "verify", repeat=True)
+    check_quotes(given["phrases"], f"rizbin verify {given['picture']}")
     from rizbin import api
 
     verdicts = api.verify(
@@ -145,5 +146,7 @@ def verify(words: list[str]) -> int:
         told = f", {one.count} of it" if one.state == "present" and one.count else ""
         told += f"; {one.rival} fits better" if one.rival and one.state != "present" else ""
         print(f"{one.name}: {one.state} ({one.probability:.2f}{told})")
+    for sentence in dict.fromkeys(note for one in verdicts for note in one.notes):
+        print(f"note: {sentence}")
     states = {one.state for one in verdicts}
     return ABSENT if "absent" in states else UNSURE if "unsure" in states else 0

@@ -226,13 +226,30 @@ def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
 
 
 def _write_index(sidecar: Path, stamp: list[int], index: _Index) -> None:
-    """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without."""
+    """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without.
+
+    A file of that name that is no index of ours stays as it is.
+    """
     draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps({"tar": stamp, **index._asdict()}), encoding="utf-8")
+        if os.path.lexists(sidecar) and not _is_index(sidecar):
+            return
+        draft.unlink(missing_ok=True)
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(json.dumps({"tar": stamp, **index._asdict()}))
         draft.replace(sidecar)
     except OSError:
         draft.unlink(missing_ok=True)
+
+
+def _is_index(sidecar: Path) -> bool:
+    if sidecar.is_symlink() or not sidecar.is_file():
+        return False
+    try:
+        found = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and set(found) == {"tar", *_Index._fields}
 
 
 def _bytes(shard: Path, member: Member, key: str) -> bytes:
