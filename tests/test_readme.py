@@ -69,6 +69,8 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
     monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
+    monkeypatch.setattr(api, "record_in", lambda path: path if path.suffix == ".json" else None)
+    monkeypatch.setattr(api, "replay", stand_in("replay", []))
     monkeypatch.setattr("rizbin.studies.study.study", stand_in(words[0], Path("s.html")))
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
     monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]

@@ -285,10 +285,14 @@ COMMANDS = {
         "rizbin visualize attention detailclip-mini scenes:easy",
     ),
     "detect": Command(
-        find.detect, "find things in pictures by words", 'rizbin detect photos --find "a cat" --draw seen'
+        find.detect,
+        "find things in pictures by words",
+        'rizbin detect drawings --find "a cat" --model detector-mini --draw seen',
     ),
     "verify": Command(
-        find.verify, "say whether things are in a picture", 'rizbin verify photo.jpg "a cat" "a dog" --not "a toy cat"'
+        find.verify,
+        "say whether things are in a picture",
+        'rizbin verify drawing.png "a cat" "a dog" --model detector-mini',
     ),
     "generate": Command(
         draw.generate,
@@ -312,7 +316,9 @@ COMMANDS = {
         "write scenes or other data as webdataset tars, with masks, for fast loading",
         "rizbin data render scenes:detail --count 2000 --output DIR",
     ),
-    "replay": Command(training.replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
+    "replay": Command(
+        training.replay, "make a step again that was not finite, or drawn pictures", "rizbin replay drawn/drawn.json"
+    ),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),
 }

@@ -84,8 +84,8 @@ def edit(words: list[str]) -> int:
     if not given["prompt"]:
         raise RizbinError('Say what it shall become: rizbin edit photo.png "a taxi".')
     if len(given["prompt"]) > 1:
-        words = " ".join(given["prompt"]).replace('"', "'")
-        raise RizbinError(f'A picture is redrawn by one prompt; put all of its words in quotes: "{words}".')
+        whole = " ".join(given["prompt"]).replace('"', "'")
+        raise RizbinError(f'A picture is redrawn by one prompt; put all of its words in quotes: "{whole}".')
     none = {"cure": "none", "cure_scale": 20.0, "object": ()}
     return _drawn({**given, **none, "prompts": given["prompt"], "start": given["picture"]})
 

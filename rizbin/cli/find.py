@@ -41,10 +41,10 @@ def detect(words: list[str]) -> int:
         Args:
             pictures: Files, folders, patterns.
             find: What to look for, once for each: "a cat", or "remote=a remote control|tv remote" for a name with
-                several prompts. Only these names come back.
+                several prompts; "a cat. a dog." are two. Only these names come back.
             not_: What might be mistaken for it, once for each: takes its boxes away and is no answer.
-            model: A Grounding DINO of Hugging Face by name or folder (MM-Grounding-DINO and LLMDet too). Empty: LLMDet
-                tiny, loaded over the network once.
+            model: A Grounding DINO of Hugging Face by name or folder (MM-Grounding-DINO and LLMDet too), or
+                detector-mini, which comes along and knows drawings. Empty: LLMDet tiny, loaded over the network once.
             threshold: Lowest score of an answer, 0 to 1.
             per_class: Another threshold for one name, once for each: "cat=.4".
             overlap: Intersection over union from which two boxes of one name are one thing; 1 keeps both.
@@ -54,7 +54,7 @@ def detect(words: list[str]) -> int:
             alone: One pass for each phrase: slower, for long descriptions.
             tile: Also look at squares of so many pixels, for small things; 0 does not.
             batch: Pictures of one size in a pass.
-            out: File or folder for the answers. Empty: only said.
+            out: File or folder for the answers. Empty: only said. Files that Rizbin did not make are not replaced.
             form: Of that; empty: by its ending (.json coco, .csv, else yolo).
             draw: Folder for the pictures with their answers drawn.
             masks: A SAM 2 of Hugging Face by name or folder, or sam2 for its tiny one, makes a mask of each box; they

@@ -17,37 +17,12 @@ def near(word: str, known: list[str]) -> str:
 
 
 _WITHOUT_THINGS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "and",
-        "or",
-        "of",
-        "with",
-        "without",
-        "on",
-        "in",
-        "under",
-        "over",
-        "above",
-        "below",
-        "at",
-        "by",
-        "near",
-        "next",
-        "to",
-        "left",
-        "right",
-        "two",
-        "three",
-        "from",
-        "behind",
-        "beside",
-        "between",
-        "is",
-        "are",
-    ]
+    word
+    for line in (
+        "a an the and or of with without on in under over above below at by near next to left right two three from",
+        "behind beside between is are",
+    )
+    for word in line.split()
 )
 """Words that nobody asks for alone: as arguments by themselves they are words of a prompt without its quotes."""
 

@@ -2,8 +2,8 @@
 
 Beside the files lies a record (`.rizbin-outputs.jsonl`) of what was written there, with checksums: a file of which the
 record knows the content is ours and may be replaced by a later one; every other file is somebody's, also one of ours
-that was changed since. Where such a file has the name that is wanted, a new name is taken and said; a name that a person
-gave is refused before any work is done (`refuse_taken`). `overwriting` lifts both.
+that was changed since. Where such a file has the name that is wanted, a new name is taken and said; a name that a
+person gave is refused before any work is done (`refuse_taken`). `overwriting` lifts both.
 """
 
 import contextlib

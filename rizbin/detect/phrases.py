@@ -24,31 +24,7 @@ _ENDS = str.maketrans(".?", "  ")
 ARTICLES = frozenset(("a", "an", "the"))
 """Words that name nothing: the network may read them, but they never decide."""
 _ABBREVIATIONS = frozenset(
-    [
-        "st",
-        "dr",
-        "mr",
-        "mrs",
-        "ms",
-        "jr",
-        "sr",
-        "mt",
-        "ft",
-        "no",
-        "nr",
-        "vs",
-        "etc",
-        "approx",
-        "prof",
-        "gen",
-        "col",
-        "capt",
-        "lt",
-        "sgt",
-        "inc",
-        "ltd",
-        "co",
-    ]
+    ("st", "dr", "mr", "mrs", "ms", "jr", "sr", "mt", "ft", "no", "nr", "vs", "etc", "approx", "prof", "gen", "capt")
 )
 """Words whose dot ends no phrase: "St. Bernard", "No. 1"."""
 _DOT_BETWEEN = re.compile(r"\s*[.\u3002](?:\s+|$)")
@@ -237,7 +213,8 @@ class Asked:
             )
         found += [f'"{one[:40]}..." is longer than a whole text; its beginning was asked for.' for one in self.cut]
         found += [
-            f'The network knows no word of "{_short(one)}", so it was not asked for it; whether it is there is not known.'
+            f'The network knows no word of "{_short(one)}", so it was not asked for it and cannot say whether it is '
+            "there."
             for one in self.unknown
         ]
         found += [

@@ -188,8 +188,8 @@ def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
         files.append(to / "classes.txt")
     if taken := [file for file in files if not outputs.free(file)]:
         raise RizbinError(
-            f"{taken[0]}{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} would be written over, and Rizbin did "
-            "not make it, or it was changed since; name another folder, or give --overwrite."
+            f"{taken[0]}{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} would be written over, and Rizbin "
+            "did not make it, or it was changed since; name another folder, or give --overwrite."
         )
     return files
 

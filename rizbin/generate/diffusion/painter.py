@@ -209,8 +209,8 @@ class Painter:
                 image = self.decode(self._loop(prompt, sampling, height, width, start, guide, saw, attend))
                 if not frames:
                     notes.append(
-                        f"0 of {sampling.steps} steps are made at a strength of {sampling.strength:g}, so the picture is "
-                        f"the one it started from; give a strength of {1 / sampling.steps:.2g} or more."
+                        f"0 of {sampling.steps} steps are made at a strength of {sampling.strength:g}, so the picture "
+                        f"is the one it started from; give a strength of {1 / sampling.steps:.2g} or more."
                     )
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
@@ -506,9 +506,7 @@ def _check(sampling: Sampling) -> None:
     if not 0 <= sampling.strength <= 1:
         raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the picture) to 1 (ignore it).")
     if not math.isfinite(sampling.guidance):
-        raise RizbinError(
-            f"A guidance of {sampling.guidance:g} is none that can be followed; give a number, 0 or more."
-        )
+        raise RizbinError(f"A guidance of {sampling.guidance:g} cannot be followed; give a number, 0 or more.")
     if not SEEDS[0] <= sampling.seed <= SEEDS[1]:
         raise RizbinError(f"The seed {sampling.seed} has more than 64 bits; give one from 0 to {SEEDS[1]}.")
     if sampling.guidance < 0:
