@@ -126,6 +126,11 @@ def _repaired(given: dict[str, Any]) -> int:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --repair.')
     if given["count"] != 1:
         raise RizbinError("--verify and --repair draw one picture of each prompt; leave --count.")
+    if given["cure"] != "none" and not given["repair"]:
+        raise RizbinError(
+            f"--verify looks at a picture drawn without a cure; give --repair, which tries {given['cure']} where "
+            "something is missing, or leave --verify."
+        )
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
     from rizbin.generate.diffusion.repair import Ladder

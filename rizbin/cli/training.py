@@ -172,8 +172,10 @@ def replay(words: list[str]) -> int:
     import tyro
 
     def replay(
-        run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|RECORD")], out: str = "replayed"
-    ) -> tuple[str, str]:
+        run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|RECORD")],
+        out: str = "replayed",
+        quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    ) -> tuple[str, str, bool]:
         """Makes again the step of a run whose loss or gradient was not finite, or the pictures of a record.
 
         Of a run it says where the first such number came from. Of a record it says of each picture whether it came out
@@ -183,15 +185,16 @@ def replay(words: list[str]) -> int:
             run: The folder of the run that stopped; or the drawn.json or repaired.json of drawn pictures, or the folder
                 that it lies in.
             out: Folder for the pictures.
+            quiet: No progress bar.
         """
-        return run, out
+        return run, out, quiet
 
-    run, out = parse(replay, words, "replay")
+    run, out, quiet = parse(replay, words, "replay")
     if not (Path(run) / "settings.json").is_file():
         from rizbin import api
 
         if (record := api.record_in(Path(run))) is not None:
-            return _drawn_again(api.replay(record, to=out))
+            return _drawn_again(api.replay(record, to=out, quiet=quiet))
     from rizbin.recipes.training import replay as make_again
 
     print(make_again(Path(run)).text())

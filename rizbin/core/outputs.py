@@ -241,10 +241,11 @@ def _read(folder: Path) -> dict[str, list[dict[str, object]]]:
         descriptor = os.open(folder / RECORD, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return {}
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_RECORD:
+        os.close(descriptor)
+        return {}
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_RECORD:
-            return {}
         key = (found.st_dev, found.st_ino)
         # Lines are only ever added, so what was read before need not be read again for each of thousands of files.
         start, known = _KNOWN.get(key, (0, {}))

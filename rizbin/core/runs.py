@@ -168,6 +168,8 @@ class RunFolder:
         """A folder that holds anything but a run is somebody's: nothing is written into it."""
         if self.path.exists() and not self.path.is_dir():
             raise RizbinError(f"{self.path} is a file; name a folder for the run.")
+        if self.model.is_symlink():
+            raise RizbinError(f"{self.model} is a link, and nothing is written through links; remove it.")
         if self.path.is_dir() and not self.exists:
             ours = {"lock", "environment.json"}
             others = sorted(

@@ -80,7 +80,7 @@ def test_what_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="Two pictures are called a"):
         write(twice, NAMES, tmp_path / "x", "voc")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RizbinError, match="could not be written"):
+    with pytest.raises(RizbinError, match="cannot be written"):
         write(PICTURES, NAMES, tmp_path / "file/found.json")
 
 

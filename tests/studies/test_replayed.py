@@ -16,7 +16,7 @@ from rizbin.studies.replayed import replay
 from tests.detect.toys import tiny, tokenizer
 from tests.generate.diffusion.small_painters import painter
 
-QUICK = Sampling(steps=2, guidance=2.0, scheduler="euler-ancestral", seed=3)
+QUICK = Sampling(steps=2, guidance=2.0, scheduler="ddpm", seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         "film.html",
     }
     told = json.loads((tmp_path / "a/repaired.json").read_text())[0]
-    assert told["ladder"]["cure"] == "iou" and [one["how"] for one in told["tried"]][0] == "draw"
+    assert told["ladder"]["cure"] == "iou" and told["tried"][0]["how"] == "draw"
     assert told["looked_for"] == ["cat", "dog"] and len(told["tried"]) == len(made[0].attempts) == 4
     (again,) = replay(tmp_path / "a/repaired.json", to=tmp_path / "b", quiet=True)
     assert again.same
