@@ -63,7 +63,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
         "verify": [],
     }
-    drawn = SimpleNamespace(notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
+    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
     answers |= {"generate": [], "repair": [drawn], "ascend": [], "render": SimpleNamespace(text=str)}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
