@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
+from rizbin.core import outputs
 from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
@@ -51,6 +52,8 @@ from rizbin.studies.drawing import generate as generate
 from rizbin.studies.drawing import repair as repair
 from rizbin.studies.explained import write_explanations
 from rizbin.studies.missing.asked import study_missing_objects as study_missing_objects
+from rizbin.studies.replayed import record_in as record_in
+from rizbin.studies.replayed import replay as replay
 from rizbin.studies.report import write_report
 from rizbin.studies.report_detector import write_detector_report
 from rizbin.studies.report_drawing import write_drawing_report
@@ -114,6 +117,8 @@ def report(what: str | Path, *, data: str = "", to: str | Path = "", rooms: bool
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     rooms: of an encoder, also show what the other rooms do, with models of the zoo: as the demo does.
     """
+    if to:
+        outputs.refuse_taken(to)
     found = opened(what)
     numbers, source = measured(found, data, None, quiet)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
@@ -189,7 +194,18 @@ def visualize(
     target = Path(to) if to else Path(f"{drawing}-{Path(str(what)).name}")
     sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
     title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"
-    return write_album(sheets, target, title=title, notes=found.skipped, credit=found.credit)
+    with outputs.reading(
+        _named_files([*([images] if isinstance(images, str) else images), *([masks] if masks else [])])
+    ):
+        return write_album(sheets, target, title=title, notes=found.skipped, credit=found.credit)
+
+
+def _named_files(places: Sequence[str | Path]) -> list[Path]:
+    """The files among these words of a command, and those in its folders: what it reads."""
+    files: list[Path] = []
+    for place in map(Path, places):
+        files += [one for one in place.rglob("*") if one.is_file()] if place.is_dir() else [place]
+    return files
 
 
 def detect(
@@ -222,24 +238,31 @@ def detect(
     """
     from rizbin.detect import search as room
     from rizbin.detect.phrases import read_phrases
+    from rizbin.detect.write import planned
 
-    read_phrases(find)  # a phrase that cannot be looked for is said before a model is loaded
-    found = room.search(
-        load_detector(model, device=device),
-        [where] if isinstance(where, str) else where,
-        find,
-        rivals=rivals,
-        settings=settings or room.Search(),
-        draw=Path(draw) if draw else None,
-        explained=explain,
-        segmenter=Segmenter.from_pretrained(SAM if masks == "sam2" else masks, device=device) if masks else None,
-        bar=lambda total, label: Bar(total, label, quiet=quiet),
-        say=lambda text: None if quiet else print(text, file=sys.stderr),
-    )
-    if to:
-        room.save(found, Path(to), form)
-    if explain:
-        write_explanations(found.explained, Path(draw or ".") / "explained.html")
+    # What cannot be looked for, is not there or must not be written over is said before a model is loaded.
+    read_phrases(find)
+    places = [where] if isinstance(where, str) else list(where)
+    files = room.files_of(places)
+    with outputs.reading(files):
+        if to:
+            planned(list(files.values()), Path(to), form)
+        found = room.search(
+            load_detector(model, device=device),
+            places,
+            find,
+            rivals=rivals,
+            settings=settings or room.Search(),
+            draw=Path(draw) if draw else None,
+            explained=explain,
+            segmenter=Segmenter.from_pretrained(SAM if masks == "sam2" else masks, device=device) if masks else None,
+            bar=lambda total, label: Bar(total, label, quiet=quiet),
+            say=lambda text: None if quiet else print(text, file=sys.stderr),
+        )
+        if to:
+            room.save(found, Path(to), form)
+        if explain:
+            write_explanations(found.explained, Path(draw or ".") / "explained.html")
     return found
 
 
@@ -279,6 +302,8 @@ def study_grounding(
     """Asks a detector about pictures whose objects are known and writes a page of how it is best asked."""
     from rizbin.studies.grounding import write_study
 
+    if Path(to) != Path("grounding.html"):
+        outputs.refuse_taken(to)
     detector = load_detector(model)
     source = open_source(data, split="test", size=min(detector.preparation.shorter, 512))
     return write_study(
@@ -319,6 +344,8 @@ def study_ascent(
     from rizbin.recipes.opened import load_eyes, load_painter
     from rizbin.studies.ascent import Size, write_study
 
+    if Path(to) != Path("ascent.html"):
+        outputs.refuse_taken(to)
     encoder, looks = load_eyes(model), load_detector(detector)
     return write_study(
         encoder,

@@ -63,12 +63,14 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
         "verify": [],
     }
-    drawn = SimpleNamespace(notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
+    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
     answers |= {"generate": [], "repair": [drawn], "ascend": [], "render": SimpleNamespace(text=str)}
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
     monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
+    monkeypatch.setattr(api, "record_in", lambda path: path if path.suffix == ".json" else None)
+    monkeypatch.setattr(api, "replay", stand_in("replay", []))
     monkeypatch.setattr("rizbin.studies.study.study", stand_in(words[0], Path("s.html")))
     monkeypatch.setattr(api, "loading_lines", str)
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))

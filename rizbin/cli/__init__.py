@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rizbin.cli import climb, data, draw, find, lab, training
 from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
+from rizbin.core.outputs import overwriting
 
 
 class Command(NamedTuple):
@@ -28,10 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     trace = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
+    overwrite = OVERWRITE in words and words[0] in WRITING
+    words = [word for word in words if word != OVERWRITE] if overwrite else words
     if words[:1] == ["--"]:  # some Pythons hand on the mark that keeps torchrun from reading our flags as its own
         words = words[1:]
     try:
-        return _dispatch(words)
+        with overwriting(overwrite):
+            return _dispatch(words)
     except SystemExit as end:  # tyro's way of saying that it has shown the help
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of a pipe has gone; point stdout elsewhere or Python complains at its end
@@ -78,6 +82,7 @@ def _help() -> str:
     lines += ["data: scenes (drawn on the fly, no download), a folder of pictures, a table of paths and captions, ..."]
     lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` every setting of a method."]
     lines += ["Anywhere: --version, and --traceback to see where an error came from."]
+    lines += ["Commands that write keep files that they did not make and take new names; --overwrite replaces them."]
     return "\n".join(lines)
 
 
@@ -204,6 +209,12 @@ def _zoo(words: list[str]) -> int:
             print(f"{one:<18}{zoo.card_of(one).is_a}")
         return 0
     print(zoo.card_of(name).text())
+    from rizbin.recipes.known import known_names
+
+    if known := known_names(name):
+        import textwrap
+
+        print(textwrap.fill(f"knows      {', '.join(known)}", 100, subsequent_indent=" " * 11))
     return 0
 
 
@@ -252,6 +263,9 @@ def _list_methods(words: list[str]) -> int:
     return 0
 
 
+OVERWRITE = "--overwrite"
+WRITING = ("report", "visualize", "detect", "generate", "edit", "ascend", "study", "compare", "replay")
+"""Commands that take it; the others write into folders of their own only, and refuse any other."""
 COMMANDS = {
     "demo": Command(training.demo, "train DetailCLIP on drawn scenes for some minutes, write a report", "rizbin demo"),
     "train": Command(
@@ -273,10 +287,14 @@ COMMANDS = {
         "rizbin visualize attention detailclip-mini scenes:easy",
     ),
     "detect": Command(
-        find.detect, "find things in pictures by words", 'rizbin detect photos --find "a cat" --draw seen'
+        find.detect,
+        "find things in pictures by words",
+        'rizbin detect drawings --find "a cat" --model detector-mini --draw seen',
     ),
     "verify": Command(
-        find.verify, "say whether things are in a picture", 'rizbin verify photo.jpg "a cat" "a dog" --not "a toy cat"'
+        find.verify,
+        "say whether things are in a picture",
+        'rizbin verify drawing.png "a cat" "a dog" --model detector-mini',
     ),
     "generate": Command(
         draw.generate,
@@ -300,7 +318,9 @@ COMMANDS = {
         "write scenes or other data as webdataset tars, with masks, for fast loading",
         "rizbin data render scenes:detail --count 2000 --output DIR",
     ),
-    "replay": Command(training.replay, "make a step again that was not finite, to see why", "rizbin replay runs/mine"),
+    "replay": Command(
+        training.replay, "make a step again that was not finite, or drawn pictures", "rizbin replay drawn/drawn.json"
+    ),
     "methods": Command(_list_methods, "list the training methods", "rizbin methods"),
     "doctor": Command(_doctor, "say what is installed and what this machine can do", "rizbin doctor --json"),
 }

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from rizbin.cli.parsing import parse
+from rizbin.cli.parsing import check_quotes, parse
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C."""
@@ -86,6 +86,7 @@ def ascend(words: list[str]) -> int:
         return {**locals()}
 
     given = parse(draw, words, "ascend", repeat=True)
+    check_quotes(given["prompts"], "rizbin ascend")
     from rizbin import api
     from rizbin.studies.ascending import settings_from
 

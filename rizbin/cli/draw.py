@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from rizbin.cli.parsing import parse
+from rizbin.cli.parsing import check_quotes, parse
 from rizbin.core.errors import RizbinError
 
 INTERRUPTED, MISSING = 130, 1
@@ -40,13 +40,15 @@ def generate(words: list[str]) -> int:
             object: A word of the prompt that shall be in the picture, once for each. Empty: what the prompt names.
             verify: Look for each object with a detector and say what is there; exit code 1 when one is missing.
             repair: As verify, and draw again what is missing until all is there: by guidance, in a free place, from
-                other seeds. The best picture is kept; repaired.json tells what was tried and what it cost.
+                other seeds. The best picture is kept; repaired.json tells what was tried and what it cost. With --film
+                it is filmed.
             judge: The detector, as --model of `rizbin detect`.
         """
         return {**locals()}
 
     given = parse(draw, words, "generate", repeat=True)
     given |= vars(given.pop("flags"))
+    check_quotes(given["prompts"], "rizbin generate")
     if given["verify"] or given["repair"]:
         return _repaired(given)
     return _drawn({**given, "start": "", "strength": 0.8, "grid": False})
@@ -60,7 +62,7 @@ def edit(words: list[str]) -> int:
 
     def redraw(
         picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")],
-        prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")],
+        prompt: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")],
         /,
         flags: Common,
         strength: float = 0.6,
@@ -70,7 +72,7 @@ def edit(words: list[str]) -> int:
 
         Args:
             picture: A file.
-            prompt: What it shall become.
+            prompt: What it shall become, in quotes.
             flags: What both commands take.
             strength: How much is drawn anew: 0 keeps the picture, 1 ignores it; so many of the steps are made.
             grid: Also write grid.png: strengths across, guidances down.
@@ -79,8 +81,13 @@ def edit(words: list[str]) -> int:
 
     given = parse(redraw, words, "edit")
     given |= vars(given.pop("flags"))
+    if not given["prompt"]:
+        raise RizbinError('Say what it shall become: rizbin edit photo.png "a taxi".')
+    if len(given["prompt"]) > 1:
+        whole = " ".join(given["prompt"]).replace('"', "'")
+        raise RizbinError(f'A picture is redrawn by one prompt; put all of its words in quotes: "{whole}".')
     none = {"cure": "none", "cure_scale": 20.0, "object": ()}
-    return _drawn({**given, **none, "prompts": (given["prompt"],), "start": given["picture"]})
+    return _drawn({**given, **none, "prompts": given["prompt"], "start": given["picture"]})
 
 
 def _drawn(given: dict[str, Any]) -> int:
@@ -117,8 +124,13 @@ def _repaired(given: dict[str, Any]) -> int:
     """Draws, verifies and, where asked, repairs; says what is there."""
     if not given["prompts"]:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog" --repair.')
-    if given["film"] or given["count"] != 1:
-        raise RizbinError("--verify and --repair draw one picture of each prompt; leave --film and --count.")
+    if given["count"] != 1:
+        raise RizbinError("--verify and --repair draw one picture of each prompt; leave --count.")
+    if given["cure"] != "none" and not given["repair"]:
+        raise RizbinError(
+            f"--verify looks at a picture drawn without a cure; give --repair, which tries {given['cure']} where "
+            "something is missing, or leave --verify."
+        )
     from rizbin import api
     from rizbin.generate.diffusion.painter import Sampling
     from rizbin.generate.diffusion.repair import Ladder
@@ -134,12 +146,15 @@ def _repaired(given: dict[str, Any]) -> int:
         sampling=Sampling(**{name: given[name] for name in names}),
         ladder=ladder,
         objects=list(given["object"]),
-        **{name: given[name] for name in ("model", "judge", "device", "quiet")},
+        **{name: given[name] for name in ("model", "judge", "film", "device", "half", "offload", "quiet")},
     )
-    for number, (prompt, one) in enumerate(zip(given["prompts"], made, strict=True)):
+    for prompt, one in zip(given["prompts"], made, strict=True):
         for sentence in one.notes:
             print(f"note: {sentence}")
-        said = ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.best.found.items())
+        said = ", ".join(
+            f"{name} {presence.probability:.2f}" if presence.known else f"{name} not known"
+            for name, presence in one.best.found.items()
+        )
         tried = f"{len(one.attempts)} drawn, {sum(attempt.seconds for attempt in one.attempts):.1f} s"
-        print(f"{Path(given['out']) / f'{number:04d}.png'}: {prompt} ({said or 'nothing to look for'}; {tried})")
+        print(f"{one.file}: {prompt} ({said or 'nothing to look for'}; {tried})")
     return 0 if all(one.whole for one in made) else MISSING

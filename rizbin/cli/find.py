@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rizbin.cli.parsing import parse
+from rizbin.cli.parsing import check_quotes, parse
 from rizbin.core.errors import RizbinError
 
 ABSENT, UNSURE = 1, 3
@@ -41,10 +41,10 @@ def detect(words: list[str]) -> int:
         Args:
             pictures: Files, folders, patterns.
             find: What to look for, once for each: "a cat", or "remote=a remote control|tv remote" for a name with
-                several prompts. Only these names come back.
+                several prompts; "a cat. a dog." are two. Only these names come back.
             not_: What might be mistaken for it, once for each: takes its boxes away and is no answer.
-            model: A Grounding DINO of Hugging Face by name or folder (MM-Grounding-DINO and LLMDet too). Empty: LLMDet
-                tiny, loaded over the network once.
+            model: A Grounding DINO of Hugging Face by name or folder (MM-Grounding-DINO and LLMDet too), or
+                detector-mini, which comes along and knows drawings. Empty: LLMDet tiny, loaded over the network once.
             threshold: Lowest score of an answer, 0 to 1.
             per_class: Another threshold for one name, once for each: "cat=.4".
             overlap: Intersection over union from which two boxes of one name are one thing; 1 keeps both.
@@ -54,7 +54,7 @@ def detect(words: list[str]) -> int:
             alone: One pass for each phrase: slower, for long descriptions.
             tile: Also look at squares of so many pixels, for small things; 0 does not.
             batch: Pictures of one size in a pass.
-            out: File or folder for the answers. Empty: only said.
+            out: File or folder for the answers. Empty: only said. Files that Rizbin did not make are not replaced.
             form: Of that; empty: by its ending (.json coco, .csv, else yolo).
             draw: Folder for the pictures with their answers drawn.
             masks: A SAM 2 of Hugging Face by name or folder, or sam2 for its tiny one, makes a mask of each box; they
@@ -133,6 +133,7 @@ def verify(words: list[str]) -> int:
         return {**locals()}
 
     given = parse(check, words, "verify", repeat=True)
+    check_quotes(given["phrases"], f"rizbin verify {given['picture']}")
     from rizbin import api
 
     verdicts = api.verify(
@@ -145,5 +146,7 @@ def verify(words: list[str]) -> int:
         told = f", {one.count} of it" if one.state == "present" and one.count else ""
         told += f"; {one.rival} fits better" if one.rival and one.state != "present" else ""
         print(f"{one.name}: {one.state} ({one.probability:.2f}{told})")
+    for sentence in dict.fromkeys(note for one in verdicts for note in one.notes):
+        print(f"note: {sentence}")
     states = {one.state for one in verdicts}
     return ABSENT if "absent" in states else UNSURE if "unsure" in states else 0

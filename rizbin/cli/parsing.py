@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rizbin.core.errors import RizbinError
@@ -13,6 +14,30 @@ def near(word: str, known: list[str]) -> str:
     """Advice for a word that is not among the known ones."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
+
+
+_WITHOUT_THINGS = frozenset(
+    word
+    for line in (
+        "a an the and or of with without on in under over above below at by near next to left right two three from",
+        "behind beside between is are",
+    )
+    for word in line.split()
+)
+"""Words that nobody asks for alone: as arguments by themselves they are words of a prompt without its quotes."""
+
+
+def check_quotes(prompts: Sequence[str], before: str) -> None:
+    """Raises RizbinError where a prompt came word by word, since its quotes were left out.
+
+    before: the command up to its prompts, for the advice.
+    """
+    if len(prompts) > 1 and any(one.casefold().strip(".,") in _WITHOUT_THINGS for one in prompts):
+        whole = " ".join(prompts).replace('"', "'")
+        raise RizbinError(
+            f"{len(prompts)} prompts were given, one of them without a thing; put all words of a prompt in quotes: "
+            f'{before} "{whole}".'
+        )
 
 
 def parse(target: Any, words: list[str], name: str, *, repeat: bool = False) -> Any:

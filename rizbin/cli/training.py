@@ -13,6 +13,7 @@ from rizbin.core.errors import RizbinError
 
 if TYPE_CHECKING:  # torch and its company load in seconds; the commands that need them import them when called
     from rizbin.recipes.presets import Training
+    from rizbin.studies.replayed import Replayed
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
 
@@ -170,19 +171,40 @@ def replay(words: list[str]) -> int:
 
     import tyro
 
-    def replay(run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]) -> str:
-        """Makes the step again at which a run met a loss or gradient that is not finite, and says where it began.
+    def replay(
+        run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|RECORD")],
+        out: str = "replayed",
+        quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    ) -> tuple[str, str, bool]:
+        """Makes again the step of a run whose loss or gradient was not finite, or the pictures of a record.
+
+        Of a run it says where the first such number came from. Of a record it says of each picture whether it came out
+        the same to the bit; exit code 1 when one did not.
 
         Args:
-            run: The folder of the run that stopped.
+            run: The folder of the run that stopped; or the drawn.json or repaired.json of drawn pictures, or the folder
+                that it lies in.
+            out: Folder for the pictures.
+            quiet: No progress bar.
         """
-        return run
+        return run, out, quiet
 
-    run = parse(replay, words, "replay")
+    run, out, quiet = parse(replay, words, "replay")
+    if not (Path(run) / "settings.json").is_file():
+        from rizbin import api
+
+        if (record := api.record_in(Path(run))) is not None:
+            return _drawn_again(api.replay(record, to=out, quiet=quiet))
     from rizbin.recipes.training import replay as make_again
 
     print(make_again(Path(run)).text())
     return 0
+
+
+def _drawn_again(made: "list[Replayed]") -> int:
+    for one in made:
+        print(f"{one.file}: {one.prompt} ({'the same to the bit' if one.same else f'not the same: {one.note}'})")
+    return 0 if all(one.same for one in made) else 1
 
 
 def demo(words: list[str]) -> int:

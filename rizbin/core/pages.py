@@ -14,11 +14,11 @@ is not needed to read the page.
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from rizbin.core import outputs
 from rizbin.core.charts import COLORS, Mark, Series, clean, line_chart
 from rizbin.core.errors import RizbinError
 from rizbin.core.pieces import (
@@ -241,17 +241,9 @@ class Page:
     def write(self, path: Path) -> Path:
         """Writes the page and returns its path; an older page there stays whole until the new one is.
 
+        Where the path belongs to a file that Rizbin did not make, the page has another name (`rizbin.core.outputs`).
+
         Raises:
             RizbinError: The file cannot be written.
         """
-        waiting = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            waiting.write_text(self.html(), encoding="utf-8")
-            os.replace(waiting, path)
-        except OSError as error:
-            waiting.unlink(missing_ok=True)
-            raise RizbinError(
-                f"The report {path} could not be written ({error.strerror or error}); free some space or choose "
-                "another folder and ask for the report again."
-            ) from error
-        return path
+        return outputs.write(path, self.html())

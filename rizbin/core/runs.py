@@ -169,6 +169,8 @@ class RunFolder:
         """A folder that holds anything but a run is somebody's: nothing is written into it."""
         if self.path.exists() and not self.path.is_dir():
             raise RizbinError(f"{self.path} is a file; name a folder for the run.")
+        if self.model.is_symlink():
+            raise RizbinError(f"{self.model} is a link, and nothing is written through links; remove it.")
         if self.path.is_dir() and not self.exists:
             ours = {"lock", "environment.json"}
             others = sorted(
@@ -189,7 +191,7 @@ class RunFolder:
         place = self._lock_path()
         if str(place) in _HELD:
             return
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
@@ -270,7 +272,7 @@ class Records:
                 self._failed(error)
 
     def _append(self, line: bytes) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             size = os.lseek(descriptor, 0, os.SEEK_END)
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -328,7 +330,8 @@ def _replace(path: Path, content: bytes) -> None:
     """Puts a file in place whole: after a kill there is the old one or the new one."""
     temporary = path.with_name(f".tmp-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # never through a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

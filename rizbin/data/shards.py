@@ -308,21 +308,25 @@ def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
 
 
 def _write_index(sidecar: Path, stamp: list[int], index: _Index) -> None:
-    """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without."""
-    if not _is_ours(sidecar):
-        return
+    """Leaves the index beside the tar, whole or not at all; a folder that may not be written to does without.
+
+    A file of that name that is no index of ours stays as it is.
+    """
     draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps({"tar": stamp, **index._asdict()}), encoding="utf-8")
+        if os.path.lexists(sidecar) and not _is_index(sidecar):
+            return
+        draft.unlink(missing_ok=True)
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(json.dumps({"tar": stamp, **index._asdict()}))
         draft.replace(sidecar)
     except OSError:
         draft.unlink(missing_ok=True)
 
 
-def _is_ours(sidecar: Path) -> bool:
-    """Whether there is no such file, or an index: somebody's own file of that name stays as it is."""
-    if not os.path.lexists(sidecar):
-        return True
+def _is_index(sidecar: Path) -> bool:
+    if sidecar.is_symlink():
+        return False
     try:
         found = parse_json(read_regular(sidecar, _MOST_INDEX))
     except (OSError, ValueError):

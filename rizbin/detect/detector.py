@@ -183,6 +183,8 @@ class Detector:
         share = SCALES[scale] if isinstance(scale, str) else scale
         if not 0 < share <= 4:
             raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
+        if batch < 1:
+            raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
         if tile < 0 or not 0 <= lap < 1:
             raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
         shown = [pixels_of(one) for one in pictures]
@@ -208,9 +210,19 @@ class Detector:
                 for number, _ in some:
                     left[number] -= 1
                     advance(left[number] == 0)
-        notes = _notes(asked)
+        if not asked.texts:  # the network knows no word of any phrase, so it was asked for nothing
+            boxes = [[np.zeros((0, 4), np.float32)] for _ in shown]
+            scores = [[np.zeros((0, len(asked.phrases)), np.float32)] for _ in shown]
         return [
-            Found(one.shape[1], one.shape[0], np.concatenate(mine), np.concatenate(theirs), asked.phrases, notes)
+            Found(
+                one.shape[1],
+                one.shape[0],
+                np.concatenate(mine),
+                np.concatenate(theirs),
+                asked.phrases,
+                asked.notes,
+                asked.unasked,
+            )
             for one, mine, theirs in zip(shown, boxes, scores, strict=True)
         ]
 
@@ -232,6 +244,8 @@ class Detector:
         """
         share = SCALES[scale] if isinstance(scale, str) else scale
         asked = self.ask(phrases, alone=alone)
+        if not asked.texts:
+            return 0.0
         side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
         blank = torch.zeros(1, 3, *side)
         for _ in range(2):
@@ -331,19 +345,6 @@ def into_picture(
     at_border = np.abs(moved - np.array(place, np.float32)) < BORDER
     whole = np.asarray(~(at_border & inner[None]).any(axis=1))
     return np.clip(moved, 0, np.array([width, height] * 2, np.float32)), whole
-
-
-def _notes(asked: Asked) -> tuple[str, ...]:
-    found = []
-    if len(asked.texts) > 1:
-        found.append(
-            f"The phrases were asked for in {len(asked.texts)} passes; scores of different passes compare less well."
-        )
-    found += [f'"{one[:40]}..." is longer than a whole text; its beginning was asked for.' for one in asked.cut]
-    found += [
-        f'The network knows no word of "{one[:40]}"; what it finds for it means nothing.' for one in asked.unknown
-    ]
-    return tuple(found)
 
 
 def _class_of(kind: str) -> Any:

@@ -93,6 +93,8 @@ def explain(
     pixels = pixels_of(picture)
     asked = detector.ask([*phrases, *rivals])
     height, width = pixels.shape[:2]
+    if not asked.texts:
+        return []
     views = [(place, text) for place in places(height, width, tile, lap) for text in asked.texts]
     passes = [_pass(detector, cut(pixels, place), text, len(asked.phrases)) for place, text in views]
     # A box that a tile's border cuts is another view's to tell of; rows lead back to the pass and its query.
@@ -216,11 +218,11 @@ def _recording(model: Any) -> Iterator[list[Look]]:
 def _words(
     detector: Detector, text: Text, phrase: int, tokens: Float[Tensor, " width"]
 ) -> tuple[tuple[str, float], ...]:
-    """The tokens of the phrase's best prompt with their scores."""
+    """The tokens that decide of the phrase's best prompt, with their scores."""
     spans = [span for span in text.spans if span.phrase == phrase]
-    best = max(spans, key=lambda span: float(tokens[span.first : span.end].mean()))
-    names = detector.tokenizer.convert_ids_to_tokens(list(text.ids[best.first : best.end]))
-    return tuple((str(name), float(tokens[best.first + place])) for place, name in enumerate(names))
+    best = max(spans, key=lambda span: float(tokens[span.deciding].mean()))
+    names = detector.tokenizer.convert_ids_to_tokens([text.ids[place] for place in best.deciding])
+    return tuple((str(name), float(tokens[place])) for place, name in zip(best.deciding, names, strict=True))
 
 
 def _similarity(made: _Pass, text: Text, phrase: int, shape: tuple[int, int]) -> Float[np.ndarray, "height width"]:

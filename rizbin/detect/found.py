@@ -79,6 +79,8 @@ class Found:
     phrases: tuple[Phrase, ...]
     notes: tuple[str, ...] = field(default=())
     """What the reader should know: phrases asked for in several passes, cut ones, unknown words."""
+    unasked: tuple[int, ...] = ()
+    """Positions of phrases that the network was not asked for, as it does not know their words."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from rizbin.data.sample import Refused, Sample, Source
 from rizbin.detect.average_precision import Boxes, average_precision
 from rizbin.detect.detector import Detector
 from rizbin.detect.found import Found
+from rizbin.detect.phrases import named
 from rizbin.detect.presence import Calibration, calibrate, calibration_error, matthews
 
 _AREAS = {"small": "under 32 x 32", "medium": "from 32 x 32 to 96 x 96", "large": "over 96 x 96"}
@@ -81,19 +82,30 @@ def measure(
     questions = questions_about(samples, asked, settings)
     total = len(networks) * (len(samples) + len(questions))
     parts: list[list[Measurement]] = []
+    lost: list[str] = []
     with advancing(bar, total, "measuring") as advance:
         for network in networks:
-            found = network.detect([one.image for one in samples], asked, batch=settings.batch, advance=advance)
+            found = network.detect([one.image for one in samples], named(asked), batch=settings.batch, advance=advance)
             numbers = boxes_measured(samples, found, asked)
             if questions:
                 alone = ask(network, samples, questions, settings.batch, advance)
                 numbers += presence_measured(alone, calibration)
                 numbers += presence_measured(among(found, asked, questions), None, among=len(asked))
             parts.append(numbers)
-    found = {one.name: one.value for one in parts[-1]} if settings.baseline else {}
+            lost = [asked[place] for place in found[0].unasked]
+    values = {one.name: one.value for one in parts[-1]} if settings.baseline else {}
     left_out = [] if questions else [("presence", "Names there and not there are needed, and `presence` above 0.")]
+    if lost:
+        shown = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        left_out.append(
+            (
+                "unknown names",
+                f"The network does not know the words of {len(lost)} of {len(asked)} names ({shown}); it was not asked "
+                "for them, so their objects count as not found.",
+            )
+        )
     return Report(
-        measurements=tuple(_beside(one, found.get(one.name)) for one in parts[0]),
+        measurements=tuple(_beside(one, values.get(one.name)) for one in parts[0]),
         left_out=tuple(left_out),
         images=len(samples),
         source=source.name,
@@ -176,7 +188,9 @@ def ask(
     scores = np.zeros(len(questions))
     for name, places in by_name.items():
         pictures = [samples[questions[place][0]].image for place in places]
-        for place, found in zip(places, detector.detect(pictures, [name], batch=batch, advance=advance), strict=True):
+        for place, found in zip(
+            places, detector.detect(pictures, named([name]), batch=batch, advance=advance), strict=True
+        ):
             scores[place] = np.nan_to_num(found.scores, nan=0.0).max(initial=0.0)
     return Cases(scores, np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
 
@@ -248,7 +262,7 @@ def kept(
         pictures = [one.image for one in samples]
         values = []
         for detector in (before, after):
-            found = detector.detect(pictures, list(names), batch=settings.batch)
+            found = detector.detect(pictures, named(names), batch=settings.batch)
             values.append(boxes_measured(samples, found, names)[0].value)
         rows.append((group, values[0], values[1]))
     return rows

@@ -5,6 +5,7 @@ text is put together from tokens, not from characters, so that it is known exact
 end up with a neighbor, and no name comes back that nobody asked for.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ CLS, SEP, DOT, QUESTION = 101, 102, 1012, 1029
 """bert-base-uncased's, which transformers has written into its models: no tokenizer with other ids can be used."""
 _ENDS = str.maketrans(".?", "  ")
 """What ends a phrase for the network."""
+ARTICLES = frozenset(("a", "an", "the"))
+"""Words that name nothing: the network may read them, but they never decide."""
+_ABBREVIATIONS = frozenset(
+    ("st", "dr", "mr", "mrs", "ms", "jr", "sr", "mt", "ft", "no", "nr", "vs", "etc", "approx", "prof", "gen", "capt")
+)
+"""Words whose dot ends no phrase: "St. Bernard", "No. 1"."""
+_DOT_BETWEEN = re.compile(r"\s*[.\u3002](?:\s+|$)")
 
 
 @runtime_checkable
@@ -45,7 +53,8 @@ class Phrase:
 
 
 Wanted = str | Phrase | Mapping[str, Sequence[str] | str]
-"""A phrase as a user may give it: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control"]}."""
+"""A phrase as a user may give it: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control"]};
+several in Grounding DINO's own form, "a cat. a remote control."."""
 
 
 def read_phrases(wanted: Sequence[Wanted]) -> tuple[Phrase, ...]:
@@ -67,17 +76,56 @@ def read_phrases(wanted: Sequence[Wanted]) -> tuple[Phrase, ...]:
     return tuple(found)
 
 
+def named(names: Sequence[str]) -> tuple[Phrase, ...]:
+    """A phrase for each name of a data set, whatever signs are in it: class ids must stay theirs.
+
+    Raises RizbinError as `read_phrases` does.
+    """
+    return read_phrases([Phrase(name, (name,)) for name in names])
+
+
 def _read(wanted: Wanted) -> list[Phrase]:
     if isinstance(wanted, Phrase):
         return [Phrase(wanted.name, tuple(_cleaned(prompt) for prompt in wanted.prompts))]
     if isinstance(wanted, str):
         name, equals, prompts = wanted.partition("=")
-        wanted = {name.strip(): prompts.split("|")} if equals else {wanted.strip(): [wanted]}
+        if not equals:
+            return [Phrase(one, (_cleaned(one),)) for one in _between_dots(wanted) if _named(one, one)]
+        wanted = {name.strip(): prompts.split("|")}
     return [
-        Phrase(name, tuple(_cleaned(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)))
+        Phrase(
+            name,
+            tuple(
+                _cleaned(one)
+                for prompt in ([prompts] if isinstance(prompts, str) else prompts)
+                for one in _between_dots(prompt)
+            ),
+        )
         for name, prompts in wanted.items()
         if _named(name, prompts)
     ]
+
+
+def _between_dots(text: str) -> list[str]:
+    """The phrases of Grounding DINO's own form, "a cat. a remote control."; a dot within a name parts nothing.
+
+    A dot ends a phrase where a space or nothing follows, unless it belongs to an abbreviation or a single letter
+    ("St. Bernard", "No. 1", "U. S. flag").
+    """
+    parts, start = [], 0
+    for match in _DOT_BETWEEN.finditer(text):
+        words = text[start : match.start()].split()
+        at_end = match.end() == len(text)
+        # A dot that stands alone, as in "a cat . a dog .", belongs to no word.
+        last = words[-1].casefold() if words and not match.group()[0].isspace() else ""
+        if not at_end and (last in _ABBREVIATIONS or "." in last or (len(last) == 1 and last.isalpha())):
+            continue
+        if words:
+            parts.append(" ".join(words))
+        start = match.end()
+    if rest := text[start:].strip():
+        parts.append(rest)
+    return parts or [text.strip()]
 
 
 def _named(name: str, prompts: Sequence[str] | str) -> bool:
@@ -93,6 +141,8 @@ def _cleaned(prompt: str) -> str:
     text = " ".join(text.split())
     if not any(character.isalnum() for character in text):
         raise RizbinError(f'"{_short(prompt)}" has no word to look for; write what the thing is called.')
+    if text in ARTICLES:
+        raise RizbinError(f'"{_short(prompt)}" names nothing; put all words of a phrase in quotes: "a cat".')
     return text
 
 
@@ -109,6 +159,13 @@ class Span:
     first: int
     end: int
     """Exclusive; the dot that follows is not in it."""
+    silent: tuple[int, ...] = ()
+    """Tokens of it that never decide: articles."""
+
+    @property
+    def deciding(self) -> list[int]:
+        """The tokens whose scores count; never empty."""
+        return [place for place in range(self.first, self.end) if place not in self.silent]
 
 
 @dataclass(frozen=True)
@@ -127,25 +184,87 @@ class Text:
 
 @dataclass(frozen=True)
 class Asked:
-    """All texts that a set of phrases needs, and what became of prompts that do not fit."""
+    """All texts that a set of phrases needs, and what became of prompts that cannot be asked for as they are."""
 
     phrases: tuple[Phrase, ...]
     texts: tuple[Text, ...]
-    cut: tuple[str, ...]
+    cut: tuple[str, ...] = ()
     """Prompts longer than a whole text; their beginning is asked for."""
+    unknown: tuple[str, ...] = ()
+    """Prompts without a word that the tokenizer knows; they are not asked for."""
+    partly: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Prompts that are asked for without words that the tokenizer does not know, with these words."""
+    alike: tuple[tuple[str, str], ...] = ()
+    """Prompts that are not asked for, since without the unknown words they are another one, which follows."""
+
+    @property
+    def unasked(self) -> tuple[int, ...]:
+        """Positions of the phrases of which no prompt is asked for: nothing can be said of them."""
+        asked = {phrase for text in self.texts for phrase in text.phrases}
+        return tuple(place for place in range(len(self.phrases)) if place not in asked)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know, a sentence each."""
+        found = []
+        if len(self.texts) > 1:
+            found.append(
+                f"The phrases were asked for in {len(self.texts)} passes; scores of different passes compare less well."
+            )
+        found += [f'"{one[:40]}..." is longer than a whole text; its beginning was asked for.' for one in self.cut]
+        found += [
+            f'The network knows no word of "{_short(one)}", so it was not asked for it and cannot say whether it is '
+            "there."
+            for one in self.unknown
+        ]
+        found += [
+            f'The network does not know {_quoted(words)}; "{_short(one)}" was asked for without '
+            f"{'it' if len(words) == 1 else 'them'}."
+            for one, words in self.partly
+        ]
+        found += [
+            f'Without the words that the network does not know, "{_short(one)}" is "{_short(other)}", so it was not '
+            "asked for."
+            for one, other in self.alike
+        ]
+        return tuple(found)
+
+
+def _quoted(words: Sequence[str]) -> str:
+    shown = [f'"{_short(word)}"' for word in words]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A prompt as a tokenizer reads it."""
+
+    phrase: int
+    prompt: str
+    tokens: tuple[int, ...]
+    silent: tuple[int, ...]
+    """Places of articles among the tokens."""
     unknown: tuple[str, ...]
-    """Prompts without a word that the tokenizer knows: whatever is found for them means nothing."""
+    """Words with a part that the tokenizer does not know; these parts are not among the tokens."""
+
+    @property
+    def deciding(self) -> tuple[int, ...]:
+        return tuple(token for place, token in enumerate(self.tokens) if place not in self.silent)
 
 
 def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, alone: bool = False) -> Asked:
     """Puts the prompts into as few texts as `limit` tokens a text allow, the order kept.
 
-    alone: one text for each phrase, for descriptions that would disturb each other. Raises RizbinError when the
-    tokenizer is not the one that transformers expects, or the limit leaves no room.
+    Words that the tokenizer does not know are left out, and articles do not decide: a network that knows "zebra" and
+    not "a" answers for "a zebra" as for "zebra". A prompt that without its unknown words is another prompt is not asked
+    for: the two could not be told apart. alone: one text for each phrase, for descriptions that would disturb each
+    other. Raises RizbinError when the tokenizer is not the one that transformers expects, or the limit leaves no room.
     """
     _check(tokenizer, limit)
+    read = [_read_prompt(place, one, tokenizer) for place, phrase in enumerate(phrases) for one in phrase.prompts]
+    usable, alike = _apart([one for one in read if one.deciding])
     texts: list[Text] = []
-    cut, unknown = [], []
+    cut: list[str] = []
     ids: list[int] = [CLS]
     spans: list[Span] = []
 
@@ -154,28 +273,73 @@ def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, al
             texts.append(Text((*ids, SEP), tuple(spans)))
         ids[:], spans[:] = [CLS], []
 
-    for position, phrase in enumerate(phrases):
-        if alone:
+    last = -1
+    for one in usable:
+        if alone and one.phrase != last:
             end()
-        for prompt in phrase.prompts:
-            tokens = [token for token in _tokens(prompt, tokenizer) if token not in (CLS, SEP, DOT, QUESTION, 0)]
-            if all(token == tokenizer.unk_token_id for token in tokens):
-                unknown.append(prompt)
-                tokens = tokens or [tokenizer.unk_token_id or 0]
-            if len(tokens) > limit - 3:
-                cut.append(prompt)
-                tokens = tokens[: limit - 3]
-            if len(ids) + len(tokens) + 2 > limit:
-                end()
-            spans.append(Span(position, len(ids), len(ids) + len(tokens)))
-            ids += [*tokens, DOT]
+        last = one.phrase
+        tokens, silent = one.tokens, one.silent
+        if len(tokens) > limit - 3:
+            cut.append(one.prompt)
+            tokens = tokens[: limit - 3]
+            silent = tuple(place for place in silent if place < len(tokens))
+            silent = () if len(silent) == len(tokens) else silent
+        if len(ids) + len(tokens) + 2 > limit:
+            end()
+        first = len(ids)
+        spans.append(Span(one.phrase, first, first + len(tokens), tuple(first + place for place in silent)))
+        ids += [*tokens, DOT]
     end()
-    return Asked(tuple(phrases), tuple(texts), tuple(cut), tuple(unknown))
+    return Asked(
+        tuple(phrases),
+        tuple(texts),
+        cut=tuple(cut),
+        unknown=tuple(one.prompt for one in read if not one.deciding),
+        partly=tuple((one.prompt, one.unknown) for one in usable if one.unknown),
+        alike=tuple(alike),
+    )
 
 
-def _tokens(prompt: str, tokenizer: Tokenizer) -> list[int]:
+def _apart(read: Sequence[_Read]) -> tuple[list[_Read], list[tuple[str, str]]]:
+    """The prompts that can be told apart, and those that cannot, each with the one that it would be taken for.
+
+    Of equal ones those count that the network knows whole, then the first.
+    """
+    takers: dict[tuple[int, ...], _Read] = {}
+    for one in sorted(read, key=lambda one: bool(one.unknown)):
+        takers.setdefault(one.deciding, one)
+    usable, alike = [], []
+    for one in read:
+        taker = takers[one.deciding]
+        if one.unknown and taker is not one:
+            alike.append((one.prompt, taker.prompt))
+        else:
+            usable.append(one)
+    return usable, alike
+
+
+def _read_prompt(phrase: int, prompt: str, tokenizer: Tokenizer) -> _Read:
+    """Word by word, so that each unknown token has its word; BERT parts texts at spaces first anyway."""
+    tokens: list[int] = []
+    silent: list[int] = []
+    unknown: list[str] = []
     # A tokenizer's time grows with the length, and no more than a text of it can be asked for.
-    return tokenizer.encode(prompt[:8192], add_special_tokens=False)
+    words = prompt[:8192].split()
+    for place, word in enumerate(words):
+        found = [
+            token
+            for token in tokenizer.encode(word, add_special_tokens=False)
+            if token not in (CLS, SEP, DOT, QUESTION, 0)
+        ]
+        known = [token for token in found if token != tokenizer.unk_token_id]
+        # The last word is what the thing is called, whatever it looks like: "vitamin a".
+        article = word in ARTICLES and place + 1 < len(words)
+        if len(known) < len(found) and not article:
+            unknown.append(word)
+        if article:
+            silent += range(len(tokens), len(tokens) + len(known))
+        tokens += known
+    return _Read(phrase, prompt, tuple(tokens), tuple(silent), tuple(dict.fromkeys(unknown)))
 
 
 def _check(tokenizer: Tokenizer, limit: int) -> None:
@@ -212,14 +376,15 @@ def phrase_scores(
     """How well each box fits each phrase, 0 to 1; nan for phrases that this text did not ask for.
 
     A prompt's score is the mean of its tokens' sigmoids, as in the official COCO evaluation, or with over="max" their
-    largest, as in the first demo; a phrase's is that of its best prompt.
+    largest, as in the first demo; a phrase's is that of its best prompt. Differs: articles do not count, so that
+    "a zebra" is what "zebra" is.
     """
     if over not in ("mean", "max"):
         raise RizbinError(f'Scores are taken over tokens by "mean" or "max", not by "{over}".')
     probabilities = logits.sigmoid()
     scores = torch.full((len(logits), phrases), torch.nan, device=logits.device)
     for span in text.spans:
-        tokens = probabilities[:, span.first : span.end]
+        tokens = probabilities[:, span.deciding]
         score = tokens.mean(dim=1) if over == "mean" else tokens.amax(dim=1)
         scores[:, span.phrase] = torch.fmax(scores[:, span.phrase], score.float())
     return scores

@@ -129,6 +129,8 @@ class Verdict:
     """Theirs: left, top, right, bottom in pixels, the best first."""
     rival: str = ""
     """The phrase that fitted the best box better, where that is why it is not there."""
+    notes: tuple[str, ...] = ()
+    """What the reader should know, such as words that the network does not know."""
 
 
 @runtime_checkable
@@ -161,6 +163,8 @@ def verify(
 
     Raises RizbinError when the phrases cannot be looked for, or `unsure` is no range.
     """
+    if not 0 <= margin <= 1:
+        raise RizbinError(f"margin is {margin:g}; give a share from 0 to 1.")
     if not 0 <= unsure[0] <= unsure[1] <= 1:
         raise RizbinError(f"unsure is {unsure[0]:g} to {unsure[1]:g}; give two shares, the lower one first.")
     wanted, against = read_phrases(phrases), read_phrases(rivals) if rivals else ()
@@ -175,7 +179,12 @@ def verify(
 def judge(
     found: Found, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
 ) -> Verdict:
-    """The verdict on the first phrase of `found`; all others are its rivals."""
+    """The verdict on the first phrase of `found`; all others are its rivals.
+
+    A phrase that the network was not asked for, for it does not know its words, is unsure with a probability of 0.
+    """
+    if 0 in found.unasked:
+        return Verdict(found.names[0], "unsure", 0.0, 0.0, 0, (), notes=found.notes)
     scores = np.nan_to_num(found.scores, nan=0.0)
     mine = scores[:, 0] if len(scores) else np.zeros(0)
     against = _rivals(found, scores)
@@ -193,7 +202,7 @@ def judge(
     elif probability <= unsure[0]:
         state = "absent"
     boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in answer.boxes)
-    return Verdict(found.names[0], state, probability, best, len(boxes), boxes, rival)
+    return Verdict(found.names[0], state, probability, best, len(boxes), boxes, rival, found.notes)
 
 
 def _rivals(found: Found, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:

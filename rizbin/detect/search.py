@@ -1,5 +1,7 @@
 """Looks for things in many pictures: files in, answers out, unreadable ones listed."""
 
+import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.files import picture_files
@@ -94,9 +97,9 @@ def search(
     """
     wanted = read_phrases(find)
     against = [one for one in (read_phrases(rivals) if rivals else ()) if one.name not in {w.name for w in wanted}]
-    files = picture_files(*where)
-    if not files:
-        raise RizbinError("There are no pictures to look at; name files, folders or patterns.")
+    files = files_of(where)
+    if settings.batch < 1:
+        raise RizbinError(f"batch is {settings.batch}; give 1 or more pictures a pass.")
     if draw is not None:
         _made(draw)
     pictures: list[Labelled] = []
@@ -156,10 +159,30 @@ def search(
                     if masks is not None:
                         colors = [color_of(int(number)) for number in answer.classes]
                         shown_here = tinted(pixels, list(masks), colors)
-                    Image.fromarray(drawn(shown_here, answer)).save(draw / f"{Path(name).stem}-{len(pictures):04d}.png")
+                    held = io.BytesIO()
+                    Image.fromarray(drawn(shown_here, answer)).save(held, "PNG")
+                    outputs.write(draw / f"{Path(name).stem}-{len(pictures):04d}.png", held.getvalue())
     if not pictures:
         raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {skipped[0]}")
     return Searched(tuple(pictures), tuple(one.name for one in wanted), tuple(skipped), notes, tuple(told_why))
+
+
+def files_of(where: Sequence[str]) -> dict[Path, str]:
+    """The picture files and what to call them in answers.
+
+    Where two would have one name, all are called by their path from the folder that holds them all: x/a.png, y/a.png.
+    Raises RizbinError when there are none.
+    """
+    files = {file: name for text in where for file, name in picture_files(text).items()}
+    if not files:
+        raise RizbinError("There are no pictures to look at; name files, folders or patterns.")
+    # A file that is named twice, by itself and by its folder, is one file.
+    single = {os.path.abspath(file): (file, name) for file, name in reversed(files.items())}
+    files = {file: name for file, name in files.items() if single[os.path.abspath(file)][0] == file}
+    if len(set(files.values())) < len(files):
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+        files = {file: Path(os.path.relpath(os.path.abspath(file), common)).as_posix() for file in files}
+    return files
 
 
 def _answer(found: Found, settings: Search, wanted: int) -> Answer:

@@ -24,7 +24,7 @@ from rizbin.detect.denoising import DRAWS, MOST, Noised, denoising, denoising_lo
 from rizbin.detect.detector import Detector, Preparation
 from rizbin.detect.lora import adapt, merged
 from rizbin.detect.models import Size, new_model, pieces, words_tokenizer
-from rizbin.detect.phrases import Text, ask, batch_of, phrase_map, read_phrases
+from rizbin.detect.phrases import Text, ask, batch_of, named, phrase_map
 from rizbin.train.method import Batch, Method, Minimize, Progress, Work
 
 SEEN = 0.3
@@ -82,7 +82,7 @@ class Teaching(Method):
                 "A network from nothing has nothing for adapters to add to; give --method.start, or no lora."
             )
         self.settings = settings
-        self.phrases = read_phrases(list(settings.names))
+        self.phrases = named(settings.names)
         self.number = {phrase.name: place for place, phrase in enumerate(self.phrases)}
         if settings.start:
             taught = Detector.from_pretrained(settings.start)
@@ -98,6 +98,12 @@ class Teaching(Method):
         for part in resting:
             part.requires_grad_(False)
         limit = self.model.config.max_text_len
+        asked = ask(self.phrases, self.text_tokenizer, limit)
+        if lost := [*asked.unknown, *(prompt for prompt, _ in asked.alike)]:
+            raise RizbinError(
+                f"The network to start from does not know the words of {len(lost)} of {len(self.phrases)} names "
+                f'("{lost[0]}"), so they could not be told apart; start from a published network, or from nothing.'
+            )
         self.lengths = [len(ask([one], self.text_tokenizer, limit).texts[0].ids) - 2 for one in self.phrases]
         self.limit = limit - 2  # [CLS] and [SEP]
         self.views = (replace(settings.view, size=settings.image_size),)

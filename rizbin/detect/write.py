@@ -3,15 +3,17 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from jaxtyping import Bool
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.detect.found import Answer
 from rizbin.detect.masks import run_lengths
@@ -138,34 +140,58 @@ def write(pictures: Sequence[Labelled], names: Sequence[str], to: Path, form: st
 
     form: coco or csv (one file), yolo, voc or labelme (a folder with a file for each picture; yolo's has the names in
     `classes.txt`). Empty: csv where the name ends in .csv, coco where it ends in .json, else yolo. Raises RizbinError
-    for another form, for two pictures that would share a file, and when nothing can be written.
+    as `planned` does, and when nothing can be written.
     """
+    form = form_of(to, form)
+    files = planned([one.file for one in pictures], to, form)
+    if form in ("coco", "csv"):
+        text = table(pictures) if form == "csv" else json.dumps(coco(pictures, names), ensure_ascii=False, indent=1)
+        return [outputs.write(to, text if text.endswith("\n") else text + "\n")]
+    _, make = _EACH[form]
+    texts = [make(one) for one in pictures]
+    if form == "yolo":
+        texts.append("".join(f"{_plain(name)}\n" for name in names))
+    return [outputs.write(file, text) for file, text in zip(files, texts, strict=True)]
+
+
+def form_of(to: Path, form: str = "") -> str:
+    """The form in which answers are written there. Raises RizbinError for one that does not exist."""
     form = form or {".csv": "csv", ".json": "coco"}.get(to.suffix.lower(), "yolo")
     if form not in FORMS:
         raise RizbinError(f"There is no form {form!r} to write; give one of {', '.join(FORMS)}.")
-    try:
-        if form in ("coco", "csv"):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            text = table(pictures) if form == "csv" else json.dumps(coco(pictures, names), ensure_ascii=False, indent=1)
-            to.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-            return [to]
-        ending, make = _EACH[form]
-        stems = [Path(one.file).stem for one in pictures]
-        if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-            raise RizbinError(
-                f"Two pictures are called {twice[0]}, and {form} has one file for each name; write coco or csv."
-            )
-        to.mkdir(parents=True, exist_ok=True)
-        written = []
-        for stem, one in zip(stems, pictures, strict=True):
-            written.append(to / f"{stem}{ending}")
-            written[-1].write_text(make(one), encoding="utf-8")
-        if form == "yolo":
-            written.append(to / "classes.txt")
-            written[-1].write_text("".join(f"{_plain(name)}\n" for name in names), encoding="utf-8")
-        return written
-    except OSError as error:
-        raise RizbinError(f"{to} could not be written ({error.strerror}); choose another place.") from error
+    return form
+
+
+def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
+    """The files that answers of pictures of these names are written to; none of them is somebody else's.
+
+    Of yolo, voc and labelme a file for each picture, of its name, as other tools look for them: where two pictures in
+    different folders share a name, in the same folders. Raises RizbinError where a file is there that Rizbin did not
+    make, so that it can be known before anything is looked for, and for two pictures that would share a file.
+    """
+    form = form_of(to, form)
+    if form in ("coco", "csv"):
+        outputs.refuse_taken(to)
+        return [to]
+    paths = [PurePosixPath(one) for one in pictures]
+    stems = [path.stem for path in paths]
+    if len(set(stems)) < len(stems):
+        stems = [path.with_suffix("").as_posix() for path in paths]
+        if strange := [one for one in paths if one.is_absolute() or ".." in one.parts]:
+            raise RizbinError(f"{strange[0]} leads out of the folder {to}; write coco or csv.")
+    if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+        raise RizbinError(
+            f"Two pictures are called {twice[0]}, and {form} has one file for each name; write coco or csv."
+        )
+    files = [to / f"{stem}{_EACH[form][0]}" for stem in stems]
+    if form == "yolo":
+        files.append(to / "classes.txt")
+    if taken := [file for file in files if not outputs.free(file)]:
+        raise RizbinError(
+            f"{taken[0]}{f' and {len(taken) - 1} more' if len(taken) > 1 else ''} would be written over, and Rizbin "
+            "did not make it, or it was changed since; name another folder, or give --overwrite."
+        )
+    return files
 
 
 _EACH: dict[str, tuple[str, Callable[[Labelled], str]]] = {

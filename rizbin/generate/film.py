@@ -1,5 +1,6 @@
 """How a picture comes to be, shown: pictures on a sheet with words under them, and the same moving."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -52,30 +54,30 @@ def sheet(rows: Sequence[Sequence[Labelled]], *, side: int = 128, heads: Sequenc
 
 
 def write_png(image: Pixels, path: Path) -> Path:
-    """Writes a picture and returns its path."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    except OSError as error:
-        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
-    return path
+    """Writes a picture and returns its path, which may be a new name (`rizbin.core.outputs`)."""
+    return outputs.write(path, png(image))
+
+
+def png(image: UInt8[np.ndarray, "_ _ *channels"]) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    held = io.BytesIO()
+    Image.fromarray(image).save(held, "PNG")
+    return held.getvalue()
 
 
 def write_gif(pictures: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
     """Writes pictures one after the other; the last stays for two seconds."""
     frames = [Image.fromarray(_fitted(picture, side)) for picture in pictures]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frames[0].save(
-            path,
-            save_all=True,
-            append_images=frames[1:],
-            duration=[milliseconds] * (len(frames) - 1) + [2000],
-            loop=0,
-        )
-    except OSError as error:
-        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
-    return path
+    held = io.BytesIO()
+    frames[0].save(
+        held,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=[milliseconds] * (len(frames) - 1) + [2000],
+        loop=0,
+    )
+    return outputs.write(path, held.getvalue())
 
 
 def _fitted(image: Pixels, side: int) -> Pixels:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rizbin.detect.detector import Detector
 from rizbin.detect.found import Found
+from rizbin.detect.phrases import named
 from rizbin.detect.presence import Calibration, judge
 from rizbin.generate.diffusion.repair import Presence
 from rizbin.generate.film import Pixels
@@ -43,14 +44,17 @@ class Judge:
             shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         # One pass serves all phrases: the detector reads each name by itself, whatever stands before it in the text.
         names = tuple(dict.fromkeys((*phrases, *self.among)))
-        (seen,) = self.detector.detect([shown], names)
+        (seen,) = self.detector.detect([shown], named(names))
         return [self._presence(seen, names.index(phrase), scale) for phrase in phrases]
 
     def _presence(self, seen: Found, place: int, scale: float) -> Presence:
         """Of the name at this place among those that were asked for; the others are its rivals."""
         order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
         phrases = tuple(seen.phrases[one] for one in order)
-        mine = Found(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes)
+        if place in seen.unasked:
+            return Presence(0.0, known=False)
+        unasked = tuple(order.index(one) for one in seen.unasked)
+        mine = Found(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
         verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
         box = None
         if verdict.boxes:

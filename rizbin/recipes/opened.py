@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rizbin import zoo
-from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.detect.detector import DEFAULT, Detector
 from rizbin.detect.presence import Calibration

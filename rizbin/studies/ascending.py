@@ -1,7 +1,6 @@
 """Pictures climbed into a folder: what the command ascend does."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
@@ -27,6 +27,7 @@ from rizbin.generate.ascent.encoders import Encoder, middle_layer
 from rizbin.generate.ascent.settings import PRESETS, Settings
 from rizbin.generate.ascent.targets import Content, Image, Style, Target, Text
 from rizbin.generate.film import Pixels, sheet, write_gif, write_png
+from rizbin.recipes.known import unknown_in
 from rizbin.recipes.opened import load_eyes
 
 ASIDE = 0.3
@@ -99,11 +100,14 @@ def ascend(
     wishes = [[*([Text(text=text)] if text else []), *followed, *sides] for text in words or [""]]
     latents = _autoencoder(autoencoder, device)
     folder, made, told = Path(to), [], []
-    with Bar(0, "", quiet=quiet) as line:
+    read = [one for one in (image, style, content, start, mask) if one]
+    with Bar(0, "", quiet=quiet) as line, outputs.reading(read):
+        for sentence in dict.fromkeys(note for name in names for text in words for note in unknown_in(text, name)):
+            line.warn(sentence)
         for number in range(count):
             chosen = replace(settings, seed=settings.seed + number)
-            files = [folder / f"{place * count + number:04d}.png" for place in range(len(wishes))]
-            state = folder / f"state-{chosen.seed}"
+            files = [outputs.free_name(folder / f"{place * count + number:04d}.png") for place in range(len(wishes))]
+            state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
             def seen(frame: Frame, files: list[Path] = files) -> None:
                 _write(frame.pictures, files)
@@ -126,7 +130,7 @@ def ascend(
                 raise
             _write(climbed.pictures, files)
             _films(climbed, files)
-            shutil.rmtree(state, ignore_errors=True)
+            outputs.remove_folder(state)
             made += [
                 Climbed(file, text, chosen.seed, score, climbed.seconds)
                 for file, text, score in zip(files, words or [""], climbed.scores[-1], strict=True)
@@ -256,8 +260,4 @@ def _told(
 
 
 def _record(told: Sequence[dict[str, Any]], folder: Path) -> None:
-    path = folder / "ascended.json"
-    try:
-        path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
+    outputs.write(folder / "ascended.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")

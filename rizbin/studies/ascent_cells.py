@@ -1,8 +1,8 @@
 """Pictures of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
 
 import hashlib
+import io
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rizbin.core import outputs
 from rizbin.core.pieces import Picture
 from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
@@ -158,12 +159,13 @@ def drawn(
         which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
         return Drawn(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
     made = _climb(encoder, variant, wishes[: variant.prompts], folder, autoencoder, quiet, batch)
-    folder.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
     table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
     table |= {name: np.array(getattr(made, name)) for name in ("which", "climbed", "seconds")}
-    np.savez_compressed(path, **table)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    held = io.BytesIO()
+    np.savez_compressed(held, **table)
+    outputs.write(path, held.getvalue())
+    outputs.remove_folder(folder / "state")
     return made
 
 
@@ -187,7 +189,7 @@ def _climb(
                 wishes[first : first + batch],
                 settings=replace(variant.settings, seed=seed),
                 autoencoder=autoencoder,
-                folder=folder / "state",
+                folder=outputs.claim_folder(folder / "state"),
                 bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
             )
             pictures += made.pictures

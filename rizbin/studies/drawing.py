@@ -2,19 +2,27 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rizbin import zoo
+from rizbin.core import outputs
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
 from rizbin.generate.diffusion import drawing
 from rizbin.generate.diffusion import repair as room
 from rizbin.generate.diffusion.cure import SCALE, resolution_of, steering
-from rizbin.generate.diffusion.painter import Sampling
+from rizbin.generate.diffusion.painter import Painter, Sampling, fingerprint
 from rizbin.generate.film import sheet, write_png
 from rizbin.recipes.judge import judge_by
+from rizbin.recipes.known import unknown_in
 from rizbin.recipes.opened import load_painter
 from rizbin.studies.film import write_film
+
+REPAIRED = "repaired.json"
+"""Tells how pictures were drawn and repaired: all that makes them again."""
 
 
 def generate(
@@ -43,31 +51,47 @@ def generate(
     film: strips, GIFs and film.html beside the pictures.
     cure: guidance for objects that are forgotten (`rizbin.generate.diffusion.cure.CURES`), with updates of `scale`;
         objects: words of the prompt that it looks after; empty: those it finds.
+    In the folder: drawn.json, from which `rizbin.studies.replayed.replay` makes the pictures again.
     """
     picture = read_image(start) if start else None
     painter = load_painter(model, device=device, half=half, offload=offload)
     sampling, folder = sampling or Sampling(), Path(to)
     wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+    about: dict[str, object] = {
+        **_about(model, device, half, offload),
+        "cure": cure,
+        "cure_scale": scale,
+        "objects": list(objects),
+        "film": film,
+    }
+    if picture is not None:
+        about |= {"start": str(Path(start).absolute()), "start_pixels": fingerprint(picture)}
 
     def bar(total: int, label: str) -> Bar:
         return Bar(total, label, quiet=quiet)
 
-    made = drawing.draw(
-        painter,
-        wanted,
-        folder,
-        sampling=sampling,
-        count=count,
-        start=picture,
-        guide=lambda prompt: steering(painter, prompt, cure, objects=objects, scale=scale),
-        film=film,
-        attend=resolution_of(painter) if film and painter.unet is not None else 0,
-        bar=bar,
-    )
-    if grid and picture is not None:
-        write_png(drawing.grid(painter, wanted[0], picture, sampling, bar=bar), folder / "grid.png")
-    if film:
-        write_film(painter, made, picture, folder / "film.html")
+    def guide(prompt: str) -> tuple[Any, list[str]]:
+        steers, said = steering(painter, prompt, cure, objects=objects, scale=scale)
+        return steers, [*unknown_in(prompt, model), *said]
+
+    with outputs.reading([start] if start else []):
+        made = drawing.draw(
+            painter,
+            wanted,
+            folder,
+            sampling=sampling,
+            count=count,
+            start=picture,
+            guide=guide,
+            film=film,
+            attend=attended(painter, film),
+            about=about,
+            bar=bar,
+        )
+        if grid and picture is not None:
+            write_png(drawing.grid(painter, wanted[0], picture, sampling, bar=bar), folder / "grid.png")
+        if film:
+            write_film(painter, made, picture, folder / "film.html", about=about)
     return made
 
 
@@ -81,18 +105,32 @@ def repair(
     ladder: Any = None,
     objects: Sequence[str] = (),
     among: Sequence[str] = (),
+    film: bool = False,
     device: str = "cpu",
+    half: bool = False,
+    offload: Any = "none",
     quiet: bool = False,
 ) -> list[Any]:
     """Draws each prompt until all its objects are verified; a `rizbin.generate.diffusion.repair.Repaired` for each.
 
     judge: a detector, as for `detect`. ladder: a `rizbin.generate.diffusion.repair.Ladder`; one without rungs verifies
     only. objects: what shall be there; empty: what the prompt names. among: what else might be drawn, for the judge.
-    In the folder `to`: the best pictures, all attempts on one sheet each, and repaired.json with what they cost.
+    film: a strip and a GIF of each picture that is kept, and film.html.
+    In the folder `to`: the best pictures, all attempts on one sheet each, and repaired.json with what they cost, from
+    which `rizbin.studies.replayed.replay` makes them again.
     """
-    painter = load_painter(model, device=device)
+    painter = load_painter(model, device=device, half=half, offload=offload)
     verifier = judge_by(judge, among=among, device=device)
-    ladder, made, told = ladder or room.Ladder(), [], []
+    sampling, ladder = sampling or Sampling(), ladder or room.Ladder()
+    made, told, filmed = [], [], []
+    about = {
+        **_about(model, device, half, offload),
+        "judge": _named(judge),
+        "among": list(among),
+        "ladder": asdict(ladder),
+        "sampling": asdict(sampling),
+        "film": film,
+    }
     for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
         repaired = room.repair(
             painter,
@@ -101,15 +139,62 @@ def repair(
             sampling=sampling,
             ladder=ladder,
             objects=objects,
+            attend=attended(painter, film),
             bar=lambda total, label: Bar(total, label, quiet=quiet),
         )
+        repaired.notes[:0] = unknown_in(prompt, model)
         file = write_png(repaired.best.image, Path(to) / f"{number:04d}.png")
+        repaired = replace(repaired, file=file)
         if len(repaired.attempts) > 1:
             tried = [(one.image, f"{one.how}, {one.there(ladder.threshold)} there") for one in repaired.attempts]
-            write_png(sheet([tried]), Path(to) / f"{number:04d}-tried.png")
+            write_png(sheet([tried]), file.with_name(f"{file.stem}-tried.png"))
+        best = repaired.best
+        if film:
+            filmed.append(drawing.Drawn(file, prompt, best.sampling, best.painted))
+            drawing.write_strip(painter, filmed[-1])
         made.append(repaired)
         told.append(
-            {"file": file.name, "prompt": prompt, "whole": repaired.whole, "tried": repaired.record(ladder.threshold)}
+            {
+                "file": file.name,
+                "prompt": prompt,
+                **about,
+                "objects": list(objects),
+                "looked_for": list(repaired.objects),
+                "size": [best.image.shape[1], best.image.shape[0]],
+                "whole": repaired.whole,
+                "notes": repaired.notes,
+                "pixels": fingerprint(best.image),
+                "tried": repaired.record(ladder.threshold),
+            }
         )
-        (Path(to) / "repaired.json").write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        outputs.write(Path(to) / REPAIRED, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    if film:
+        write_film(painter, filmed, None, Path(to) / "film.html", about=about)
     return made
+
+
+def attended(painter: Painter, film: bool) -> int:
+    """Cells along a side of the attention maps that a film shows; 0 where there are none to see."""
+    return resolution_of(painter) if film and painter.unet is not None else 0
+
+
+def _about(model: str | Path, device: str, half: bool, offload: Any) -> dict[str, object]:
+    """What a record tells of the model and of what ran it."""
+    return {"model": _named(model), "device": device, "half": half, "offload": offload, "versions": versions()}
+
+
+def _named(model: str | Path) -> str:
+    """A name as it was given; a folder by its whole path, so that the record may be replayed from anywhere."""
+    inside = str(model) in zoo.names() or not Path(model).exists()
+    return str(model) if inside else str(Path(model).absolute())
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the pixels."""
+    found = {}
+    for name in ("rizbin", "torch", "diffusers", "transformers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,6 +1,7 @@
 """A page that shows how pictures were drawn: what the network saw at each step, and what is left of a start picture."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rizbin.core.pages import Page
@@ -12,8 +13,18 @@ from rizbin.generate.film import Labelled, Pixels, chosen
 from rizbin.visualize.attention import overlay
 
 
-def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, target: Path) -> Path:
-    """Writes the page and returns its path. Raises RizbinError when it cannot be written."""
+def write_film(
+    painter: Painter,
+    made: Sequence[Drawn],
+    start: Pixels | None,
+    target: Path,
+    *,
+    about: Mapping[str, object] | None = None,
+) -> Path:
+    """Writes the page and returns its path. Raises RizbinError when it cannot be written.
+
+    about: what else made the pictures, as their record tells it: the cure, objects, repair stages, versions.
+    """
     page = Page(
         "How it was drawn", subtitle=f"{len(made)} picture{'' if len(made) == 1 else 's'} by {Path(painter.name).name}"
     )
@@ -41,15 +52,28 @@ def write_film(painter: Painter, made: Sequence[Drawn], start: Pixels | None, ta
         page.heading(one.prompt or "without words")
         page.text(
             f"Seed {one.sampling.seed}, {len(one.painted.frames)} steps by the scheduler {one.sampling.scheduler}, "
-            f"guidance {one.sampling.guidance:g}, {one.painted.seconds:.1f} seconds."
+            f"guidance {one.sampling.guidance:g}, {one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
+            + (f", strength {one.sampling.strength:g}" if start is not None else "")
+            + (f', away from "{one.sampling.negative}"' if one.sampling.negative else "")
+            + f", {one.painted.seconds:.1f} seconds."
         )
         for sentence in one.painted.notes:
             page.note(sentence)
         shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
         page.pictures(_shown(shown, one.prompt))
         _attention(page, painter, one)
+    if about:
+        page.heading("How to make them again")
+        page.text(
+            "`rizbin replay` does it from the record beside this page (drawn.json or repaired.json), which holds:"
+        )
+        page.text("; ".join(f"{name} {_spelled(value)}" for name, value in about.items()) + ".")
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return page.write(target)
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def _attention(page: Page, painter: Painter, one: Drawn) -> None:

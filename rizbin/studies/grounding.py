@@ -21,6 +21,7 @@ from rizbin.detect.average_precision import iou_matrix
 from rizbin.detect.detector import Detector
 from rizbin.detect.found import Found
 from rizbin.detect.measure import Cases, Settings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detect.phrases import named
 from rizbin.detect.presence import calibrate, calibration_error, matthews
 from rizbin.studies.report import OPENMOJI
 
@@ -76,7 +77,7 @@ def write_study(
     found: list[list[Found]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
         with advancing(bar, len(pictures), label) as advance:
-            found.append(detector.detect(pictures, names, alone=alone, batch=settings.batch, advance=advance))
+            found.append(detector.detect(pictures, named(names), alone=alone, batch=settings.batch, advance=advance))
     together, one_by_one = found
     machine = describe()
     page = Page(

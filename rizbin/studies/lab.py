@@ -9,7 +9,6 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rizbin.core import outputs
 from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
@@ -242,7 +242,7 @@ def _planned(
             kept = read_json(plan)
             planned = int(kept["planned"])
         except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
-            raise RizbinError(f"{plan} cannot be read ({error}); give another folder, or remove it.") from error
+            raise RizbinError(f"{plan} is no plan of a study ({error}); name another folder.") from error
         if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
             raise RizbinError(
                 f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
@@ -250,8 +250,10 @@ def _planned(
         return planned
     planned = steps
     if budget:
-        planned = _steps_within(budget, variants, folder / "timing", measure, seeds=seeds, jobs=jobs, start=start)
-    plan.write_text(json.dumps({**asked, "planned": planned}, indent=1), encoding="utf-8")
+        timing = outputs.claim_folder(folder / "timing")
+        planned = _steps_within(budget, variants, timing, measure, seeds=seeds, jobs=jobs, start=start)
+    if outputs.write(plan, json.dumps({**asked, "planned": planned}, indent=1)) != plan:
+        raise RizbinError(f"{plan} is no plan of a study; name another folder.")
     return planned
 
 
@@ -273,7 +275,7 @@ def _steps_within(
     begin = time.perf_counter()
     _cell(folder, replace(first, steps=SHORT), measure)
     short = time.perf_counter() - begin
-    shutil.rmtree(folder)
+    outputs.remove_folder(folder)
     seconds = sum(one.length * seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
     besides = max(count * short - SHORT * seconds, 0.0)
     if start is not None:
@@ -330,6 +332,7 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     if fresh:  # the first steps of a cell that was stopped were paid by another process
         numbers["milliseconds"] = 1000 * trained / training.steps
     waiting = folder / ".numbers.json"
+    waiting.unlink(missing_ok=True)
     waiting.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     waiting.replace(folder / "numbers.json")
     RunFolder(folder).release()

@@ -15,6 +15,7 @@ from rizbin.detect.detector import Detector
 from rizbin.detect.draw import drawn
 from rizbin.detect.found import THRESHOLD, Answer
 from rizbin.detect.measure import Settings, pictures_with
+from rizbin.detect.phrases import named
 from rizbin.studies.numbers import numbers
 from rizbin.studies.report import curves, how_made, read_json, subtitle
 
@@ -51,7 +52,7 @@ def write_detector_report(
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     samples, _ = pictures_with(source, set(names), Settings(images=SEARCHED))
-    found = detector.detect([one.image for one in samples], list(names), batch=16)
+    found = detector.detect([one.image for one in samples], named(names), batch=16)
     answers = [one.choose(THRESHOLD) for one in found]
     faults = [_faults(sample, answer, set(names)) for sample, answer in zip(samples, answers, strict=True)]
     page = Page(f"A detector on {source.name}", subtitle=subtitle(history, machine))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rizbin.core import outputs
 from rizbin.core.environment import describe
 from rizbin.core.pages import Page
 from rizbin.data.open import open_source
@@ -34,6 +35,8 @@ def study(
     to: the page; None: study.html in the folder.
     Raises RizbinError when the folder holds another study.
     """
+    if to is not None:
+        outputs.refuse_taken(to)
     variants = asked.variants()
     if precision != "preset":
         variants = [replace(one, training=_in_precision(one.training, precision)) for one in variants]

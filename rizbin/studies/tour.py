@@ -14,6 +14,7 @@ from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.open import open_source
 from rizbin.data.scenes.captions import article
 from rizbin.detect.draw import drawn as with_boxes
+from rizbin.detect.phrases import named
 from rizbin.generate.ascent.ascend import ascend
 from rizbin.generate.ascent.targets import Text
 from rizbin.generate.diffusion.drawing import seen
@@ -108,7 +109,7 @@ def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) ->
 
 def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> None:
     image = made.best.image
-    (found,) = judge.detector.detect([image], list(names))
+    (found,) = judge.detector.detect([image], named(names))
     answer = found.choose(BELIEVED)
     page.heading("Found", level=3)
     said = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))

@@ -1,12 +1,13 @@
 """Finished sheets as files: a PNG each, and one page with all of them that opens without network."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from rizbin.core.errors import RizbinError
+from rizbin.core import outputs
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Picture
 from rizbin.visualize.pictures import Sheet
@@ -26,22 +27,17 @@ def write_album(
     """Writes a PNG for each sheet and a page with all of them; returns the page's path.
 
     Masks go into NAME-mask-001.png and so on, gray values being the numbers of things. The folder is made where there
-    is none; files of the same names are written anew. `notes` are sentences for the foot of the page, such as pictures
-    that could not be read; `credit` is what the pictures' licence asks for.
+    is none; files of the same names are written anew where Rizbin made them, and have new names beside others
+    (`rizbin.core.outputs`). `notes` are sentences for the foot of the page, such as pictures that could not be read;
+    `credit` is what the pictures' licence asks for.
     Raises RizbinError when something cannot be written.
     """
     place = Path(folder)
     page = Page(title, subtitle=subtitle)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        for sheet in sheets:
-            Image.fromarray(sheet.picture).save(place / f"{sheet.name}.png")
-            for number, mask in enumerate(sheet.masks, 1):
-                Image.fromarray(np.ascontiguousarray(mask)).save(place / f"{sheet.name}-mask-{number:03d}.png")
-    except OSError as error:
-        raise RizbinError(
-            f"The pictures could not be written to {place} ({error.strerror or error}); choose another folder."
-        ) from error
+    for sheet in sheets:
+        outputs.write(place / f"{sheet.name}.png", _png(sheet.picture))
+        for number, mask in enumerate(sheet.masks, 1):
+            outputs.write(place / f"{sheet.name}-mask-{number:03d}.png", _png(np.ascontiguousarray(mask)))
     for sheet in sheets:
         page.pictures([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption)])
     for note in notes:
@@ -49,3 +45,9 @@ def write_album(
     if credit:
         page.credits(credit)
     return page.write(place / PAGE)
+
+
+def _png(image: np.ndarray) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(image).save(held, "PNG")
+    return held.getvalue()

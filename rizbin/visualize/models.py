@@ -17,7 +17,6 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair

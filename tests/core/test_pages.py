@@ -15,6 +15,7 @@ from PIL import Image
 
 from rizbin.core.charts import Mark, Series, clean
 from rizbin.core.errors import RizbinError
+from rizbin.core.outputs import RECORD
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Bar, Fact, Link, Number, Picture, Score, Strong, Swatch, figure_html, png
 
@@ -226,16 +227,18 @@ def test_colors_can_be_read_in_both_modes(mode: int):
 
 def test_writing_replaces_and_leaves_nothing_behind(tmp_path: Path):
     path = tmp_path / "report.html"
-    path.write_text("old")
+    assert full("old words").write(path) == path
     assert full("new words").write(path) == path
     assert "new words" in path.read_text(encoding="utf-8")
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / RECORD, path]
+    path.write_text("changed by hand")
+    assert full("newer words").write(path) == tmp_path / "report-2.html"
+    assert path.read_text() == "changed by hand"
 
 
 def test_a_page_that_cannot_be_written_says_so_and_keeps_the_old(tmp_path: Path):
-    folder = tmp_path / "report.html"
-    folder.mkdir()
-    (folder / "kept").touch()
+    file = tmp_path / "file"
+    file.write_text("kept")
     with pytest.raises(RizbinError, match="could not be written"):
-        Page("a").write(folder)
-    assert list(tmp_path.iterdir()) == [folder]
+        Page("a").write(file / "report.html")
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "kept"

@@ -320,3 +320,19 @@ def test_the_clock_of_a_resumed_run_adds_up():
     history = [{"step": 1, "images": 8, "seconds": 5.0}, {"step": 2, "images": 16, "seconds": 9.0}, {"seconds": 1.5}]
     assert time_spent(history) == (2, 16, 10.5)
     assert time_spent([]) == (0, 0, 0.0)
+
+
+def test_nothing_of_a_run_is_written_through_a_link(tmp_path: Path) -> None:
+    run, mine = RunFolder(tmp_path / "run"), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "metrics.jsonl").write_text("mine\n")
+    run.create_or_resume({"steps": 1})
+    run.release()
+    (run.path / "metrics.jsonl").symlink_to(mine / "metrics.jsonl")
+    (run.path / ".tmp-finished.json").symlink_to(mine / "metrics.jsonl")
+    run.metrics.append({"step": 1})  # warns
+    run.mark_finished(1)
+    assert (mine / "metrics.jsonl").read_text() == "mine\n" and run.is_finished
+    run.model.symlink_to(mine)
+    with pytest.raises(RizbinError, match="is a link"):
+        RunFolder(tmp_path / "run").create_or_resume({"steps": 1})

@@ -42,7 +42,8 @@ def test_it_gives_what_transformers_gives(detector: Detector) -> None:
     expected = corners.clamp(min=0).minimum(torch.tensor([100, 64, 100, 64]))
     assert np.abs(found.boxes - expected.numpy()).max() < 1e-3
     probabilities = outputs.logits[0].sigmoid()
-    means = torch.stack([probabilities[:, 1], probabilities[:, 3:6].mean(1), probabilities[:, 7]], dim=1)
+    # Tokens of "a red disc" without the article: articles never decide.
+    means = torch.stack([probabilities[:, 1], probabilities[:, 4:6].mean(1), probabilities[:, 7]], dim=1)
     assert np.abs(found.scores - means.numpy()).max() < 1e-5
     assert (found.width, found.height) == (100, 64) and found.names == ("cat", "a red disc", "bird")
 
@@ -180,7 +181,22 @@ def test_bad_input_gets_a_sentence(detector: Detector, tmp_path: Path, monkeypat
 def test_words_that_nobody_taught_are_named(detector: Detector) -> None:
     (found,) = detector.detect([picture(64, 64)], ["zeppelin", "cat"])
     assert any("knows no word" in note and "zeppelin" in note for note in found.notes)
-    assert found.names == ("zeppelin", "cat")
+    assert found.names == ("zeppelin", "cat") and found.unasked == (0,)
+    assert (
+        np.isnan(found.scores[:, 0]).all()
+        and len(found.choose(0.0).labels)
+        and "zeppelin" not in found.choose(0.0).labels
+    )
+    (nothing,) = detector.detect([picture(64, 64)], ["zeppelin"])
+    assert len(nothing.choose(0.0)) == 0 and detector.expected_seconds((64, 64), ["zeppelin"]) == 0
+    (whole,), (partly,) = (detector.detect([picture(64, 64)], [one]) for one in ("cat", "a brave cat"))
+    assert np.allclose(whole.scores[:, 0], partly.scores[:, 0], atol=0.2) and "brave" in partly.notes[0]
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_pass_of_no_pictures_is_refused(detector: Detector, batch: int) -> None:
+    with pytest.raises(RizbinError, match=f"batch is {batch}; give 1 or more"):
+        detector.detect([picture(64, 64)], ["cat"], batch=batch)
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

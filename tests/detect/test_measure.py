@@ -80,7 +80,7 @@ def test_absent_names_are_asked_as_often_as_those_there() -> None:
             if len(phrases) == 1:
                 for picture in pictures:
                     things = {thing.name for thing in self.truth[picture.tobytes()]}
-                    asked.append((phrases[0], phrases[0] in things))
+                    asked.append((phrases[0].name, phrases[0].name in things))
             return super().detect(pictures, phrases, **others)
 
     measure(Noting(score), Shapes(), settings=PLAIN)

@@ -15,6 +15,7 @@ from rizbin.detect.phrases import (
     Text,
     ask,
     batch_of,
+    named,
     phrase_map,
     phrase_scores,
     read_phrases,
@@ -46,7 +47,7 @@ def test_all_ways_to_write_a_phrase() -> None:
         ["A Cat.", "Remote = a Remote Control | TV  remote?", {"bus": ["a bus", "omnibus"], "cup": "mug"}]
     )
     assert found == (
-        Phrase("A Cat.", ("a cat",)),
+        Phrase("A Cat", ("a cat",)),
         Phrase("Remote", ("a remote control", "tv remote")),
         Phrase("bus", ("a bus", "omnibus")),
         Phrase("cup", ("mug",)),
@@ -94,12 +95,78 @@ def test_many_phrases_take_several_texts_and_none_is_lost() -> None:
 def test_what_does_not_fit_is_cut_and_what_nobody_knows_is_named() -> None:
     long = " ".join(f"word{number}" for number in range(10_000))
     asked = ask(read_phrases([long, "strange", "cat"]), Words(), limit=32)
-    assert asked.cut == (long,) and asked.unknown == ("strange",)
+    assert asked.cut == (long,) and asked.unknown == ("strange",) and asked.unasked == (1,)
     assert max(len(text.ids) for text in asked.texts) == 32
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("zebra. octopus.", ["zebra", "octopus"]),
+        ("a zebra . an octopus .", ["a zebra", "an octopus"]),
+        ("zebra. octopus", ["zebra", "octopus"]),
+        ("Two Cats. red remote control.", ["Two Cats", "red remote control"]),
+        ("St. Bernard", ["St. Bernard"]),
+        ("dog. St. Bernard. cat.", ["dog", "St. Bernard", "cat"]),
+        ("No. 1", ["No. 1"]),
+        ("3.5 inch floppy", ["3.5 inch floppy"]),
+        ("u.s. flag. tree.", ["u.s. flag", "tree"]),
+        ("A. Lincoln", ["A. Lincoln"]),
+        ("cat.", ["cat"]),
+    ],
+)
+def test_grounding_dino_s_own_form_names_several(text: str, names: list[str]) -> None:
+    found = read_phrases([text])
+    assert [one.name for one in found] == names
+    assert all(len(one.prompts) == 1 and "." not in one.prompts[0] for one in found)
+
+
+def test_dots_in_prompts_of_one_name_part_its_prompts_and_names_of_data_stay_one() -> None:
+    assert read_phrases(["pets=cat. dog."]) == (Phrase("pets", ("cat", "dog")),)
+    assert [one.name for one in named(["bird. white", "a=b", "T. rex"])] == ["bird. white", "a=b", "T. rex"]
+    with pytest.raises(RizbinError, match="in quotes"):
+        read_phrases(["a", "cat"])
+
+
+def test_articles_and_unknown_words_never_decide() -> None:
+    words = Words()
+    asked = ask(read_phrases(["a cat", "strange dog", "cat", "vitamin a"]), words)
+    (text,) = asked.texts
+    a, cat, dog, vitamin = (words.known[word] for word in ("a", "cat", "dog", "vitamin"))
+    assert text.ids == (CLS, a, cat, DOT, dog, DOT, cat, DOT, vitamin, a, DOT, SEP)
+    assert [span.deciding for span in text.spans] == [[2], [4], [6], [8, 9]]
+    assert asked.partly == (("strange dog", ("strange",)),)
+    assert asked.notes == ('The network does not know "strange"; "strange dog" was asked for without it.',)
+    probabilities = torch.full((1, 12), 0.01)
+    probabilities[0, [2, 4, 6, 8, 9]] = torch.tensor([0.9, 0.8, 0.7, 0.2, 0.4])
+    for over in ("mean", "max"):
+        scores = phrase_scores(probabilities.logit(), text, 4, over=over)[0, :3]
+        assert torch.allclose(scores, torch.tensor([0.9, 0.8, 0.7]), atol=1e-6)
+
+
+def test_an_article_that_the_network_does_not_know_is_not_there_at_all() -> None:
+    class NoArticles(Words):
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+            return [self.unk_token_id] if text in ("a", "an", "the") else super().encode(text, add_special_tokens=False)
+
+    tokenizer = NoArticles()
+    (text,) = ask(read_phrases(["a cat"]), tokenizer).texts
+    assert text.ids == (CLS, tokenizer.known["cat"], DOT, SEP) and not ask(read_phrases(["a cat"]), tokenizer).notes
+
+
+def test_what_cannot_be_told_apart_is_asked_for_once_and_said() -> None:
+    """Neither answers for the other, in whatever order they come."""
+    for names in (["cat", "strange cat"], ["strange cat", "cat"], ["the cat", "a strange cat"]):
+        asked = ask(read_phrases(names), Words())
+        odd = next(place for place, name in enumerate(names) if "strange" in name)
+        assert asked.unasked == (odd,) and asked.alike == ((names[odd], names[1 - odd]),)
+        assert len(asked.notes) == 1 and "not asked for" in asked.notes[0]
+    two = ask(read_phrases(["strange cat", "cat strange"]), Words())
+    assert two.unasked == (1,) and two.partly == (("strange cat", ("strange",)),)
+
+
 def test_a_phrase_has_the_score_of_its_best_prompt() -> None:
-    (text,) = ask(read_phrases(["cat", "dog=a dog|hound"]), Words()).texts
+    (text,) = ask(read_phrases(["cat", "dog=big dog|hound"]), Words()).texts
     probabilities = torch.full((2, 9), 0.99)  # what is nobody's counts for nobody
     probabilities[0, [1, 3, 4, 6]] = torch.tensor([0.1, 0.4, 0.6, 0.2])
     probabilities[1, [1, 3, 4, 6]] = torch.tensor([0.7, 0.1, 0.3, 0.8])

@@ -1,6 +1,7 @@
 """Presence: verdicts on matrices whose answer is known, calibration and its measures against other ways to them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
 from rizbin.core.errors import RizbinError
+from rizbin.detect.detector import Detector
 from rizbin.detect.found import Found
 from rizbin.detect.phrases import Wanted, read_phrases
 from rizbin.detect.presence import Calibration, calibrate, calibration_error, judge, matthews, verify
@@ -63,6 +65,20 @@ def test_each_phrase_has_a_pass_of_its_own_with_the_rivals() -> None:
     assert sees.asked == [["cat", "dog", "toy"], ["dog", "toy"]]
     with pytest.raises(RizbinError, match=r"unsure is 0\.9 to 0\.1"):
         verify(sees, np.zeros((9, 9, 3), np.uint8), ["cat"], unsure=(0.9, 0.1))
+
+
+def test_what_the_network_does_not_know_is_unsure() -> None:
+    unknown = replace(found(["zeppelin", "cat"], [[0, 0, 20, 20]], [[np.nan, 0.9]]), unasked=(0,), notes=("why",))
+    verdict = judge(unknown, unsure=RANGE)
+    assert (verdict.state, verdict.probability, verdict.count, verdict.notes) == ("unsure", 0.0, 0, ("why",))
+    rival = replace(found(["cat", "toy cat"], [[0, 0, 20, 20]], [[0.9, np.nan]]), unasked=(1,))
+    assert judge(rival, unsure=RANGE).state == "present", "what was not asked for takes no box away"
+
+
+@pytest.mark.parametrize("margin", [float("nan"), -0.1, 2.0])
+def test_a_margin_that_is_no_share_is_refused(margin: float) -> None:
+    with pytest.raises(RizbinError, match="give a share from 0 to 1"):
+        verify(Detector.__new__(Detector), np.zeros((9, 9, 3), np.uint8), ["cat"], margin=margin)
 
 
 def cases(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

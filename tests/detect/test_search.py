@@ -89,7 +89,7 @@ def test_the_command_says_and_writes(place: Path, tmp_path: Path, capsys: pytest
     kept = json.loads((tmp_path / "found.json").read_text())
     assert [one["name"] for one in kept["categories"]] == ["cat", "thing"]
     assert {one["category_id"] for one in kept["annotations"]} == {2}
-    assert len(list((tmp_path / "drawn").iterdir())) == 3
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 3
 
 
 def test_verify_ends_with_a_code_for_scripts(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -115,7 +115,8 @@ def test_verify_ends_with_a_code_for_scripts(place: Path, tmp_path: Path, capsys
         (["detect", "x.png", "--find", "..."], "no word"),
         (["detect", "x.png", "--find", "cat", "--per-class", "cat"], "no threshold of a name"),
         (["detect", "x.png", "--find", "cat", "--per-class", "cat=much"], "no threshold of a name"),
-        (["detect", "x.png", "--find", "cat", "--model", "no/such/folder"], "could not be loaded"),
+        (["detect", "x.png", "--find", "cat", "--model", "no/such/folder"], "no pictures in x.png"),
+        (["verify", "x.png", "cat", "--model", "no/such/folder"], "could not be loaded"),
         (["verify", "x.png"], "nothing to look for"),
     ],
 )

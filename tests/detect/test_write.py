@@ -11,6 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.outputs import overwriting
 from rizbin.detect.draw import color_of, drawn
 from rizbin.detect.found import Answer
 from rizbin.detect.write import Labelled, write
@@ -75,12 +76,40 @@ def test_yolo_voc_labelme_and_a_table(tmp_path: Path) -> None:
 def test_what_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="no form 'pdf'"):
         write(PICTURES, NAMES, tmp_path / "x", "pdf")
-    twice = [PICTURES[0], Labelled("other/a.jpg", 9, 9, NOTHING)]
+    twice = [PICTURES[0], Labelled("a.jpg", 9, 9, NOTHING)]
     with pytest.raises(RizbinError, match="Two pictures are called a"):
         write(twice, NAMES, tmp_path / "x", "voc")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RizbinError, match="could not be written"):
+    with pytest.raises(RizbinError, match="cannot be written"):
         write(PICTURES, NAMES, tmp_path / "file/found.json")
+
+
+def test_files_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
+    two = [Labelled("x/a.png", 200, 100, ANSWER), Labelled("y/a.png", 50, 50, NOTHING)]
+    files = write(two, NAMES, tmp_path / "yolo")
+    assert [path.relative_to(tmp_path).as_posix() for path in files] == [
+        "yolo/x/a.txt",
+        "yolo/y/a.txt",
+        "yolo/classes.txt",
+    ]
+    assert files[0].read_text() and not files[1].read_text()
+    with pytest.raises(RizbinError, match="leads out of the folder"):
+        write([Labelled("../a.png", 9, 9, NOTHING), PICTURES[0]], NAMES, tmp_path / "yolo")
+
+
+def test_answers_never_go_over_what_somebody_made(tmp_path: Path) -> None:
+    mine = [tmp_path / name for name in ("a.txt", "classes.txt", "found.json", "found.csv")]
+    for path in mine:
+        path.write_text("mine")
+    for target in (tmp_path, *mine[2:]):
+        with pytest.raises(RizbinError, match="--overwrite"):
+            write(PICTURES, NAMES, target)
+    assert not (tmp_path / "b.txt").exists(), "nothing half written"
+    assert all(path.read_text() == "mine" for path in mine)
+    with overwriting():
+        write(PICTURES, NAMES, tmp_path)
+    assert mine[0].read_text().startswith("2 ")
+    write(PICTURES, NAMES, tmp_path)  # by now they are ours
 
 
 def test_frames_and_names_are_drawn_in_the_class_color() -> None:

@@ -117,6 +117,8 @@ def steering(
     updates. settings: of guidance in place of it, or of
     the search for a noise where that is the cure. Raises RizbinError for models without a UNet.
     """
+    if not 0 <= scale < float("inf"):
+        raise RizbinError(f"A scale of {scale:g} for the updates of a cure cannot be; give a number, 0 or more.")
     if cure == "none":
         return None, []
     if painter.unet is None:

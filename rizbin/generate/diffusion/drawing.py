@@ -1,15 +1,27 @@
 """Draws series of pictures into a folder: every seed a file, with a record of how, and on wish with its film."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.generate.diffusion.painter import Composed, Frame, Guide, Painted, Painter, Sampling
+from rizbin.generate.diffusion.painter import (
+    SEEDS,
+    Composed,
+    Frame,
+    Guide,
+    Painted,
+    Painter,
+    Sampling,
+    fingerprint,
+)
 from rizbin.generate.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
 
+RECORD = "drawn.json"
+"""Tells how each picture of a folder was drawn: all that makes it again."""
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the grid that shows what strength does."""
 GUIDANCES = (1.0, 3.0, 7.5, 12.0)
@@ -37,18 +49,22 @@ def draw(
     guide: Callable[[str], tuple[Guide | Composed | None, list[str]]] = lambda prompt: (None, []),
     film: bool = False,
     attend: int = 0,
+    about: Mapping[str, object] | None = None,
     bar: MakeBar | None = None,
 ) -> list[Drawn]:
     """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
     Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
-    prompt, what steers and what is to be said about it. attend: as for `Painter.paint`. Stopped by Ctrl-C it
-    keeps what is drawn. Raises RizbinError for what cannot be drawn or written.
+    prompt, what steers and what is to be said about it. attend: as for `Painter.paint`. about: what else the record
+    tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
+    written.
     """
     if count < 1:
         raise RizbinError(f"{count} pictures are none; give --count 1 or more.")
     if not prompts:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+    if sampling.seed + count - 1 > SEEDS[1]:
+        raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
     made: list[Drawn] = []
     total = len(prompts) * count * _asked(painter, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:
@@ -62,12 +78,11 @@ def draw(
                 steering, said = guide(prompt)
                 painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
                 painted = replace(painted, notes=[*said, *painted.notes])
-                file = folder / f"{len(made):04d}.png"
-                write_png(painted.image, file)
+                file = write_png(painted.image, folder / f"{len(made):04d}.png")
                 made.append(Drawn(file, prompt, chosen, painted))
                 if film:
-                    _write_film(painter, made[-1])
-                _record(painter, made, folder)
+                    write_strip(painter, made[-1])
+                _record(painter, made, folder, about or {})
     return made
 
 
@@ -111,7 +126,8 @@ def _asked(painter: Painter, sampling: Sampling, from_picture: bool) -> int:
     return len(painter.timesteps(scheduler, sampling, from_picture=from_picture))
 
 
-def _write_film(painter: Painter, drawn: Drawn) -> None:
+def write_strip(painter: Painter, drawn: Drawn) -> None:
+    """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
     pictures = seen(painter, drawn.painted.frames)
@@ -119,21 +135,20 @@ def _write_film(painter: Painter, drawn: Drawn) -> None:
     write_gif([image for image, _ in pictures] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
 
 
-def _record(painter: Painter, made: Sequence[Drawn], folder: Path) -> None:
+def _record(painter: Painter, made: Sequence[Drawn], folder: Path, about: Mapping[str, object]) -> None:
     lines = [
         {
             "file": one.file.name,
             "prompt": one.prompt,
-            "model": Path(painter.name).name,
+            "model": painter.name,
+            **about,
             **asdict(one.sampling),
+            "size": [one.painted.image.shape[1], one.painted.image.shape[0]],
             "steps_made": len(one.painted.frames),
             "seconds": round(one.painted.seconds, 2),
             "notes": one.painted.notes,
+            "pixels": fingerprint(one.painted.image),
         }
         for one in made
     ]
-    path = folder / "drawn.json"
-    try:
-        path.write_text(json.dumps(lines, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RizbinError(f"{path} could not be written ({error.strerror or error}).") from error
+    outputs.write(folder / RECORD, json.dumps(lines, indent=2, ensure_ascii=False) + "\n")

@@ -8,6 +8,7 @@ objects verified is kept, so no rung makes it worse. Best-of-N, which everything
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +19,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.scenes.captions import article
 from rizbin.generate.diffusion.cure import SCALE, Cure, steering
-from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, Sampling
+from rizbin.generate.diffusion.painter import Frame, Moment, Painted, Painter, Sampling, fingerprint, seed_after
 from rizbin.generate.diffusion.spans import objects_in
 from rizbin.generate.film import Pixels
 
@@ -39,6 +40,8 @@ class Presence:
     """That it is in the picture, 0 to 1."""
     box: Box | None = None
     """Where, when it is."""
+    known: bool = True
+    """Whether the verifier knows what the object is; what it does not know cannot be verified."""
 
 
 @runtime_checkable
@@ -82,14 +85,24 @@ class Attempt:
     found: dict[str, Presence]
     seconds: float
     """Drawing and looking."""
+    painted: Painted
+    """How it came to be."""
+    sampling: Sampling
+    cure: Cure = "none"
+    """What guided."""
+
+    @property
+    def known(self) -> dict[str, Presence]:
+        """What was found of the objects that the verifier knows."""
+        return {name: one for name, one in self.found.items() if one.known}
 
     def there(self, threshold: float) -> int:
         """How many objects are."""
-        return sum(one.probability >= threshold for one in self.found.values())
+        return sum(one.probability >= threshold for one in self.known.values())
 
     def sure(self) -> float:
         """Least probability of any object: which of two equally complete pictures is the better one."""
-        return min((one.probability for one in self.found.values()), default=1.0)
+        return min((one.probability for one in self.known.values()), default=1.0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,8 @@ class Repaired:
     whole: bool
     """Whether every object was verified."""
     notes: list[str] = field(default_factory=list)
+    file: Path | None = None
+    """Where the best picture was written, where it was."""
 
     def record(self, threshold: float) -> list[dict[str, object]]:
         """What was tried and what it cost, for a file."""
@@ -109,10 +124,13 @@ class Repaired:
             {
                 "how": one.how,
                 "seed": one.seed,
+                "cure": one.cure,
                 "seconds": round(one.seconds, 2),
                 "there": one.there(threshold),
                 "probabilities": {name: round(value.probability, 3) for name, value in one.found.items()},
+                "unknown_to_the_judge": [name for name, value in one.found.items() if not value.known],
                 "kept": one is self.best,
+                "pixels": fingerprint(one.image),
             }
             for one in self.attempts
         ]
@@ -126,12 +144,14 @@ def repair(
     sampling: Sampling | None = None,
     ladder: Ladder | None = None,
     objects: Sequence[str] = (),
+    attend: int = 0,
     bar: MakeBar | None = None,
 ) -> Repaired:
     """A picture of the prompt with all its objects, as far as the ladder leads.
 
     objects: what shall be there; empty: what `spans.objects_in` finds in the prompt. A prompt without any is drawn once
-    and counts as whole, with a note.
+    and counts as whole, with a note. An object that the verifier does not know is said and not looked for: the picture
+    is then never whole, and no stage is tried for it alone. attend: as for `Painter.paint`.
     """
     sampling, ladder = sampling or Sampling(), ladder or Ladder()
     wanted = tuple(objects) or tuple(objects_in(prompt))
@@ -141,24 +161,35 @@ def repair(
 
     with advancing(bar, 1 + sum(tries[rung] for rung in ladder.rungs), "drawing and looking") as advance:
 
-        def tried(how: Literal["draw", "reseed", "attention", "place"], seed: int, painted: Painted) -> bool:
+        def tried(
+            how: Literal["draw", "reseed", "attention", "place"],
+            painted: Painted,
+            drawn_by: Sampling = sampling,
+            cure: Cure = "none",
+        ) -> bool:
             begin = time.perf_counter()
             looked = verifier(painted.image, wanted) if wanted else []
             found = dict(zip(wanted, looked, strict=True))
             seconds = painted.seconds + time.perf_counter() - begin
-            attempts.append(Attempt(how, seed, painted.image, found, seconds))
-            notes.extend(one for one in painted.notes if one not in notes)
+            attempt = Attempt(how, drawn_by.seed, painted.image, found, seconds, painted, drawn_by, cure)
+            attempts.append(attempt)
+            said = [
+                f'The judge does not know "{name}", so whether it is there cannot be verified.'
+                for name, one in found.items()
+                if not one.known
+            ]
+            notes.extend(one for one in [*said, *painted.notes] if one not in notes)
             advance(1)
-            return attempts[-1].there(ladder.threshold) == len(wanted)
+            return attempt.there(ladder.threshold) == len(attempt.known)
 
-        done = tried("draw", sampling.seed, painter.paint(prompt, sampling))
+        done = tried("draw", painter.paint(prompt, sampling, attend=attend))
         for rung in ladder.rungs:
             for number in range(tries[rung]):
                 if done:
                     break
                 if rung == "reseed":
-                    other = replace(sampling, seed=sampling.seed + 1 + number)
-                    done = tried("reseed", other.seed, painter.paint(prompt, other))
+                    other = replace(sampling, seed=seed_after(sampling.seed, 1 + number))
+                    done = tried("reseed", painter.paint(prompt, other, attend=attend), other)
                 elif rung == "attention":
                     cure, scale = ladder.cure, ladder.scale
                     if len(wanted) == 1 and cure != ALONE:
@@ -167,10 +198,12 @@ def repair(
                     guide, said = steering(painter, prompt, cure, objects=wanted, scale=scale)
                     notes.extend(said)
                     if guide is not None:
-                        done = tried("attention", sampling.seed, painter.paint(prompt, sampling, guide=guide))
+                        done = tried(
+                            "attention", painter.paint(prompt, sampling, guide=guide, attend=attend), cure=cure
+                        )
                 else:
                     painted = _placed(painter, _best(attempts, ladder.threshold), sampling, ladder, number)
-                    done = tried("place", sampling.seed, painted)
+                    done = tried("place", painted)
     best = _best(attempts, ladder.threshold)
     return Repaired(best, attempts, wanted, best.there(ladder.threshold) == len(wanted), notes)
 
@@ -182,7 +215,7 @@ def _best(attempts: Sequence[Attempt], threshold: float) -> Attempt:
 
 def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladder, number: int) -> Painted:
     """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
-    name = min(attempt.found, key=lambda one: attempt.found[one].probability)
+    name = min(attempt.known, key=lambda one: attempt.found[one].probability)
     height, width = attempt.image.shape[:2]
     taken = [one.box for one in attempt.found.values() if one.box is not None and one.probability >= ladder.threshold]
     left, top, right, bottom = free_place(taken, height, width)
@@ -194,7 +227,7 @@ def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladd
         round(top / height * rows) : round(bottom / height * rows),
         round(left / width * columns) : round(right / width * columns),
     ] = 1
-    generator = torch.Generator().manual_seed(sampling.seed + 1000 + number)
+    generator = torch.Generator().manual_seed(seed_after(sampling.seed, 1000 + number))
     noise = torch.randn(latents.shape, generator=generator).to(latents)
 
     def blended(moment: Moment) -> Tensor:
@@ -205,7 +238,7 @@ def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladd
     seen: list[Frame] = []
     drawn = painter.paint(
         article(name),
-        replace(sampling, strength=ladder.share, seed=sampling.seed + number, height=height, width=width),
+        replace(sampling, strength=ladder.share, seed=seed_after(sampling.seed, number), height=height, width=width),
         start=attempt.image,
         guide=blended,
         watch=seen.append,

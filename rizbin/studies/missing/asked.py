@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
@@ -36,6 +37,10 @@ def study_missing_objects(
         of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.
     plan: a `ways.Plan`. to: the page; empty: study.html in the folder.
     """
+    if to:
+        outputs.refuse_taken(to)
+    if plan is not None and plan.seed < 0:
+        raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
     painter = load_painter(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), objects)

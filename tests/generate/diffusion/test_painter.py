@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rizbin.generate.diffusion.drawing import seen
 from rizbin.generate.diffusion.guidance import Guidance
 from rizbin.generate.diffusion.loading import load_pipeline
 from rizbin.generate.diffusion.noise import InitialNoise
-from rizbin.generate.diffusion.painter import Composed, Moment, Painter, Sampling
+from rizbin.generate.diffusion.painter import Composed, Moment, Painter, Sampling, seed_after
 from rizbin.generate.film import chosen, sheet, write_gif
 from tests.generate.diffusion.small_painters import flow_painter, painter, patched_painter
 
@@ -40,11 +41,45 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"strength": -0.1}, "strength of -0.1 is outside 0"),
         ({"guidance": -1.0}, "guidance of -1 would draw the opposite"),
         ({"height": -8}, "Height and width are pixels"),
+        ({"guidance": float("nan")}, "guidance of nan cannot be followed"),
+        ({"guidance": float("inf")}, "guidance of inf cannot be followed"),
+        ({"guidance": 1e38}, "not finite"),
+        ({"strength": float("nan")}, "strength of nan is outside 0"),
+        ({"seed": 2**64}, "more than 64 bits"),
+        ({"seed": -(2**63) - 1}, "more than 64 bits"),
+        ({"steps": 2000, "scheduler": "ddim"}, "cannot make 2000 steps"),
     ],
 )
 def test_settings_out_of_range_are_said(change: dict, says: str) -> None:
     with pytest.raises(RizbinError, match=says):
         painter().paint("a zebra", Sampling(**change))
+
+
+def test_the_last_seeds_draw_and_those_after_them_begin_again() -> None:
+    for seed in (2**64 - 1, -(2**63)):
+        painter().paint("a zebra", Sampling(steps=1, seed=seed))
+    assert [seed_after(2**64 - 1, 1), seed_after(2**64 - 2, 1), seed_after(-3, 1)] == [0, 2**64 - 1, -2]
+
+
+def test_more_seeds_than_there_are_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(RizbinError, match="need more than 64 bits"):
+        drawing.draw(painter(), ["a zebra"], tmp_path, sampling=replace(QUICK, seed=2**64 - 2), count=3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(10, 0.05), (1, 0.99), (10, 0.0)])
+def test_a_strength_that_makes_no_step_says_so(steps: int, strength: float) -> None:
+    start = np.zeros((32, 32, 3), np.uint8)
+    painted = painter().paint("a frog", Sampling(steps=steps, strength=strength), start=start)
+    assert not painted.frames and len(painted.notes) == 1
+    assert f"0 of {steps} steps" in painted.notes[0]
+    assert not painter().paint("a frog", Sampling(steps=10, strength=0.1), start=start).notes
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0])
+def test_a_scale_of_a_cure_that_is_no_number_is_said(scale: float) -> None:
+    with pytest.raises(RizbinError, match="give a number, 0 or more"):
+        steering(painter(), "a zebra and a frog", "iou", scale=scale)
 
 
 def test_sizes_are_rounded_with_a_notice() -> None:

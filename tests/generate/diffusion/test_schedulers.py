@@ -11,6 +11,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.generate.diffusion.painter import Painter, Sampling
 from rizbin.generate.diffusion.schedulers import OWN, SCHEDULERS, clean_latents, scheduler_named
 from rizbin.generate.diffusion.small import new_scheduler
+from rizbin.recipes.opened import load_painter
 from tests.generate.diffusion.small_painters import painter
 
 # Said by diffusers' own lines about numpy 2.
@@ -133,3 +134,30 @@ def test_our_loop_draws_what_the_pipeline_of_diffusers_draws() -> None:
 def test_unknown_schedulers_are_named() -> None:
     with pytest.raises(RizbinError, match="There is no scheduler 'eular'; choose one of own, ddim"):
         Painter(painter().pipeline).paint("a zebra", Sampling(scheduler="eular"))
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.5, 0.8])
+def test_a_picture_is_redrawn_alike_by_every_scheduler_without_chance(strength: float) -> None:
+    """Ten steps of diffusion-mini beside DDIM's, in gray levels. Those that keep slopes of steps before, LMS and PNDM,
+    were 17 to 23 off when they went by their place in the whole schedule; second orders that begin well are up to 6."""
+    painter = load_painter("diffusion-mini")
+    start = painter.paint("a frog", Sampling(steps=10, guidance=4.0, scheduler="ddim", seed=1)).image
+
+    def redrawn(name: str) -> np.ndarray:
+        sampling = Sampling(steps=10, guidance=4.0, scheduler=name, strength=strength)
+        return painter.paint("a zebra", sampling, start=start).image.astype(int)
+
+    expected = redrawn("ddim")
+    for name in ("euler", "lms", "pndm", "heun", "dpm++", "deis", "unipc"):
+        assert np.abs(redrawn(name) - expected).mean() < 8, name
+
+
+def test_pndm_of_a_picture_takes_its_first_step_in_two_looks() -> None:
+    """As at the beginning of a full run, whatever the model's own settings are; one step alone is one look."""
+    own = type(new_scheduler()).from_config(new_scheduler().config)
+    for strength, expected in ((0.5, [401, 301, 301, 201, 101, 1]), (0.2, [101, 1, 1]), (0.1, [1])):
+        for skips in (True, False):
+            scheduler = scheduler_named("pndm", own)
+            scheduler.register_to_config(skip_prk_steps=skips)
+            made = painter().timesteps(scheduler, Sampling(steps=10, strength=strength), from_picture=True)
+            assert made.tolist() == expected

@@ -1,0 +1,217 @@
+"""No command writes over a file that it did not make: each is run in a folder full of the user's files."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rizbin import api, cli
+from rizbin.core.outputs import RECORD
+from rizbin.detect.detector import Detector, Preparation
+from rizbin.generate.diffusion.painter import Sampling
+from tests.detect.toys import Shapes, tiny, tokenizer
+from tests.generate.diffusion.small_painters import painter
+
+COMMANDS = {
+    "detect yolo": "detect {photos} --find cat --find disc --threshold 0 --model {looks} --out {out} --quiet",
+    "detect voc": "detect {photos} --find cat --threshold 0 --model {looks} --out {out} --form voc --quiet",
+    "detect labelme": "detect {photos} --find cat --model {looks} --out {out} --form labelme --quiet",
+    "detect coco": "detect {photos} --find cat --model {looks} --out {out}/found.json --quiet",
+    "detect csv": "detect {photos} --find cat --model {looks} --out {out}/found.csv --quiet",
+    "detect draw": "detect {photos} --find cat --threshold 0 --model {looks} --draw {out} --explain 1 --quiet",
+    "generate": "generate zebra --steps 1 --count 2 --film --model {draws} --out {out} --quiet",
+    "repair": "generate cat --steps 1 --repair --film --judge {looks} --model {draws} --out {out} --quiet",
+    "edit": "edit {photos}/0.png frog --steps 1 --strength 1 --grid --film --model {draws} --out {out} --quiet",
+    "replay": "replay {record} --out {out} --quiet",
+    "ascend": "ascend zebra --steps 2 --copies 1 --model clip-mini --out {out} --quiet",
+    "visualize": "visualize pca dino-mini {photos} --limit 2 --to {out}",
+}
+"""Those that write into a folder that exists. All others begin a folder of their own: see the last test."""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    painter().pipeline.save_pretrained(folder / "draws")
+    Detector(tiny(), tokenizer(), Preparation(shorter=64, longer=128)).save(folder / "looks")
+    (folder / "photos").mkdir()
+    for number in range(2):
+        Image.fromarray(Shapes()[number].image).save(folder / f"photos/{number}.png")
+    api.generate("a fox", model=folder / "draws", to=folder / "record", sampling=Sampling(steps=1), quiet=True)
+    return {name: folder / name for name in ("draws", "looks", "photos", "record")}
+
+
+def run(text: str, places: dict[str, Path], out: Path, *more: str) -> int:
+    return cli.main([*text.format(**places, out=out).split(), *more])
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != RECORD
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_user_s_files_stay(
+    command: str, places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First into an empty folder, to learn which files it writes; then where the user has files of all those names,
+    every second one a link to a file elsewhere, and a folder."""
+    text = COMMANDS[command]
+    before = files_in(places["photos"])
+    assert run(text, places, tmp_path / "empty") in (0, 1)
+    names = list(files_in(tmp_path / "empty"))
+    assert names and capsys.readouterr().err == ""
+
+    full, elsewhere = tmp_path / "full", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (full / "state-0").mkdir(parents=True)
+    (full / "state-0/mine").write_text("mine")
+    for number, name in enumerate(names):
+        (full / name).parent.mkdir(parents=True, exist_ok=True)
+        if number % 2:
+            (elsewhere / str(number)).write_text(f"mine {name}")
+            (full / name).symlink_to(elsewhere / str(number))
+        else:
+            (full / name).write_text(f"mine {name}")
+    mine, theirs = files_in(full), files_in(elsewhere)
+    refused = run(text, places, full) == 2
+    said = capsys.readouterr().err
+    after = files_in(full)
+    assert {name: after[name] for name in mine} == mine and files_in(elsewhere) == theirs
+    assert all((full / name).is_symlink() for number, name in enumerate(names) if number % 2)
+    assert "--overwrite" in said and (refused or len(after) >= len(mine) + len(names))
+    assert refused == (command.startswith("detect") and "draw" not in command), "only names that were given"
+
+    assert run(text, places, full, "--overwrite") in (0, 1)
+    after = files_in(full)
+    assert not any(after[name].startswith(b"mine") for name in names), "now they are replaced"
+    assert files_in(elsewhere) == theirs, "links themselves, not what they lead to"
+    assert after["state-0/mine"] == b"mine"
+    assert files_in(places["photos"]) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ours_are_replaced_by_the_next_run(command: str, places: dict[str, Path], tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run(COMMANDS[command], places, tmp_path / "out") in (0, 1)
+        names = list(files_in(tmp_path / "out"))
+    assert not [name for name in names if "-2." in name]
+
+
+def test_captions_beside_pictures_and_pictures_themselves_stay(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The three ways in which they were lost: labels beside photos, a table over a photo, a drawing over its start."""
+    photos = tmp_path / "photos"
+    shutil.copytree(places["photos"], photos)
+    for number in range(2):
+        (photos / f"{number}.txt").write_text("a caption")
+    before = files_in(photos)
+    for out in ("", "/0.png --form csv", "/0.png --form coco --overwrite", "/1.png --form yolo"):
+        text = f"detect {photos} --find cat --model {{looks}} --out {photos}{out} --quiet"
+        assert run(text, places, tmp_path) == 2, out
+        assert files_in(photos) == before
+    assert "is what this command reads" in capsys.readouterr().err
+    start = tmp_path / "drawn"
+    assert run("generate fox --steps 1 --model {draws} --out {out} --quiet", places, start) == 0
+    kept = (start / "0000.png").read_bytes()
+    text = f"edit {start}/0000.png frog --steps 2 --model {{draws}} --out {{out}} --quiet"
+    assert run(text, places, start) == 0 and run(text, places, start, "--overwrite") == 0
+    assert (start / "0000.png").read_bytes() == kept and (start / "0000-2.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda to: api.report("dino-mini", to=to),
+        lambda to: api.study_grounding(to=to),
+        lambda to: api.study_ascent(to=to),
+        lambda to: api.study_missing_objects(to=to),
+        lambda to: cli.main(["study", "collapse", "--to", str(to)]),
+        lambda to: cli.main(["compare", "simclr", "byol", "--to", str(to)]),
+    ],
+)
+def test_a_page_that_would_go_over_something_is_refused_before_the_work(
+    call: Callable[[Path], object], empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = empty_folder / "page.html"
+    page.write_text("mine")
+    try:
+        assert call(page) == 2
+    except api.RizbinError as error:
+        assert "--overwrite" in str(error)
+    else:
+        assert "--overwrite" in capsys.readouterr().err
+    assert page.read_text() == "mine" and [path.name for path in empty_folder.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train simclr --data scenes:single --steps 1 --preset nano --run {out} --quiet",
+        "demo --run {out}",
+        "export dino-mini --to timm {out}",
+        "export detector-mini --to transformers {out}",
+        "export diffusion-mini --to diffusers {out}",
+        "data render scenes:easy --count 1 --size 32 --output {out}",
+        "zoo dino-mini --build {out}",
+        "study missing-objects --seeds 1 --runs 1 --run {out} --quiet",
+    ],
+)
+def test_folders_of_their_own_are_begun_in_empty_ones_only(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("model.safetensors", "config.json", "report.html", "notes.txt"):
+        (tmp_path / name).write_text(f"mine {name}")
+    before = files_in(tmp_path)
+    assert cli.main(words.format(out=tmp_path).split()) == 2
+    assert files_in(tmp_path) == before
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_the_record_of_a_folder_is_no_picture(places: dict[str, Path], tmp_path: Path) -> None:
+    assert run(COMMANDS["generate"], places, tmp_path) == 0
+    found = api.detect(str(tmp_path), ["cat"], model=places["looks"], quiet=True)
+    assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.pictures])
+
+
+WRITES = re.compile(
+    r"\.write_(?:text|bytes)\(|imwrite\(|savez|\.save_pretrained\(|save_file\(|[\"']wb?[\"']|shutil\.rmtree"
+)
+OWN_FOLDERS = {
+    "core/outputs.py": "the rule itself",
+    "core/checkpoint.py": "checkpoints, in folders that it makes",
+    "nets/export.py": "exports, into empty folders",
+    "recipes/published.py": "exports",
+    "recipes/zoo.py": "a folder of its own",
+    "zoo/__init__.py": "the card of a model, in such a folder",
+    "detect/detector.py": "exports and runs' model folders",
+    "detect/onnx.py": "exports",
+    "detect/presence.py": "a calibration, beside the model that was exported, or where Python says",
+    "generate/diffusion/learn.py": "a run's model folder",
+    "api.py": "exports",
+    "studies/ascent_cells.py": "into memory",
+    "data/render.py": "rendered data, in a folder of its own",
+    "studies/lab.py": "numbers of a run, in its folder",
+    "studies/missing/memory.py": "a counter of the kernel",
+    "data/scenes/sprites.py": "the cache",
+    "data/vocabularies/build.py": "its own files, by the maintainer",
+}
+
+
+def test_what_else_writes_is_known_and_why() -> None:
+    """A module that writes by itself, and not through `rizbin.core.outputs`, has to be thought about."""
+    package = Path(cli.__file__).parents[1]
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if WRITES.search(path.read_text(encoding="utf-8"))
+    }
+    assert found - set(OWN_FOLDERS) == set(), "write with rizbin.core.outputs, or say here why not"
