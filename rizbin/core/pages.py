@@ -13,6 +13,7 @@ is not needed to read the page.
 """
 
 import base64
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -184,6 +185,11 @@ class Page:
         if pictures:
             self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
 
+    def sheets(self, pictures: Sequence[Picture]) -> None:
+        """Adds pictures one under the other, each at its own width up to the page's: contact sheets, strips."""
+        if pictures:
+            self._add(f'<div class="sheets">{"".join(map(figure_html, pictures))}</div>')
+
     def card(
         self,
         title: str,
@@ -246,12 +252,14 @@ class Page:
         """
         waiting = path.with_name(f".{path.name}.{os.getpid()}")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             waiting.write_text(self.html(), encoding="utf-8")
             os.replace(waiting, path)
         except OSError as error:
             waiting.unlink(missing_ok=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "free some space" if full else "choose another folder"
             raise RizbinError(
-                f"The report {path} could not be written ({error.strerror or error}); free some space or choose "
-                "another folder and ask for the report again."
+                f"The page {path} could not be written ({error.strerror or error}); {advice} and ask for it again."
             ) from error
         return path

@@ -53,10 +53,10 @@ _READING, _EMBEDDING, _NUMBERS = 0.05, 1.0, 1.0
 class TooFew(RizbinError):
     """There are too few images for numbers that mean anything."""
 
-    def __init__(self, sentence: str, images: int, least: int) -> None:
+    def __init__(self, sentence: str, images: int, least: int, source: Source | None = None) -> None:
         super().__init__(sentence)
-        self.images, self.least = images, least
-        """Images that there are, and that there would have to be."""
+        self.images, self.least, self.source = images, least, source
+        """Images that there are, and that there would have to be; and whose they are."""
 
 
 class Evaluation:
@@ -227,6 +227,7 @@ class Evaluation:
                 "its numbers would say nothing; give more images.",
                 images,
                 least,
+                source,
             )
 
     def _with_words(self, test: Pictures, seen: Embedded, words: Tensor | None, texts: Tensor | None) -> Found:

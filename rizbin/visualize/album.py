@@ -42,8 +42,7 @@ def write_album(
         raise RizbinError(
             f"The pictures could not be written to {place} ({error.strerror or error}); choose another folder."
         ) from error
-    for sheet in sheets:
-        page.pictures([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption)])
+    page.sheets([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
     for note in notes:
         page.note(note)
     if credit:

@@ -65,6 +65,17 @@ def test_a_budget_is_not_planned_to_its_last_minute(
     assert not (tmp_path / "timing").exists()
 
 
+def test_a_budget_that_the_steps_alone_exceed_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not after minutes of silence: nothing is measured for it, and what is timed is shown."""
+    monkeypatch.setattr(lab, "_cell", lambda *_: pytest.fail("a cell was trained and measured"))
+    monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
+    with pytest.raises(RizbinError, match="too few to show anything; give 3 minutes or more"):
+        lab._steps_within(1.0, [quick("simclr"), quick("byol")], tmp_path, steps_of, seeds=3, jobs=1)
+    assert "timing the variants" in capsys.readouterr().err
+
+
 def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: tuple[str, ...] = ()) -> Results:
     """Made cells of three seeds."""
     cells = []
