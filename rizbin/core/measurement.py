@@ -5,7 +5,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-
 HEADLINES = (
     "zero_shot/top1",
     "retrieval/image_to_text/r1",

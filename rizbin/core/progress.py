@@ -123,7 +123,11 @@ class Bar:
         if self._rich is not None:
             task = self._rich.tasks[0]
             self._rich.update(
-                task.id, completed=done, numbers=_spelled(numbers), rate=self._rate(now, done), left=self._left(now, done)
+                task.id,
+                completed=done,
+                numbers=_spelled(numbers),
+                rate=self._rate(now, done),
+                left=self._left(now, done),
             )
         elif now - self._printed[0] >= _EVERY or (done == self.total and self._printed[1] != done):
             self._line(done, numbers)

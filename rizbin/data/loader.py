@@ -156,8 +156,9 @@ class Loader:
             of_all = "" if endless or looked_at == len(self._source) else f" looked at, of {len(self._source)} in all,"
             raise RizbinError(
                 f"{bad} of the {looked_at} images of {self._source.name}{of_all} cannot be used, so look at the data; "
-                f"--tolerate {min(1.0, math.ceil(100 * bad / looked_at) / 100):g} trains on the others. The last reason: "
-                f"{part.refused[-1][1]}"
+                # With room, for what was looked at so far is a sample of all.
+                f"--tolerate {min(10, math.ceil(10 * bad / looked_at + 0.5)) / 10:g} trains on the others. The last "
+                f"reason: {part.refused[-1][1]}"
             )
 
 

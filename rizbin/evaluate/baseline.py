@@ -36,10 +36,12 @@ class Kept:
         self.path: Path | None = None
         """None where what decides the numbers cannot be spelled out, so that nothing is kept."""
         sources = [one for one in (source, train) if one is not None]
-        ours = type(network).__module__.startswith("rizbin.") and is_dataclass(network.settings)
-        if not ours or not all(isinstance(one, Scenes) for one in sources):
+        ours, architecture = type(network).__module__.startswith("rizbin."), network.settings
+        if not ours or not is_dataclass(architecture) or isinstance(architecture, type):
             return
-        spelled = [type(network).__qualname__, asdict(network.settings), device.type, asdict(settings)]
+        if not all(isinstance(one, Scenes) for one in sources):
+            return
+        spelled = [type(network).__qualname__, asdict(architecture), device.type, asdict(settings)]
         spelled += [[[one.name, one.fingerprint] for one in sources], torch.__version__, _code()]
         with suppress(TypeError, ValueError):
             text = json.dumps(spelled, sort_keys=True)
@@ -53,7 +55,9 @@ class Kept:
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        whole = isinstance(found, dict) and all(type(value) is float and math.isfinite(value) for value in found.values())
+        whole = isinstance(found, dict) and all(
+            type(value) is float and math.isfinite(value) for value in found.values()
+        )
         return found if whole else None
 
     def write(self, numbers: dict[str, float]) -> None:

@@ -70,7 +70,9 @@ def measured(
     Raises TooFew when there are so few images that their numbers would say nothing.
     """
     if validation_data and split != "test":
-        raise RizbinError(f"Validation data are measured whole; leave the split of {split} out, or the validation data.")
+        raise RizbinError(
+            f"Validation data are measured whole; leave the split of {split} out, or the validation data."
+        )
     if validation_data == "" and data == "" and split == "test" and isinstance(found, LoadedRun):
         validation_data = found.validation_data
     part = _Part(data, split, validation_data)
@@ -172,8 +174,8 @@ def _boxes(
         least = min(LEAST_IMAGES, settings.images)
         if not source.endless and len(source) < least:
             raise TooFew(
-                f"{source.name} has {len(source)} image{'s' * (len(source) != 1)} to measure on, fewer than {least}, so "
-                "its numbers would say nothing; give more images.",
+                f"{source.name} has {len(source)} image{'s' * (len(source) != 1)} to measure on, fewer than {least}, "
+                "so its numbers would say nothing; give more images.",
                 len(source),
                 least,
                 source,

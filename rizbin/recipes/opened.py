@@ -94,8 +94,8 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
             raise
         raise RizbinError(
             f"Without --model the published detector {DEFAULT} is taken, and it cannot be loaded here: with a network "
-            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini comes along; "
-            "for photographs give the folder of a Grounding DINO that was fetched elsewhere."
+            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini comes "
+            "along; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
         ) from error
 
 

@@ -74,9 +74,7 @@ class Watching:
             and self.memory.right.shape == (len(self.memory), self.queries.right.shape[1])
             and bool(self.queries.right.any())
         )
-        self.views = (
-            [] if self.blind else [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
-        )
+        self.views = [] if self.blind else [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
         self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
         self.before: tuple[str, ...] = ()
         self.fixed: dict[str, float] = {}

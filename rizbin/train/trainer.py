@@ -136,8 +136,8 @@ class Trainer:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
         watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
-        costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the same
-            everywhere.
+        costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the
+            same everywhere.
         Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
         saved).
         """
@@ -151,13 +151,16 @@ class Trainer:
         start = self._resume(method, optimizers, run)
         last = self.steps if until is None else min(until, self.steps)
         loader = self._loader(method, source, start, last)
-        with graceful() as stop, Bar(
-            last,
-            run.path.name,
-            start=start,
-            quiet=quiet or not parallel.is_main(),
-            costs=[(self.steps / len(costs), cost) for cost in costs],
-        ) as bar:
+        with (
+            graceful() as stop,
+            Bar(
+                last,
+                run.path.name,
+                start=start,
+                quiet=quiet or not parallel.is_main(),
+                costs=[(self.steps / len(costs), cost) for cost in costs],
+            ) as bar,
+        ):
             saved = start
             said = False
             for step, raw in enumerate(loader, start):
@@ -212,9 +215,7 @@ class Trainer:
         taken = self.place_costs(method, source, warm=warm, places=places, repeats=repeats)
         return sum(taken) / len(taken)
 
-    def place_costs(
-        self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2
-    ) -> list[float]:
+    def place_costs(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> list[float]:
         """Seconds of a step, data included, at `places` spread evenly over the run, after `warm` ones.
 
         Spread, because a method may do more later on; the faster of `repeats` at each place counts, so that neither the

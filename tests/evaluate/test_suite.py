@@ -614,9 +614,11 @@ def test_too_few_images_are_refused_with_their_number() -> None:
         def __len__(self) -> int:
             return 3
 
-    with pytest.raises(RizbinError, match="has 3 images to measure on, fewer than 10, so its numbers would say nothing"):
+    with pytest.raises(
+        RizbinError, match="has 3 images to measure on, fewer than 10, so its numbers would say nothing"
+    ):
         evaluate(Colors(Sight()).know(), Few(), settings=SETTINGS)
-    with pytest.raises(RizbinError, match="has 15 images .*the first reason: picture \\d+ is truncated.*fewer than 20"):
+    with pytest.raises(RizbinError, match=r"has 15 images .*the first reason: picture \d+ is truncated.*fewer than 20"):
         evaluate(Colors(Sight()).know(), Broken(2, endless=False), settings=replace(SETTINGS, least_images=20))
     found = evaluate(Colors(Sight()).know(), Few(), settings=replace(SETTINGS, least_images=1, baseline=False))
     assert found.images == 3
