@@ -64,7 +64,11 @@ def test_so_few_are_counted_and_refused_and_where_more_are_is_said(tmp_path: Pat
         api.measure(run, split="all", validation_data=others, settings=FEW, quiet=True)
     told: list[Any] = []
     page = api.report(run, quiet=True, told=told.append).read_text()
-    assert "fewer than 10, so its numbers would say nothing" in page and told[0].measurements == ()
+    assert "Nothing was measured. mine, test has 1 image" in page and told[0].measurements == ()
+    bad = photographs(tmp_path / "bad", 16, bad=2)
+    found = api.measure(run, validation_data=bad, settings=FEW, quiet=True)
+    assert "2 images could not be used; the first reason: " in found.table()
+    assert "2 images that could not be used, and why" in api.report(run, validation_data=bad, quiet=True).read_text()
 
 
 def test_what_is_measured_on_itself_asks_no_neighbors(tmp_path: Path) -> None:
