@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar, MakeBar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.gate import read_image
+from rizbin.data.listing import Split
+from rizbin.data.loader import MOST_REFUSED_SHARE
 from rizbin.data.open import open_source
 from rizbin.data.render import Render, Rendered
 from rizbin.data.sample import Source
@@ -26,6 +29,7 @@ from rizbin.detect.masks import DEFAULT as SAM
 from rizbin.detect.masks import Segmenter
 from rizbin.detect.presence import Calibration
 from rizbin.evaluate.suite import Evaluation as Evaluation
+from rizbin.evaluate.suite import TooFew
 from rizbin.generate.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
@@ -74,6 +78,10 @@ def fit(
     preset: str = "",
     run: str | Path = "",
     minutes: float | None = None,
+    epochs: float = 0.0,
+    device: str = "best",
+    tolerate: float = MOST_REFUSED_SHARE,
+    validation_data: str = "",
     quiet: bool = False,
     **changes: Any,
 ) -> Path:
@@ -82,20 +90,35 @@ def fit(
     method: a name ("detailclip") or complete settings, as `rizbin.recipes.presets.preset` gives them.
     preset: the settings that a name starts from; empty: the method's first.
     run: its folder; empty: `folder_of` the settings.
-    minutes: a budget of time; once measured, it takes the place of `steps`.
+    minutes: a budget of time; once measured, it takes the place of `steps`. epochs: passes over the data, in the place
+        of `steps`; 0: by steps.
+    device: best (a GPU where there is one), cpu, cuda, cuda:1.
+    tolerate: share of the images, 0 to 1, that may be unusable before the run stops; 20 always may, up to half of all.
+    validation_data: what the run is measured on, so that all of its data are trained on; empty: their test part.
     changes: fields of the settings: data, steps, batch, seed, ...; a group takes a dict: settings={"keep_ratio": 0.3}.
     Raises RizbinError when something of this cannot be.
     """
     if isinstance(method, str):
         method = presets.preset(method, preset or presets.names(method)[0])
     training = _changed(method, changes)
-    return train(training, Path(run) if run else folder_of(training, minutes), minutes=minutes, quiet=quiet)
+    around: dict[str, Any] = {"epochs": epochs, "validation_data": validation_data}
+    return train(
+        training,
+        Path(run) if run else folder_of(training, minutes, **{name: value for name, value in around.items() if value}),
+        minutes=minutes,
+        device=device,
+        tolerate=tolerate,
+        quiet=quiet,
+        **around,
+    )
 
 
 def measure(
     what: str | Path,
     *,
     data: str = "",
+    split: Split = "test",
+    validation_data: str = "",
     settings: Measuring | None = None,
     quiet: bool = False,
 ) -> Report:
@@ -104,23 +127,48 @@ def measure(
     what: the folder of a run or of an exported model, or the name of a model of the zoo: an encoder, a detector or what
         draws.
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
+    split: the part of the data that is measured on: "test", "train" or "all".
+    validation_data: measured on in place of a part of the data, all of it.
     settings: of `rizbin.evaluate.suite.Evaluation`, for a detector those of `rizbin.detect.measure`, for what draws
         those of `rizbin.recipes.drawn`.
+    Raises RizbinError for what is not there, and where there are too few images for numbers that say something.
     """
-    return measured(opened(what), data, settings, quiet)[0]
+    _readable(data, validation_data)
+    return measured(opened(what), data, settings, quiet, split=split, validation_data=validation_data)[0]
 
 
-def report(what: str | Path, *, data: str = "", to: str | Path = "", rooms: bool = False, quiet: bool = False) -> Path:
+def report(
+    what: str | Path,
+    *,
+    data: str = "",
+    split: Split = "test",
+    validation_data: str = "",
+    to: str | Path = "",
+    rooms: bool = False,
+    quiet: bool = False,
+    told: Callable[[Report], None] | None = None,
+) -> Path:
     """Measures a model and writes a report, numbers and pictures in one file; returns the file's path.
 
-    what, data: as for `measure`.
+    what, data, split, validation_data: as for `measure`; of too few images the page shows pictures without numbers and
+        says so.
     to: the file; empty: `report.html` in the folder of the run, or here, named after the model.
     rooms: of an encoder, also show what the other rooms do, with models of the zoo: as the demo does.
+    told: is told the numbers before the page is made.
     """
+    _readable(data, validation_data)
     if to:
         outputs.refuse_taken(to)
+        _writable(Path(to))
     found = opened(what)
-    numbers, source = measured(found, data, None, quiet)
+    try:
+        numbers, source = measured(found, data, None, quiet, split=split, validation_data=validation_data)
+    except TooFew as few:
+        if few.source is None:
+            raise
+        numbers, source = _no_numbers(few), few.source
+    if told is not None:
+        told(numbers)
     folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
     run = RunFolder(folder)
     own = folder / "checkpoints"
@@ -175,23 +223,25 @@ def visualize(
 
     drawing: a name of `rizbin.visualize.pictures.DRAWINGS`; `settings` are its own.
     what: a run, an exported folder, a model of the zoo, or a ViT of timm or Hugging Face by name or folder.
+    to: the folder; empty: runs/visualize/DRAWING-MODEL.
     images: files, folders, or data as for training.
     size: shorter side in pixels at which pictures are looked at; 0: the model's own.
     limit: most pictures taken; 0: as many as the drawing shows.
     masks: folder with the true masks of picture files (`rizbin.visualize.inputs.read_pictures`).
     """
     from rizbin.visualize.album import write_album
-    from rizbin.visualize.inputs import read_pictures
+    from rizbin.visualize.inputs import check_pictures, read_pictures
     from rizbin.visualize.models import eye_of, open_eye
     from rizbin.visualize.pictures import DRAWINGS, does
 
     if drawing not in DRAWINGS:
         raise RizbinError(f"There is nothing called {drawing!r} to draw; there are {', '.join(DRAWINGS)}.")
+    check_pictures(images, masks=masks)
     draws, folder = DRAWINGS[drawing], Path(what)
     ours = str(what) in zoo.names() or (folder.is_dir() and not is_foreign(folder))
     eye = eye_of(load(what), name=str(what)) if ours else open_eye(what, others=zoo.names())
     found = read_pictures(images, eye, size=size, limit=limit or draws.most, masks=masks)
-    target = Path(to) if to else Path(f"{drawing}-{Path(str(what)).name}")
+    target = Path(to) if to else Path("runs") / "visualize" / f"{drawing}-{Path(str(what)).name}"
     sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
     title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"
     with outputs.reading(
@@ -285,6 +335,7 @@ def verify(
     from rizbin.detect.phrases import read_phrases
 
     read_phrases(phrases)
+    read_image(picture)  # one that cannot be used is said before a model is loaded
     detector = load_detector(model, device=device)
     made = Calibration.load(Path(calibration)) if calibration else calibration_of(detector) or Calibration()
     return presence.verify(detector, picture, phrases, rivals=rivals, margin=margin, calibration=made)
@@ -302,8 +353,10 @@ def study_grounding(
     """Asks a detector about pictures whose objects are known and writes a page of how it is best asked."""
     from rizbin.studies.grounding import write_study
 
+    _readable(data)
     if Path(to) != Path("grounding.html"):
         outputs.refuse_taken(to)
+    _writable(Path(to))
     detector = load_detector(model)
     source = open_source(data, split="test", size=min(detector.preparation.shorter, 512))
     return write_study(
@@ -344,8 +397,10 @@ def study_ascent(
     from rizbin.recipes.opened import load_eyes, load_painter
     from rizbin.studies.ascent import Size, write_study
 
+    _readable(data)
     if Path(to) != Path("ascent.html"):
         outputs.refuse_taken(to)
+    _writable(Path(to))
     encoder, looks = load_eyes(model), load_detector(detector)
     return write_study(
         encoder,
@@ -379,7 +434,12 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
     the method need. Empty: what the model is, open_clip or timm. Of a detector: "transformers", which transformers
     loads as well, or "onnx", for onnxruntime. Of what draws: "diffusers", a pipeline folder.
     """
-    found, target = opened(what), Path(folder)
+    target = Path(folder)
+    if form and form not in (*FORMS, *DETECTOR_FORMS, PAINTER_FORM):
+        known = ", ".join((*FORMS, *DETECTOR_FORMS, PAINTER_FORM))
+        raise RizbinError(f"There is no form {form!r} to export to; give one of {known}.")
+    _empty(target)
+    found = opened(what)
     if (detector := detector_of(found)) is not None:
         return _export_detector(detector, target, form or DETECTOR_FORMS[0], half)
     if (painter := painter_of(found)) is not None:
@@ -429,14 +489,39 @@ def _export_painter(painter: Painter, target: Path, form: str, half: bool) -> Pa
     return target
 
 
+def _readable(*data: str) -> None:
+    """Raises RizbinError for data that are not there: before a model is loaded, and not after."""
+    for spec in data:
+        if spec:
+            open_source(spec, split="all")
+
+
+def _writable(file: Path) -> None:
+    """Makes the folder of a page that is to be written. Raises RizbinError where that cannot be: before the work."""
+    if file.is_dir():
+        raise RizbinError(f"{file} is a folder; name a file for the page.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RizbinError(
+            f"The folder {file.parent} for the page cannot be made ({error.strerror or error}); name another one."
+        ) from error
+
+
+def _no_numbers(few: TooFew) -> Report:
+    """The report of what was not measured."""
+    name = few.source.name if few.source is not None else ""
+    return Report(measurements=(), left_out=(("all numbers", str(few)),), images=few.images, source=name)
+
+
 def _empty(target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise RizbinError(f"{target} is not empty; name a new folder to export to.")
 
 
-def folder_of(training: Training[Any], minutes: float | None) -> Path:
+def folder_of(training: Training[Any], minutes: float | None, **more: Any) -> Path:
     """runs/METHOD-HASH: the same settings find their run again, other settings get a folder of their own."""
-    spelled = json.dumps([to_dict(training), minutes], sort_keys=True)
+    spelled = json.dumps([to_dict(training), minutes, *([more] if more else [])], sort_keys=True)
     return Path("runs") / f"{training.method}-{hashlib.sha256(spelled.encode()).hexdigest()[:8]}"
 
 

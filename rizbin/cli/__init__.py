@@ -90,7 +90,7 @@ def _help() -> str:
 
 
 def _evaluate(words: list[str]) -> int:
-    from typing import Annotated
+    from typing import Annotated, Literal
 
     import tyro
 
@@ -102,24 +102,29 @@ def _evaluate(words: list[str]) -> int:
     def evaluate(
         what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER|NAME")],
         data: str = "",
+        split: Literal["test", "train", "all"] = "test",
+        validation_data: str = "",
         json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
         settings: Any = kind,
-    ) -> tuple[str, str, bool, Any]:
+    ) -> tuple[str, dict[str, Any], bool, Any]:
         """Measures a model, and a randomly initialized one beside it.
 
         Args:
             what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin. A detector
                 or a model that draws, named first, has flags of its own: `rizbin evaluate DETECTOR --help`.
-            data: Pictures to measure on, as for train; empty: the test part of what the run was trained with.
-                instances.json@DIR for a COCO file whose pictures are in DIR.
+            data: Pictures to measure on, as for train; empty: what the run was trained with. instances.json@DIR for a
+                COCO file whose pictures are in DIR.
+            split: The part of the data that is measured on: test (one image of twenty, which no run has seen), train,
+                or all; of these two nothing is left for neighbors and probes to learn from.
+            validation_data: Images to measure on instead, all of them. Empty: those that the run was given, if any.
             json: Print the numbers with their protocols as JSON.
             settings: How it is measured.
         """
-        return what, data, json, settings
+        return what, {"data": data, "split": split, "validation_data": validation_data}, json, settings
 
     evaluate.__annotations__["settings"] = Annotated[type(kind), tyro.conf.OmitArgPrefixes]
-    what, data, as_json, settings = parse(evaluate, words, "evaluate")
-    found = api.measure(what, data=data, settings=settings, quiet=as_json)
+    what, where, as_json, settings = parse(evaluate, words, "evaluate")
+    found = api.measure(what, **where, settings=settings, quiet=as_json)
     print(found.to_json() if as_json else found.table())
     return 0
 
@@ -156,28 +161,32 @@ def _export(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    from typing import Annotated
+    from typing import Annotated, Literal
 
     import tyro
 
     def report(
         what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FOLDER|NAME")],
         data: str = "",
+        split: Literal["test", "train", "all"] = "test",
+        validation_data: str = "",
         to: str = "",
-    ) -> tuple[str, str, str]:
+    ) -> tuple[str, dict[str, Any]]:
         """Writes a page of numbers and pictures about a model, one file that opens without network.
 
         Args:
             what: A run folder, a folder that export wrote, or the name of a model that comes with Rizbin.
-            data: Pictures to measure on and to show, as for train; empty: the test part of what it was trained with.
+            data: Pictures to measure on and to show, as for train; empty: what it was trained with.
+            split: The part of the data: test, train or all, as for evaluate.
+            validation_data: Images to measure on and to show instead, all of them.
             to: The file. Empty: report.html in the run folder, or NAME.html here.
         """
-        return what, data, to
+        return what, {"data": data, "split": split, "validation_data": validation_data, "to": to}
 
-    what, data, to = parse(report, words, "report")
+    what, given = parse(report, words, "report")
     from rizbin import api
 
-    print(api.report(what, data=data, to=to))
+    print(api.report(what, **given, told=training.tell))
     return 0
 
 

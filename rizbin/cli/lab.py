@@ -40,7 +40,7 @@ class Around:
     """What every drawing is told besides its own settings."""
 
     to: str = ""
-    """Folder for the pictures and their page. Empty: WHAT-MODEL here."""
+    """Folder for the pictures and their page. Empty: runs/visualize/WHAT-MODEL."""
     size: int = 0
     """Shorter side in pixels at which pictures are looked at; 0: the model's own."""
     limit: int = 0

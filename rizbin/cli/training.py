@@ -46,8 +46,12 @@ def train(words: list[str]) -> int:
     from rizbin.recipes import presets
 
     given = {word.split("=", 1)[0] for word in words}
-    if {"--steps", "--minutes"} <= given:
-        raise RizbinError("Both --steps and --minutes were given; a run has one length, so keep one of them.")
+    lengths = [flag for flag in ("--steps", "--minutes", "--epochs") if flag in given]
+    if len(lengths) > 1:
+        raise RizbinError(f"Both {' and '.join(lengths)} were given; a run has one length, so keep one of them.")
+    for short, long in (("--learning-rate", "--trainer.learning-rate"), ("--lr", "--trainer.learning-rate")):
+        if {short, long} <= given:
+            raise RizbinError(f"{short} and {long} are the same; keep one of them.")
     known = presets.names(name)
     preset = _value_of("--preset", words) or known[0]
     if preset not in known:
@@ -69,8 +73,19 @@ def _value_of(flag: str, words: list[str]) -> str:
 class Around:
     """What a training is told besides its settings: these change how it goes, not what it is."""
 
+    epochs: float = 0.0
+    """Passes over the data instead of --steps. 0: by --steps."""
     minutes: float = 0.0
     """A budget of time instead of --steps; measured once and turned into a number of steps. 0: by --steps."""
+    learning_rate: float = 0.0
+    """Peak of the learning rate, short for --trainer.learning-rate. 0: the preset's."""
+    device: str = "best"
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
+    validation_data: str = ""
+    """Images that the model is measured on, as for --data; all of --data is then trained on. Empty: one image of twenty
+    is kept apart for that."""
+    tolerate: float = 0.05
+    """Share of the images, 0 to 1, that may be unusable before the run stops; 20 always may, up to half of all."""
     images: str = ""
     """Folder of the pictures that a COCO or ODVG file in --data names. Empty: beside the file."""
     run: str = ""
@@ -99,8 +114,13 @@ def _train_flags(default: "Training[Any]", around: Around, presets: tuple[str, .
     values["method"] = values.pop("settings")  # --method.keep-ratio is what one looks for
     groups = {name: value for name, value in values.items() if dataclasses.is_dataclass(value)}
     short = {name: value for name, value in values.items() if name not in groups}
+    aliases = {"learning_rate": ["--lr"]}
     flags = [
-        (name, Annotated[type(value), tyro.conf.arg(help=text.get(name))], dataclasses.field(default=value))
+        (
+            name,
+            Annotated[type(value), tyro.conf.arg(help=text.get(name), aliases=aliases.get(name))],
+            dataclasses.field(default=value),
+        )
         for name, value in (short | vars(around) | groups).items()
     ]
     made = dataclasses.make_dataclass("Flags", flags, frozen=True, kw_only=True)
@@ -116,12 +136,17 @@ def _trained(default: "Training[Any]", flags: Any, words: list[str]) -> int:
     changed = {name: getattr(flags, name) for name in names}
     if flags.images:
         changed["data"] = f"{changed['data']}@{flags.images}"
+    if flags.learning_rate < 0:
+        raise RizbinError(f"--learning-rate is {flags.learning_rate:g}; give a positive number.")
+    if flags.learning_rate:
+        changed["trainer"] = dataclasses.replace(changed["trainer"], learning_rate=flags.learning_rate)
     training = dataclasses.replace(default, settings=flags.method, **changed)
     if flags.minutes < 0:
         raise RizbinError(f"--minutes is {flags.minutes:g}; give a positive number of minutes.")
+    around = {name: getattr(flags, name) for name in ("epochs", "device", "tolerate", "validation_data", "quiet")}
 
     def start() -> Path:
-        return api.fit(training, run=flags.run, minutes=flags.minutes or None, quiet=flags.quiet)
+        return api.fit(training, run=flags.run, minutes=flags.minutes or None, **around)
 
     return finish(start, ["train", *words], report=flags.report, quiet=flags.quiet)
 
@@ -141,8 +166,17 @@ def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: 
         parallel.stop()
     _say(f"Trained: {run}")
     if report and _first():
-        _say(f"The report: {api.report(run, rooms=rooms, quiet=quiet)}")
+        if not quiet:
+            _say("Now it is measured for the report (--no-report leaves that out).")
+        _say(f"The report: {api.report(run, rooms=rooms, quiet=quiet, told=tell)}")
     return 0
+
+
+def tell(numbers: Any) -> None:
+    """Says what was measured on, and the numbers that one looks at first."""
+    _say(numbers.on() if numbers.measurements else "No numbers: " + "; ".join(why for _, why in numbers.left_out))
+    if told := numbers.headlines():
+        _say(told)
 
 
 def _first() -> bool:

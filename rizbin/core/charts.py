@@ -83,6 +83,17 @@ def ticks(low: Real, high: Real, most: int = 5) -> list[float]:
     return [round(index * step, places) for index in range(first, last + 1)] or [float(low)]
 
 
+def tick_labels(values: Sequence[Real]) -> list[str]:
+    """The values in words that differ from each other: more digits than three only where three would repeat."""
+    for digits in range(3, 13):
+        texts = [number(value, digits) for value in values]
+        if len(set(texts)) == len(texts):
+            break
+    else:
+        texts = [repr(float(value)) for value in values]
+    return texts
+
+
 def log_ticks(low: Real, high: Real, most: int = 5) -> list[float]:
     """Powers of ten inside [low, high]; where there are fewer than two, also 2 and 5 times them; both positive."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -197,16 +208,18 @@ def _lines(series: Series, index: int, across: _Axis, up: _Axis) -> str:
 def _frame(across: _Axis, up: _Axis, x_label: str) -> str:
     """Grid lines, the numbers of both axes, and the name of the horizontal one."""
     out: list[str] = []
-    for value in log_ticks(up.low, up.high) if up.log else ticks(up.low, up.high):
+    heights = log_ticks(up.low, up.high) if up.log else ticks(up.low, up.high)
+    for value, text in zip(heights, tick_labels(heights), strict=True):
         y = float(up(np.array([value]))[0])
         out.append(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        out.append(f'<text class="tick" text-anchor="end" x="{LEFT - 7}" y="{y + 4.5:.1f}">{number(value)}</text>')
-    for value in ticks(across.low, across.high, 4):
+        out.append(f'<text class="tick" text-anchor="end" x="{LEFT - 7}" y="{y + 4.5:.1f}">{text}</text>')
+    places = ticks(across.low, across.high, 4)
+    for value, text in zip(places, tick_labels(places), strict=True):
         x = float(across(np.array([value]))[0])
         # The outermost numbers lean inwards, so that "12,000" at the right edge is not cut off.
         anchor = "end" if x > RIGHT - 16 else "middle"
         x = min(x, RIGHT + 8) if anchor == "end" else x
-        out.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{BOTTOM + 17}">{number(value)}</text>')
+        out.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{BOTTOM + 17}">{text}</text>')
     out.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>')
     middle = (LEFT + RIGHT) / 2
     out.append(f'<text class="tick" text-anchor="middle" x="{middle}" y="{HEIGHT - 6}">{clean(x_label)}</text>')

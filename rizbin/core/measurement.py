@@ -5,6 +5,20 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+HEADLINES = (
+    "zero_shot/top1",
+    "retrieval/image_to_text/r1",
+    "knn/top1",
+    "probe/top1",
+    "grounding/zero_shot/pair_objects",
+    "segmentation/zero_shot/objects_miou",
+    "boxes/ap50",
+    "collapse/rank",
+)
+"""What a line of a few numbers shows, as far as it was measured."""
+UNSURE = 200
+"""Images under which the standard error of a share is said: 3.5 points at most from there on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -80,14 +94,34 @@ class Report:
     def table(self, *, protocols: bool = False) -> str:
         """A plain-text table; with `protocols`, each number's sentence under it."""
         width = max([len(m.name) for m in self.measurements], default=4)
-        lines = [f"{'':{width}}  {'value':>8}  {'random':>8}  {'chance':>8}  measured on"]
+        lines = [self.on()]
+        lines += [f"{'':{width}}  {'value':>8}  {'random':>8}  {'chance':>8}  measured on"]
         for m in self.measurements:
             numbers = "  ".join(_shown(number, m.unit) for number in (m.value, m.baseline, m.chance))
             lines.append(f"{m.name:{width}}  {numbers}  {self.behind(m)}")
             if protocols:
                 lines.append(f"    {m.protocol}")
         lines += [f"{name}: not measured. {reason}" for name, reason in self.left_out]
+        if self.refused:
+            lines.append(f"{len(self.refused)} images could not be used; the first reason: {self.refused[0][1]}")
         return "\n".join(lines)
+
+    def on(self) -> str:
+        """What was measured on, in a sentence, and how unsure so few images are."""
+        said = f"On {self.images:,} image{'s' * (self.images != 1)} of {self.source}."
+        if 0 < self.images < UNSURE:
+            said += f" A share of so few has a standard error of up to {50 / self.images**0.5:.0f} points."
+        return said
+
+    def headlines(self) -> str:
+        """The numbers of `HEADLINES` in a line, each with the one beside it: "zero_shot/top1 81.6 (random 4.0)"."""
+        told = []
+        for name in HEADLINES:
+            if name in self:
+                one = self[name]
+                beside = "" if one.baseline is None else f" (random {_shown(one.baseline, one.unit).strip()})"
+                told.append(f"{name} {_shown(one.value, one.unit).strip()}{beside}")
+        return ", ".join(told)
 
 
 def _shown(number: float | None, unit: str) -> str:

@@ -7,6 +7,7 @@ person gave is refused before any work is done (`refuse_taken`). `overwriting` l
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -145,9 +146,8 @@ def write(path: str | Path, data: bytes | str) -> Path:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        raise RizbinError(
-            f"{path} could not be written ({error.strerror or error}); free some space or choose another place."
-        ) from error
+        advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
+        raise RizbinError(f"{path} could not be written ({error.strerror or error}); {advice}.") from error
 
 
 def claim_folder(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from rizbin.core import outputs
@@ -36,6 +37,9 @@ from rizbin.core.pieces import (
     parts_html,
     scores_html,
 )
+
+MOST_COLUMNS = 9
+"""Of one table: at 1,200 pixels, without a scroll bar, each then has the 100 that "12.3 ± 4.5" and a heading take."""
 
 
 @cache
@@ -143,6 +147,8 @@ class Page:
     ) -> None:
         """Adds a table; on a narrow screen each row becomes a card.
 
+        One with more columns than fit on a page comes as several under each other, each with the first column.
+
         Args:
             columns: Their names. A click on one sorts within the groups where scripts run.
             groups: (heading, rows); an empty heading draws none. Rows have as many cells as there are columns.
@@ -153,6 +159,9 @@ class Page:
         for row in rows:
             if len(row) != len(columns):
                 raise RizbinError(f"A row of {len(row)} cells does not fit a table of {len(columns)} columns.")
+        if len(columns) > MOST_COLUMNS:
+            self._in_parts(columns, groups, caption, legend)
+            return
         head = ""
         for index, column in enumerate(columns):
             kinds = {type(row[index]) for row in rows}
@@ -179,10 +188,32 @@ class Page:
             f"<thead><tr>{head}</tr></thead>{body}</table></div>{below}"
         )
 
+    def _in_parts(
+        self,
+        columns: Sequence[str],
+        groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]],
+        caption: str,
+        legend: Sequence[str],
+    ) -> None:
+        """Adds a wide table as several of equally many columns, the first one in all of them."""
+        others = len(columns) - 1
+        parts = -(-others // (MOST_COLUMNS - 1))
+        edges = [1 + others * part // parts for part in range(parts + 1)]
+        for number, (start, stop) in enumerate(pairwise(edges), 1):
+            some = [(heading, [[row[0], *row[start:stop]] for row in members]) for heading, members in groups]
+            said = f"{caption or columns[0]} ({number} of {parts})"
+            keys = legend if any(isinstance(cell, Bar) for _, rows in some for row in rows for cell in row) else ()
+            self.table([columns[0], *columns[start:stop]], some, caption=said, legend=keys)
+
     def pictures(self, pictures: Sequence[Picture]) -> None:
         """Adds pictures side by side, as many in a row as fit."""
         if pictures:
             self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
+
+    def sheets(self, pictures: Sequence[Picture]) -> None:
+        """Adds pictures one under the other, each at its own width up to the page's: contact sheets, strips."""
+        if pictures:
+            self._add(f'<div class="sheets">{"".join(map(figure_html, pictures))}</div>')
 
     def card(
         self,

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,14 +40,16 @@ class _State:
     started: bool = False
 
 
-def start(kind: Literal["best", "cpu", "gpu"] = "best", *, timeout_minutes: float = 10.0) -> None:
+def start(kind: str = "best", *, timeout_minutes: float = 10.0) -> None:
     """Joins the processes that torchrun started; alone it only chooses the device.
 
     Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Small messages go over gloo,
     tensors on a GPU over NCCL. A second call does nothing.
-    kind: "best" takes a GPU where there is one.
+    kind: "best" takes a GPU where there is one; "cpu"; "gpu" or "cuda", of which every process takes its own; "cuda:1",
+    a certain one, of one process alone.
     timeout_minutes: how long to wait for the others, at the start and in every exchange.
-    Raises RizbinError naming the process when the others do not come or the machine lacks the GPU.
+    Raises RizbinError naming the process when the others do not come or the machine lacks the GPU, and for a kind that
+    there is not.
     """
     if _State.device is None or not dist.is_initialized():
         _State.device = _choose(kind)
@@ -204,7 +206,15 @@ class _Gather(torch.autograd.Function):
 def _choose(kind: str) -> torch.device:
     if kind == "cpu" or (kind == "best" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    place = int(os.environ.get("LOCAL_RANK", "0"))
+    name, colon, number = kind.partition(":")
+    if name not in ("best", "gpu", "cuda") or bool(colon) != number.isdecimal() or (colon and name != "cuda"):
+        raise RizbinError(f"There is no device {kind!r}; give cpu, cuda, or cuda:1 for a certain GPU.")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if colon and several:
+        raise RizbinError(f"Several processes cannot all compute on {kind}; give cuda, and each takes its own GPU.")
+    if "LOCAL_RANK" not in os.environ and not torch.cuda.device_count():
+        raise RizbinError(f"{kind} was asked for, but torch sees no GPU here; give cpu, or see `rizbin doctor`.")
+    place = int(number) if colon else int(os.environ.get("LOCAL_RANK", "0"))
     if place >= torch.cuda.device_count():
         raise RizbinError(
             f"Process {os.environ.get('RANK', '0')} wants GPU {place}, but this machine shows "

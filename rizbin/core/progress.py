@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -31,13 +30,19 @@ MakeBar = Callable[[int, str], AbstractContextManager[Any]]
 """(total, label) in, something with `update(done)` to enter out: `Bar` itself, or a quiet one."""
 Advance = Callable[[int], None]
 """Is told how many more units are done."""
+Real = int | float
+"""A number; the checker of the tests does not take an int for a float."""
+Costs = Sequence[tuple[Real, Real]]
+"""Pieces of a work in their order: (units, what each of them costs beside the others'). Empty: all cost the same."""
 
 
 @contextmanager
-def advancing(bar: MakeBar | None, total: int, label: str) -> Iterator[Advance]:
-    """A bar that adds up what it is told; None shows nothing."""
+def advancing(bar: MakeBar | None, total: int, label: str, costs: Costs = ()) -> Iterator[Advance]:
+    """A bar that adds up what it is told; None shows nothing. `costs` make the time left that of uneven work."""
     done = 0
     with bar(total, label) if bar is not None else nullcontext() as shown:
+        if isinstance(shown, Bar):
+            shown.costs = costs
 
         def advance(more: int) -> None:
             nonlocal done
@@ -63,12 +68,15 @@ class Bar:
     total: units of work, 0 when unknown.
     label: what is being done: "training detailclip".
     start: units that were done before, so that a resumed run is not taken for a fast one.
+    costs: pieces of the work whose units cost more or less than others: the time left follows them, and not the rate
+        alone, which promises too little where the costly part comes last.
     quiet: no bar and no `say`; warnings are still printed.
     Everything goes to standard error, so that results on standard output stay clean.
     """
 
-    def __init__(self, total: int, label: str, *, start: int = 0, quiet: bool = False) -> None:
+    def __init__(self, total: int, label: str, *, start: int = 0, quiet: bool = False, costs: Costs = ()) -> None:
         self.total = total
+        self.costs = costs
         self.label = label
         self.quiet = quiet
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
@@ -87,12 +95,12 @@ class Bar:
                 MofNCompleteColumn(),
                 _RateColumn(),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                _LeftColumn(),
                 TextColumn("{task.fields[numbers]}"),
             )
             self._rich = Progress(*columns, console=self._console, refresh_per_second=5)
             self._rich.add_task(
-                _plain(self.label), total=self.total or None, completed=self._start, numbers="", rate=None
+                _plain(self.label), total=self.total or None, completed=self._start, numbers="", rate=None, left=None
             )
             self._rich.start()
         return self
@@ -114,7 +122,13 @@ class Bar:
         self._latest = (done, numbers)
         if self._rich is not None:
             task = self._rich.tasks[0]
-            self._rich.update(task.id, completed=done, numbers=_spelled(numbers), rate=self._rate(now, done))
+            self._rich.update(
+                task.id,
+                completed=done,
+                numbers=_spelled(numbers),
+                rate=self._rate(now, done),
+                left=self._left(now, done),
+            )
         elif now - self._printed[0] >= _EVERY or (done == self.total and self._printed[1] != done):
             self._line(done, numbers)
 
@@ -139,11 +153,26 @@ class Bar:
         parts = [f"{self.label}: {done}" + (f"/{self.total}" if self.total else "")]
         if rate is not None:
             parts.append(f"{_number(rate)}/s")
-            parts.append(f"{_duration(elapsed)} gone")
-            if self.total:
-                parts.append(f"{_duration((self.total - done) / rate)} left")
+            parts.append(f"{_duration(elapsed)} elapsed")
+            if (left := self._left(now, done)) is not None:
+                parts.append(f"{_duration(left)} left")
         parts += [_spelled(numbers)] if numbers else []
         self._print(", ".join(parts))
+
+    def _left(self, now: float, done: int) -> float | None:
+        """Seconds to the end, at the pace so far of what the units cost; None where nothing tells."""
+        spent = self._work(done) - self._work(self._start)
+        if not self.total or now <= self._began or spent <= 0:
+            return None
+        return max(self._work(self.total) - self._work(done), 0.0) * (now - self._began) / spent
+
+    def _work(self, done: Real) -> float:
+        """What the first `done` units cost, by the costs of their pieces; what lies beyond these costs as the last."""
+        work, each = 0.0, 1.0
+        for units, each in self.costs:
+            inside = min(done, units)
+            work, done = work + inside * each, done - inside
+        return work + done * each
 
     def _rate(self, now: float, done: int) -> float | None:
         """Units a second since the start; None before there is anything to divide."""
@@ -158,6 +187,14 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.fields["rate"]
         return Text(f"{_number(rate)}/s" if rate is not None else "")
+
+
+class _LeftColumn(ProgressColumn):
+    """Time left, by what the units cost."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"]
+        return Text(f"{_duration(left)} left" if left is not None else "")
 
 
 def _plain(text: str) -> str:

@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def refused_list(self) -> Path:
+        """Where the samples that could not be used are listed."""
+        return self._refused.path
+
+    @property
     def exists(self) -> bool:
         """True once a run was begun here."""
         return (self.path / "settings.json").is_file()

@@ -4,6 +4,7 @@ Nothing is remembered from one batch to the next, so resuming costs nothing, and
 number of processes changes a pixel.
 """
 
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rizbin.core.errors import RizbinError
-from rizbin.core.random import generator
+from rizbin.core.random import generator, key
 from rizbin.data.order import index_at
 from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.sample import Named, Refused, Sample, Source
@@ -25,9 +26,9 @@ from rizbin.data.views import View, ViewSpec
 MOST_REFUSED_IN_A_ROW = 100
 """More than this and the run stops: such a source is broken, not blemished."""
 MOST_REFUSED_SHARE = 0.05
-"""More than this share of the samples tried and the run stops."""
-SHARE_COUNTS_FROM = 200
-"""Samples tried before the share is looked at: of the first twenty, one bad one is five percent already."""
+"""More than this share of the images looked at so far and the run stops; a flag tolerates more."""
+FEW_REFUSED = 20
+"""So many are no reason to stop where they are not more than half of all: each can be looked at by eye."""
 _PREFETCH = 2
 """Batches that each worker prepares ahead."""
 
@@ -62,7 +63,8 @@ class _Part:
     batch: Batch | None
     """None when the samples of a position could not be replaced."""
     refused: list[tuple[str, str]]
-    tried: int
+    drawn: int
+    """Samples asked for, replacements not counted."""
     failure: str = ""
     """The sentence of a `RizbinError` that stops the run."""
 
@@ -77,8 +79,9 @@ class Loader:
     `phrases` is the most noun phrases of a caption that are wanted as tokens besides; a caption without any is one
     phrase. `workers` processes prepare batches ahead; with 0 this process makes each one when it is asked for.
 
-    Raises `RizbinError` when the batch cannot be shared evenly, after more than 100 refused samples in a row, or when
-    more than 5 percent of the samples that this process tried (200 at least) were refused.
+    Raises `RizbinError` when the batch cannot be shared evenly, when no sample or none of a hundred in a row can be
+    used, or when too many different samples of those that this process looked at were refused: more than the share
+    `tolerate`, and more than 20 or than half of all that the source has.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Loader:
         start_step: int = 0,
         steps: int,
         phrases: int = 0,
+        tolerate: float = MOST_REFUSED_SHARE,
     ):
         if batch < 1 or batch % world:
             raise RizbinError(
@@ -105,16 +109,21 @@ class Loader:
         self._steps = range(start_step, steps)
         self._workers = workers
         self._parts = _Parts(source, views, tokenizer, seed, batch, rank, world, phrases)
-        self._tried = self._refused = 0
+        if not 0 <= tolerate <= 1:
+            raise RizbinError(f"The share of unusable images to tolerate is {tolerate:g}; give one from 0 to 1.")
+        self._source, self._tolerate = source, tolerate
+        self._drawn = 0
+        self._refused: set[str] = set()
+        """Different samples, by name."""
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[Batch]:
         for part in self._read():
-            self._judge(part)
             if part.batch is None:
                 raise RizbinError(part.failure)
+            self._judge(part)
             yield part.batch
 
     def _read(self) -> Iterator[_Part]:
@@ -133,14 +142,23 @@ class Loader:
         )
 
     def _judge(self, part: _Part) -> None:
-        """Stops the run when too many of all the samples tried were refused."""
-        self._tried += part.tried
-        self._refused += len(part.refused)
-        if self._tried >= SHARE_COUNTS_FROM and self._refused > MOST_REFUSED_SHARE * self._tried:
-            reason = f"; the last: {part.refused[-1][1]}" if part.refused else ""
+        """Stops the run when too many different samples of those looked at were refused."""
+        before = len(self._refused)
+        self._drawn += part.drawn
+        self._refused.update(name for name, _ in part.refused)
+        if len(self._refused) == before:
+            return
+        endless, bad = self._source.endless, len(self._refused)
+        # An epoch takes every sample once, and replacements come on top: so many different ones were looked at.
+        looked_at = self._drawn + bad if endless else min(self._drawn + bad, len(self._source))
+        few = FEW_REFUSED if endless else min(FEW_REFUSED, len(self._source) // 2)
+        if bad > max(self._tolerate * looked_at, few):
+            of_all = "" if endless or looked_at == len(self._source) else f" looked at, of {len(self._source)} in all,"
             raise RizbinError(
-                f"{self._refused} of {self._tried} samples could not be used, more than {MOST_REFUSED_SHARE:.0%}, "
-                f"so look at the data{reason}"
+                f"{bad} of the {looked_at} images of {self._source.name}{of_all} cannot be used, so look at the data; "
+                # With room, for what was looked at so far is a sample of all.
+                f"--tolerate {min(10, math.ceil(10 * bad / looked_at + 0.5)) / 10:g} trains on the others. The last "
+                f"reason: {part.refused[-1][1]}"
             )
 
 
@@ -186,7 +204,7 @@ class _Parts(Dataset):
                 for number, view in enumerate(self._views):
                     views[number][row], crops[number, row], flips[number, row] = view(sample.image, random)
         except RizbinError as error:
-            return _Part(None, refused, len(captions) + len(refused), str(error))
+            return _Part(None, refused, len(captions), str(error))
         texts = self._tokenizer.trim(self._tokenizer.encode(captions)) if self._tokenizer else None
         batch = Batch(
             [torch.from_numpy(view) for view in views],
@@ -198,7 +216,7 @@ class _Parts(Dataset):
             things,
             self._phrase_tokens(captions) if self._phrases else None,
         )
-        return _Part(batch, refused, self._share + len(refused))
+        return _Part(batch, refused, self._share)
 
     def _phrase_tokens(self, captions: list[str]) -> Int[Tensor, "batch most words"]:
         assert self._tokenizer is not None  # a method that wants phrases reads captions
@@ -210,20 +228,36 @@ class _Parts(Dataset):
 
     def _sample(self, position: int, refused: list[tuple[str, str]]) -> Sample:
         """The sample at this position, or the first usable of the replacements that the seed and the position give."""
-        index = position if self._source.endless else index_at(self._seed, position, len(self._source))
-        reason = ""
-        for attempt in range(MOST_REFUSED_IN_A_ROW + 1):
-            if attempt:
-                below = 2**62 if self._source.endless else len(self._source)
-                index = int(generator(self._seed, "replacement", position, attempt).integers(below))
+        endless, length = self._source.endless, len(self._source)
+        index = position if endless else index_at(self._seed, position, length)
+        bad: dict[int, str] = {}
+        while len(bad) <= MOST_REFUSED_IN_A_ROW:
             try:
                 return self._usable(self._source[index])
             except Refused as error:
-                reason = str(error)
-                refused.append((f"sample {index}", reason))
+                bad[index] = str(error)
+                refused.append((f"sample {index}", str(error)))
+            if not endless and len(bad) == length:
+                raise RizbinError(
+                    f"None of the {length} images of {self._source.name} can be used, so look at the data; the first "
+                    f"reason: {next(iter(bad.values()))}"
+                )
+            index = self._replacement(position, bad)
         raise RizbinError(
-            f"more than {MOST_REFUSED_IN_A_ROW} samples in a row could not be used, so look at the data; "
-            f"the last: {reason}"
+            f"{len(bad)} images of {self._source.name} in a row cannot be used, so look at the data; the last reason: "
+            f"{next(reversed(bad.values()))}"
+        )
+
+    def _replacement(self, position: int, bad: dict[int, str]) -> int:
+        """The next sample to take for the one at this position, none of those that were refused."""
+        if self._source.endless:
+            return int(generator(self._seed, "replacement", position, len(bad)).integers(2**62))
+        # An order of its own, in which every sample comes once: none is tried twice, and none is left out.
+        order = key(self._seed, "replacement", position)
+        return next(
+            index
+            for place in range(len(self._source))
+            if (index := index_at(order, place, len(self._source))) not in bad
         )
 
     def _usable(self, sample: Sample) -> Sample:

@@ -34,6 +34,8 @@ SEEN = 0.3
 class Teaching(Method):
     """Own criterion on every prediction layer, a text of its own for every picture."""
 
+    least_batch = 1
+
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         names: tuple[str, ...] = ()

@@ -124,6 +124,18 @@ class Pictures:
             objects=objects,
         )
 
+    def first(self, count: int) -> "Pictures":
+        """The first so many."""
+        masked = self.masked[self.masked < count]
+        return Pictures(
+            pixels=self.pixels[:count],
+            captions=self.captions[:count],
+            right=self.right[:count],
+            masked=masked,
+            labels=self.labels[: len(masked)],
+            objects=self.objects.among(masked),
+        )
+
     def __len__(self) -> int:
         return len(self.captions)
 

@@ -1,6 +1,6 @@
 """All measurements of a network on one source, beside those of the same network with random weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from rizbin.evaluate import (
     tokens,
     zero_shot,
 )
+from rizbin.evaluate.baseline import Kept as _Kept
 from rizbin.evaluate.embed import (
     Embedded,
     Encoder,
@@ -43,6 +44,21 @@ Found = tuple[list[Measurement], list[tuple[str, str]]]
 """Measurements, and (name, reason) of what was left out."""
 
 
+First = Callable[[list[Measurement]], None]
+"""Is told the first numbers while the others are still being measured."""
+_READING, _EMBEDDING, _NUMBERS = 0.05, 1.0, 1.0
+"""What an image costs in each stage beside the others, for the time left: of detailclip-mini on 1,000 scenes."""
+
+
+class TooFew(RizbinError):
+    """There are too few images for numbers that mean anything."""
+
+    def __init__(self, sentence: str, images: int, least: int, source: Source | None = None) -> None:
+        super().__init__(sentence)
+        self.images, self.least, self.source = images, least, source
+        """Images that there are, and that there would have to be; and whose they are."""
+
+
 class Evaluation:
     """Measures image-text pairs and image encoders under fixed settings."""
 
@@ -51,7 +67,11 @@ class Evaluation:
         images: int = 1000
         """Pictures to measure on; 1,000 put the standard error of a share at 1.6 points or less."""
         train_images: int = 2000
-        """Pictures of the training source for k-NN, probes and the background threshold."""
+        """Most pictures of the training source for k-NN, probes and the background threshold; at most twice as many as
+        are measured on, so that time follows `images`."""
+        least_images: int = 10
+        """Data with fewer images than this are refused: of three captions each finds its image almost by itself, and a
+        share of ten images has a standard error of up to 16 points."""
         batch: int = 100
         """Pictures embedded at once; changes speed and memory only."""
         seed: int = 0
@@ -69,7 +89,7 @@ class Evaluation:
         probe_patches: int = 8
         """Patches of each training picture that the segmentation probe learns from, at random."""
         threshold_images: int = 300
-        """Training pictures on which the background threshold is chosen."""
+        """Most training pictures on which the background threshold is chosen; at most as many as are measured on."""
         dense_images: int = 300
         """Most images, of the test and of the training ones, that the dense head sees: it takes five passes of
         the network, the plain one takes one. 0 leaves it out."""
@@ -89,7 +109,8 @@ class Evaluation:
         low_resolutions: tuple[int, ...] = (2, 4)
         """Factors by which images are shrunk for methods that reconstruct detail from a lower resolution."""
         baseline: bool = True
-        """Measure the same network with random weights too; doubles the time."""
+        """Measure the same network with random weights too; doubles the time, once: the numbers are kept for the next
+        network of the same architecture on the same data."""
 
     def __init__(self, settings: Settings) -> None:
         _check(settings)
@@ -105,30 +126,43 @@ class Evaluation:
         look: frequency.Looker | None = None,
         reconstruct: reconstruction.Reconstructor | None = None,
         bar: MakeBar | None = None,
+        first: First | None = None,
     ) -> Report:
         """See `evaluate`."""
         settings = self.settings
-        counts = [_available(source, settings.images)]
-        counts.append(_available(train_source, settings.train_images) if train_source is not None else 0)
-        # Read, embedded, and embedded by the random network.
-        with advancing(bar, sum(counts) * (3 if settings.baseline else 2), "measuring") as advance:
+        counts = [_available(source, settings.images), 0]
+        self._check_count(counts[0], source, "")
+        if train_source is not None:
+            counts[1] = _available(train_source, min(settings.train_images, 2 * counts[0]))
+        kept = _Kept(pair, source, train_source, settings, _device(pair)) if settings.baseline else None
+        known = None if kept is None else kept.read()
+        networks = 2 if settings.baseline and known is None else 1
+        # Each image is read, and by each network embedded and measured.
+        every = sum(counts)
+        costs = [(every, _READING), *[(every, _EMBEDDING), (every, _NUMBERS)] * networks]
+        with advancing(bar, every * (1 + 2 * networks), "measuring", costs) as advance:
             seen, refused = read(source, counts[0], pair.image_size, seed=settings.seed, advance=advance)
+            reason = f" (the first reason: {refused[0][1]})" if refused else ""
             if not seen:
-                reason = f" (the first reason: {refused[0][1]})" if refused else ""
                 raise RizbinError(
                     f"The source '{source.name}' gave no picture to measure on{reason}; "
                     "point the evaluation at other data."
                 )
+            self._check_count(len(seen), source, reason)
             train_seen: list[Seen] = []
             if train_source is not None:
                 train_seen, more = read(train_source, counts[1], pair.image_size, seed=settings.seed, advance=advance)
                 refused += more
             categories = source.categories or tuple(sorted({name for one in seen + train_seen for name in one.names}))
             test, train = (Pictures.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen))
-            found, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance)
-            if settings.baseline:
-                other = random_like(pair, settings.seed)
-                found = _beside(found, self._measure(other, test, train, categories, None, None, advance)[0])
+            found, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance, first)
+            if kept is not None:
+                if known is None:
+                    other = random_like(pair, settings.seed)
+                    random, _ = self._measure(other, test, train, categories, None, None, advance, None)
+                    known = {one.name: one.value for one in random}
+                    kept.write(known)
+                found = [replace(one, baseline=known.get(one.name)) for one in found]
         return Report(
             measurements=tuple(found),
             left_out=tuple(left_out),
@@ -146,8 +180,9 @@ class Evaluation:
         look: frequency.Looker | None,
         reconstruct: reconstruction.Reconstructor | None,
         advance: Advance,
+        first: First | None,
     ) -> Found:
-        """Every measurement that the pictures allow, of one network."""
+        """Every measurement that the pictures allow, of one network; those of whole images are told to `first`."""
         settings = self.settings
         with _resting(pair) as device:
             at = {"batch": settings.batch, "device": device}
@@ -157,21 +192,59 @@ class Evaluation:
                 texts = embed_texts(pair, test.captions, **at) if _captioned(test) else None
             at["windows"] = settings.dense_images
             test_seen = embed(pair, test, words, dense=len(test.masked), heads_too=True, advance=advance, **at)
+            if first is not None and words is not None:
+                first(self._with_words(test, test_seen, words, texts)[0])
             rows, columns = pair.grid
             picked = pick_patches(len(train.masked), rows * columns, settings.probe_patches, seed=settings.seed)
-            dense = min(settings.threshold_images, len(train.masked))
+            dense = min(settings.threshold_images, len(train.masked), len(test.masked))
             train_seen = (
                 embed(pair, train, words, dense=dense, picked=picked, advance=advance, **at) if len(train) else None
             )
-        parts = (
-            self._whole_pictures(test, test_seen, train, train_seen, words, texts),
-            self._patches(test, test_seen, train, train_seen, picked),
-            self._grounding(test, test_seen, words),
-            self._sizes(test, test_seen, words),
-            self._attended(test, test_seen),
-            self._looked(test, test_seen, look, reconstruct, device),
-        )
+        told, every = 0, len(test) + len(train)
+        parts: list[Found] = []
+        # In the order of the report; the shares are those of the time that each took on 1,000 images of 64 pixels.
+        for share, part in (
+            (0.1, lambda: self._whole_pictures(test, test_seen, train, train_seen, words, texts)),
+            (0.8, lambda: self._patches(test, test_seen, train, train_seen, picked)),
+            (0.82, lambda: self._grounding(test, test_seen, words)),
+            (0.84, lambda: self._sizes(test, test_seen, words)),
+            (0.85, lambda: self._attended(test, test_seen)),
+            (1.0, lambda: self._looked(test, test_seen, look, reconstruct, device)),
+        ):
+            parts.append(part())
+            if len(parts) == 1 and first is not None and words is None:
+                first(parts[0][0])
+            advance(round(share * every) - told)
+            told = round(share * every)
         return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
+
+    def _check_count(self, images: int, source: Source, reason: str) -> None:
+        """Refuses data with so few images that their numbers would say nothing."""
+        least = min(self.settings.least_images, self.settings.images)
+        if images < least:
+            raise TooFew(
+                f"{source.name} has {images} image{'s' * (images != 1)} to measure on{reason}, fewer than {least}, so "
+                "its numbers would say nothing; give more images.",
+                images,
+                least,
+                source,
+            )
+
+    def _with_words(self, test: Pictures, seen: Embedded, words: Tensor | None, texts: Tensor | None) -> Found:
+        """What an image and texts decide alone: zero-shot classification and retrieval."""
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        if words is None:
+            return found, [(room, "The network reads no text.") for room in ("zero_shot", "retrieval")]
+        if _named(test):
+            found += zero_shot.measure(seen.images, words, test.right, self.settings.templates)
+        else:
+            left_out.append(("zero_shot", "The source does not name two or more categories."))
+        if texts is not None:
+            found += retrieval.measure(seen.images, texts, test.captions)
+        else:
+            left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
+        return found, left_out
 
     def _whole_pictures(
         self,
@@ -183,23 +256,13 @@ class Evaluation:
         texts: Tensor | None,
     ) -> Found:
         """Zero-shot classification, retrieval, k-NN, linear probe."""
-        settings, found, left_out = self.settings, [], []
-        named = bool(test.right.any()) and test.right.shape[1] > 1
-        if words is None:
-            left_out.append(("zero_shot", "The network reads no text."))
-        elif named:
-            found += zero_shot.measure(seen.images, words, test.right, settings.templates)
-        else:
-            left_out.append(("zero_shot", "The source does not name two or more categories."))
-        if words is None:
-            left_out.append(("retrieval", "The network reads no text."))
-        elif texts is not None:
-            found += retrieval.measure(seen.images, texts, test.captions)
-        else:
-            left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
-        if not named:
+        settings = self.settings
+        found, left_out = self._with_words(test, seen, words, texts)
+        if not _named(test):
             left_out += [(room, "The source does not name two or more categories.") for room in ("knn", "probe")]
-        elif train_seen is None or train.right.any(dim=1).sum() < 10:
+        elif train_seen is None:
+            left_out += [(room, "There are no training images beside those measured on.") for room in ("knn", "probe")]
+        elif train.right.any(dim=1).sum() < 10:
             left_out += [
                 (room, "There are not 10 training pictures with these categories.") for room in ("knn", "probe")
             ]
@@ -404,6 +467,7 @@ def evaluate(
     look: frequency.Looker | None = None,
     reconstruct: reconstruction.Reconstructor | None = None,
     bar: MakeBar | None = None,
+    first: First | None = None,
 ) -> Report:
     """Everything that can be measured of `pair` on `source`; what cannot is named with the reason.
 
@@ -412,11 +476,14 @@ def evaluate(
     `train_source` (pictures that are not in `source`) is what k-NN, probes and the background threshold learn from.
     `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out.
     `reconstruct` is a method's `reconstruct`: pixels predicted with given patches hidden. `bar` makes a progress bar
-    from (total pictures, label). Pictures are the central squares at the pair's size. Leaves the pair in the mode
-    (train or eval) it came in. Raises RizbinError when no picture can be used, or embeddings or reconstructions are not
-    finite.
+    from (total pictures, label); `first` is told the numbers of whole images with words as soon as they are known,
+    without random weights beside them. Pictures are the central squares at the pair's size. Leaves the pair in the mode
+    (train or eval) it came in. Raises TooFew when the source has fewer than `least_images`, RizbinError when no picture
+    can be used, or embeddings or reconstructions are not finite.
     """
-    return Evaluation(settings)(pair, source, train_source=train_source, look=look, reconstruct=reconstruct, bar=bar)
+    return Evaluation(settings)(
+        pair, source, train_source=train_source, look=look, reconstruct=reconstruct, bar=bar, first=first
+    )
 
 
 def random_like(pair: Encoder, seed: int) -> Encoder:
@@ -447,11 +514,6 @@ def _guides(pictures: Pictures, count: int, how: str) -> Tensor | None:
     return pictures.pixels[pictures.masked[:count]] if how == "windows" else None
 
 
-def _beside(found: list[Measurement], random: list[Measurement]) -> list[Measurement]:
-    values = {measurement.name: measurement.value for measurement in random}
-    return [replace(measurement, baseline=values.get(measurement.name)) for measurement in found]
-
-
 def _device(pair: Encoder) -> torch.device:
     first = next(pair.parameters(), None) if isinstance(pair, nn.Module) else None
     return first.device if first is not None else torch.device("cpu")
@@ -475,6 +537,11 @@ def _available(source: Source, wanted: int) -> int:
     return wanted if source.endless else min(wanted, len(source))
 
 
+def _named(pictures: Pictures) -> bool:
+    """Whether two or more categories are known, and one of them is in an image."""
+    return bool(pictures.right.any()) and pictures.right.shape[1] > 1
+
+
 def _captioned(pictures: Pictures) -> bool:
     return all(pictures.captions) and len({caption.lower() for caption in pictures.captions}) > 1
 
@@ -484,6 +551,7 @@ def _check(settings: Evaluation.Settings) -> None:
     for name, least in (
         ("images", 1),
         ("train_images", 0),
+        ("least_images", 1),
         ("batch", 1),
         ("k", 1),
         ("probe_steps", 1),

@@ -85,9 +85,18 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
             raise RizbinError(f"{model} is a run that trains no detector; make one with: rizbin train detector.")
         found.model.to(device)
         return found
-    return Detector.from_pretrained(
-        zoo.folder_of(str(model)) if str(model) in zoo.names() else model or DEFAULT, device=device
-    )
+    if str(model) in zoo.names():
+        return Detector.from_pretrained(zoo.folder_of(str(model)), device=device)
+    try:
+        return Detector.from_pretrained(model or DEFAULT, device=device)
+    except RizbinError as error:
+        if model:
+            raise
+        raise RizbinError(
+            f"Without --model the published detector {DEFAULT} is taken, and it cannot be loaded here: with a network "
+            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini comes "
+            "along; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
+        ) from error
 
 
 def load_painter(model: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Painter:

@@ -1,6 +1,8 @@
 """Runs a training from settings to a run folder, and opens such a folder again."""
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
+from rizbin.data.loader import MOST_REFUSED_SHARE
 from rizbin.data.open import notices_of, open_source
-from rizbin.data.sample import Source
+from rizbin.data.order import index_at
+from rizbin.data.sample import Refused, Source
 from rizbin.detect.detector import Detector
 from rizbin.detect.teach import Teaching
 from rizbin.nets.dual import ImageTextPair
@@ -30,7 +34,7 @@ from rizbin.nets.export import (
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.weights import Shape, check_fit, shapes_of, told
 from rizbin.recipes.catalogue import find
-from rizbin.recipes.presets import Training, view_size
+from rizbin.recipes.presets import Training, names, preset, view_size
 from rizbin.recipes.watch import Watching
 from rizbin.train.method import Method, Work
 from rizbin.train.replay import Replay
@@ -41,6 +45,16 @@ LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
 CALIBRATION_PLACES = 10
 """Places in the run at which a budget in minutes times two steps each; two more before them warm the caches."""
+FORETOLD_PLACES = 5
+"""Places at which a run of a given number of steps times one each, for the time left; a method may do more later."""
+FORETOLD_FROM = 500
+"""Steps from which that is worth its time: one percent of the run or less."""
+SIZES_LOOKED_AT = 5
+"""Images whose size tells that of all."""
+OPENED_TWICE = 100_000
+"""Data with more images are not opened again to see how large they are."""
+COARSE = 2
+"""Images of so many times the side that they are trained at have lost three quarters of their pixels and more."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class LoadedRun:
     """In evaluation mode, with the weights of its newest checkpoint."""
     step: int
     """How many steps that checkpoint has."""
+    validation_data: str = ""
+    """Images that it is measured on; empty: the test part of what it was trained on."""
 
     @property
     def encoder(self) -> ImageTextPair | ImageEncoder:
@@ -81,6 +97,10 @@ def train(
     run: Path,
     *,
     minutes: float | None = None,
+    epochs: float = 0.0,
+    device: str = "best",
+    tolerate: float = MOST_REFUSED_SHARE,
+    validation_data: str = "",
     quiet: bool = False,
     silent: bool = False,
 ) -> Path:
@@ -88,19 +108,29 @@ def train(
 
     silent: say neither cautions nor alarms (they are recorded all the same): for experiments that want a collapse.
     minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays
-    exact. Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped
-    after a signal.
+    exact. epochs: passes over the data instead of `steps`; 0: by steps. device: as `rizbin.core.parallel.start` takes
+    it. tolerate: share of the images that may be unusable. validation_data: images that the run is measured on, so that
+    all of `training.data` is trained on; empty: its test part is kept for that.
+    Raises RizbinError for settings or data that cannot be used, and when the folder holds another run; Stopped after a
+    signal.
     """
-    parallel.start()
+    parallel.start(device)
     _check(training)
-    source = open_source(training.data, split="train", size=view_size(training.settings), seed=0)
+    if validation_data:
+        validation_source(validation_data, view_size(training.settings))  # what is not there is said before the work
+    source = training_source(training, validation_data)
     completed = find(training.method).completed(training.settings, source.categories)
     training = replace(training, settings=completed)
+    if epochs:
+        training = replace(training, steps=_steps_of(epochs, training, source, quiet))
+    costs: list[float] = []
     if minutes is not None:
-        training = replace(training, steps=_steps_within(minutes, training, source, Path(run), quiet))
+        steps, costs = _steps_within(minutes, training, source, Path(run), quiet)
+        training = replace(training, steps=steps)
     # Created on all processes alike; only the main one writes.
     folder = RunFolder(Path(run))
-    folder.create_or_resume({**to_dict(training), "data_fingerprint": source.fingerprint})
+    kept = {**to_dict(training), "data_fingerprint": source.fingerprint}
+    folder.create_or_resume(kept | ({"validation_data": validation_data} if validation_data else {}))
     finished = folder.finished_steps()
     if finished is not None:
         if parallel.is_main():
@@ -109,15 +139,33 @@ def train(
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
     method = build(training)
-    trainer = _trainer(training)
+    trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
         endless = training.steps * training.batch
         pictures = endless if source.endless else min(len(source), endless)
-        for sentence in (*notices_of(source), *method.cautions(Work(pictures, training.batch, training.steps))):
+        cautions = method.cautions(Work(pictures, training.batch, training.steps))
+        for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
             folder.warn(sentence)
-    watching = _watching(training, method, silent)
-    trainer.fit(method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1))
+    watching = _watching(training, method, silent, validation_data)
+    if watching is not None and watching.unseen and not silent:
+        folder.warn(watching.unseen)
+    if not costs and not quiet:
+        costs = _foretold(trainer, training, source)
+    trainer.fit(
+        method,
+        source,
+        folder,
+        quiet=quiet,
+        watch=watching,
+        watch_every=max(training.steps // LOOKS, 1),
+        costs=costs,
+    )
     if parallel.is_main():
+        if refused := folder.read_refused():
+            of_all = "" if source.endless else f" of the {len(source)}"
+            folder.warn(
+                f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
+            )
         encoder = method.encoder
         if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
             save_timm(encoder, folder.path / "model")
@@ -129,12 +177,28 @@ def train(
     return folder.path
 
 
-def _watching(training: Training[Any], method: Method, silent: bool) -> Watching | None:
+def training_source(training: Training[Any], validation_data: str = "") -> Source:
+    """What the run learns from: all of its data where others are there to measure on, else their training part."""
+    split = "all" if validation_data else "train"
+    return open_source(training.data, split=split, size=view_size(training.settings), seed=0)
+
+
+def validation_source(spec: str, size: int) -> Source:
+    """All images of `spec`, to measure on; of scenes, which have no end, the test part."""
+    source = open_source(spec, split="all", size=size)
+    return open_source(spec, split="test", size=size) if source.endless else source
+
+
+def _watching(training: Training[Any], method: Method, silent: bool, validation_data: str) -> Watching | None:
     """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
     size = view_size(training.settings)
-    train, test = (open_source(training.data, split=part, size=size) for part in ("train", "test"))
+    train = training_source(training, validation_data)
+    if validation_data:
+        test = validation_source(validation_data, size)
+    else:
+        test = open_source(training.data, split="test", size=size)
     return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps, silent=silent)
 
 
@@ -198,6 +262,7 @@ def load_run(folder: Path) -> LoadedRun:
     """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
     kept = RunFolder(Path(folder)).read_settings()
     training = training_from(kept)
+    validation_data = validation_data_of(kept)
     found = checkpoint.load(Path(folder) / "checkpoints")
     if found is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
@@ -210,31 +275,39 @@ def load_run(folder: Path) -> LoadedRun:
         method = build(bare)
     check_fit(shapes_of(method.state_dict()), kept, folder, advice)
     load_method(method, found.tensors["method"])
-    return LoadedRun(Path(folder), training, method.eval(), found.step)
+    return LoadedRun(Path(folder), training, method.eval(), found.step, validation_data)
 
 
 def replay(folder: Path) -> Replay:
     """Makes the failed step of the run in `folder` again. Raises RizbinError when the run kept none."""
     run = RunFolder(Path(folder))
-    training = training_from(run.read_settings())
-    source = open_source(training.data, split="train", size=view_size(training.settings), seed=0)
+    kept = run.read_settings()
+    training = training_from(kept)
+    source = training_source(training, validation_data_of(kept))
     return make_again(build(training), _trainer(training), source, run)
 
 
 def training_from(kept: dict[str, Any]) -> Training[Any]:
     """Complete settings from what settings.json holds."""
-    kept = {name: value for name, value in kept.items() if name != "data_fingerprint"}
+    kept = {name: value for name, value in kept.items() if name not in ("data_fingerprint", "validation_data")}
     name = kept.get("method", "")
     return from_dict(Training[find(str(name)).Settings], kept, where="settings.json")
 
 
-def _trainer(training: Training[Any]) -> Trainer:
+def validation_data_of(kept: dict[str, Any]) -> str:
+    """What settings.json says that the run is measured on; empty: the test part of its data."""
+    found = kept.get("validation_data", "")
+    return found if isinstance(found, str) else ""
+
+
+def _trainer(training: Training[Any], tolerate: float = MOST_REFUSED_SHARE) -> Trainer:
     return Trainer(
         training.trainer,
         batch=training.batch,
         steps=training.steps,
         checkpoint_every=training.checkpoint_every,
         seed=training.seed,
+        tolerate=tolerate,
     )
 
 
@@ -242,12 +315,64 @@ def _check(training: Training[Any]) -> None:
     for name in ("steps", "batch"):
         if getattr(training, name) < 1:
             raise RizbinError(f"{name} is {getattr(training, name)}; it must be 1 or more.")
-    if training.batch < 2:
-        raise RizbinError("batch is 1; a contrastive method needs at least 2 pictures to tell apart.")
+    least = find(training.method).least_batch
+    if training.batch < least:
+        raise RizbinError(
+            f"batch is {training.batch}; {training.method} compares the images of a batch with each other, so it needs "
+            f"{least} or more."
+        )
 
 
-def _steps_within(minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool) -> int:
-    """How many steps fit into `minutes`.
+def _steps_of(epochs: float, training: Training[Any], source: Source, quiet: bool) -> int:
+    """How many steps the passes over the data are, the last one filled up."""
+    if not 0 < epochs < math.inf:
+        raise RizbinError(f"epochs is {epochs:g}; give a positive number.")
+    steps = max(math.ceil(epochs * len(source) / training.batch), 1)
+    if parallel.is_main() and not quiet:
+        nominal = " (they have no end; so many are called an epoch)" if source.endless else ""
+        counted = f"{epochs:g} epoch{'s' * (epochs != 1)} of {len(source):,} images{nominal}"
+        Bar(1, "").say(f"{counted}: {steps:,} steps of {training.batch}.")
+    return steps
+
+
+def _coarse(training: Training[Any], source: Source) -> list[str]:
+    """A sentence where images are trained at much less than their own size; none of scenes, drawn at the right one."""
+    own = view_size(training.settings)
+    if source.endless:
+        return []
+    # With a size of 0 images come at their own one; large data are not opened twice for a sentence.
+    whole = open_source(training.data, split="all", size=0) if len(source) <= OPENED_TWICE else source
+    sides: list[tuple[int, int]] = []
+    for place in range(min(SIZES_LOOKED_AT, len(whole))):
+        with suppress(Refused):
+            height, width = whole[index_at(0, place, len(whole))].image.shape[:2]
+            sides.append((width, height))
+    if not sides:
+        return []
+    width, height = sorted(sides, key=min)[len(sides) // 2]
+    if min(width, height) < COARSE * own:
+        return []
+    sentence = f"The images have about {width}x{height} pixels and are trained at {own}x{own}, without their detail"
+    larger = {name: view_size(preset(training.method, name).settings) for name in names(training.method)}
+    for name, side in sorted(larger.items(), key=lambda item: item[1]):
+        if side > own and name.startswith("vit"):
+            return [f"{sentence}; --preset {name} trains at {side}x{side}, on a GPU."]
+    if hasattr(training.settings, "image_size"):
+        return [f"{sentence}; --method.image-size takes another size."]
+    return [f"{sentence}."]
+
+
+def _foretold(trainer: Trainer, training: Training[Any], source: Source) -> list[float]:
+    """Seconds of a step at places over the run, for the time left; empty where finding out would cost too much."""
+    if training.steps < FORETOLD_FROM or training.trainer.compile or training.trainer.sharding == "fsdp":
+        return []
+    return trainer.place_costs(build(training), source, warm=1, places=FORETOLD_PLACES, repeats=1)
+
+
+def _steps_within(
+    minutes: float, training: Training[Any], source: Source, run: Path, quiet: bool
+) -> tuple[int, list[float]]:
+    """How many steps fit into `minutes`, and what a step costs at places spread over the run.
 
     Those the run recorded when it began, else from timing a few on weights thrown away.
     """
@@ -255,15 +380,16 @@ def _steps_within(minutes: float, training: Training[Any], source: Source, run: 
         raise RizbinError(f"minutes is {minutes}; give a positive number.")
     begun = RunFolder(run).recorded_steps()
     if begun is not None:
-        return begun
+        return begun, []
     begin = time.perf_counter()
     # Without a folder: nothing of the calibration stays.
     trainer = _trainer(training)
-    seconds = trainer.time_steps(build(training), source, warm=2, places=CALIBRATION_PLACES)
+    costs = trainer.place_costs(build(training), source, warm=2, places=CALIBRATION_PLACES)
+    seconds = sum(costs) / len(costs)
     left = minutes * 60 - (time.perf_counter() - begin)
     steps = max(int(left / seconds), 1)
     agreed = int(parallel.broadcast_text(str(steps)))  # one clock for all processes
     if parallel.is_main() and not quiet:
         with Bar(1, "", quiet=True) as bar:
             bar.say(f"{seconds * 1000:.0f} ms a step: {agreed} steps of {training.batch} fit into {minutes:g} minutes.")
-    return agreed
+    return agreed, costs

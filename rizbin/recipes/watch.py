@@ -24,6 +24,8 @@ QUIET = 0.25
 """Share of the run before which nothing is called a collapse: every network starts out looking like one."""
 LEAST_STEPS = 100
 """Updates before which nothing is called a collapse, however short the run."""
+LEAST_PICTURES = 20
+"""Fewer test pictures are not looked at: a rank is never above their number, and k-NN moves in steps of 5 points."""
 K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
 
@@ -53,12 +55,26 @@ class Watching:
             categories = source.categories or tuple(sorted({name for one in seen for name in one.names}))
             parts.append(Pictures.of(seen, categories, size, grid))
         self.memory, self.queries = parts
+        self.unseen = ""
+        """Why some numbers or all of them are missing, in a sentence; empty where none are."""
+        enough = len(self.queries) >= LEAST_PICTURES
+        if not enough:
+            count = len(self.queries)
+            are = "is 1 image" if count == 1 else f"are {count} images"
+            fewer = f"There {are} to look at while it trains, fewer than {LEAST_PICTURES}"
+            if len(self.memory) >= LEAST_PICTURES:
+                self.unseen = f"{fewer}: collapse is looked for on training images, and no neighbors are asked."
+                self.queries = self.memory.first(queries)
+            else:
+                self.unseen = f"{fewer}, and so has the training part: the run goes on without its collapse numbers."
+        self.blind = len(self.queries) < LEAST_PICTURES
         self.named = (
-            self.memory.right.shape[1] > 1
+            enough
+            and self.memory.right.shape[1] > 1
             and self.memory.right.shape == (len(self.memory), self.queries.right.shape[1])
             and bool(self.queries.right.any())
         )
-        self.views = [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
+        self.views = [] if self.blind else [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
         self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
         self.before: tuple[str, ...] = ()
         self.fixed: dict[str, float] = {}
@@ -70,26 +86,32 @@ class Watching:
     def __call__(self, step: int, method: Method, records: Mapping[str, float]) -> Looked:
         """What the method's encoder and projection look like after `step` updates."""
         numbers = dict(self.fixed)
-        features = self._features(method, self.queries)
-        if self.named:
-            numbers["knn"] = self._top1(features, self._features(method, self.memory))
-        of_features = health(features)
-        numbers |= {"feature_std": of_features.std, "feature_rank": of_features.rank}
-        projections = [self._projected(method, view) for view in self.views]
         alarms: tuple[str, ...] = ()
-        if (a := projections[0]) is not None and (b := projections[1]) is not None:
-            of_projection = health(a)
-            numbers |= {"projection_std": of_projection.std, "projection_rank": of_projection.rank}
-            numbers |= {"alignment": alignment(a, b), "uniformity": uniformity(a)}
-            numbers["lidar"] = lidar(torch.stack((a, b), dim=1))
-            numbers |= method.inspect(features)
-            alarms = collapse_alarms(of_projection)
+        if not self.blind:
+            alarms = self._spread(method, numbers)
         alarms += tuple(method.alarms(records))
         if step < self.quiet_until:
             alarms = ()
         # Twice in a row: one look in twenty may fall into a dip.
         said, self.before = (alarms if self.before else ()), alarms
         return Looked({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
+
+    def _spread(self, method: Method, numbers: dict[str, float]) -> tuple[str, ...]:
+        """Adds what features and projections say to the numbers; returns the alarms."""
+        features = self._features(method, self.queries)
+        if self.named:
+            numbers["knn"] = self._top1(features, self._features(method, self.memory))
+        of_features = health(features)
+        numbers |= {"feature_std": of_features.std, "feature_rank": of_features.rank}
+        a, b = (self._projected(method, view) for view in self.views)
+        if a is None or b is None:
+            return ()
+        of_projection = health(a)
+        numbers |= {"projection_std": of_projection.std, "projection_rank": of_projection.rank}
+        numbers |= {"alignment": alignment(a, b), "uniformity": uniformity(a)}
+        numbers["lidar"] = lidar(torch.stack((a, b), dim=1))
+        numbers |= method.inspect(features)
+        return collapse_alarms(of_projection)
 
     def _augmented(self, view: View, number: int) -> Float[Tensor, "pictures 3 size size"]:
         pixels = self.queries.pixels.numpy()

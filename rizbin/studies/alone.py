@@ -46,5 +46,5 @@ def pictures_of(page: Page, encoder: ImageEncoder, samples: Sequence[Sample], sh
             names = samples[index].names
             good = bool(names & samples[other].names) if names else None
             said = ", ".join(sorted(samples[other].names)) or samples[other].key
-            cells.append(Picture(image=squares[other], caption=f"{cosines[other]:.2f}", alt=said, good=good))
+            cells.append(Picture(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=said, good=good))
         page.card(samples[index].caption or samples[index].key, cells)

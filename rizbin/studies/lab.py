@@ -191,7 +191,9 @@ def run(
     jobs = jobs or min(os.cpu_count() or 1, 4)
     folder.mkdir(parents=True, exist_ok=True)
     batch = variants[0].training.batch
-    steps = _planned(variants, folder, measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start)
+    steps = _planned(
+        variants, folder, measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start, quiet=quiet
+    )
     work = []
     for seed in range(seeds):
         begins = ""
@@ -228,6 +230,7 @@ def _planned(
     steps: int,
     jobs: int,
     start: Training[Any] | None,
+    quiet: bool,
 ) -> int:
     """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
     asked = {
@@ -251,7 +254,7 @@ def _planned(
     planned = steps
     if budget:
         timing = outputs.claim_folder(folder / "timing")
-        planned = _steps_within(budget, variants, timing, measure, seeds=seeds, jobs=jobs, start=start)
+        planned = _steps_within(budget, variants, timing, measure, seeds=seeds, jobs=jobs, start=start, quiet=quiet)
     if outputs.write(plan, json.dumps({**asked, "planned": planned}, indent=1)) != plan:
         raise RizbinError(f"{plan} is no plan of a study; name another folder.")
     return planned
@@ -266,31 +269,46 @@ def _steps_within(
     seeds: int,
     jobs: int,
     start: Training[Any] | None = None,
+    quiet: bool = False,
 ) -> int:
     """Steps of every cell that make `budget` minutes in all. Raises RizbinError when those are too few."""
     from rizbin.recipes.training import seconds_a_step
 
-    # What a cell costs besides its steps (its looks, its measurement) is seen on a short one.
     first, count = variants[0].training, len(variants)
-    begin = time.perf_counter()
-    _cell(folder, replace(first, steps=SHORT), measure)
-    short = time.perf_counter() - begin
-    outputs.remove_folder(folder)
-    seconds = sum(one.length * seconds_a_step(one.training) * first.batch / one.training.batch for one in variants)
-    besides = max(count * short - SHORT * seconds, 0.0)
-    if start is not None:
-        besides += seconds_a_step(start) * start.steps
     # Seconds of one process in a minute of the budget. Two side by side slow each other down: two cores gave 1.3 times
     # the work of one here.
     worth = 60 * (1 - KEPT_BACK) * (1 + 0.3 * (jobs - 1))
-    planned = int((budget * worth / seeds - besides) / seconds)
-    if planned < LEAST_STEPS:
-        needed = (LEAST_STEPS * seconds + besides) * seeds / worth
-        raise RizbinError(
-            f"{budget:g} minutes are {max(planned, 0)} steps a cell for {count} variants and {seeds} seeds, too few to "
-            f"show anything; give {math.ceil(needed)} minutes or more, or fewer seeds."
-        )
-    return planned
+
+    def planned(besides: float) -> int:
+        steps = int((budget * worth / seeds - besides) / seconds)
+        if steps < LEAST_STEPS:
+            needed = (LEAST_STEPS * seconds + besides) * seeds / worth
+            raise RizbinError(
+                f"{budget:g} minutes are {max(steps, 0)} steps a cell for {count} variants and {seeds} seeds, too few "
+                f"to show anything; give {math.ceil(needed)} minutes or more, or fewer seeds."
+            )
+        return steps
+
+    # The cheap part first: where the steps alone take too long, nobody waits for a measurement to hear it.
+    seconds = besides = 0.0
+    with Bar(count + 2, "timing the variants", quiet=quiet) as bar:
+        for number, one in enumerate(variants, 1):
+            seconds += one.length * seconds_a_step(one.training) * first.batch / one.training.batch
+            bar.update(number)
+        if start is not None:
+            besides = seconds_a_step(start) * start.steps
+        planned(besides)
+        # What a cell costs besides its steps (its looks, its measurement) is seen on a short one.
+        bar.say(f"now one run of {SHORT} steps is trained and measured, to see what a measurement costs")
+        begin = time.perf_counter()
+        _cell(folder, replace(first, steps=SHORT), measure)
+        short = time.perf_counter() - begin
+        outputs.remove_folder(folder)
+        bar.update(count + 2)
+    steps = planned(besides + max(count * short - SHORT * seconds, 0.0))
+    if not quiet:
+        Bar(0, "").say(f"{steps:,} steps a cell, {count * seeds} cells, fit into {budget:g} minutes.")
+    return steps
 
 
 def _train_all(

@@ -170,7 +170,8 @@ def numbers(page: Page, evaluation: Report) -> None:
         page.warning(f"No better than the same network with random weights: {'; '.join(weak)}.")
     page.heading("What it can do")
     if not evaluation.measurements:
-        page.text("Nothing was measured.")
+        reasons = "; ".join(why for _, why in evaluation.left_out)
+        page.warning(f"Nothing was measured. {reasons}")
     else:
         page.table(
             ["Measured", "Value", "Random weights", "Chance", "All three", "Measured on"],
@@ -184,6 +185,9 @@ def numbers(page: Page, evaluation: Report) -> None:
         page.details("How each number was measured", protocols)
     if evaluation.left_out:
         page.details("What was not measured, and why", [(label(name), why) for name, why in evaluation.left_out])
+    if evaluation.refused:
+        count = len(evaluation.refused)
+        page.details(f"{count} image{'s' * (count != 1)} that could not be used, and why", evaluation.refused)
 
 
 def _headline(page: Page, evaluation: Report, heads: Sequence[Measurement]) -> None:

@@ -125,6 +125,8 @@ class Method(nn.Module, ABC):
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
+    least_batch: ClassVar[int] = 2
+    """Images that a step needs at least: methods that tell the images of a batch apart, or norm over them, need two."""
     most_phrases: int = 0
     """Most noun phrases of a caption that the method wants besides; 0 for none."""
 

@@ -5,7 +5,7 @@ of (weights, optimizer, step number): data and randomness are looked up by posit
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.signals import graceful
+from rizbin.data.loader import MOST_REFUSED_SHARE, Loader
 from rizbin.data.loader import Batch as RawBatch
-from rizbin.data.loader import Loader
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
 from rizbin.train.method import Batch, Method, Minimize, Progress
@@ -108,8 +108,18 @@ class Trainer:
         log_every: int = 10
         """Steps between lines of metrics.jsonl."""
 
-    def __init__(self, settings: Settings, *, batch: int, steps: int, checkpoint_every: int, seed: int) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        batch: int,
+        steps: int,
+        checkpoint_every: int,
+        seed: int,
+        tolerate: float = MOST_REFUSED_SHARE,
+    ) -> None:
+        """tolerate: share of the images, 0 to 1, that may be unusable before the run stops."""
+        self.settings, self.tolerate = settings, tolerate
         self.batch, self.steps, self.checkpoint_every, self.seed = batch, steps, checkpoint_every, seed
         self.device = parallel.device()
 
@@ -123,10 +133,13 @@ class Trainer:
         until: int | None = None,
         watch: Watch | None = None,
         watch_every: int = 0,
+        costs: Sequence[float] = (),
     ) -> Outcome:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
         watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
+        costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the
+            same everywhere.
         Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
         saved).
         """
@@ -140,13 +153,29 @@ class Trainer:
         start = self._resume(method, optimizers, run)
         last = self.steps if until is None else min(until, self.steps)
         loader = self._loader(method, source, start, last)
-        with graceful() as stop, Bar(last, run.path.name, start=start, quiet=quiet or not parallel.is_main()) as bar:
+        with (
+            graceful() as stop,
+            Bar(
+                last,
+                run.path.name,
+                start=start,
+                quiet=quiet or not parallel.is_main(),
+                costs=[(self.steps / len(costs), cost) for cost in costs],
+            ) as bar,
+        ):
             saved = start
+            said = False
             for step, raw in enumerate(loader, start):
                 records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
                 done = step + 1
                 if parallel.is_main():
                     run.note_refused(raw.refused)
+                    if raw.refused and not said:
+                        said = True
+                        bar.warn(
+                            f"An image was skipped: {raw.refused[0][1].rstrip('.')}. All of them are listed in "
+                            f"{run.refused_list}."
+                        )
                 due = watch is not None and watch_every > 0 and (done % watch_every == 0 or done == self.steps)
                 if done % self.settings.log_every == 0 or done == last or due:
                     numbers: dict[str, Any] = {name: round(float(value), 6) for name, value in records.items()}
@@ -184,7 +213,12 @@ class Trainer:
         return Outcome(last, time.perf_counter() - begin)
 
     def time_steps(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> float:
-        """Mean seconds of a step, data included, over `places` spread evenly over the run, after `warm` ones.
+        """Mean seconds of a step, data included, over `places` of the run; see `place_costs`."""
+        taken = self.place_costs(method, source, warm=warm, places=places, repeats=repeats)
+        return sum(taken) / len(taken)
+
+    def place_costs(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> list[float]:
+        """Seconds of a step, data included, at `places` spread evenly over the run, after `warm` ones.
 
         Spread, because a method may do more later on; the faster of `repeats` at each place counts, so that neither the
         machine's hiccups nor a costly last part of the run are taken for the other. Spoils `method`'s weights.
@@ -202,7 +236,7 @@ class Trainer:
             if count >= warm:
                 seconds[place].append(time.perf_counter() - begin)
             begin = time.perf_counter()
-        return sum(min(taken) for taken in seconds) / places
+        return [min(taken) for taken in seconds]
 
     def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
         """One for each of the method's groups of parts; in each, tensors that decay before those that do not."""
@@ -367,6 +401,7 @@ class Trainer:
             start_step=start,
             steps=last,
             phrases=method.most_phrases,
+            tolerate=self.tolerate,
         )
 
     def _on_device(self, raw: RawBatch) -> Batch:

@@ -38,8 +38,7 @@ def write_album(
         outputs.write(place / f"{sheet.name}.png", _png(sheet.picture))
         for number, mask in enumerate(sheet.masks, 1):
             outputs.write(place / f"{sheet.name}-mask-{number:03d}.png", _png(np.ascontiguousarray(mask)))
-    for sheet in sheets:
-        page.pictures([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption)])
+    page.sheets([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
     for note in notes:
         page.note(note)
     if credit:

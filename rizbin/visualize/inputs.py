@@ -103,6 +103,14 @@ def read_pictures(
     return Pictures(shown, skipped, left_out, CREDIT if drawn else "")
 
 
+def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> None:
+    """Raises RizbinError where there is nothing to look at: before a network is loaded, and not after."""
+    for text in [where] if isinstance(where, str) else where:
+        _opened(text, ENDLESS)
+    if masks and not Path(masks).is_dir():
+        raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
+
+
 def _with_truth(one: Shown, masks: Path, eye: Eye) -> Shown:
     """The picture with the mask of its name, where there is one."""
     path = masks / f"{Path(one.name).stem}.png"

@@ -94,8 +94,8 @@ class Attention(Drawing):
             best, said = -1, ""
             if scores is not None:
                 best = 1 + int(scores[1:].argmax())
-                names = [f"{name}, {score:.2f}" for name, score in zip(names, scores, strict=True)]
-                said = f" Numbers are Jaccard scores with the truth; best: head {best}."
+                names = [f"{name}, IoU {score:.2f}" for name, score in zip(names, scores, strict=True)]
+                said = f" IoU is that of these patches with the objects' true pixels (Jaccard); best: head {best}."
                 bests.append(scores[best])
                 means.append(scores[0])
             image = shrunk(one.image, CELL)
@@ -109,7 +109,7 @@ class Attention(Drawing):
                 )
             )
             shown = masks[max(best, 0)]
-            told_of.append(one.name if scores is None else f"{scores[best]:.2f} {one.name}")
+            told_of.append(one.name if scores is None else f"IoU {scores[best]:.2f}, {one.name}")
             all_cells.append(np.concatenate([enlarge(image, CELL), outlined(image, shown, side=CELL)]))
         told = f"The patches that hold {self.settings.mass:.0%} of "
         told += "the best head's attention." if bests else "the attention, mean over heads."
@@ -262,7 +262,7 @@ class Neighbors(Drawing):
             cells += [_square(pictures[index].image) for index in (query, *found)]
             names += [
                 pictures[query].name,
-                *(f"{score:.2f} {pictures[i].name}" for i, score in zip(found, scores, strict=True)),
+                *(f"cosine {score:.2f}, {pictures[i].name}" for i, score in zip(found, scores, strict=True)),
             ]
         said = (
             f"Each row: a picture, and those of the other {len(pictures) - 1} that are nearest to it, with the cosine."

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rizbin.core.charts import BOTTOM, LEFT, RIGHT, TOP, Mark, Series, line_chart, log_ticks, number, smoothed, ticks
+from rizbin.core.charts import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Mark,
+    Series,
+    line_chart,
+    log_ticks,
+    number,
+    smoothed,
+    tick_labels,
+    ticks,
+)
 
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40)
 
@@ -131,3 +144,15 @@ def test_marks_outside_the_range_are_left_out():
 )
 def test_numbers_are_short(value: float, text: str):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    "low, high", [(5.5445, 5.5468), (0.0, 1.0), (100_000, 100_003), (5.5, 5.5000001), (1e-6, 1.2e-6)]
+)
+def test_no_label_of_an_axis_stands_there_twice(low: float, high: float) -> None:
+    """An entropy that hangs at ln 256 = 5.545 was labelled 5.55, 5.55, 5.55."""
+    texts = tick_labels(ticks(low, high))
+    assert len(set(texts)) == len(texts) >= 2
+    svg = line_chart([Series(name="h", x=[0, 1], y=[low, high])], title="t")
+    heights = re.findall(r'text-anchor="end" x="43" [^>]*>([^<]*)<', svg)
+    assert len(set(heights)) == len(heights) >= 2

@@ -16,7 +16,7 @@ from PIL import Image
 from rizbin.core.charts import Mark, Series, clean
 from rizbin.core.errors import RizbinError
 from rizbin.core.outputs import RECORD
-from rizbin.core.pages import Page
+from rizbin.core.pages import MOST_COLUMNS, Page
 from rizbin.core.pieces import Bar, Fact, Link, Number, Picture, Score, Strong, Swatch, figure_html, png
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -242,3 +242,34 @@ def test_a_page_that_cannot_be_written_says_so_and_keeps_the_old(tmp_path: Path)
     with pytest.raises(RizbinError, match="could not be written"):
         Page("a").write(file / "report.html")
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "kept"
+
+
+def test_a_wide_table_comes_in_parts_that_fit():
+    """22 columns were cut off at 1,200 pixels; now each part has the first column and the rows of its own."""
+    columns = ["Variant", *(f"number {place}" for place in range(21))]
+    rows = [[name, *(100 * row + place for place in range(21))] for row, name in enumerate(("one", "other"))]
+    page = Page("a")
+    page.table(columns, [("group", rows)], caption="Percent")
+    html = page.html()
+    heads = [re.findall(r"<th scope=.col.[^>]*>(.*?)</th>", part) for part in re.findall(r"<thead>.*?</thead>", html)]
+    assert all(head[0] == "Variant" and len(head) <= MOST_COLUMNS for head in heads)
+    assert [name for head in heads for name in head[1:]] == columns[1:]
+    assert [html.count(f">{value}<") for value in (0, 20, 100, 120)] == [1, 1, 1, 1]
+    assert html.count('data-label="Variant"') == 2 * len(heads) and "Percent (1 of 3)" in html
+
+
+def test_a_sheet_is_as_wide_as_it_is_up_to_the_page():
+    """Not a cell of a grid: contact sheets of 1,200 pixels were shown 195 wide."""
+    page = Page("a")
+    page.sheets([Picture(image=picture(100, 1200), alt="a", caption="a sheet")])
+    assert '<div class="sheets"><figure><img class="soft" width="1200"' in page.html()
+    assert re.search(r"\.sheets img \{ width: auto; max-width: 100%; \}", page.html())
+
+
+def test_a_page_goes_where_no_folder_is_yet_and_says_why_not(tmp_path: Path):
+    """A missing folder is made, and space is blamed only where there is none."""
+    assert Page("a").write(tmp_path / "new" / "folder" / "page.html").is_file()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RizbinError, match="choose another folder") as refused:
+        Page("a").write(tmp_path / "file" / "page.html")
+    assert "space" not in str(refused.value)

@@ -55,7 +55,7 @@ def test_plain_lines_first_now_and_then_and_last(clock: Clock, catch: Callable[.
     assert out.getvalue().splitlines() == [
         "training: 0/100, loss 1.235  step 0",
         *(
-            f"training: {n}/100, 1/s, {n // 60}:{n % 60:02d} gone, {(100 - n) // 60}:{(100 - n) % 60:02d} left, "
+            f"training: {n}/100, 1/s, {n // 60}:{n % 60:02d} elapsed, {(100 - n) // 60}:{(100 - n) % 60:02d} left, "
             f"loss {1.23456 / (n + 1):.4g}  step {n}"
             for n in range(10, 101, 10)
         ),
@@ -69,7 +69,7 @@ def test_the_last_line_comes_even_when_the_work_ends_early(clock: Clock, catch: 
             bar.update(done)
             clock.now += 1
         raise ValueError
-    assert out.getvalue().splitlines() == ["reading: 1", "reading: 3, 1/s, 0:03 gone"]
+    assert out.getvalue().splitlines() == ["reading: 1", "reading: 3, 1/s, 0:03 elapsed"]
 
 
 def test_a_resumed_run_is_not_taken_for_a_fast_one(clock: Clock, catch: Callable[..., io.StringIO]):
@@ -77,7 +77,7 @@ def test_a_resumed_run_is_not_taken_for_a_fast_one(clock: Clock, catch: Callable
     with Bar(2000, "training", start=1000) as bar:
         clock.now += 10
         bar.update(1020)
-    assert out.getvalue() == "training: 1020/2000, 2/s, 0:10 gone, 8:10 left\n"
+    assert out.getvalue() == "training: 1020/2000, 2/s, 0:10 elapsed, 8:10 left\n"
 
 
 def test_terminal_shows_label_count_rate_and_four_numbers(clock: Clock, catch: Callable[..., io.StringIO]):
@@ -128,3 +128,24 @@ def test_numbers(value: float, spelled: str):
 @pytest.mark.parametrize("seconds, spelled", [(0.0, "0:00"), (249.4, "4:09"), (3727.0, "1:02:07"), (59.9, "1:00")])
 def test_durations(seconds: float, spelled: str):
     assert progress._duration(seconds) == spelled
+
+
+def test_the_time_left_knows_of_a_costly_last_part(clock: Clock, catch: Callable[..., io.StringIO]):
+    """Ten steps of a second, then ten of three: at half of the steps 30 seconds are left and not 10."""
+    out = catch()
+    with Bar(20, "training", costs=[(10, 0.5), (10, 1.5)]) as bar:
+        clock.now += 10
+        bar.update(10)
+        clock.now += 15
+        bar.update(15)
+        clock.now += 15
+        bar.update(20)
+    assert [line.split(", ")[-1] for line in out.getvalue().splitlines()] == ["0:30 left", "0:15 left", "0:00 left"]
+
+
+def test_a_resumed_run_counts_the_costs_of_what_is_left(clock: Clock, catch: Callable[..., io.StringIO]):
+    out = catch()
+    with Bar(20, "training", start=8, costs=[(10, 1.0), (10, 3.0)]) as bar:
+        clock.now += 2
+        bar.update(10)
+    assert out.getvalue().endswith("0:30 left\n")

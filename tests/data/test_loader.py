@@ -134,15 +134,50 @@ def test_refused_samples_are_replaced_and_listed() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_too_many_refused_in_a_row_stop_the_run(workers: int) -> None:
-    with pytest.raises(RizbinError, match=r"^more than 100 samples in a row could not be used.*number \d+ is bad\.$"):
-        load(Numbers(bad=1), workers=workers)
+    with pytest.raises(RizbinError, match=r"^101 images of numbers in a row cannot be used.*number \d+ is bad\.$"):
+        load(Numbers(bad=1, length=500), workers=workers)
 
 
 def test_too_large_a_share_refused_stops_the_run() -> None:
-    with pytest.raises(RizbinError, match="more than 5%"):
-        load(Numbers(length=200, bad=10), steps=60)
-    assert len(load(Numbers(length=200, bad=10), steps=20)) == 20  # under 200 samples nothing is said yet
-    assert len(load(Numbers(length=200, bad=50), steps=60)) == 60  # 2 percent are tolerated
+    """Files are counted and not draws: the same ones come again in every epoch."""
+    with pytest.raises(
+        RizbinError, match=r"^2\d of the \d+ images of numbers looked at, of 1000 in all, cannot be used"
+    ):
+        load(Numbers(length=1000, bad=10), steps=60)
+    assert len(load(Numbers(length=1000, bad=10), steps=10)) == 10  # 20 bad ones can be looked at by eye
+    assert len(load(Numbers(length=200, bad=50), steps=100)) == 100  # 2 percent are tolerated, in every epoch
+    assert len(load(Numbers(length=1000, bad=10), steps=60, tolerate=0.2)) == 60
+    for tolerate in (-0.1, 1.5):
+        with pytest.raises(RizbinError, match="from 0 to 1"):
+            load(Numbers(), tolerate=tolerate)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_small_data_have_a_rule_of_their_own(workers: int) -> None:
+    """Of ten images half may be bad, and every other one is then in the batches; of more it is said how many."""
+    batches = load(Numbers(length=10, bad=2), steps=20, workers=workers)
+    reds = {int(red) for batch in batches for red in batch.views[1][:, 0, 0, 0]}
+    assert reds == {1, 3, 5, 7, 9}
+    assert len({name for batch in batches for name, _ in batch.refused}) == 5
+    most = MostlyBad(length=9)
+    with pytest.raises(
+        RizbinError, match=r"^\d of the 9 images of numbers cannot be used.*--tolerate (0\.\d|1) trains"
+    ):
+        load(most, steps=20, workers=workers)
+    assert len(load(most, steps=20, workers=workers, tolerate=1.0)) == 20
+    with pytest.raises(
+        RizbinError, match=r"^None of the 12 images of numbers can be used.*first reason: number \d+ is bad"
+    ):
+        load(Numbers(length=12, bad=1), workers=workers)
+
+
+class MostlyBad(Numbers):
+    """Two of three cannot be used."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index % 3:
+            raise Refused(f"number {index} is bad.")
+        return super().__getitem__(index)
 
 
 def test_sources_without_captions_say_so() -> None:

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import every_field
 from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.scenes import Scenes
 from rizbin.data.views import denormalize, normalize, whole
-from rizbin.evaluate import Evaluation, Report, evaluate
-from rizbin.evaluate.embed import Pictures, read
+from rizbin.evaluate import Evaluation, Report, evaluate, suite
+from rizbin.evaluate.embed import Encoder, Pictures, read
 from rizbin.evaluate.suite import random_like
 from rizbin.nets import Features, ImageTextPair
+from tests.toys import NANO
 
 NAMES = ("apple", "bus", "cat", "dog", "egg", "fox")
 SIZE, PATCH = 32, 4
@@ -492,7 +496,7 @@ def test_the_bar_is_told_of_every_picture() -> None:
             told.append((done, self.total))
 
     evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=SETTINGS, bar=Told)
-    assert told[-2] == (3 * 140, 3 * 140) and told[-1] == (-1, -1)
+    assert told[-2] == (5 * 140, 5 * 140) and told[-1] == (-1, -1)
     assert told[:-1] == sorted(told[:-1])
 
 
@@ -548,3 +552,74 @@ def test_embedding_from_features_is_what_the_pair_itself_gives() -> None:
         features = pair.features(images)
         torch.testing.assert_close(pair.embed(features), pair.encode_images(images))
         torch.testing.assert_close(pair.pool(features), pair.pooled(images))
+
+
+def test_time_follows_the_images_and_the_first_numbers_come_early() -> None:
+    """Twice as many training images as are measured on, however many there are; and what whole images tell at once."""
+    pair = Colors(Sight()).know()
+    told: list[tuple[int, list[str]]] = []
+    few = replace(SETTINGS, images=20, train_images=2000, baseline=False)
+    found = evaluate(
+        pair,
+        Blocks(),
+        train_source=Blocks(10**6),
+        settings=few,
+        first=lambda some: told.append((pair.seen, [one.name for one in some])),
+    )
+    assert "40 training pictures" in found["probe/top1"].protocol
+    ((seen, names),) = told
+    assert seen == 20 * 4 and {"zero_shot/top1", "retrieval/image_to_text/r1"} <= set(names)
+    assert pair.seen > seen, "the others were still to come"
+
+
+def test_the_numbers_of_random_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By architecture, data, settings and code; another seed or other scenes are measured anew."""
+    monkeypatch.setenv("RIZBIN_CACHE", str(tmp_path))
+    made: list[int] = []
+    random_like = suite.random_like
+
+    def counted(pair: Encoder, seed: int) -> Encoder:
+        made.append(seed)
+        return random_like(pair, seed)
+
+    monkeypatch.setattr(suite, "random_like", counted)
+    settings = Evaluation.Settings(images=10, train_images=10, batch=10, probe_steps=2, decays=(0.1,), dense_images=0)
+    pair = ImageTextPair(NANO)
+    size = pair.image_size
+
+    def measured(settings: Evaluation.Settings = settings, **changes: Any) -> Report:
+        scenes = [Scenes(Scenes.Settings(size=size, split=split, **changes)) for split in ("test", "train")]
+        return evaluate(pair, scenes[0], train_source=scenes[1], settings=settings)
+
+    one = measured()
+    again = measured()
+    assert again.to_json() == one.to_json() and made == [0]
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.mul_(0.5)
+    other = measured()
+    assert made == [0], "other weights of the same architecture"
+    assert [m.baseline for m in other.measurements] == [m.baseline for m in one.measurements]
+    measured(replace(settings, seed=1))
+    measured(seed=1)
+    assert made == [0, 1, 0]
+    for kept in (tmp_path / "random").iterdir():
+        kept.write_text("{")
+    assert measured().measurements == other.measurements, "a damaged cache costs time and nothing else"
+
+
+def test_too_few_images_are_refused_with_their_number() -> None:
+    class Few(Blocks):
+        endless = False
+
+        def __len__(self) -> int:
+            return 3
+
+    with pytest.raises(
+        RizbinError, match="has 3 images to measure on, fewer than 10, so its numbers would say nothing"
+    ):
+        evaluate(Colors(Sight()).know(), Few(), settings=SETTINGS)
+    with pytest.raises(RizbinError, match=r"has 15 images .*the first reason: picture \d+ is truncated.*fewer than 20"):
+        evaluate(Colors(Sight()).know(), Broken(2, endless=False), settings=replace(SETTINGS, least_images=20))
+    found = evaluate(Colors(Sight()).know(), Few(), settings=replace(SETTINGS, least_images=1, baseline=False))
+    assert found.images == 3

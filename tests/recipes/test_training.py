@@ -103,11 +103,11 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) ->
 
 
 def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "time_steps", lambda *_, **__: 0.5)
+    monkeypatch.setattr(Trainer, "place_costs", lambda *_, **__: [0.5])
     folder = training.train(small(), tmp_path / "run", minutes=0.05, quiet=True)
     steps = json.loads((folder / "settings.json").read_text())["steps"]
     assert 1 <= steps <= 6, "three seconds at half a second a step, less what building took"
-    monkeypatch.setattr(Trainer, "time_steps", lambda *_, **__: pytest.fail("timed again"))
+    monkeypatch.setattr(Trainer, "place_costs", lambda *_, **__: pytest.fail("timed again"))
     training.train(small(), folder, minutes=0.05, quiet=True)
     with pytest.raises(RizbinError, match="positive"):
         training.train(small(), tmp_path / "other", minutes=0.0, quiet=True)

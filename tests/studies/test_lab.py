@@ -65,6 +65,17 @@ def test_a_budget_is_not_planned_to_its_last_minute(
     assert not (tmp_path / "timing").exists()
 
 
+def test_a_budget_that_the_steps_alone_exceed_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not after minutes of silence: nothing is measured for it, and what is timed is shown."""
+    monkeypatch.setattr(lab, "_cell", lambda *_: pytest.fail("a cell was trained and measured"))
+    monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
+    with pytest.raises(RizbinError, match="too few to show anything; give 3 minutes or more"):
+        lab._steps_within(1.0, [quick("simclr"), quick("byol")], tmp_path, steps_of, seeds=3, jobs=1)
+    assert "timing the variants" in capsys.readouterr().err
+
+
 def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: tuple[str, ...] = ()) -> Results:
     """Made cells of three seeds."""
     cells = []
@@ -145,12 +156,35 @@ def test_the_verdict_on_robustness_follows_the_numbers() -> None:
     )
 
 
+def test_what_has_learned_nothing_shows_nothing_of_augmentations() -> None:
+    """BYOL with all of them named 20.0 percent, raw pixels 18.7."""
+    names = [one.name for one in robustness.variants()]
+    said = robustness.answer(results(lambda name, seed: made(name, seed) | {"knn": 24.0 + seed}, names))
+    assert said[0].startswith(
+        "Too little was learned to say what augmentations are worth: with all of them SimCLR stands"
+    )
+
+
 def test_the_verdict_on_crops_follows_the_numbers() -> None:
     names = [one.name for one in crops.variants()]
-    assert crops.answer(results(made, names))[0].startswith("The repulsion between small crops made no difference")
-    harmed = crops.answer(
-        results(lambda name, seed: made(name, seed) | {"knn": 40.0 + 9 * (name == crops.NONE)}, names)
+    undelivered = crops.answer(results(made, names))[0]
+    assert (
+        undelivered.startswith("Not delivered: ")
+        and "nothing can be concluded about repelling them: k-NN" in undelivered
     )
+
+    def repelled(numbers: Callable[[str, int], Numbers]) -> Results:
+        """Small crops of what repels them end apart."""
+        found = results(numbers, names)
+        apart = {crops.NONE: 0.8}
+        cells = (
+            replace(cell, history=[line | {"local_local": apart.get(cell.variant, 0.5)} for line in cell.history])
+            for cell in found.cells
+        )
+        return replace(found, cells=tuple(cells))
+
+    assert crops.answer(repelled(made))[0].startswith("The repulsion between small crops made no difference")
+    harmed = crops.answer(repelled(lambda name, seed: made(name, seed) | {"knn": 40.0 + 9 * (name == crops.NONE)}))
     assert harmed[0].startswith("The learned repulsion harms: k-NN 40.0")
 
 

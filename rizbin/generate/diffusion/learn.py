@@ -63,6 +63,7 @@ class Drawing(Method):
         momentum: float = 0.999
         """Of the slow copy of UNet and text encoder that is kept; lower at the start, (1 + step) / (10 + step)."""
 
+    least_batch = 1
     scale: Tensor
     """1 / the latents' deviation, 0 until the autoencoder has come to rest."""
     signal: Tensor

@@ -11,7 +11,7 @@ from typing import Any
 from rizbin.core.pages import Page
 from rizbin.core.pieces import Cell, Number
 from rizbin.data.views import AUGMENTATIONS
-from rizbin.studies.encoders import grid, laboratory, measure_encoder
+from rizbin.studies.encoders import gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
@@ -94,6 +94,10 @@ def variants() -> list[Variant]:
     return rows
 
 
+LEARNED = 5.0
+"""Points of k-NN above what needs no training under which a method has not learned enough to lose anything."""
+
+
 def _fall(results: Results, method: str, what: str) -> float:
     """Points lost against the same method with everything."""
     return results.mean(name_of(method), "knn") - results.mean(name_of(method, what), "knn")
@@ -111,6 +115,14 @@ def answer(results: Results) -> list[str]:
         verdict = f"{'SimCLR' if mean(apart) > 0 else 'BYOL'} depends more on its augmentations"
     if max(crop.values()) < 0:
         verdict = "Unlike in the paper, neither needs its augmentations at this scale; both gain without"
+    above = {one: gain(results, name_of(one)) for one in METHODS}
+    if min(above.values()) < LEARNED:
+        # What has learned nothing has nothing to lose.
+        verdict = (
+            f"Too little was learned to say what augmentations are worth: with all of them SimCLR stands "
+            f"{above['simclr']:.1f} points of k-NN above the better of raw pixels and random weights and BYOL "
+            f"{above['byol']:.1f}"
+        )
     said = [
         f"{verdict}: with crops alone SimCLR {_changes(-crop['simclr'])} of k-NN and BYOL {_changes(-crop['byol'])} "
         f"(without color changes SimCLR {_changes(-colors['simclr'])} and BYOL {_changes(-colors['byol'])}); in the "
