@@ -200,7 +200,7 @@ def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, An
         }
         check_fit(shapes_of(own), shapes_of(given), folder, _AGAIN)
         with _unlogged():
-            model = open_clip.create_model(spelled, device=device, **untrained)
+            model: Any = open_clip.create_model(spelled, device=device, **untrained)
         model.load_state_dict(given)
         if own_words is not None:
             return model, open_clip.SimpleTokenizer(str(own_words), context_length=model.context_length)

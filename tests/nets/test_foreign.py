@@ -500,7 +500,8 @@ def test_a_backbone_of_a_settings_file_is_a_name_and_no_place(
     name: str, copy: Callable[[str], Path], made: Callable[[str], Path]
 ) -> None:
     spelled = name.format(made("eye of timm"))
-    for kind in (VisionEncoder, ImageEncoder):
+    kinds: tuple[Any, ...] = (VisionEncoder, ImageEncoder)
+    for kind in kinds:
         for pretrained in (False, True):
             with pytest.raises(RizbinError, match="timm has no model"):
                 kind(kind.Settings(name=spelled, image_size=64, pretrained=pretrained))
