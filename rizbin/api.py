@@ -158,8 +158,8 @@ def report(
     """
     _readable(data, validation_data)
     if to:
-        outputs.refuse_taken(to)
         _writable(Path(to))
+        outputs.refuse_taken(to)
     found = opened(what)
     try:
         numbers, source = measured(found, data, None, quiet, split=split, validation_data=validation_data)
@@ -354,9 +354,9 @@ def study_grounding(
     from rizbin.studies.grounding import write_study
 
     _readable(data)
+    _writable(Path(to))
     if Path(to) != Path("grounding.html"):
         outputs.refuse_taken(to)
-    _writable(Path(to))
     detector = load_detector(model)
     source = open_source(data, split="test", size=min(detector.preparation.shorter, 512))
     return write_study(
@@ -398,9 +398,9 @@ def study_ascent(
     from rizbin.studies.ascent import Size, write_study
 
     _readable(data)
+    _writable(Path(to))
     if Path(to) != Path("ascent.html"):
         outputs.refuse_taken(to)
-    _writable(Path(to))
     encoder, looks = load_eyes(model), load_detector(detector)
     return write_study(
         encoder,

@@ -186,6 +186,9 @@ WRITES = re.compile(
     r"\.write_(?:text|bytes)\(|imwrite\(|savez|\.save_pretrained\(|save_file\(|[\"']wb?[\"']|shutil\.rmtree"
 )
 OWN_FOLDERS = {
+    "core/checksums.py": "sums of an export, in its folder",
+    "evaluate/baseline.py": "the cache",
+    "nets/words.py": "the words of an export, in its folder",
     "core/outputs.py": "the rule itself",
     "core/checkpoint.py": "checkpoints, in folders that it makes",
     "nets/export.py": "exports, into empty folders",

@@ -6,6 +6,7 @@ one sentence; 75 stopped on request with everything saved; 130 interrupted; 1 a 
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def _help() -> str:
     lines += ["usage: rizbin COMMAND [options]", ""]
     for name, command in COMMANDS.items():
         lines += [f"  {name:<10}{command.does}", f"            $ {command.example}"]
-    lines += ["", f"methods: {', '.join(training.descriptions())}"]
+    lines += ["", *textwrap.wrap(f"methods: {', '.join(training.descriptions())}", 100, subsequent_indent=" " * 9)]
     lines += ["data: scenes (drawn on the fly, no download), a folder of pictures, a table of paths and captions, ..."]
     lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` every setting of a method."]
     lines += ["Anywhere: --version, and --traceback to see where an error came from."]

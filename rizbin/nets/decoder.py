@@ -116,4 +116,4 @@ def sincos_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patche
     frequency = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     rows, columns = torch.meshgrid(torch.arange(grid[0]).double(), torch.arange(grid[1]).double(), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]
-    return torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1)
+    return torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1).float()

@@ -8,6 +8,7 @@ def test_a_report_prints_its_table() -> None:
     report = Report(measurements=(one,), left_out=(("knn/top1", "No labels."),), images=1000, source="scenes")
     assert str(report) == report.table() == f"{report}"
     assert str(report).splitlines() == [
+        "On 1,000 images of scenes.",
         "                   value    random    chance  measured on",
         "zero_shot/top1      95.6       7.2       5.9  1,000 images",
         "knn/top1: not measured. No labels.",

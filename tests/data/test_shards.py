@@ -4,6 +4,7 @@ import json
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -119,10 +120,14 @@ def test_the_index_is_a_shortcut_and_no_more(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_that_may_not_be_written_needs_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tar(tmp_path / "a.tar", pairs(0, 2))
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    opened = Path.open
 
-    monkeypatch.setattr(Path, "write_text", full)
+    def full(path: Path, mode: str = "r", **more: Any) -> Any:
+        if mode == "x":
+            raise OSError(28, "No space left on device")
+        return opened(path, mode, **more)
+
+    monkeypatch.setattr(Path, "open", full)
     assert len(everything(path)) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["a.tar"]
 

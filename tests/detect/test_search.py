@@ -116,7 +116,7 @@ def test_verify_ends_with_a_code_for_scripts(place: Path, tmp_path: Path, capsys
         (["detect", "x.png", "--find", "cat", "--per-class", "cat"], "no threshold of a name"),
         (["detect", "x.png", "--find", "cat", "--per-class", "cat=much"], "no threshold of a name"),
         (["detect", "x.png", "--find", "cat", "--model", "no/such/folder"], "no pictures in x.png"),
-        (["verify", "x.png", "cat", "--model", "no/such/folder"], "could not be loaded"),
+        (["verify", "x.png", "cat", "--model", "no/such/folder"], "x.png cannot be opened"),
         (["verify", "x.png"], "nothing to look for"),
     ],
 )

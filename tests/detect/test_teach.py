@@ -177,8 +177,10 @@ def test_names_and_start_are_checked(tmp_path: Path) -> None:
         made(replace(SMALL, names=("cat",)))
     method = made()
     method.detector().save(tmp_path / "kept")
-    on = made(replace(SMALL, start=str(tmp_path / "kept"), names=("red disc", "cat")))
+    on = made(replace(SMALL, start=str(tmp_path / "kept"), names=("red disc", "blue disc")))
     assert torch.equal(on.model.model.level_embed, method.model.model.level_embed)
+    with pytest.raises(RizbinError, match=r'does not know the words of 1 of 2 names \("cat"\)'):
+        made(replace(SMALL, start=str(tmp_path / "kept"), names=("red disc", "cat")))
 
 
 def average(method: Teaching, pictures: int = 60) -> float:

@@ -131,7 +131,7 @@ def test_a_coco_file_with_faults_teaches_and_measures(tmp_path: Path, capsys: py
     assert "1 annotation is left out, for image_id 12345 " in told and "for category_id 1 is not" in told
     kept = json.loads((run / "settings.json").read_text())["settings"]
     assert tuple(kept["names"]) == Shapes.categories
-    found = api.measure(run, data=data, quiet=True)
+    found = api.measure(run, data=data, split="all", quiet=True)
     assert "image_id 12345" in " ".join(capsys.readouterr().err.split())
     assert found.images > 0 and "boxes/ap50" in found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.pages import Page
 from rizbin.recipes.presets import preset
@@ -56,10 +57,11 @@ def test_a_budget_becomes_steps_once(tmp_path: Path) -> None:
 def test_a_budget_is_not_planned_to_its_last_minute(
     jobs: int, gained: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "_cell", lambda folder, training, measure: folder.mkdir())
+    monkeypatch.setattr(lab, "_cell", lambda folder, training, measure: (folder / "cell").mkdir())
     monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
     variants = [quick("simclr"), quick("byol")]
-    steps = lab._steps_within(30.0, variants, tmp_path / "timing", steps_of, seeds=3, jobs=jobs)
+    timing = outputs.claim_folder(tmp_path / "timing")
+    steps = lab._steps_within(30.0, variants, timing, steps_of, seeds=3, jobs=jobs)
     minutes = steps * 3 * 2 * 0.5 / gained / 60
     assert 0.8 * 30 < minutes <= 0.86 * 30
     assert not (tmp_path / "timing").exists()

@@ -135,8 +135,8 @@ def test_a_bounded_loss_is_added_as_it_is_where_it_is_short_enough() -> None:
     """Two losses of one update equal their sum where the bound is not reached."""
     states = []
     for changes in (
-        {"weighting": "bound", "repulsion_bound": 1e6, "affinity": "cosine"},
-        {"weighting": "weight", "repulsion_weight": 1.0, "affinity": "cosine"},
+        {"weighting": "bound", "repulsion_bound": 1e6, "affinity": "cosine", "local_global": False},
+        {"weighting": "weight", "repulsion_weight": 1.0, "affinity": "cosine", "local_global": False},
     ):
         method, engine = build("logo", changes), trainer(optimizer="sgd")
         engine.step(method.train(), engine.optimizers(method), batch_for(method), 3)

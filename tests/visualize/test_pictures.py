@@ -163,7 +163,13 @@ def test_sheets_become_files_and_one_page(tmp_path: Path) -> None:
         sheets, tmp_path / "new" / "folder", title="A <film>", notes=["b.png is empty."], credit="By us."
     )
     names = sorted(path.name for path in page.parent.iterdir())
-    assert names == ["index.html", "propagate-mask-001.png", "propagate-mask-002.png", "propagate.png"]
+    assert names == [
+        ".rizbin-outputs.jsonl",
+        "index.html",
+        "propagate-mask-001.png",
+        "propagate-mask-002.png",
+        "propagate.png",
+    ]
     np.testing.assert_array_equal(np.asarray(Image.open(page.parent / "propagate.png")), sheets[0].picture)
     np.testing.assert_array_equal(np.asarray(Image.open(page.parent / "propagate-mask-002.png")), sheets[0].masks[1])
     html = page.read_text(encoding="utf-8")
