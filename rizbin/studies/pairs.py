@@ -43,6 +43,8 @@ COLUMNS = {
     "milliseconds": "ms of one core a step",
 }
 """What stands in the table."""
+IMAGES, TRAIN_IMAGES = 600, 1000
+"""Of each world, to measure and to fit probes: with more, measuring a branch takes longer than training it."""
 MECHANISM_IMAGES = 128
 """Test images on which a step is taken apart."""
 
@@ -52,7 +54,7 @@ def measure_pair(folder: Path) -> Numbers:
     those that need none."""
     run = load_run(folder)
     pair = run.encoder
-    settings = Evaluation.Settings(baseline=False, dense_images=0)
+    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=TRAIN_IMAGES)
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method
     report = evaluate(

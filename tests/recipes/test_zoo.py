@@ -107,7 +107,7 @@ def test_it_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.Monk
             assert torch.allclose(one, other, atol=1e-6)
     if zoo.card_of(name).method == "detailclip":
         look = load_published(zoo.folder_of(name)).method.look(images)
-        assert look is not None and look.reconstruction is not None
+        assert look is not None and bool(look.attention.isfinite().all())
 
 
 def test_the_small_dino_shows_objects() -> None:
