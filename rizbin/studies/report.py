@@ -229,7 +229,9 @@ def _columns(look: Look | None, pool: Pool) -> list[tuple[str, str]]:
     """One plain sentence for each kind of picture in a card."""
     entries = [("Picture", "What the network is given.")]
     if look is not None:
-        entries.append(("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little."))
+        entries.append(
+            ("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little.")
+        )
         if bool(look.removed.any()):
             share = 100 * float(look.removed.float().mean())
             entries.append(

@@ -101,11 +101,12 @@ def answer(results: Results) -> list[str]:
         )
     ]
     costs = {how: mean(results.mean(name_of(how, n), "milliseconds") for n in DISTRACTORS) for how in (ALL, ATTENTION)}
+    gains = mean(gaps(results, ATTENTION, ALL, most, top1)) >= 0
     verdict = (
         f"Against all tokens, half of them by attention gives {apart(ATTENTION, ALL, few)} top-1 without distractors "
-        f"and {apart(ATTENTION, ALL, most)} with up to {most}: the gain "
+        f"and {apart(ATTENTION, ALL, most)} with up to {most}: the {'gain' if gains else 'loss'} "
         + (
-            f"{'grows' if mean(growth) > 0 else 'shrinks'} with distractors beyond the spread."
+            f"{'grows' if (mean(growth) > 0) == gains else 'shrinks'} with distractors beyond the spread."
             if beyond_chance(growth)
             else "does not change with distractors beyond the spread."
         )
