@@ -9,7 +9,6 @@ off.
 
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -29,9 +28,8 @@ def announce() -> None:
 class _Finder(MetaPathFinder):
     """Finds the awaited module where it is anyway, once, and has its loader do one thing more."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    # `path` of a package without __init__.py is a kind of its own, and no Sequence as typeshed has it.
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != AWAITED:
             return None
         sys.meta_path.remove(self)
