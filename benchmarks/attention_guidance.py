@@ -65,9 +65,9 @@ def rizbin_pass(model: Any, latents: Any, embeddings: Any, *, stop: bool) -> Cal
     """Probabilities beside plain attention at 16x16 only, weights frozen, stopped after the last such layer or not."""
     import torch
 
-    from rizbin.generate.diffusion.attention import Capture
-    from rizbin.generate.diffusion.attention_losses import attend_and_excite
-    from rizbin.generate.diffusion.guidance import frozen
+    from rizbin.generation.diffusion.attention import Capture
+    from rizbin.generation.diffusion.attention_losses import attend_and_excite
+    from rizbin.generation.diffusion.guidance import frozen
 
     capture = Capture(model, stop_after_last=stop)
 

@@ -24,9 +24,9 @@ from transformers import (
     pipeline,
 )
 
-from rizbin.detect.detector import Detector, Preparation
-from rizbin.detect.fast import quicken, slacken
-from rizbin.detect.models import Size, new_model, words_tokenizer
+from rizbin.detection.detector import Detector, Preparation
+from rizbin.detection.fast import quicken, slacken
+from rizbin.detection.models import Size, new_model, words_tokenizer
 
 PHRASES = ["a cat", "a dog", "a bus", "a tree", "a red car", "a person", "a remote", "a blue cup", "a chair", "a bird"]
 REPEATS = 3

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rizbin.recipes.presets import Training, preset
+from rizbin.workflows.presets import Training, preset
 
 EASY = (
     "zero_shot/top1",
@@ -91,7 +91,7 @@ def in_world(training: Training[Any], world: str, size: int) -> Training[Any]:
 def cell(folder: Path, variant: str, seed: int, steps: int, world: str, size: int) -> None:
     """Trains and measures one cell."""
     from rizbin import api
-    from rizbin.recipes.training import train
+    from rizbin.workflows.runs import train
 
     begin = time.process_time()
     training = in_world(VARIANTS[variant](), world, size)

@@ -8,7 +8,7 @@ CLIP and DetailCLIP with its teacher at full and at half resolution, ViT-S/16 an
 torch.compile of the transformer blocks. MFU is the arithmetic that a step makes (torch's FlopCounterMode, 2 for a
 multiply and add) by its seconds and by the peak, which stands in the table.
 branches: CLIP is trained on rendered images; from that one checkpoint go on CLIP, each technique alone, and all
-together, each for equally many steps; each is measured with rizbin.evaluate. Images are rendered once, by the CPUs,
+together, each for equally many steps; each is measured with rizbin.evaluation. Images are rendered once, by the CPUs,
 and lie on the GPU, so that data hold nothing up.
 
 results.json and results.md in the output folder (--output, else the environment's OUT) are written after every row. The
@@ -155,7 +155,7 @@ class Clock:
 
 def pair_settings(backbone: str, dry: bool) -> Any:
     """The two towers of a preset; in a dry run small ones of the same kinds."""
-    from rizbin.recipes.presets import preset
+    from rizbin.workflows.presets import preset
 
     pair = preset("clip", backbone).settings.pair
     if not dry:
@@ -169,9 +169,9 @@ def rizbin_step(device: Any, backbone: str, size: Size, dry: bool, compiled: boo
     import torch
 
     from rizbin import methods
-    from rizbin.recipes.presets import preset
-    from rizbin.train.method import Batch
-    from rizbin.train.trainer import Trainer
+    from rizbin.training.method import Batch
+    from rizbin.training.trainer import Trainer
+    from rizbin.workflows.presets import preset
 
     training = preset("detailclip", backbone)
     if dry:
@@ -228,7 +228,7 @@ def open_clip_step(device: Any, backbone: str, size: Size, dry: bool, compiled: 
 
 def compile_all(model: Any, dry: bool) -> None:
     """Compiles each transformer block in place, of open_clip's towers as of ours."""
-    from rizbin.train.sharding import blocks
+    from rizbin.training.sharding import blocks
 
     for block in blocks(model):
         block.compile(backend="eager" if dry else "inductor")
@@ -346,7 +346,7 @@ START = "CLIP"
 
 def branch_settings(name: str, size: Size, dry: bool) -> Any:
     """The small recipe on a ViT-S/8, with this branch's techniques, all from the first step: the start is trained."""
-    from rizbin.recipes.presets import preset
+    from rizbin.workflows.presets import preset
 
     training = preset("detailclip", "small")
     settings = training.settings
@@ -426,7 +426,7 @@ class Feed:
 
         from rizbin.core import random
         from rizbin.data.views import normalize
-        from rizbin.train.method import Batch
+        from rizbin.training.method import Batch
 
         generator = torch.Generator().manual_seed(random.key(seed, "feed", step))
         chosen = torch.randint(len(self.images), (count,), generator=generator).to(self.device)
@@ -509,7 +509,7 @@ def train_branch(
 
     from rizbin.core import random
     from rizbin.methods import find
-    from rizbin.train.trainer import Trainer
+    from rizbin.training.trainer import Trainer
 
     training = branch_settings(name, size, dry)
     torch.manual_seed(random.key(seed, "weights"))
@@ -541,7 +541,7 @@ def branches(table: Table, clock: Clock, device: Any, size: Size, dry: bool, opt
     from safetensors.torch import load_file, save_file
 
     from rizbin.data.open import open_source
-    from rizbin.evaluate import Evaluation, evaluate
+    from rizbin.evaluation import Evaluation, evaluate
 
     if all(name in table.rows["branches"] for name in BRANCHES):
         return

@@ -173,7 +173,7 @@ def prepare(stamps: Path, out: Path, most_names: int = 0) -> Prepared:
 
 def training_of(method: str, data: str, size: int, seed: int, batch: int) -> Any:
     """The shipped small recipe of a method, on images of this size."""
-    from rizbin.recipes.presets import preset
+    from rizbin.workflows.presets import preset
 
     training = preset(method, "small")
     vision = replace(training.settings.pair.vision, image_size=size)
@@ -183,7 +183,7 @@ def training_of(method: str, data: str, size: int, seed: int, batch: int) -> Any
 
 def start_of(training: Any) -> dict[str, Any]:
     """The first weights of the image-text pair that this training trains."""
-    from rizbin.recipes.training import build
+    from rizbin.workflows.runs import build
 
     encoder = build(training).encoder
     return dict(encoder.state_dict())
@@ -200,8 +200,8 @@ def same_start(first: Any, second: Any) -> bool:
 def steps_within(minutes: float, training: Any, note: Path) -> int:
     """How many steps of this training fit into the minutes, by a few that are thrown away; kept in a file."""
     from rizbin.data.open import open_source
-    from rizbin.recipes.training import build
-    from rizbin.train.trainer import Trainer
+    from rizbin.training.trainer import Trainer
+    from rizbin.workflows.runs import build
 
     if note.exists():
         return json.loads(note.read_text())["steps"]
@@ -217,8 +217,8 @@ def steps_within(minutes: float, training: Any, note: Path) -> int:
 def run(folder: Path, training: Any, images: int) -> dict[str, float]:
     """Trains and measures what is not there yet; returns steps, CPU minutes and the numbers."""
     from rizbin.data.open import open_source
-    from rizbin.evaluate import Evaluation, evaluate
-    from rizbin.recipes.training import load_run, train
+    from rizbin.evaluation import Evaluation, evaluate
+    from rizbin.workflows.runs import load_run, train
 
     facts, spent = folder / "numbers.json", folder / "seconds.json"
     if facts.exists():
@@ -291,9 +291,9 @@ def table(columns: dict[str, list[dict[str, float]]]) -> str:
 def sheet(path: Path, data: str, folders: dict[str, Path], count: int = 8) -> None:
     """Draws test images, what each network's patches say, and the truth; each with the words it stands for."""
     from rizbin.data.open import open_source
-    from rizbin.evaluate.embed import read
-    from rizbin.recipes.training import load_run
-    from rizbin.visualize.grid import sheet as contact_sheet
+    from rizbin.evaluation.embed import read
+    from rizbin.visualization.grid import sheet as contact_sheet
+    from rizbin.workflows.runs import load_run
 
     pairs = {name: load_run(folder).pair.eval() for name, folder in folders.items()}
     side = next(iter(pairs.values())).image_size
@@ -335,7 +335,7 @@ def words_of(pair: Any, images: Sequence[UInt8[np.ndarray, "size size 3"]], name
     from torch.nn import functional as F
 
     from rizbin.data.views import normalize
-    from rizbin.evaluate.zero_shot import embed_categories
+    from rizbin.evaluation.zero_shot import embed_categories
 
     with torch.no_grad():
         words = embed_categories(pair, names, "scenes", batch=100, device=torch.device("cpu"))
@@ -349,7 +349,7 @@ def colored(
     pixels: UInt8[np.ndarray, "size size 3"], places: np.ndarray, numbers: dict[int, int]
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The image with each name's pixels in the color of its number; pixels without a name in gray."""
-    from rizbin.visualize.colors import distinct
+    from rizbin.visualization.colors import distinct
 
     colors = np.array(distinct(12), np.float32)
     gray = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)

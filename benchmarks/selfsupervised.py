@@ -33,8 +33,8 @@ from rizbin.methods.dino import DINO
 from rizbin.methods.simclr import SimCLR
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.image import ImageEncoder
-from rizbin.train.method import Batch, Progress
-from rizbin.train.trainer import Trainer
+from rizbin.training.method import Batch, Progress
+from rizbin.training.trainer import Trainer
 
 SIZE, LOCAL_SIZE, LOCAL_CROPS = 64, 32, 8
 STEPS = 1000

@@ -33,9 +33,9 @@ def rizbin_step(batch: int, caption: str, **changes: Any) -> Callable[[int], flo
     import torch
 
     from rizbin import methods
-    from rizbin.recipes.presets import preset
-    from rizbin.train.method import Batch
-    from rizbin.train.trainer import Trainer
+    from rizbin.training.method import Batch
+    from rizbin.training.trainer import Trainer
+    from rizbin.workflows.presets import preset
 
     name = changes.pop("method", "detailclip")
     training = preset(name, "vits16")
@@ -58,7 +58,7 @@ def open_clip_step(batch: int, caption: str) -> Callable[[int], float]:
     from open_clip.loss import ClipLoss
 
     from rizbin.nets.export import open_clip_config
-    from rizbin.recipes.presets import preset
+    from rizbin.workflows.presets import preset
 
     config = open_clip_config(preset("clip", "vits16").settings.pair)["model_cfg"]
     model = CLIP(**config, output_dict=True).train()

@@ -23,22 +23,30 @@ from rizbin.data.loader import MOST_REFUSED_SHARE
 from rizbin.data.open import open_source
 from rizbin.data.render import Render, Rendered
 from rizbin.data.sample import Source
-from rizbin.detect import measure as detection
-from rizbin.detect.detector import Detector
-from rizbin.detect.masks import DEFAULT as SAM
-from rizbin.detect.masks import Segmenter
-from rizbin.detect.presence import Calibration
-from rizbin.evaluate.suite import Evaluation as Evaluation
-from rizbin.evaluate.suite import TooFew
-from rizbin.generate.diffusion.painter import Painter
+from rizbin.detection import measure as detection
+from rizbin.detection.detector import Detector
+from rizbin.detection.masks import DEFAULT as SAM
+from rizbin.detection.masks import Segmenter
+from rizbin.detection.presence import Calibration
+from rizbin.evaluation.suite import Evaluation as Evaluation
+from rizbin.evaluation.suite import TooFew
+from rizbin.generation.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
-from rizbin.recipes import presets
-from rizbin.recipes.exported import loading_lines as loading_lines
-from rizbin.recipes.measured import Settings as Measuring
-from rizbin.recipes.measured import measured, names_of
-from rizbin.recipes.measured import settings_of as settings_of
-from rizbin.recipes.opened import (
+from rizbin.reports.detector import write_detector_report
+from rizbin.reports.encoder import write_report
+from rizbin.reports.explanations import write_explanations
+from rizbin.reports.generator import write_drawing_report
+from rizbin.studies.missing.asked import study_missing_objects as study_missing_objects
+from rizbin.workflows import presets
+from rizbin.workflows.ascend import ascend as ascend
+from rizbin.workflows.bundle import publish
+from rizbin.workflows.evaluate import Settings as Measuring
+from rizbin.workflows.evaluate import measured, names_of
+from rizbin.workflows.evaluate import settings_of as settings_of
+from rizbin.workflows.generate import generate as generate
+from rizbin.workflows.generate import repair as repair
+from rizbin.workflows.loading import (
     Model,
     Opened,
     calibration_of,
@@ -49,19 +57,11 @@ from rizbin.recipes.opened import (
     opened,
     painter_of,
 )
-from rizbin.recipes.published import publish
-from rizbin.recipes.training import LoadedRun, train
-from rizbin.studies.ascending import ascend as ascend
-from rizbin.studies.drawing import generate as generate
-from rizbin.studies.drawing import repair as repair
-from rizbin.studies.explained import write_explanations
-from rizbin.studies.missing.asked import study_missing_objects as study_missing_objects
-from rizbin.studies.replayed import record_in as record_in
-from rizbin.studies.replayed import replay as replay
-from rizbin.studies.report import write_report
-from rizbin.studies.report_detector import write_detector_report
-from rizbin.studies.report_drawing import write_drawing_report
-from rizbin.studies.tour import tour
+from rizbin.workflows.loading_lines import loading_lines as loading_lines
+from rizbin.workflows.replay import record_in as record_in
+from rizbin.workflows.replay import replay as replay
+from rizbin.workflows.runs import LoadedRun, train
+from rizbin.workflows.tour import tour
 
 Training = presets.Training
 FORMS = ("open_clip", "timm", "rizbin")
@@ -87,7 +87,7 @@ def fit(
 ) -> Path:
     """Trains a method, or goes on with the run that lies in the folder; returns the folder of the run.
 
-    method: a name ("detailclip") or complete settings, as `rizbin.recipes.presets.preset` gives them.
+    method: a name ("detailclip") or complete settings, as `rizbin.workflows.presets.preset` gives them.
     preset: the settings that a name starts from; empty: the method's first.
     run: its folder; empty: `folder_of` the settings.
     minutes: a budget of time; once measured, it takes the place of `steps`. epochs: passes over the data, in the place
@@ -129,8 +129,8 @@ def measure(
     data: what to measure on, as for training; empty: the test part of what the run was trained on, or else the scenes.
     split: the part of the data that is measured on: "test", "train" or "all".
     validation_data: measured on in place of a part of the data, all of it.
-    settings: of `rizbin.evaluate.suite.Evaluation`, for a detector those of `rizbin.detect.measure`, for what draws
-        those of `rizbin.recipes.drawn`.
+    settings: of `rizbin.evaluation.suite.Evaluation`, for a detector those of `rizbin.detection.measure`, for what
+        draws those of `rizbin.workflows.evaluate_diffusion`.
     Raises RizbinError for what is not there, and where there are too few images for numbers that say something.
     """
     _readable(data, validation_data)
@@ -221,18 +221,18 @@ def visualize(
 ) -> Path:
     """Draws what a model sees in pictures; returns the page, which lies in a folder with the pictures as PNG files.
 
-    drawing: a name of `rizbin.visualize.pictures.DRAWINGS`; `settings` are its own.
+    drawing: a name of `rizbin.visualization.pictures.DRAWINGS`; `settings` are its own.
     what: a run, an exported folder, a model of the zoo, or a ViT of timm or Hugging Face by name or folder.
     to: the folder; empty: runs/visualize/DRAWING-MODEL.
     images: files, folders, or data as for training.
     size: shorter side in pixels at which pictures are looked at; 0: the model's own.
     limit: most pictures taken; 0: as many as the drawing shows.
-    masks: folder with the true masks of picture files (`rizbin.visualize.inputs.read_pictures`).
+    masks: folder with the true masks of picture files (`rizbin.visualization.inputs.read_pictures`).
     """
-    from rizbin.visualize.album import write_album
-    from rizbin.visualize.inputs import check_pictures, read_pictures
-    from rizbin.visualize.models import eye_of, open_eye
-    from rizbin.visualize.pictures import DRAWINGS, does
+    from rizbin.visualization.album import write_album
+    from rizbin.visualization.inputs import check_pictures, read_pictures
+    from rizbin.visualization.models import eye_of, open_eye
+    from rizbin.visualization.pictures import DRAWINGS, does
 
     if drawing not in DRAWINGS:
         raise RizbinError(f"There is nothing called {drawing!r} to draw; there are {', '.join(DRAWINGS)}.")
@@ -273,22 +273,22 @@ def detect(
     device: str = "cpu",
     quiet: bool = False,
 ) -> Any:
-    """Looks for things in pictures; returns a `rizbin.detect.search.Searched`.
+    """Looks for things in pictures; returns a `rizbin.detection.search.Searched`.
 
     where: files, folders, patterns.
     find: phrases: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control", "tv remote"]}.
-    model: a Grounding DINO by name or folder, a run, or one of the zoo; empty: `rizbin.detect.detector.DEFAULT`, which
-        needs a network once.
+    model: a Grounding DINO by name or folder, a run, or one of the zoo; empty:
+        `rizbin.detection.detector.DEFAULT`, which needs a network once.
     rivals: phrases that may take a box away and are no answers themselves.
-    settings: a `rizbin.detect.search.Search`.
-    to, form: file or folder for the answers, and how (`rizbin.detect.write.FORMS`); empty: not written.
+    settings: a `rizbin.detection.search.Search`.
+    to, form: file or folder for the answers, and how (`rizbin.detection.write.FORMS`); empty: not written.
     draw: folder for the pictures with their answers drawn; empty: not drawn.
-    masks: a SAM 2 by name or folder, or "sam2" for `rizbin.detect.masks.DEFAULT`, that makes a mask of each box.
+    masks: a SAM 2 by name or folder, or "sam2" for `rizbin.detection.masks.DEFAULT`, that makes a mask of each box.
     explain: boxes of each picture that explained.html, in that folder or here, explains.
     """
-    from rizbin.detect import search as room
-    from rizbin.detect.phrases import read_phrases
-    from rizbin.detect.write import planned
+    from rizbin.detection import search as room
+    from rizbin.detection.phrases import read_phrases
+    from rizbin.detection.write import planned
 
     # What cannot be looked for, is not there or must not be written over is said before a model is loaded.
     read_phrases(find)
@@ -326,13 +326,13 @@ def verify(
     calibration: str | Path = "",
     device: str = "cpu",
 ) -> list[Any]:
-    """Whether each phrase is in the picture: a `rizbin.detect.presence.Verdict` for each.
+    """Whether each phrase is in the picture: a `rizbin.detection.presence.Verdict` for each.
 
     calibration: file that `Calibration.save` wrote; empty: calibration.json in the model's folder where there is one,
     else scores are taken as probabilities.
     """
-    from rizbin.detect import presence
-    from rizbin.detect.phrases import read_phrases
+    from rizbin.detection import presence
+    from rizbin.detection.phrases import read_phrases
 
     read_phrases(phrases)
     read_image(picture)  # one that cannot be used is said before a model is loaded
@@ -393,9 +393,9 @@ def study_ascent(
         embeddings. autoencoder: what draws, whose autoencoder's latents are climbed beside the other forms.
     prompts, seeds, few, paper, rebuilt: how much is drawn (`rizbin.studies.ascent.Size`).
     """
-    from rizbin.recipes.judge import Judge
-    from rizbin.recipes.opened import load_eyes, load_painter
     from rizbin.studies.ascent import Size, write_study
+    from rizbin.workflows.loading import load_eyes, load_painter
+    from rizbin.workflows.verifier import Judge
 
     _readable(data)
     _writable(Path(to))
@@ -469,7 +469,7 @@ def _export_detector(detector: Detector, target: Path, form: str, half: bool) ->
         raise RizbinError(f"A detector is exported to {' or '.join(DETECTOR_FORMS)}, not to {form!r}.")
     _empty(target)
     if form == "onnx":
-        from rizbin.detect.onnx import export_onnx
+        from rizbin.detection.onnx import export_onnx
 
         export_onnx(detector, target)
     else:

@@ -25,7 +25,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_the_method_of_the_page_is_one_file_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rizbin.train.method import Progress
+    from rizbin.training.method import Progress
 
     (tmp_path / "flip.py").write_text(blocks("methods.md", "python")[-1])
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])

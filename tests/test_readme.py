@@ -68,13 +68,13 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     for name, answer in answers.items():
         monkeypatch.setattr(api, name, stand_in(name, answer))
     monkeypatch.setattr(doctor, "examine", stand_in("doctor", {}))
-    monkeypatch.setattr("rizbin.recipes.training.replay", stand_in("replay", SimpleNamespace(text=str)))
+    monkeypatch.setattr("rizbin.workflows.runs.replay", stand_in("replay", SimpleNamespace(text=str)))
     monkeypatch.setattr(api, "record_in", lambda path: path if path.suffix == ".json" else None)
     monkeypatch.setattr(api, "replay", stand_in("replay", []))
     monkeypatch.setattr("rizbin.studies.study.study", stand_in(words[0], Path("s.html")))
     monkeypatch.setattr(api, "loading_lines", str)
     recipe = SimpleNamespace(demo=stand_in("demo", Path("r")))
-    monkeypatch.setitem(sys.modules, "rizbin.recipes.demo", recipe)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setitem(sys.modules, "rizbin.workflows.demo", recipe)  # pyright: ignore[reportArgumentType]
     assert cli.main(words) == 0
     expected = {"train": ["fit", "report"], "demo": ["demo", "report"], "evaluate": ["measure"], "edit": ["generate"]}
     expected["data"] = ["render"]

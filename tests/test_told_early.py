@@ -9,7 +9,7 @@ from PIL import Image
 
 from rizbin import api, cli
 from rizbin.core.measurement import Measurement, Report
-from rizbin.evaluate.suite import TooFew
+from rizbin.evaluation.suite import TooFew
 
 WRONG = {
     "evaluate detailclip-mini --data nowhere": "'nowhere' is neither a file nor a folder",
@@ -47,10 +47,10 @@ def nothing_loads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: Any, **__: Any) -> None:
         pytest.fail("a model was loaded first")
 
-    for place in ("api.opened", "api.load_detector", "studies.drawing.load_painter", "studies.ascending.load_eyes"):
+    for place in ("api.opened", "api.load_detector", "workflows.generate.load_painter", "workflows.ascend.load_eyes"):
         monkeypatch.setattr(f"rizbin.{place}", fail)
-    monkeypatch.setattr("rizbin.visualize.models.open_eye", fail)
-    monkeypatch.setattr("rizbin.recipes.training.build", fail)
+    monkeypatch.setattr("rizbin.visualization.models.open_eye", fail)
+    monkeypatch.setattr("rizbin.workflows.runs.build", fail)
     return empty_folder
 
 
@@ -91,7 +91,7 @@ def test_the_default_detector_that_is_not_here_is_named_with_what_to_do(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rizbin.core.errors import RizbinError
-    from rizbin.detect.detector import DEFAULT, Detector
+    from rizbin.detection.detector import DEFAULT, Detector
 
     def offline(*_: Any, **__: Any) -> None:
         raise RizbinError("no network")

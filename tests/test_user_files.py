@@ -11,10 +11,10 @@ from PIL import Image
 
 from rizbin import api, cli
 from rizbin.core.outputs import RECORD
-from rizbin.detect.detector import Detector, Preparation
-from rizbin.generate.diffusion.painter import Sampling
-from tests.detect.toys import Shapes, tiny, tokenizer
-from tests.generate.diffusion.small_painters import painter
+from rizbin.detection.detector import Detector, Preparation
+from rizbin.generation.diffusion.painter import Sampling
+from tests.detection.toys import Shapes, tiny, tokenizer
+from tests.generation.diffusion.small_painters import painter
 
 COMMANDS = {
     "detect yolo": "detect {photos} --find cat --find disc --threshold 0 --model {looks} --out {out} --quiet",
@@ -187,18 +187,18 @@ WRITES = re.compile(
 )
 OWN_FOLDERS = {
     "core/checksums.py": "sums of an export, in its folder",
-    "evaluate/baseline.py": "the cache",
+    "evaluation/baseline.py": "the cache",
     "nets/words.py": "the words of an export, in its folder",
     "core/outputs.py": "the rule itself",
     "core/checkpoint.py": "checkpoints, in folders that it makes",
     "nets/export.py": "exports, into empty folders",
-    "recipes/published.py": "exports",
-    "recipes/zoo.py": "a folder of its own",
+    "workflows/bundle.py": "exports",
+    "workflows/bundled_models.py": "a folder of its own",
     "zoo/__init__.py": "the card of a model, in such a folder",
-    "detect/detector.py": "exports and runs' model folders",
-    "detect/onnx.py": "exports",
-    "detect/presence.py": "a calibration, beside the model that was exported, or where Python says",
-    "generate/diffusion/learn.py": "a run's model folder",
+    "detection/detector.py": "exports and runs' model folders",
+    "detection/onnx.py": "exports",
+    "detection/presence.py": "a calibration, beside the model that was exported, or where Python says",
+    "generation/diffusion/learn.py": "a run's model folder",
     "api.py": "exports",
     "studies/ascent_cells.py": "into memory",
     "data/render.py": "rendered data, in a folder of its own",

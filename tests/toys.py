@@ -13,7 +13,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.text import TextEncoder
 from rizbin.nets.vision import VisionEncoder
-from rizbin.train.method import Batch, Method
+from rizbin.training.method import Batch, Method
 
 NANO = ImageTextPair.Settings(
     vision=VisionEncoder.Settings(name="rizbin_vit_nano_patch8_32", image_size=32),

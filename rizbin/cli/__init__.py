@@ -209,7 +209,7 @@ def _zoo(words: list[str]) -> int:
 
     name, build = parse(models, words, "zoo")
     if build:
-        from rizbin.recipes.zoo import rebuild
+        from rizbin.workflows.bundled_models import rebuild
 
         return training.finish(lambda: rebuild(name, Path(build)), ["zoo", *words], report=False, quiet=False)
     from rizbin import zoo
@@ -219,7 +219,7 @@ def _zoo(words: list[str]) -> int:
             print(f"{one:<18}{zoo.card_of(one).is_a}")
         return 0
     print(zoo.card_of(name).text())
-    from rizbin.recipes.known import known_names
+    from rizbin.workflows.known_words import known_names
 
     if known := known_names(name):
         import textwrap

@@ -88,7 +88,7 @@ def ascend(words: list[str]) -> int:
     given = parse(draw, words, "ascend", repeat=True)
     check_quotes(given["prompts"], "rizbin ascend")
     from rizbin import api
-    from rizbin.studies.ascending import settings_from
+    from rizbin.workflows.ascend import settings_from
 
     names = ("also", "negative", "image", "style", "content", "layer", "start", "mask", "autoencoder", "count")
     try:

@@ -16,7 +16,7 @@ def generate(words: list[str]) -> int:
     import tyro
 
     from rizbin.cli.drawing_flags import Common, Switch
-    from rizbin.generate.diffusion.cure import Cure
+    from rizbin.generation.diffusion.cure import Cure
 
     def draw(
         prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS...")],
@@ -95,7 +95,7 @@ def _drawn(given: dict[str, Any]) -> int:
     if not given["prompts"]:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     from rizbin import api
-    from rizbin.generate.diffusion.painter import Sampling
+    from rizbin.generation.diffusion.painter import Sampling
 
     names = ("steps", "guidance", "scheduler", "height", "width", "seed", "strength", "negative")
     out = Path(given["out"])
@@ -132,8 +132,8 @@ def _repaired(given: dict[str, Any]) -> int:
             "something is missing, or leave --verify."
         )
     from rizbin import api
-    from rizbin.generate.diffusion.painter import Sampling
-    from rizbin.generate.diffusion.repair import Ladder
+    from rizbin.generation.diffusion.painter import Sampling
+    from rizbin.generation.diffusion.repair import Ladder
 
     names = ("steps", "guidance", "scheduler", "height", "width", "seed", "negative")
     ladder = Ladder() if given["repair"] else Ladder(rungs=())

@@ -70,7 +70,7 @@ def detect(words: list[str]) -> int:
     if not given["pictures"]:
         raise RizbinError('Say which pictures: rizbin detect FOLDER --find "a cat".')
     from rizbin import api
-    from rizbin.detect.search import Search
+    from rizbin.detection.search import Search
 
     settings = Search(
         thresholds=dict(_threshold(one) for one in given["per_class"]),

@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 
 def visualize(words: list[str]) -> int:
     """`rizbin visualize WHAT MODEL IMAGES ...`."""
-    from rizbin.visualize.pictures import DRAWINGS, does
+    from rizbin.visualization.pictures import DRAWINGS, does
 
     if not words or words[0] in ("-h", "--help"):
         print("usage: rizbin visualize WHAT MODEL IMAGES... [--to DIR] [--size PIXELS] [--limit COUNT] ...", end="\n\n")
@@ -57,7 +57,7 @@ def _flags(drawing: Any) -> type:
     import tyro
 
     from rizbin.core.settings import explained
-    from rizbin.visualize.pictures import does
+    from rizbin.visualization.pictures import does
 
     text = explained(drawing.Settings) | explained(Around)
     positional = tyro.conf.Positional
@@ -157,8 +157,8 @@ def _grounding(words: list[str]) -> int:
 
 def _missing_objects(words: list[str]) -> int:
     """`rizbin study missing-objects`: one model draws the same prompts in every way; trains nothing."""
-    from rizbin.generate.diffusion.cure import CURES, Cure
-    from rizbin.generate.diffusion.repair import Ladder, Rung
+    from rizbin.generation.diffusion.cure import CURES, Cure
+    from rizbin.generation.diffusion.repair import Ladder, Rung
 
     def ask(
         model: str = "diffusion-mini",
@@ -214,7 +214,7 @@ def _missing_objects(words: list[str]) -> int:
 
     given = parse(ask, words, "study missing-objects")
     from rizbin import api
-    from rizbin.generate.diffusion.painter import Sampling
+    from rizbin.generation.diffusion.painter import Sampling
     from rizbin.studies.missing.ways import Plan
 
     scales = tuple((cure, number) for cure, number in map(_scale, given.pop("scales")))
@@ -238,7 +238,7 @@ def _missing_objects(words: list[str]) -> int:
 
 def _scale(text: str) -> tuple[Any, float]:
     """A cure and the scale of its updates."""
-    from rizbin.generate.diffusion.cure import CURES
+    from rizbin.generation.diffusion.cure import CURES
 
     cure, _, number = text.partition("=")
     try:

@@ -12,8 +12,8 @@ from rizbin.cli.parsing import near, parse
 from rizbin.core.errors import RizbinError
 
 if TYPE_CHECKING:  # torch and its company load in seconds; the commands that need them import them when called
-    from rizbin.recipes.presets import Training
-    from rizbin.studies.replayed import Replayed
+    from rizbin.workflows.presets import Training
+    from rizbin.workflows.replay import Replayed
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
 
@@ -22,8 +22,8 @@ def descriptions() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
     rooms = Path(__file__).parent.parent
     files = {path.stem: path for path in (rooms / "methods").glob("[a-z]*.py")}
-    files["detector"] = rooms / "detect" / "teach.py"
-    files["diffusion"] = rooms / "generate" / "diffusion" / "learn.py"
+    files["detector"] = rooms / "detection" / "teach.py"
+    files["diffusion"] = rooms / "generation" / "diffusion" / "learn.py"
     found = {}
     for name, path in sorted(files.items()):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -43,7 +43,7 @@ def train(words: list[str]) -> int:
         raise RizbinError(f"The method comes first: rizbin train METHOD {name} ...; there are {', '.join(methods)}.")
     if name not in methods:
         raise RizbinError(f"There is no method {name!r}; {near(name, list(methods))}")
-    from rizbin.recipes import presets
+    from rizbin.workflows import presets
 
     given = {word.split("=", 1)[0] for word in words}
     lengths = [flag for flag in ("--steps", "--minutes", "--epochs") if flag in given]
@@ -155,7 +155,7 @@ def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: 
     """Trains by `start`, then measures and writes the report; the exit status says whether it was stopped before."""
     from rizbin import api
     from rizbin.core import parallel
-    from rizbin.train.trainer import Stopped
+    from rizbin.training.trainer import Stopped
 
     try:
         run = start()
@@ -229,7 +229,7 @@ def replay(words: list[str]) -> int:
 
         if (record := api.record_in(Path(run))) is not None:
             return _drawn_again(api.replay(record, to=out, quiet=quiet))
-    from rizbin.recipes.training import replay as make_again
+    from rizbin.workflows.runs import replay as make_again
 
     print(make_again(Path(run)).text())
     return 0
@@ -253,6 +253,6 @@ def demo(words: list[str]) -> int:
         return run
 
     run = Path(parse(demo, words, "demo"))
-    from rizbin.recipes.demo import demo as train_it
+    from rizbin.workflows.demo import demo as train_it
 
     return finish(lambda: train_it(run), ["demo", *words], report=True, quiet=False, rooms=True)

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from rizbin.core.errors import RizbinError
-from rizbin.train.method import Method
+from rizbin.training.method import Method
 
 
 def names() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
-from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Look, Method, Minimize, Progress
 
 
 def crop_map(

@@ -20,7 +20,7 @@ from rizbin.losses.distill import regression
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
-from rizbin.train.method import Batch, Method, Minimize, Progress, Work
+from rizbin.training.method import Batch, Method, Minimize, Progress, Work
 
 _VIEW = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
 from rizbin.nets.dual import ImageTextPair
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 
 class CLIP(Method):

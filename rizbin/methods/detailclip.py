@@ -38,7 +38,7 @@ from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import Rule, block_scores, half_resolution_places, select
 from rizbin.nets.vision import Features
-from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Look, Method, Minimize, Progress
 
 
 class DetailCLIP(Method):

@@ -21,7 +21,7 @@ from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
-from rizbin.train.method import Batch, Method, Minimize, Progress, Work
+from rizbin.training.method import Batch, Method, Minimize, Progress, Work
 
 _GLOBAL = View.Settings(crop_area=(0.4, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
 

@@ -39,7 +39,7 @@ from rizbin.losses.distill import regression
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 _GLOBAL = View.Settings(
     crop_area=(0.4, 1.0),

@@ -24,7 +24,7 @@ from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.nets.text import Transformer
-from rizbin.train.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Look, Method, Minimize, Progress
 
 
 class MaskCLIP(Method):

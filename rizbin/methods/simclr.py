@@ -16,7 +16,7 @@ from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.contrast import nt_xent
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 
 class SimCLR(Method):

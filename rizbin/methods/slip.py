@@ -12,7 +12,7 @@ from rizbin.data.views import View
 from rizbin.losses.contrast import contrast, nt_xent
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 STRONG = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=0.5)
 

@@ -19,7 +19,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.views import View
 from rizbin.nets.image import ImageEncoder
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 SEEN = 0.3
 """Least share of an object's box that a crop must leave, so that its name still holds."""

@@ -17,7 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD, View
 from rizbin.losses.contrast import contrast
 from rizbin.nets.dual import ImageTextPair
-from rizbin.train.method import Batch, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, Minimize, Progress
 
 _STRIDE = 1.25
 """Length of one move in units of the bound: a little beyond it, and back to its edge (arXiv 2001.03994)."""

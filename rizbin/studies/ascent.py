@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from rizbin.core.charts import Series
 from rizbin.core.environment import describe
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Picture
 from rizbin.data.sample import Source
-from rizbin.evaluate.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
-from rizbin.generate.ascent.ascend import as_floats
-from rizbin.generate.ascent.encoders import Encoder
-from rizbin.generate.ascent.settings import PRESETS, Settings
-from rizbin.generate.ascent.targets import Image, Text
-from rizbin.generate.diffusion.repair import Verifier
+from rizbin.evaluation.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
+from rizbin.generation.ascent.ascend import as_floats
+from rizbin.generation.ascent.encoders import Encoder
+from rizbin.generation.ascent.settings import PRESETS, Settings
+from rizbin.generation.ascent.targets import Image, Text
+from rizbin.generation.diffusion.repair import Verifier
+from rizbin.pages.charts import Series
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture
+from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies.ascent_cells import (
     Drawn,
     Measured,
@@ -40,7 +41,6 @@ from rizbin.studies.ascent_cells import (
     seen_by,
 )
 from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_pictures, show_rebuilt
-from rizbin.studies.report import OPENMOJI
 
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 CHUNK = 32

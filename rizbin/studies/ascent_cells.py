@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rizbin.core import outputs
-from rizbin.core.pieces import Picture
 from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
-from rizbin.evaluate.stills import HARMS, spectrum_slope, total_variation
-from rizbin.generate.ascent.ascend import as_floats, ascend
-from rizbin.generate.ascent.encoders import Encoder
-from rizbin.generate.ascent.settings import Settings
-from rizbin.generate.ascent.targets import Image, Text, Wish
-from rizbin.generate.diffusion.repair import Verifier
-from rizbin.generate.film import Pixels
+from rizbin.evaluation.stills import HARMS, spectrum_slope, total_variation
+from rizbin.generation.ascent.ascend import as_floats, ascend
+from rizbin.generation.ascent.encoders import Encoder
+from rizbin.generation.ascent.settings import Settings
+from rizbin.generation.ascent.targets import Image, Text, Wish
+from rizbin.generation.diffusion.repair import Verifier
+from rizbin.generation.film import Pixels
+from rizbin.pages.pieces import Picture
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number, Picture
-from rizbin.evaluate.stills import HARMS
+from rizbin.evaluation.stills import HARMS
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number, Picture
 from rizbin.studies.ascent_cells import Drawn, Measured, Question, Rebuilt, gap, margin, percent
 
 AMONG = 100

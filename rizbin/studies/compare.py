@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from rizbin.core.errors import RizbinError
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Bar, Cell, Number
 from rizbin.data.open import open_source
-from rizbin.evaluate.suite import Evaluation, evaluate
-from rizbin.recipes import presets
-from rizbin.recipes.catalogue import find
-from rizbin.recipes.training import load_run
+from rizbin.evaluation.suite import Evaluation, evaluate
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Bar, Cell, Number
+from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
-from rizbin.studies.numbers import label
+from rizbin.workflows import presets
+from rizbin.workflows.catalogue import find
+from rizbin.workflows.runs import load_run
 
 SHOWN = (
     "zero_shot/top1",

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from rizbin.core.charts import Series
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Bar, Cell, Number
 from rizbin.data.open import open_source
 from rizbin.data.views import View, normalize
-from rizbin.evaluate.collapse import color_shortcut
+from rizbin.evaluation.collapse import color_shortcut
 from rizbin.nets.image import ImageEncoder
-from rizbin.recipes.presets import Training, preset
-from rizbin.recipes.training import build, load_run
-from rizbin.recipes.watch import Watching
+from rizbin.pages.charts import Series
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Bar, Cell, Number
 from rizbin.studies.lab import Numbers, Results, Variant
+from rizbin.workflows.diagnostics import Watching
+from rizbin.workflows.presets import Training, preset
+from rizbin.workflows.runs import build, load_run
 
 MEMORY, QUERIES = 2000, 1000
 """Pictures of the final measurement: a standard error of 1.6 points or less."""

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rizbin.core.charts import Series
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.sample import Sample, Source
-from rizbin.detect.average_precision import iou_matrix
-from rizbin.detect.detector import Detector
-from rizbin.detect.found import Found
-from rizbin.detect.measure import Cases, Settings, among, boxes_measured, pictures_with, questions_about
-from rizbin.detect.phrases import named
-from rizbin.detect.presence import calibrate, calibration_error, matthews
-from rizbin.studies.report import OPENMOJI
+from rizbin.detection.average_precision import iou_matrix
+from rizbin.detection.detector import Detector
+from rizbin.detection.found import Found
+from rizbin.detection.measure import Cases, Settings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detection.phrases import named
+from rizbin.detection.presence import calibrate, calibration_error, matthews
+from rizbin.pages.charts import Series
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
+from rizbin.reports.encoder import OPENMOJI
 
 QUESTION = "How should a detector be asked, and how far is it to be believed?"
 THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).tolist())

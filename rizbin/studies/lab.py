@@ -20,11 +20,11 @@ from typing import Any
 from rizbin.core import outputs
 from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
-from rizbin.core.pages import Page
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import to_dict
-from rizbin.recipes.presets import Training
+from rizbin.pages.page import Page
+from rizbin.workflows.presets import Training
 
 Numbers = dict[str, float]
 Measure = Callable[[Path], Numbers]
@@ -198,7 +198,7 @@ def run(
     for seed in range(seeds):
         begins = ""
         if start is not None:
-            from rizbin.recipes.training import train
+            from rizbin.workflows.runs import train
 
             begins = str(train(replace(start, seed=seed), folder / f"start-{seed}", quiet=quiet, silent=True))
         for number, one in enumerate(variants):
@@ -272,7 +272,7 @@ def _steps_within(
     quiet: bool = False,
 ) -> int:
     """Steps of every cell that make `budget` minutes in all. Raises RizbinError when those are too few."""
-    from rizbin.recipes.training import seconds_a_step
+    from rizbin.workflows.runs import seconds_a_step
 
     first, count = variants[0].training, len(variants)
     # Seconds of one process in a minute of the budget. Two side by side slow each other down: two cores gave 1.3 times
@@ -341,7 +341,7 @@ def _threads(count: int) -> None:
 
 def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     """Trains and measures one cell."""
-    from rizbin.recipes.training import train
+    from rizbin.workflows.runs import train
 
     begin, fresh = time.process_time(), not RunFolder(folder).exists
     train(training, folder, quiet=True, silent=True)  # collapses are asked for here

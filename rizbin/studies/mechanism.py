@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.views import normalize
-from rizbin.evaluate.embed import Pictures
+from rizbin.evaluation.embed import Pictures
 from rizbin.losses.distill import teacher_distribution
 from rizbin.methods.detailclip import DetailCLIP
-from rizbin.train.method import Batch, Progress
+from rizbin.training.method import Batch, Progress
 
 TERMS = ("contrast", "phrase", "cls", "patch", "visible", "pixels", "residual")
 """Those of DetailCLIP's records whose gradient is followed."""

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
 from rizbin.data.open import open_source
-from rizbin.evaluate.embed import Pictures, read
-from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.evaluation.embed import Pictures, read
+from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.methods.detailclip import DetailCLIP
-from rizbin.recipes.training import load_run
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.lab import Numbers, Results, Variant, beyond_chance
 from rizbin.studies.mechanism import mechanism
+from rizbin.workflows.runs import load_run
 
 WORLD = "scenes:easy,seed=2"
 """Scenes of a world by whose numbers no recipe was chosen."""

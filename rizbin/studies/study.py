@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from rizbin.core import outputs
 from rizbin.core.environment import describe
-from rizbin.core.pages import Page
 from rizbin.data.open import open_source
-from rizbin.recipes.presets import Training
+from rizbin.pages.page import Page
+from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies import lab
 from rizbin.studies.lab import Study
-from rizbin.studies.report import OPENMOJI
+from rizbin.workflows.presets import Training
 
 
 def study(

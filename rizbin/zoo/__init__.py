@@ -1,7 +1,7 @@
 """Trained models that come with Rizbin: each a folder here with its weights and a card that says where they come from.
 
 A name from here stands wherever a run or a folder may: `rizbin evaluate detailclip-mini`. How each was made, and the
-command that makes it again, is `rizbin/recipes/zoo.py`.
+command that makes it again, is `rizbin/workflows/bundled_models.py`.
 """
 
 import json

@@ -10,8 +10,8 @@ from lightly.utils.debug import std_of_l2_normalized
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.evaluate.collapse import normalized_std
-from rizbin.evaluate.knn import vote
+from rizbin.evaluation.collapse import normalized_std
+from rizbin.evaluation.knn import vote
 from rizbin.losses.contrast import nt_xent
 from rizbin.losses.distill import Center, cross_entropy, regression, teacher_distribution
 

@@ -13,8 +13,8 @@ from rizbin.losses.contrast import clip_loss
 from rizbin.losses.phrases import phrase_contrast, phrase_keys, text_weighted_similarity
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.selection import block_scores, select
-from rizbin.recipes.presets import preset
-from rizbin.train.method import Progress
+from rizbin.training.method import Progress
+from rizbin.workflows.presets import preset
 from tests.toys import batch_for, build, tiny
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.decoder import Decoder, sincos_positions
-from rizbin.recipes.presets import preset
-from rizbin.train.method import Progress
+from rizbin.training.method import Progress
+from rizbin.workflows.presets import preset
 from tests.toys import batch_for
 
 SIDE, PATCH, HEADS, DECODER_HEADS, TEXT_HEADS = 96, 16, 3, 16, 4

@@ -20,12 +20,12 @@ from rizbin.core.settings import explained, to_dict
 from rizbin.data.loader import Loader
 from rizbin.data.scenes import Scenes
 from rizbin.data.views import View, normalize
-from rizbin.evaluate.collapse import normalized_std
+from rizbin.evaluation.collapse import normalized_std
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
-from rizbin.recipes import presets
-from rizbin.train.method import Batch, Method
-from rizbin.train.trainer import NotFinite, Trainer
+from rizbin.training.method import Batch, Method
+from rizbin.training.trainer import NotFinite, Trainer
+from rizbin.workflows import presets
 from tests.processes import run_in_processes
 from tests.toys import ENCODER, NANO, batch_for, build, tiny
 

@@ -20,8 +20,8 @@ from rizbin.methods.byol import BYOL
 from rizbin.methods.dino import DINO, multi_crop_loss
 from rizbin.methods.logo import LoGo, queue_contrast, tell_apart
 from rizbin.nets.image import ImageEncoder
-from rizbin.train.method import Batch, Method, Minimize, Progress, Work
-from rizbin.train.trainer import Trainer
+from rizbin.training.method import Batch, Method, Minimize, Progress, Work
+from rizbin.training.trainer import Trainer
 from tests.processes import run_in_processes
 from tests.toys import batch_for, build, tiny
 

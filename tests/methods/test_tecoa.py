@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD
 from rizbin.losses.contrast import contrast
 from rizbin.methods.tecoa import TeCoA
-from rizbin.train.method import Batch, Progress
+from rizbin.training.method import Batch, Progress
 from tests.toys import batch_for, build
 
 DEVIATION = torch.tensor(STD)[:, None, None]

@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rizbin.core.errors import RizbinError
-from rizbin.detect.detector import Detector
-from rizbin.detect.masks import Segmenter
-from rizbin.detect.models import new_model, words_tokenizer
-from rizbin.generate.ascent.encoders import of_hugging_face, of_open_clip, of_timm
-from rizbin.generate.diffusion.loading import load_pipeline
+from rizbin.detection.detector import Detector
+from rizbin.detection.masks import Segmenter
+from rizbin.detection.models import new_model, words_tokenizer
+from rizbin.generation.ascent.encoders import of_hugging_face, of_open_clip, of_timm
+from rizbin.generation.diffusion.loading import load_pipeline
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import load_encoder, load_pair, save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.vision import VisionEncoder
-from rizbin.visualize.models import open_eye
-from tests.detect.toys import TINY, save_sam
-from tests.generate.diffusion.small_painters import painter
+from rizbin.visualization.models import open_eye
+from tests.detection.toys import TINY, save_sam
+from tests.generation.diffusion.small_painters import painter
 from tests.toys import ENCODER, NANO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -388,7 +388,7 @@ def test_an_exported_detector_brings_no_code(
     tmp_path: Path, planted: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from rizbin.detect.onnx import OnnxDetector
+    from rizbin.detection.onnx import OnnxDetector
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: None)
     marker = planted(tmp_path)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from rizbin import cli
-from rizbin.core.charts import Series
 from rizbin.data.open import open_source
-from rizbin.generate.ascent.settings import Settings
-from rizbin.generate.ascent.targets import Text
-from rizbin.generate.diffusion.repair import Presence
-from rizbin.generate.film import Pixels
+from rizbin.generation.ascent.settings import Settings
+from rizbin.generation.ascent.targets import Text
+from rizbin.generation.diffusion.repair import Presence
+from rizbin.generation.film import Pixels
+from rizbin.pages.charts import Series
 from rizbin.studies import ascent, ascent_cells
 from rizbin.studies.ascent import (
     Measured,
@@ -32,8 +32,8 @@ from rizbin.studies.ascent import (
     percent,
 )
 from rizbin.studies.ascent_cells import Drawn, Seen, drawn, questions
-from tests.generate.ascent.toy_encoders import toy
-from tests.generate.diffusion.small_painters import painter
+from tests.generation.ascent.toy_encoders import toy
+from tests.generation.diffusion.small_painters import painter
 
 
 def finds(picture: Pixels, phrases: Sequence[str]) -> list[Presence]:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.detect.found import Found
-from rizbin.detect.measure import Cases
-from rizbin.detect.phrases import read_phrases
+from rizbin.detection.found import Found
+from rizbin.detection.measure import Cases
+from rizbin.detection.phrases import read_phrases
 from rizbin.studies.grounding import Counted, answer, best, by_size, counted, write_study
-from tests.detect.test_measure import Sees
-from tests.detect.toys import Shapes
+from tests.detection.test_measure import Sees
+from tests.detection.toys import Shapes
 
 NAMES = Shapes.categories
 

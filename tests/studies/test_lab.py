@@ -10,13 +10,13 @@ import pytest
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
-from rizbin.core.pages import Page
-from rizbin.recipes.presets import preset
+from rizbin.pages.page import Page
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance
 from rizbin.studies.questions import collapse, crops, reconstruction, robustness
 from rizbin.studies.study import study
+from rizbin.workflows.presets import preset
 from tests.toys import tiny
 
 
@@ -58,7 +58,7 @@ def test_a_budget_is_not_planned_to_its_last_minute(
     jobs: int, gained: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lab, "_cell", lambda folder, training, measure: (folder / "cell").mkdir())
-    monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
+    monkeypatch.setattr("rizbin.workflows.runs.seconds_a_step", lambda training: 0.5)
     variants = [quick("simclr"), quick("byol")]
     timing = outputs.claim_folder(tmp_path / "timing")
     steps = lab._steps_within(30.0, variants, timing, steps_of, seeds=3, jobs=jobs)
@@ -72,7 +72,7 @@ def test_a_budget_that_the_steps_alone_exceed_is_refused_at_once(
 ) -> None:
     """Not after minutes of silence: nothing is measured for it, and what is timed is shown."""
     monkeypatch.setattr(lab, "_cell", lambda *_: pytest.fail("a cell was trained and measured"))
-    monkeypatch.setattr("rizbin.recipes.training.seconds_a_step", lambda training: 0.5)
+    monkeypatch.setattr("rizbin.workflows.runs.seconds_a_step", lambda training: 0.5)
     with pytest.raises(RizbinError, match="too few to show anything; give 3 minutes or more"):
         lab._steps_within(1.0, [quick("simclr"), quick("byol")], tmp_path, steps_of, seeds=3, jobs=1)
     assert "timing the variants" in capsys.readouterr().err
@@ -235,7 +235,7 @@ def test_texture_and_thinness_tell_what_they_say() -> None:
 
 
 def test_reconstruction_is_measured_by_kind_of_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rizbin.recipes.training import train
+    from rizbin.workflows.runs import train
 
     monkeypatch.setattr(reconstruction, "IMAGES", 40)
     training = replace(preset("detailclip", "small"), settings=tiny("detailclip"), batch=4, steps=2, checkpoint_every=2)

@@ -9,16 +9,16 @@ import pytest
 from rizbin import api, cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
-from rizbin.generate.diffusion.cure import Cure
-from rizbin.generate.diffusion.painter import Sampling
-from rizbin.generate.diffusion.repair import Ladder
+from rizbin.generation.diffusion.cure import Cure
+from rizbin.generation.diffusion.painter import Sampling
+from rizbin.generation.diffusion.repair import Ladder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
 from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, Drawn, Plan, cases_of
-from tests.generate.diffusion.small_painters import painter
+from tests.generation.diffusion.small_painters import painter
 
 # A call of diffusers' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -12,9 +12,9 @@ import pytest
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
-from rizbin.generate.diffusion.painter import Sampling
-from rizbin.generate.diffusion.repair import Ladder, Presence
-from rizbin.generate.film import Pixels
+from rizbin.generation.diffusion.painter import Sampling
+from rizbin.generation.diffusion.repair import Ladder, Presence
+from rizbin.generation.film import Pixels
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.ways import (
     LADDER,
@@ -31,7 +31,7 @@ from rizbin.studies.missing.ways import (
     pictures_in,
     read_drawn,
 )
-from tests.generate.diffusion.small_painters import painter
+from tests.generation.diffusion.small_painters import painter
 
 PROMPTS = world(("zebra", "frog", "taxi"))
 PLAN = Plan(

@@ -8,11 +8,11 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
 from rizbin.nets.dual import ImageTextPair
-from rizbin.recipes.judge import judge_by
-from rizbin.recipes.opened import load_painter, model_of, opened
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
 from rizbin.studies.missing.ways import Plan
+from rizbin.workflows.loading import load_painter, model_of, opened
+from rizbin.workflows.verifier import judge_by
 
 
 def study_missing_objects(

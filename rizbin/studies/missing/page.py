@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rizbin.core.charts import Series
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Bar, Cell, Fact, Number, Picture
 from rizbin.data.gate import read_image
-from rizbin.generate.film import Labelled
+from rizbin.generation.film import Labelled
+from rizbin.pages.charts import Series
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Bar, Cell, Fact, Number, Picture
 from rizbin.studies.missing.answer import Result, Row, swept
 from rizbin.studies.missing.second import Accuracy
 from rizbin.studies.missing.verdict import SPOKEN

@@ -11,7 +11,7 @@ import numpy as np
 from rizbin.core.errors import RizbinError
 from rizbin.data.scenes.captions import article
 from rizbin.data.scenes.vocabulary import held_out_pairs
-from rizbin.generate.diffusion.spans import objects_in, phrases_in
+from rizbin.generation.diffusion.spans import objects_in, phrases_in
 
 Family = Literal["world", "geneval", "tiam", "colored", "similar", "attend-and-excite"]
 FAMILIES: tuple[Family, ...] = get_args(Family)

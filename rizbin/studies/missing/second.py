@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Sample, Source
 from rizbin.data.views import normalize, whole
-from rizbin.detect.presence import calibrate, matthews
-from rizbin.generate.film import Pixels
+from rizbin.detection.presence import calibrate, matthews
+from rizbin.generation.film import Pixels
 from rizbin.nets.dual import ImageTextPair
-from rizbin.studies.cases import BATCH, first_samples
-from rizbin.visualize.words import embedded
+from rizbin.reports.examples import BATCH, first_samples
+from rizbin.visualization.words import embedded
 
 FITTED, CHECKED = 2400, 800
 """True scenes that it learns from, and others on which it is measured. Encoding them takes each encoder ten seconds of

@@ -8,23 +8,23 @@ import numpy as np
 
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
-from rizbin.core.pages import Page
 from rizbin.core.progress import MakeBar
 from rizbin.core.runs import RunFolder
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Source
-from rizbin.generate.diffusion.cure import SCALE
-from rizbin.generate.diffusion.painter import Painter
-from rizbin.generate.diffusion.repair import Verifier
+from rizbin.generation.diffusion.cure import SCALE
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.repair import Verifier
 from rizbin.nets.dual import ImageTextPair
-from rizbin.studies.cases import first_samples
+from rizbin.pages.page import Page
+from rizbin.reports.encoder import OPENMOJI
+from rizbin.reports.examples import first_samples
 from rizbin.studies.missing.answer import Verdicts, result_of
 from rizbin.studies.missing.page import show
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import sentences
 from rizbin.studies.missing.ways import LADDER, PLAIN, Case, Drawn, Plan, Studio, cases_of
-from rizbin.studies.report import OPENMOJI
 
 QUESTION = "Objects that are asked for and not drawn: what helps, and is it worth its time?"
 CHECKED = 200

@@ -16,12 +16,12 @@ import torch
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.core.runs import RunFolder
-from rizbin.generate.diffusion import attention_losses
-from rizbin.generate.diffusion.cure import CURES, SCALE, Cure, resolution_of, steering
-from rizbin.generate.diffusion.painter import Painted, Painter, Sampling
-from rizbin.generate.diffusion.repair import Ladder, Presence, Verifier, repair
-from rizbin.generate.diffusion.spans import spans_of
-from rizbin.generate.film import Pixels, write_png
+from rizbin.generation.diffusion import attention_losses
+from rizbin.generation.diffusion.cure import CURES, SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.painter import Painted, Painter, Sampling
+from rizbin.generation.diffusion.repair import Ladder, Presence, Verifier, repair
+from rizbin.generation.diffusion.spans import spans_of
+from rizbin.generation.film import Pixels, write_png
 from rizbin.studies.missing.memory import Peak
 from rizbin.studies.missing.prompts import Prompt
 

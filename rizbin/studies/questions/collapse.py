@@ -6,7 +6,7 @@ Papers: BYOL, arXiv 2006.07733, tables 5a and 19 (ImageNet, ResNet-50, 300 epoch
 
 from typing import Any
 
-from rizbin.core.pages import Page
+from rizbin.pages.page import Page
 from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant
 

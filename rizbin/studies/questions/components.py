@@ -8,10 +8,10 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from rizbin.core.pages import Page
-from rizbin.recipes.presets import Training, preset
+from rizbin.pages.page import Page
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 from rizbin.studies.pairs import COLUMNS, apart, measure_pair, table
+from rizbin.workflows.presets import Training, preset
 
 REMOVAL, DISTILLATION, RECONSTRUCTION = "token removal", "self-distillation", "reconstruction"
 CLIP, PHRASES = "CLIP alone", "CLIP and phrases"

@@ -6,8 +6,8 @@ table 8 (ImageNet, ViT-S/16, 100 epochs, k-NN).
 
 from statistics import mean
 
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 

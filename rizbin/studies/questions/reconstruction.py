@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
 from rizbin.data.open import open_source
-from rizbin.evaluate.embed import Pictures, embed, read
-from rizbin.evaluate.sizes import above_absent, under_masks
-from rizbin.evaluate.suite import Evaluation, evaluate
-from rizbin.evaluate.zero_shot import embed_categories
+from rizbin.evaluation.embed import Pictures, embed, read
+from rizbin.evaluation.sizes import above_absent, under_masks
+from rizbin.evaluation.suite import Evaluation, evaluate
+from rizbin.evaluation.zero_shot import embed_categories
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
-from rizbin.recipes.presets import Training, preset
-from rizbin.recipes.training import load_run
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.mechanism import mechanism
 from rizbin.studies.pairs import MECHANISM_IMAGES, SMALL, WORLD, apart
+from rizbin.workflows.presets import Training, preset
+from rizbin.workflows.runs import load_run
 
 WITHOUT = "no pixel term"
 PAPER = "least attended patches hidden (paper)"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
 from rizbin.data.views import AUGMENTATIONS
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.encoders import gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rizbin.core.charts import Series
-from rizbin.core.pages import Page
-from rizbin.core.pieces import Cell, Number
 from rizbin.data.open import open_source
-from rizbin.evaluate.suite import Evaluation, evaluate
+from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.nets.dual import ImageTextPair
-from rizbin.recipes.presets import Training, preset
-from rizbin.recipes.training import load_run
+from rizbin.pages.charts import Series
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance
+from rizbin.workflows.presets import Training, preset
+from rizbin.workflows.runs import load_run
 
 DISTRACTORS = (0, 4, 8)
 """Most objects in a scene that its caption never names."""

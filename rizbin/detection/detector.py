@@ -1,0 +1,384 @@
+"""Finds things by words: pictures and phrases in, boxes with a score for each phrase out.
+
+Grounding DINO (arXiv 2303.05499), MM-Grounding-DINO (arXiv 2401.02361) and LLMDet (arXiv 2501.18954) load alike, by
+name or from a folder, through transformers.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core.bounded import read_json
+from rizbin.core.checksums import write_sums
+from rizbin.core.errors import RizbinError
+from rizbin.data.gate import AnyImage, as_rgb
+from rizbin.detection.fast import quicken, slacken
+from rizbin.detection.found import Found
+from rizbin.detection.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
+from rizbin.nets.foreign import transformers_config, transformers_model, transformers_tokenizer
+
+DEFAULT = "iSEE-Laboratory/llmdet_tiny"
+"""Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
+PICTURE = AnyImage
+"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.gate.as_rgb` takes them."""
+SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
+"""Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
+Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
+Scale = Literal["full", "standard", "fast"]
+KINDS = ("grounding-dino", "mm-grounding-dino")
+"""Of transformers' models that are Grounding DINOs."""
+LAP = 0.2
+"""Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
+LARGEST = 16_384
+"""Pixels of a side at which no network is fed."""
+BORDER = 2.0
+"""Pixels from the inner border of a tile within which a box counts as cut by it."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a network wants its pictures."""
+
+    shorter: int = 800
+    """Pixels of the shorter side."""
+    longer: int = 1333
+    """Most pixels of the longer one, which then decides."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from values of 0 to 1 (ImageNet's)."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divided by, thereafter."""
+
+    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width at which a picture is seen."""
+        shorter, longer = max(round(self.shorter * scale), 32), max(round(self.longer * scale), 32)
+        low, high = min(height, width), max(height, width)
+        exact = min(float(shorter), longer * low / high)
+        # As transformers rounds: a picture shall be the same pixels in both.
+        small, large = max(round(exact), 1), max(int(exact * high / low), 1)
+        return (small, large) if height <= width else (large, small)
+
+    def __call__(
+        self, picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+    ) -> Float[Tensor, "3 rows columns"]:
+        """The picture at that height and width, normalized."""
+        pixels = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
+        if pixels.shape[-2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels[0] - mean) / std
+
+
+class Detector:
+    """A network, its tokenizer, and how it wants pictures."""
+
+    def __init__(self, model: Any, tokenizer: Any, preparation: Preparation = Preparation(), name: str = "") -> None:
+        self.model = model.eval()
+        quicken(self.model)
+        self.tokenizer = tokenizer
+        self.preparation = preparation
+        self.name = name or type(model).__name__
+
+    @staticmethod
+    def is_one(folder: str | Path) -> bool:
+        """Whether the folder holds a Grounding DINO, as transformers writes it."""
+        try:
+            kept = read_json(Path(folder) / "config.json")
+        except (OSError, ValueError):
+            return False
+        return isinstance(kept, dict) and kept.get("model_type") in KINDS
+
+    @classmethod
+    def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Detector":
+        """A detector by its name on Hugging Face or from a folder, its weights from safetensors alone.
+
+        Raises RizbinError when there is none, or it is of another kind.
+        """
+        try:
+            import transformers
+        except ImportError as error:
+            raise RizbinError(
+                "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
+                "brings it."
+            ) from error
+        assert transformers is not None
+
+        kind = transformers_config(what).model_type
+        if kind not in KINDS:
+            raise RizbinError(f"{what} is a {kind}, not a Grounding DINO; give one such as {DEFAULT}.")
+        with quietly():
+            model = transformers_model(_class_of(kind), what, dtype=torch.float32)
+        tokenizer = transformers_tokenizer(what)
+        return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
+
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Writes a folder that `from_pretrained` and transformers load; half: with the weights in 16 bits."""
+        slacken(self.model)
+        model = copy.deepcopy(self.model).half() if half else self.model
+        quicken(self.model)
+        with quietly():
+            model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        one = self.preparation
+        kept = {
+            "image_processor_type": "GroundingDinoImageProcessor",
+            "size": {"shortest_edge": one.shorter, "longest_edge": one.longer},
+            "image_mean": list(one.mean),
+            "image_std": list(one.std),
+        }
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        write_sums(Path(folder), ("*.json", "model*.safetensors", "vocab.txt"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    def ask(self, phrases: Sequence[Wanted], *, alone: bool = False) -> Asked:
+        """The texts that these phrases need. Raises RizbinError when they cannot be looked for."""
+        return ask(read_phrases(phrases), self.tokenizer, self.longest_text, alone=alone)
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens that one pass reads at most."""
+        return self.model.config.max_text_len
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        pictures: Sequence[PICTURE],
+        phrases: Sequence[Wanted],
+        *,
+        scale: Scale | float = "full",
+        over: Literal["mean", "max"] = "mean",
+        alone: bool = False,
+        tile: int = 0,
+        lap: float = LAP,
+        batch: int = 4,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> list[Found]:
+        """All that the network proposes for each picture.
+
+        Args:
+            pictures: Of any sizes; those that are seen at one size run together, `batch` at a time.
+            phrases: See `rizbin.detection.phrases.read_phrases`; their positions are the class ids.
+            scale: One of `SCALES`, or a share of the size the network was trained at.
+            over: How a phrase's score comes from its tokens': see `phrase_scores`.
+            alone: One pass for each phrase: slower, but long descriptions do not disturb each other.
+            tile: Also looks at squares of so many pixels one by one, for what is small; 0 does not.
+            lap: Share of a tile's side that the next one repeats.
+            advance: Is told how many more pictures are done.
+        """
+        asked = self.ask(phrases, alone=alone)
+        share = SCALES[scale] if isinstance(scale, str) else scale
+        if not 0 < share <= 4:
+            raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
+        if batch < 1:
+            raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
+        if tile < 0 or not 0 <= lap < 1:
+            raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
+        shown = [pixels_of(one) for one in pictures]
+        pieces = [
+            (number, place)
+            for number, one in enumerate(shown)
+            for place in places(one.shape[0], one.shape[1], tile, lap)
+        ]
+        left = {number: sum(piece[0] == number for piece in pieces) for number in range(len(shown))}
+        boxes: list[list[np.ndarray]] = [[] for _ in shown]
+        scores: list[list[np.ndarray]] = [[] for _ in shown]
+        for size, members in self._sizes(shown, pieces, share).items():
+            for start in range(0, len(members), batch):
+                some = members[start : start + batch]
+                views = torch.stack([self.preparation(cut(shown[number], place), size) for number, place in some])
+                for text in asked.texts:
+                    for (number, place), mine, theirs in zip(
+                        some, *self._pass(views, text, len(asked.phrases), over), strict=True
+                    ):
+                        inside, kept = into_picture(mine, place, shown[number].shape)
+                        boxes[number].append(inside[kept])
+                        scores[number].append(theirs[kept])
+                for number, _ in some:
+                    left[number] -= 1
+                    advance(left[number] == 0)
+        if not asked.texts:  # the network knows no word of any phrase, so it was asked for nothing
+            boxes = [[np.zeros((0, 4), np.float32)] for _ in shown]
+            scores = [[np.zeros((0, len(asked.phrases)), np.float32)] for _ in shown]
+        return [
+            Found(
+                one.shape[1],
+                one.shape[0],
+                np.concatenate(mine),
+                np.concatenate(theirs),
+                asked.phrases,
+                asked.notes,
+                asked.unasked,
+            )
+            for one, mine, theirs in zip(shown, boxes, scores, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def expected_seconds(
+        self,
+        size: tuple[int, int],
+        phrases: Sequence[Wanted],
+        *,
+        scale: Scale | float = "full",
+        alone: bool = False,
+        tile: int = 0,
+        lap: float = LAP,
+    ) -> float:
+        """About how long `detect` will take for a picture of that height and width, seconds.
+
+        A blank at half the sides is looked at twice, and the first look, which also warms the machine, does not count;
+        time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
+        """
+        share = SCALES[scale] if isinstance(scale, str) else scale
+        asked = self.ask(phrases, alone=alone)
+        if not asked.texts:
+            return 0.0
+        side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
+        blank = torch.zeros(1, 3, *side)
+        for _ in range(2):
+            begin = time.perf_counter()
+            self._pass(blank, asked.texts[0], len(asked.phrases), "mean")
+        seconds = time.perf_counter() - begin
+        seen = [
+            self.preparation.size(bottom - top, right - left, share)
+            for left, top, right, bottom in places(*size, tile, lap)
+        ]
+        pixels = sum(height * width for height, width in seen)
+        return seconds * pixels / (side[0] * side[1]) * len(asked.texts)
+
+    def _sizes(
+        self, shown: Sequence[np.ndarray], pieces: Sequence[tuple[int, "Place"]], share: float
+    ) -> dict[tuple[int, int], list[tuple[int, "Place"]]]:
+        """The pieces by the size at which they are seen: padding would change what Swin sees at the border."""
+        found: dict[tuple[int, int], list[tuple[int, Place]]] = {}
+        for number, place in pieces:
+            height, width = place[3] - place[1], place[2] - place[0]
+            found.setdefault(self.preparation.size(height, width, share), []).append((number, place))
+        return found
+
+    def _pass(
+        self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Boxes (shares of the view, corners) and scores of each view for one text."""
+        ids, known = batch_of([text] * len(views))
+        outputs = self.model(
+            pixel_values=views.to(self.device, self.model.dtype),
+            input_ids=ids.to(self.device),
+            attention_mask=known.long().to(self.device),
+        )
+        center, side = outputs.pred_boxes.float().split(2, dim=-1)
+        corners = torch.cat([center - side / 2, center + side / 2], dim=-1).cpu().numpy()
+        scores = [phrase_scores(one.float(), text, phrases, over=over).cpu().numpy() for one in outputs.logits]
+        return list(corners), scores
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' bars for the second that reading or writing weights takes; downloads show their own."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+Place = tuple[int, int, int, int]
+"""Left, top, right, bottom of a piece, pixels of the picture."""
+
+
+def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of a picture, 0 to 255. Raises Refused when it cannot be used."""
+    return as_rgb(picture, name="the picture")
+
+
+def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
+    """The whole picture, and the tiles that cover it where it is larger than one."""
+    whole = [(0, 0, width, height)]
+    if not tile or max(height, width) <= tile:
+        return whole
+    step = max(round(tile * (1 - lap)), 1)
+
+    def starts(length: int) -> list[int]:
+        return [0] if length <= tile else [*range(0, length - tile, step), length - tile]
+
+    return whole + [
+        (left, top, min(left + tile, width), min(top + tile, height))
+        for top in starts(height)
+        for left in starts(width)
+    ]
+
+
+def cut(picture: np.ndarray, place: Place) -> np.ndarray:
+    """What of a picture, or of a map of it, lies in a place; a view of its memory."""
+    return picture[place[1] : place[3], place[0] : place[2]]
+
+
+def into_picture(
+    boxes: Float[np.ndarray, "boxes 4"], place: Place, shape: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "boxes 4"], Bool[np.ndarray, " boxes"]]:
+    """Boxes in pixels of the whole picture, clipped to it; and which are whole.
+
+    A box that ends at a tile's inner border is the piece of a thing that another tile or the whole view shows.
+    """
+    height, width = shape[:2]
+    left, top, right, bottom = place
+    scale = np.array([right - left, bottom - top] * 2, np.float32)
+    moved = boxes * scale + np.array([left, top] * 2, np.float32)
+    inner = np.array([left > 0, top > 0, right < width, bottom < height])
+    at_border = np.abs(moved - np.array(place, np.float32)) < BORDER
+    whole = np.asarray(~(at_border & inner[None]).any(axis=1))
+    return np.clip(moved, 0, np.array([width, height] * 2, np.float32)), whole
+
+
+def _class_of(kind: str) -> Any:
+    from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
+
+    return MMGroundingDinoForObjectDetection if kind == "mm-grounding-dino" else GroundingDinoForObjectDetection
+
+
+def _preparation(what: str) -> Preparation:
+    """As the model's own preprocessor_config.json has it; transformers' defaults where there is none."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        kept = read_json(str(cached_file(what, "preprocessor_config.json")))
+    except OSError:
+        return Preparation()
+    except (ValueError, RecursionError) as error:
+        raise RizbinError(f"The preprocessor_config.json of {what} cannot be read; get the model again.") from error
+    usual = Preparation()
+    try:
+        size = kept.get("size") or {}
+        sides = [
+            int(size.get(name, own)) for name, own in (("shortest_edge", usual.shorter), ("longest_edge", usual.longer))
+        ]
+        colors = [
+            [float(value) for value in kept.get(f"image_{name}") or getattr(usual, name)] for name in ("mean", "std")
+        ]
+        (red, green, blue), (wide_red, wide_green, wide_blue) = colors
+        if not all(1 <= side <= LARGEST for side in sides) or not all(value > 0 for value in colors[1]):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise RizbinError(
+            f"The preprocessor_config.json of {what} says of sizes and colors what cannot be; get the model again."
+        ) from error
+    return replace(
+        usual, shorter=sides[0], longer=sides[1], mean=(red, green, blue), std=(wide_red, wide_green, wide_blue)
+    )

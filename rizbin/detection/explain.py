@@ -1,0 +1,283 @@
+"""Why a box: which words of the phrase spoke for it, which pixels look like the phrase, where its query looked.
+
+All three come from the pass that finds the box. A map is worth something only if what it marks matters: so what it
+marks most is taken out of the picture, and as much elsewhere, and the score is measured again.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from rizbin.core import random
+from rizbin.core.errors import RizbinError
+from rizbin.detection.detector import LAP, PICTURE, Detector, cut, into_picture, pixels_of, places
+from rizbin.detection.fast import Sampling
+from rizbin.detection.found import OVERLAP, THRESHOLD, Found
+from rizbin.detection.phrases import Text, Wanted, batch_of, phrase_scores, read_phrases
+
+OCCLUDED = 0.1
+"""Share of the picture that the check takes out."""
+ELSEWHERE = 4
+"""Places elsewhere that are taken out for comparison, one by one."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one box."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels."""
+    score: float
+    words: tuple[tuple[str, float], ...]
+    """The tokens of the prompt that fitted best, each with its own score, 0 to 1; the box's score is their mean."""
+    similarity: Float[np.ndarray, "height width"]
+    """How much each pixel's neighborhood looks like the phrase, 0 to 1: the score of the encoder's own proposal there,
+    the best of all levels."""
+    points: Float[np.ndarray, "points 3"]
+    """Where the query looked in the decoder: x and y in pixels, and the share of its attention, largest first. All
+    layers and heads together; the shares sum to 1."""
+    without: float
+    """The phrase's best score about this box once the most similar tenth of the picture is gray."""
+    elsewhere: float
+    """The same with as much gray at other places, the mean of some."""
+
+    @property
+    def honest(self) -> bool:
+        """Whether what the map marks matters more to the box than other places do."""
+        return self.without < self.elsewhere
+
+
+def explain(
+    detector: Detector,
+    picture: PICTURE,
+    phrases: Sequence[Wanted],
+    *,
+    rivals: Sequence[Wanted] = (),
+    most: int = 3,
+    threshold: float = THRESHOLD,
+    overlap: float = OVERLAP,
+    tile: int = 0,
+    lap: float = LAP,
+    check: bool = True,
+) -> list[Explanation]:
+    """Explains the best boxes of a picture, best first.
+
+    Args:
+        detector: What found them.
+        picture: A file, a PIL picture or RGB pixels.
+        phrases: As for `Detector.detect`.
+        rivals: Asked for too, and may take boxes away, but are not explained.
+        most: Boxes at most.
+        threshold: Lowest score of a box.
+        overlap: As for `Found.choose`.
+        tile: As for `Detector.detect`; a box that was found in a tile is explained within it.
+        lap: As for `Detector.detect`.
+        check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
+
+    The picture is seen at full size. Raises RizbinError when the phrases cannot be looked for, or the
+    detector is an exported one.
+    """
+    if most < 1:
+        raise RizbinError(f"most is {most}; give 1 or more boxes to explain.")
+    if not hasattr(detector, "model"):
+        raise RizbinError(f"{detector.name} is exported and shows no insides; explain with what it was exported from.")
+    count = len(read_phrases(phrases))
+    pixels = pixels_of(picture)
+    asked = detector.ask([*phrases, *rivals])
+    height, width = pixels.shape[:2]
+    if not asked.texts:
+        return []
+    views = [(place, text) for place in places(height, width, tile, lap) for text in asked.texts]
+    passes = [_pass(detector, cut(pixels, place), text, len(asked.phrases)) for place, text in views]
+    # A box that a tile's border cuts is another view's to tell of; rows lead back to the pass and its query.
+    rows: list[tuple[int, int]] = []
+    boxes, scores = [], []
+    for number, ((place, _), made) in enumerate(zip(views, passes, strict=True)):
+        inside, kept = into_picture(made.shares, place, pixels.shape)
+        rows += [(number, int(query)) for query in np.flatnonzero(kept)]
+        boxes.append(inside[kept])
+        scores.append(made.scores[kept])
+    found = Found(width, height, np.concatenate(boxes), np.concatenate(scores), asked.phrases)
+    answer = found.choose(threshold, overlap=overlap)
+    explanations = []
+    answers = zip(answer.rows, answer.classes, answer.scores, strict=True)
+    for row, number, score in [one for one in answers if one[1] < count][:most]:
+        which, query = rows[int(row)]
+        made, (place, text) = passes[which], views[which]
+        words = _words(detector, text, int(number), made.tokens[query])
+        seen = cut(pixels, place)
+        similarity = np.zeros((height, width), np.float32)
+        cut(similarity, place)[:] = _similarity(made, text, int(number), seen.shape[:2])
+        without = elsewhere = float("nan")
+        if check:
+            without, elsewhere = _occluded(detector, seen, made, text, int(number), made.boxes[query])
+        left, top, right, bottom = (float(value) for value in found.boxes[row])
+        scale, offset = (place[2] - place[0], place[3] - place[1], 1), (place[0], place[1], 0)
+        explanations.append(
+            Explanation(
+                name=found.names[number],
+                box=(left, top, right, bottom),
+                score=float(score),
+                words=words,
+                similarity=similarity,
+                points=made.points[query] * np.array(scale, np.float32) + np.array(offset, np.float32),
+                without=without,
+                elsewhere=elsewhere,
+            )
+        )
+    return explanations
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one text gave."""
+
+    boxes: Float[np.ndarray, "queries 4"]
+    """Pixels of what was seen, clipped."""
+    shares: Float[np.ndarray, "queries 4"]
+    """The same as shares of its sides."""
+    scores: Float[np.ndarray, "queries phrases"]
+    tokens: Float[Tensor, "queries width"]
+    """Score of every token."""
+    encoder: Float[Tensor, "places width"]
+    """Logit of every token at every place of every level."""
+    levels: list[tuple[int, int]]
+    points: Float[np.ndarray, "queries points 3"]
+    """x and y as shares of the picture, and the share of attention."""
+
+
+@torch.inference_mode()
+def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text: Text, phrases: int) -> _Pass:
+    height, width = pixels.shape[:2]
+    view = detector.preparation(pixels, detector.preparation.size(height, width))[None]
+    ids, known = batch_of([text])
+    with _recording(detector.model) as looks:
+        outputs = detector.model(
+            pixel_values=view.to(detector.device, detector.model.dtype),
+            input_ids=ids.to(detector.device),
+            attention_mask=known.long().to(detector.device),
+        )
+    center, side = outputs.pred_boxes[0].float().cpu().split(2, dim=-1)
+    corners = torch.cat([center - side / 2, center + side / 2], dim=-1).clamp(0, 1).numpy()
+    logits = outputs.logits[0].float().cpu()
+    where_to, shares, levels = [], [], []
+    for sizes, where, weights in looks:
+        levels = sizes
+        where_to.append(where[0].float().cpu().flatten(1, -2))
+        shares.append(weights[0].float().cpu().flatten(1))
+    weight = torch.cat(shares, dim=1)
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    points = torch.cat([torch.cat(where_to, dim=1), weight[..., None]], dim=-1)
+    order = points[..., 2].argsort(dim=1, descending=True)
+    return _Pass(
+        boxes=corners * np.array([width, height] * 2, np.float32),
+        shares=corners,
+        scores=phrase_scores(logits, text, phrases).numpy(),
+        tokens=logits.sigmoid(),
+        encoder=outputs.enc_outputs_class[0].float().cpu(),
+        levels=levels,
+        points=points.gather(1, order[..., None].expand(-1, -1, 3)).numpy(),
+    )
+
+
+Look = tuple[list[tuple[int, int]], Tensor, Tensor]
+"""Heights and widths of the levels, where a layer of the decoder sampled, and with what weights."""
+
+
+@contextmanager
+def _recording(model: Any) -> Iterator[list[Look]]:
+    """Notes what the decoder's deformable attention samples."""
+    looks: list[Look] = []
+
+    def note(_: Any, given: tuple, named: dict) -> None:
+        sizes = given[2] if len(given) > 2 else named["value_spatial_shapes_list"]
+        where = given[4] if len(given) > 4 else named["sampling_locations"]
+        weights = given[5] if len(given) > 5 else named["attention_weights"]
+        looks.append(([(int(height), int(width)) for height, width in sizes], where, weights))
+
+    hooks = [
+        module.register_forward_pre_hook(note, with_kwargs=True)
+        for module in model.model.decoder.modules()
+        if isinstance(module, Sampling)
+    ]
+    try:
+        yield looks
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _words(
+    detector: Detector, text: Text, phrase: int, tokens: Float[Tensor, " width"]
+) -> tuple[tuple[str, float], ...]:
+    """The tokens that decide of the phrase's best prompt, with their scores."""
+    spans = [span for span in text.spans if span.phrase == phrase]
+    best = max(spans, key=lambda span: float(tokens[span.deciding].mean()))
+    names = detector.tokenizer.convert_ids_to_tokens([text.ids[place] for place in best.deciding])
+    return tuple((str(name), float(tokens[place])) for place, name in zip(best.deciding, names, strict=True))
+
+
+def _similarity(made: _Pass, text: Text, phrase: int, shape: tuple[int, int]) -> Float[np.ndarray, "height width"]:
+    """The best of all levels, each stretched over the picture."""
+    scores = phrase_scores(made.encoder, text, made.scores.shape[1])[:, phrase].numpy()
+    height, width = shape
+    best, start = np.zeros(shape, np.float32), 0
+    for rows, columns in made.levels:
+        level = scores[start : start + rows * columns].reshape(rows, columns).astype(np.float32)
+        best = np.maximum(best, cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR))
+        start += rows * columns
+    return best
+
+
+def _occluded(
+    detector: Detector,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    made: _Pass,
+    text: Text,
+    phrase: int,
+    box: Float[np.ndarray, " 4"],
+) -> tuple[float, float]:
+    """The phrase's best score about the box without the map's best part, and the mean without as much elsewhere."""
+    marked = _most(_similarity(made, text, phrase, pixels.shape[:2]))
+    draw = random.generator("occlusion", phrase, *[round(float(value)) for value in box])
+    others = []
+    for _ in range(ELSEWHERE):
+        moved = np.roll(marked, tuple(draw.integers(0, side) for side in marked.shape), axis=(0, 1))
+        others.append(moved & ~marked)
+    count = made.scores.shape[1]
+    scores = [_about(box, _pass(detector, _gray(pixels, gone), text, count), phrase) for gone in (marked, *others)]
+    return scores[0], float(np.mean(scores[1:]))
+
+
+def _most(similarity: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """The pixels of the highest values, `OCCLUDED` of all."""
+    count = max(round(OCCLUDED * similarity.size), 1)
+    marked = np.zeros(similarity.size, bool)
+    marked[np.argsort(-similarity, axis=None, kind="stable")[:count]] = True
+    return marked.reshape(similarity.shape)
+
+
+def _gray(
+    pixels: UInt8[np.ndarray, "height width 3"], gone: Bool[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture with its mean color where something is taken out."""
+    out = pixels.copy()
+    out[gone] = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
+    return out
+
+
+def _about(box: Float[np.ndarray, " 4"], made: _Pass, phrase: int) -> float:
+    """The best score that the phrase has on a box about the same place; 0 where none is left."""
+    low, high = np.maximum(made.boxes[:, :2], box[:2]), np.minimum(made.boxes[:, 2:], box[2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=1)
+    area = np.prod(made.boxes[:, 2:] - made.boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    same = both >= 0.5 * np.maximum(area - both, 1e-6)
+    return float(np.nan_to_num(made.scores[same, phrase], nan=0.0).max(initial=0.0))

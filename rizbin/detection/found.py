@@ -1,0 +1,141 @@
+"""What a detector found in a picture: every box with its score for every phrase, from which answers are chosen later.
+
+A threshold, a class's own threshold and the suppression of boxes that cover the same thing cost nothing here, so that
+they can be tried without another pass through the network.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torchvision.ops import batched_nms
+
+from rizbin.core.errors import RizbinError
+from rizbin.detection.average_precision import Boxes
+from rizbin.detection.phrases import Phrase
+
+THRESHOLD = 0.3
+"""Lowest score of an answer; what the demos of Grounding DINO use is 0.25 to 0.35."""
+OVERLAP = 0.7
+"""Intersection over union from which two boxes of one name are one thing."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Boxes with their names, the best first."""
+
+    boxes: Float[np.ndarray, "answers 4"]
+    """Left, top, right, bottom in pixels of the picture, inside it."""
+    classes: Int[np.ndarray, " answers"]
+    """Positions in the list of phrases that was asked for."""
+    scores: Float[np.ndarray, " answers"]
+    """0 to 1."""
+    names: tuple[str, ...]
+    """Of all phrases asked for; `names[classes[i]]` is the i-th answer's."""
+    rows: Int[np.ndarray, " answers"]
+    """Which box of `Found` each answer is: its scores for the other phrases stand there."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each answer."""
+        return [self.names[number] for number in self.classes]
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`, with the names in `data["class_name"]`.
+
+        supervision's own `from_transformers` fails on Grounding DINO's output (0.31). Raises RizbinError when the
+        package is missing.
+        """
+        try:
+            supervision: Any = importlib.import_module("supervision")
+        except ImportError as error:
+            raise RizbinError("supervision is not installed: pip install supervision brings it.") from error
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            confidence=self.scores.astype(np.float32),
+            class_id=self.classes.astype(int),
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that the network proposes for one picture."""
+
+    width: int
+    """Of the picture, pixels."""
+    height: int
+    boxes: Float[np.ndarray, "boxes 4"]
+    """As in `Answer`."""
+    scores: Float[np.ndarray, "boxes phrases"]
+    """0 to 1; nan where this box comes from a pass that did not ask for that phrase."""
+    phrases: tuple[Phrase, ...]
+    notes: tuple[str, ...] = field(default=())
+    """What the reader should know: phrases asked for in several passes, cut ones, unknown words."""
+    unasked: tuple[int, ...] = ()
+    """Positions of phrases that the network was not asked for, as it does not know their words."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the phrases, in their order."""
+        return tuple(phrase.name for phrase in self.phrases)
+
+    def choose(
+        self,
+        threshold: float = THRESHOLD,
+        *,
+        thresholds: Mapping[str, float] | None = None,
+        overlap: float = OVERLAP,
+        several: bool = False,
+    ) -> Answer:
+        """The boxes whose best phrase reaches its threshold, those that repeat a better one of that name left out.
+
+        thresholds: for single names, instead of `threshold`. overlap: see `OVERLAP`; 1 leaves all. several: a box may
+        answer for every phrase that reaches its threshold, not only for the best. Raises RizbinError for a name that
+        was not asked for and for numbers that are no shares.
+        """
+        own = dict(thresholds or {})
+        for name, value in {"threshold": threshold, "overlap": overlap, **own}.items():
+            if not 0 <= value <= 1:
+                raise RizbinError(f"{name} is {value:g}; give a share from 0 to 1.")
+        if strange := set(own) - set(self.names):
+            raise RizbinError(
+                f"There is a threshold for {', '.join(sorted(strange))}, which was not looked for; "
+                f"there are {', '.join(self.names)}."
+            )
+        least = np.array([own.get(name, threshold) for name in self.names])
+        scores = np.nan_to_num(self.scores, nan=-1.0)
+        reached = scores >= least[None]
+        if not several and scores.shape[1]:
+            # The best among those that reach their own threshold: a strict name leaves the box to the next one.
+            best = np.where(reached, scores, -1.0).argmax(axis=1)
+            reached &= best[:, None] == np.arange(scores.shape[1])[None]
+        rows, classes = np.nonzero(reached)
+        values = scores[rows, classes]
+        if overlap < 1 and len(rows):
+            kept = batched_nms(
+                torch.from_numpy(self.boxes[rows]).float(),
+                torch.from_numpy(values).float(),
+                torch.from_numpy(classes),
+                overlap,
+            ).numpy()
+        else:
+            kept = np.argsort(-values, kind="stable")
+        rows, classes, values = rows[kept], classes[kept], values[kept]
+        return Answer(self.boxes[rows], classes, values, self.names, rows)
+
+    def pairs(self, most: int = 300) -> Boxes:
+        """The best pairs of box and phrase without threshold or suppression: what COCO's protocol measures."""
+        scores = np.nan_to_num(self.scores, nan=-1.0)
+        order = np.argsort(-scores, axis=None, kind="stable")[:most]
+        rows, classes = np.unravel_index(order, scores.shape)
+        asked = scores[rows, classes] >= 0
+        rows, classes = rows[asked], classes[asked]
+        return Boxes(self.boxes[rows], classes, scores=scores[rows, classes])

@@ -1,0 +1,292 @@
+"""How good a detector is on pictures whose objects are known: boxes by COCO's protocol, presence as `verify` asks."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from rizbin.core import random
+from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Measurement, Report
+from rizbin.core.progress import Advance, MakeBar, advancing
+from rizbin.data.order import index_at
+from rizbin.data.sample import Refused, Sample, Source
+from rizbin.detection.average_precision import Boxes, average_precision
+from rizbin.detection.detector import Detector
+from rizbin.detection.found import Found
+from rizbin.detection.phrases import named
+from rizbin.detection.presence import Calibration, calibrate, calibration_error, matthews
+
+_AREAS = {"small": "under 32 x 32", "medium": "from 32 x 32 to 96 x 96", "large": "over 96 x 96"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a detector is measured."""
+
+    images: int = 300
+    """Pictures; each holds several objects, and a share of 0.8 of them has a standard error of about 1.5 points."""
+    presence: int = 2
+    """Names there and as many not there that each picture is asked for one by one; 0 leaves presence out."""
+    batch: int = 16
+    """Pictures in a pass; changes speed and memory only."""
+    seed: int = 0
+    """Decides which pictures of a finite source and which absent names are taken, and the random weights."""
+    baseline: bool = True
+    """Measure the same network with random weights too; doubles the time."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Questions after one name in one picture, and what the detector's best box had to say."""
+
+    scores: Float[np.ndarray, " cases"]
+    there: Bool[np.ndarray, " cases"]
+    picture: np.ndarray
+    """Which picture each was asked of."""
+
+
+def measure(
+    detector: Detector,
+    source: Source,
+    *,
+    names: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    settings: Settings = Settings(),
+    bar: MakeBar | None = None,
+) -> Report:
+    """All numbers of a detector on a source whose samples have `things`.
+
+    Args:
+        detector: What is measured.
+        source: Its pictures; a finite one gives a random choice that the seed decides, an endless one its first.
+        names: What is asked for; empty: the source's categories. Objects of other names do not count.
+        calibration: Of the detector; None: fitted to every second picture, and presence is measured on the others.
+        settings: See there.
+        bar: Makes a progress bar.
+
+    Raises RizbinError when no picture has objects of these names.
+    """
+    asked = tuple(names) or source.categories
+    samples, refused = pictures_with(source, set(asked), settings)
+    if not samples:
+        reason = f" (the first reason: {refused[0][1]})" if refused else ""
+        raise RizbinError(
+            f"The source '{source.name}' has no picture with objects of the names asked for{reason}; a detector is "
+            "measured on scenes or on a COCO file with instances."
+        )
+    networks = [detector, random_like(detector, settings.seed)] if settings.baseline else [detector]
+    questions = questions_about(samples, asked, settings)
+    total = len(networks) * (len(samples) + len(questions))
+    parts: list[list[Measurement]] = []
+    lost: list[str] = []
+    with advancing(bar, total, "measuring") as advance:
+        for network in networks:
+            found = network.detect([one.image for one in samples], named(asked), batch=settings.batch, advance=advance)
+            numbers = boxes_measured(samples, found, asked)
+            if questions:
+                alone = ask(network, samples, questions, settings.batch, advance)
+                numbers += presence_measured(alone, calibration)
+                numbers += presence_measured(among(found, asked, questions), None, among=len(asked))
+            parts.append(numbers)
+            lost = [asked[place] for place in found[0].unasked]
+    values = {one.name: one.value for one in parts[-1]} if settings.baseline else {}
+    left_out = [] if questions else [("presence", "Names there and not there are needed, and `presence` above 0.")]
+    if lost:
+        shown = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        left_out.append(
+            (
+                "unknown names",
+                f"The network does not know the words of {len(lost)} of {len(asked)} names ({shown}); it was not asked "
+                "for them, so their objects count as not found.",
+            )
+        )
+    return Report(
+        measurements=tuple(_beside(one, values.get(one.name)) for one in parts[0]),
+        left_out=tuple(left_out),
+        images=len(samples),
+        source=source.name,
+        refused=tuple(refused),
+    )
+
+
+def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]) -> list[Measurement]:
+    """COCO's numbers of what was found, percent."""
+    number = {name: place for place, name in enumerate(names)}
+    truths = []
+    for one in samples:
+        things = [thing for thing in one.things if thing.name in number]
+        truths.append(
+            Boxes(
+                np.array([thing.box for thing in things], np.float64).reshape(-1, 4),
+                np.array([number[thing.name] for thing in things], np.int64),
+                areas=np.array([thing.area for thing in things], np.float64),
+            )
+        )
+    values = average_precision(truths, [one.pairs() for one in found])
+    how = f"by COCO's protocol over {len(names)} names, the best 300 pairs of box and name a picture, mean over names"
+    said = {
+        "ap50": f"Average precision at an intersection over union of 0.5, {how}.",
+        "ap": f"Mean of the average precision at 0.50, 0.55 to 0.95, {how}.",
+        "ap75": f"Average precision at 0.75, {how}.",
+        **{f"ap_{size}": f"Mean average precision of objects {area} pixels, {how}." for size, area in _AREAS.items()},
+        "recall": f"Share of objects found among 100 boxes of a name and picture, mean over 0.50 to 0.95, {how}.",
+    }
+    return [
+        Measurement(name=f"boxes/{name}", value=100 * values[name], protocol=protocol)
+        for name, protocol in said.items()
+        if values[name] == values[name]  # nan: nothing of that size is there
+    ]
+
+
+def pictures_with(source: Source, names: set[str], settings: Settings) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """Pictures with an object of these names, and (index, reason) of refused ones."""
+    samples: list[Sample] = []
+    refused: list[tuple[str, str]] = []
+    # Of an endless source others take the place of refused ones, but one that gives nothing else must end.
+    for position in range(settings.images + 100 if source.endless else len(source)):
+        if len(samples) == settings.images:
+            break
+        index = position if source.endless else index_at(settings.seed, position, len(source))
+        try:
+            sample = source[index]
+        except Refused as reason:
+            refused.append((str(index), str(reason)))
+            continue
+        if sample.names & names and sample.things:
+            samples.append(sample)
+    return samples, refused
+
+
+def questions_about(samples: Sequence[Sample], names: Sequence[str], settings: Settings) -> list[tuple[int, str, bool]]:
+    """(picture, name, whether it is there): as many there as not there, of each picture."""
+    made = []
+    for place, sample in enumerate(samples):
+        draw = random.generator(settings.seed, "presence", place)
+        there = sorted(sample.names & set(names))
+        absent = sorted(set(names) - sample.names)
+        count = min(settings.presence, len(there), len(absent))
+        for kind, holds in ((there, True), (absent, False)):
+            made += [(place, kind[at], holds) for at in draw.permutation(len(kind))[:count].tolist()]
+    return made
+
+
+def ask(
+    detector: Detector,
+    samples: Sequence[Sample],
+    questions: Sequence[tuple[int, str, bool]],
+    batch: int = 16,
+    advance: Advance = lambda done: None,
+) -> Cases:
+    """Asks for each (picture, name, truth) alone, as `verify` does; a score is that of the name's best box."""
+    by_name: dict[str, list[int]] = {}
+    for place, (_, name, _) in enumerate(questions):
+        by_name.setdefault(name, []).append(place)
+    scores = np.zeros(len(questions))
+    for name, places in by_name.items():
+        pictures = [samples[questions[place][0]].image for place in places]
+        for place, found in zip(
+            places, detector.detect(pictures, named([name]), batch=batch, advance=advance), strict=True
+        ):
+            scores[place] = np.nan_to_num(found.scores, nan=0.0).max(initial=0.0)
+    return Cases(scores, np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
+
+
+def among(found: Sequence[Found], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
+    """The same questions answered by a pass that asked for all names at once."""
+    number = {name: place for place, name in enumerate(names)}
+    scores = [
+        np.nan_to_num(found[place].scores[:, number[name]], nan=0.0).max(initial=0.0) for place, name, _ in questions
+    ]
+    return Cases(np.array(scores), np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
+
+
+def presence_measured(cases: Cases, calibration: Calibration | None, *, among: int = 0) -> list[Measurement]:
+    """Accuracy, Matthews' correlation and calibration of verdicts on single names; among: asked with so many others."""
+    held = np.ones(len(cases.there), bool) if calibration else cases.picture % 2 == 1
+    how = "the calibration that comes with the detector"
+    if calibration is None:
+        fit = ~held
+        if len(set(cases.there[fit].tolist())) < 2 or not held.any():
+            return []
+        calibration = calibrate(cases.scores[fit], cases.there[fit])
+        how = f"a calibration fitted to {int(fit.sum())} questions about other pictures"
+    scores, there = cases.scores[held], cases.there[held]
+    said = scores >= calibration.threshold
+    asked = f"{len(there)} questions after one name each, half of them after something that is not there, by {how}"
+    asked += f"; all {among} names were asked for at once" if among else ""
+    room = "presence_among" if among else "presence"
+    return [
+        Measurement(
+            name=f"{room}/accuracy",
+            value=100 * float((said == there).mean()),
+            chance=50.0,
+            protocol=f"Share of right answers to {asked}.",
+        ),
+        Measurement(
+            name=f"{room}/mcc",
+            value=matthews(said, there),
+            unit="number",
+            chance=0.0,
+            protocol=f"Matthews' correlation, -1 to 1, of the answers to {asked}.",
+        ),
+        Measurement(
+            name=f"{room}/calibration_error",
+            value=calibration_error(calibration.probability(scores), there),
+            unit="number",
+            higher_is_better=False,
+            protocol=f"Expected calibration error in 15 equal bins of the probability, 0 to 1, of {asked}.",
+        ),
+    ]
+
+
+def kept(
+    before: Detector,
+    after: Detector,
+    source: Source,
+    groups: Mapping[str, Sequence[str]],
+    settings: Settings = Settings(),
+) -> list[tuple[str, float, float]]:
+    """What teaching gave and took: (group of names, AP50 before, AP50 after), percent.
+
+    Each group of names is asked for by itself, on pictures that have one of them; one without pictures is left out.
+    """
+    rows = []
+    for group, names in groups.items():
+        samples, _ = pictures_with(source, set(names), settings)
+        if not samples or not names:
+            continue
+        pictures = [one.image for one in samples]
+        values = []
+        for detector in (before, after):
+            found = detector.detect(pictures, named(names), batch=settings.batch)
+            values.append(boxes_measured(samples, found, names)[0].value)
+        rows.append((group, values[0], values[1]))
+    return rows
+
+
+def calibrated(detector: Detector, source: Source, *, settings: Settings = Settings()) -> Calibration:
+    """The calibration of a detector, fitted to all questions that `settings` make of the source.
+
+    Raises RizbinError when the source has no picture with objects.
+    """
+    samples, _ = pictures_with(source, set(source.categories), settings)
+    if not samples:
+        raise RizbinError(f"The source '{source.name}' has no picture with objects to calibrate on.")
+    cases = ask(detector, samples, questions_about(samples, source.categories, settings), settings.batch)
+    return calibrate(cases.scores, cases.there)
+
+
+def random_like(detector: Detector, seed: int = 0) -> Detector:
+    """The same network with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random.key(seed, "random weights"))
+        model = type(detector.model)(copy.deepcopy(detector.model.config))
+    return Detector(model.to(detector.device), detector.tokenizer, detector.preparation, "random weights")
+
+
+def _beside(one: Measurement, baseline: float | None) -> Measurement:
+    return one if baseline is None else Measurement(**{**vars(one), "baseline": baseline})

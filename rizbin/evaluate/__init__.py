@@ -1,6 +1,0 @@
-"""An image-text pair in, numbers out, each with its protocol."""
-
-from rizbin.core.measurement import Measurement, Report
-from rizbin.evaluate.suite import Evaluation, evaluate
-
-__all__ = ["Evaluation", "Measurement", "Report", "evaluate"]

@@ -1,0 +1,6 @@
+"""An image-text pair in, numbers out, each with its protocol."""
+
+from rizbin.core.measurement import Measurement, Report
+from rizbin.evaluation.suite import Evaluation, evaluate
+
+__all__ = ["Evaluation", "Measurement", "Report", "evaluate"]

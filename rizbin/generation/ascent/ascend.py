@@ -1,0 +1,367 @@
+"""The ascent: many augmented copies of a picture are asked for their score, and the picture follows the gradient.
+
+Several independent pictures climb at once. Only a chunk of copies is in memory at a time; the gradient with respect to
+the pictures is summed over chunks and then carried into what the pictures are made of.
+
+Source: Direct Ascent Synthesis, arXiv 2502.07753.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rizbin.core import checkpoint
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import MakeBar
+from rizbin.core.random import torch_generator
+from rizbin.data.gate import as_rgb
+from rizbin.generation.ascent.augment import draw
+from rizbin.generation.ascent.encoders import Encoder
+from rizbin.generation.ascent.parametrize import bounded, parametrized
+from rizbin.generation.ascent.settings import Settings
+from rizbin.generation.ascent.targets import Bound, Wish, check
+from rizbin.generation.film import Pixels
+
+Pictures = Float[Tensor, "pictures 3 height width"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the ascent stands after a step."""
+
+    step: int
+    """Steps made."""
+    steps: int
+    pictures: list[Pixels]
+    score: float
+    """Of the first targets, mean of copies, encoders and pictures: what was climbed, without what grain costs; not how
+    good it is."""
+
+
+@dataclass
+class Ascended:
+    """Pictures and how they came to be."""
+
+    pictures: list[Pixels]
+    scores: list[list[float]]
+    """[steps][pictures]: score of the first target at each step, mean of copies and encoders."""
+    frames: list[Frame]
+    """Some of the steps, more of the first than of the last."""
+    seconds: float
+    steps: int
+    """Made."""
+    exact: Pictures = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
+    """The pictures as floats."""
+
+
+class NotFinite(RizbinError):
+    """The score was infinite or not a number; what was drawn before is in `kept`."""
+
+    def __init__(self, sentence: str, kept: Ascended) -> None:
+        super().__init__(sentence)
+        self.kept = kept
+
+
+def ascend(
+    encoders: Sequence[Encoder],
+    wishes: Sequence[Wish],
+    *,
+    settings: Settings = Settings(),
+    start: Pictures | None = None,
+    mask: Float[Tensor, "1 _ _"] | None = None,
+    autoencoder: Any = None,
+    folder: Path | None = None,
+    watch: Callable[[Frame], object] | None = None,
+    say: Callable[[str], object] | None = None,
+    bar: MakeBar | None = None,
+    stop_after: int = 0,
+) -> Ascended:
+    """A picture for each wish; all climb together and independently of each other.
+
+    encoders: the score is their mean. start: pictures to begin with, one for all or one for each; none: gray.
+    mask: 1 where may be drawn. autoencoder: of diffusers, for latents.
+    folder: keeps the state; the same call goes on there and ends with the same bits.
+    watch: told of every step. say: told once how long it will take.
+    stop_after: steps after which it stops with its state kept, of all that `settings` asks for; 0: at the end.
+    Raises RizbinError for what cannot be climbed, and NotFinite with the last good pictures.
+    """
+    check(wishes)
+    if not encoders:
+        raise RizbinError("No encoder is named; --model detailclip-mini comes along.")
+    start = _started(start, mask, encoders, len(wishes), settings)
+    bounds = [Bound(encoder, wishes, start.shape[-2:]) for encoder in encoders]
+    canvas = parametrized(
+        settings.parametrization,
+        start,
+        resolutions=settings.resolutions,
+        decay=settings.decay,
+        apart=settings.apart,
+        strokes=settings.strokes,
+        autoencoder=autoencoder,
+        generator=torch_generator("strokes", settings.seed),
+    )
+    optimizer = _optimizer(canvas, settings)
+    state = _State(folder, canvas, optimizer, _fingerprint(settings, wishes, encoders, start, mask))
+    began, made = time.monotonic(), state.load()
+    last = stop_after or settings.steps
+
+    def drawn() -> Pictures:
+        return bounded(canvas(), start, change=settings.change, mask=mask)
+
+    with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
+        for step in range(made, min(last, settings.steps)):
+            # Made twice: what the way back through the canvas needs would else lie in memory while the encoders, which
+            # need most, are asked.
+            with torch.no_grad():
+                pictures = drawn()
+            gradient, scores = _gradient(pictures, start, bounds, settings, step)
+            if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
+                raise NotFinite(
+                    f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
+                    "is kept. Lower the learning rate, or take another optimizer.",
+                    state.ended(state.good, began),
+                )
+            state.good = pictures
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(settings, step)
+            optimizer.zero_grad()
+            drawn().backward(gradient)
+            if settings.optimizer == "sign":
+                for value in canvas.parameters():
+                    assert value.grad is not None
+                    value.grad.sign_()
+            optimizer.step()
+            state.scores.append(scores.tolist())
+            frame = Frame(step + 1, settings.steps, [], float(scores.mean()))
+            if step + 1 in _shown_steps(settings.steps) or watch is not None:
+                with torch.no_grad():
+                    frame = replace(frame, pictures=as_pixels(drawn()))
+            if step + 1 in _shown_steps(settings.steps):
+                state.frames.append(frame)
+            if watch is not None:
+                watch(frame)
+            if shown is not None:
+                shown.update(step + 1, score=frame.score)
+            if step == made and say is not None:
+                say(_foretold(time.monotonic() - began, settings.steps - made))
+            state.save(step + 1, end=step + 1 == min(last, settings.steps))
+    with torch.no_grad():
+        return state.ended(drawn(), began)
+
+
+def _gradient(
+    pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
+) -> tuple[Pictures, Float[Tensor, " pictures"]]:
+    """Where the pictures fall fastest (the score negated, and what grain costs), and each picture's first score.
+
+    A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
+    """
+    leaf = pictures.detach().requires_grad_(True)
+    scores = leaf.new_zeros(len(leaf))
+    share = 1 / (settings.copies * len(bounds))
+    block = min(len(leaf), settings.chunk)
+    together = max(settings.chunk // block, 1)
+    for bound in bounds:
+        side = bound.encoder.size
+        draws = [draw(settings.augment, leaf.shape[-2:], side, settings.seed, step, n) for n in range(settings.copies)]
+        for first in range(0, len(leaf), block):
+            part = slice(first, min(first + block, len(leaf)))
+            for number in range(0, settings.copies, together):
+                chosen = draws[number : number + together]
+                views = torch.cat([one.apply(leaf[part]) for one in chosen])
+                total, main = bound.scores(
+                    views, part, lambda shown, used=chosen: torch.cat([d.placed(shown) for d in used])
+                )
+                (-share * total.sum()).backward()
+                scores[part] += share * main.detach().unflatten(0, (len(chosen), -1)).sum(0)
+    if settings.smooth:
+        (settings.smooth * variation(leaf - start).sum()).backward()
+    assert leaf.grad is not None
+    return leaf.grad, scores.detach()
+
+
+def variation(pictures: Pictures) -> Float[Tensor, " pictures"]:
+    """The mean difference of neighboring pixels, 0 to 1, down and across: grain has much, edges little.
+
+    Each is the root of the square and 1e-4: below steps of 0.01, some two of 255, it is flat, so that its slope does
+    not jump where two pixels are equal. Source: total variation, arXiv 1412.0035. Differs: a mean in place of a sum, so
+    that it does not depend on the canvas; down and across apart.
+    """
+    down, across = (
+        (steps.square() + 1e-4).sqrt().mean(dim=(1, 2, 3)) for steps in (pictures.diff(dim=2), pictures.diff(dim=3))
+    )
+    return (down + across) / 2
+
+
+def as_pixels(pictures: Pictures) -> list[Pixels]:
+    """0 to 255, rounded."""
+    table = (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [np.ascontiguousarray(one) for one in table]
+
+
+def as_floats(picture: Pixels) -> Float[Tensor, "3 _ _"]:
+    """0 to 1, channels first."""
+    return torch.tensor(as_rgb(picture, name="the picture")).permute(2, 0, 1).float() / 255
+
+
+def _started(
+    start: Pictures | None,
+    mask: Float[Tensor, "1 _ _"] | None,
+    encoders: Sequence[Encoder],
+    count: int,
+    settings: Settings,
+) -> Float[Tensor, "count 3 _ _"]:
+    """The start of each picture. Raises RizbinError for a mask or a count that does not fit."""
+    device = getattr(encoders[0], "device", torch.device("cpu"))
+    if start is None:
+        beyond = 2 * settings.augment.shift if settings.room else 0
+        side = settings.size or max(encoder.size + round(beyond * encoder.size) for encoder in encoders)
+        start = torch.full((1, 3, side, side), 0.5)
+    if mask is not None:
+        check_mask(mask.shape[-2:], start.shape[-2:])
+    if len(start) not in (1, count):
+        raise RizbinError(f"{len(start)} start pictures do not fit {count} wishes; give one, or one for each.")
+    if min(start.shape[-2:]) < 2:
+        raise RizbinError(f"A canvas of {start.shape[-1]}x{start.shape[-2]} pixels shows nothing; give 2 or more.")
+    return start.to(device).expand(count, -1, -1, -1).contiguous()
+
+
+def check_mask(mask: Sequence[int], picture: Sequence[int]) -> None:
+    """Raises RizbinError where the sides of the two (height, width) differ."""
+    if tuple(mask) != tuple(picture):
+        raise RizbinError(
+            f"The mask has {mask[1]}x{mask[0]} pixels and the picture {picture[1]}x{picture[0]}; give one of the same "
+            "size."
+        )
+
+
+def _optimizer(canvas: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Adam, or plain descent, which with signs for gradients makes steps of one length."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(canvas.parameters(), lr=settings.learning_rate)
+    return torch.optim.SGD(canvas.parameters(), lr=settings.learning_rate)
+
+
+def _rate(settings: Settings, step: int) -> float:
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * (1 + float(np.cos(np.pi * step / settings.steps))) / 2
+
+
+def _shown_steps(steps: int) -> set[int]:
+    """At most ten steps for the filmstrip: most of a picture is decided in the first."""
+    return {1 + round((steps - 1) * (number / 9) ** 2) for number in range(10)}
+
+
+def _foretold(seconds: float, steps: int) -> str:
+    whole = seconds * steps
+    spoken = f"{whole:.0f} seconds" if whole < 100 else f"{whole / 60:.0f} minutes"
+    return f"about {spoken}: {steps} steps of {seconds:.2g} s"
+
+
+def _fingerprint(
+    settings: Settings,
+    wishes: Sequence[Wish],
+    encoders: Sequence[Encoder],
+    start: Pictures,
+    mask: Tensor | None,
+) -> str:
+    """Stands for all that decides the picture: a state of another is not gone on with."""
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        return list(value) if isinstance(value, tuple) else value
+
+    told = [
+        {name: spelled(value) for name, value in {**vars(target), "kind": type(target).__name__}.items()}
+        for wish in wishes
+        for target in wish
+    ]
+    decides = {name: value for name, value in asdict(settings).items() if name != "chunk"}
+    everything = [decides, told, [encoder.name for encoder in encoders], spelled(start), spelled(mask)]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+class _State:
+    """What is known so far, in memory and, where there is a folder, on disk."""
+
+    EVERY = 10.0
+    """Seconds between two states on disk."""
+
+    def __init__(
+        self, folder: Path | None, canvas: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    ) -> None:
+        # Each ascent has a folder of its own: a step of another one must not stand in its place.
+        self.folder = None if folder is None else folder / fingerprint[:16]
+        self.canvas, self.optimizer, self.fingerprint = canvas, optimizer, fingerprint
+        self.scores: list[list[float]] = []
+        self.frames: list[Frame] = []
+        with torch.no_grad():
+            self.good: Pictures = canvas()
+        self.saved = time.monotonic()
+
+    def load(self) -> int:
+        """Steps made before, of the same ascent; 0 where there was none."""
+        found = checkpoint.load(self.folder) if self.folder is not None else None
+        if found is None or found.state["fingerprint"] != self.fingerprint:
+            return 0
+        self.canvas.load_state_dict(found.tensors["canvas"])
+        moments = {int(number): {} for number, _ in (name.split(".") for name in found.tensors["optimizer"])}
+        for name, value in found.tensors["optimizer"].items():
+            number, what = name.split(".")
+            moments[int(number)][what] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.scores = found.state["scores"]
+        for number, (step, steps, score) in enumerate(found.state["frames"]):
+            pictures = [np.asarray(one) for one in found.tensors["frames"][str(number)].numpy()]
+            self.frames.append(Frame(step, steps, pictures, score))
+        return found.step
+
+    def save(self, step: int, *, end: bool) -> None:
+        """Writes the state now and then, and at the end."""
+        if self.folder is None or (time.monotonic() - self.saved < self.EVERY and not end):
+            return
+        moments = {
+            f"{number}.{name}": torch.as_tensor(value)
+            for number, kept in self.optimizer.state_dict()["state"].items()
+            for name, value in kept.items()
+            if value is not None
+        }
+        frames = {str(number): torch.from_numpy(np.stack(frame.pictures)) for number, frame in enumerate(self.frames)}
+        checkpoint.save(
+            self.folder,
+            step,
+            {"canvas": self.canvas.state_dict(), "optimizer": moments, "frames": frames},
+            {
+                "fingerprint": self.fingerprint,
+                "scores": self.scores,
+                "frames": [[frame.step, frame.steps, frame.score] for frame in self.frames],
+            },
+            keep=1,
+        )
+        self.saved = time.monotonic()
+
+    def ended(self, pictures: Pictures, began: float) -> Ascended:
+        """What there is to hand back."""
+        seconds = time.monotonic() - began
+        return Ascended(as_pixels(pictures), self.scores, self.frames, seconds, len(self.scores), pictures.detach())
+
+
+class _Silent:
+    """A bar that shows nothing."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *told: object) -> None:
+        return None

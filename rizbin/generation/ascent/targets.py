@@ -1,0 +1,201 @@
+"""What a picture shall become: words, the embedding of a picture, its style, the features of a layer, a class.
+
+Each target has a weight; what is climbed is the sum of weight times score, less what grain costs. Scores of words and
+embeddings are cosines.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core.errors import RizbinError
+from rizbin.generation.ascent.augment import fitted
+from rizbin.generation.ascent.encoders import Encoder, Views, layer_of
+
+Picture = Float[Tensor, "3 _ _"]
+"""0 to 1, any size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Words that the picture shall be near to, or with a negative weight far from."""
+
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Image:
+    """A picture whose embedding it shall have: what the encoder keeps of that picture is what comes out."""
+
+    picture: Picture
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Content:
+    """A picture whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
+
+    picture: Picture
+    layer: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Style:
+    """A picture whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
+    1508.06576); the score is the cosine of the two tables of products."""
+
+    picture: Picture
+    layer: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A channel of a layer that shall be strong, or a class: its logit where the layer is the head."""
+
+    layer: str
+    channel: int
+    weight: float = 1.0
+
+
+Target = Text | Image | Content | Style | Feature
+Wish = Sequence[Target]
+"""All that one picture shall be."""
+Placed = Callable[[Float[Tensor, "pictures 3 height width"]], Views]
+"""Cuts pictures of the canvas as the views are cut."""
+
+
+def check(wishes: Sequence[Wish]) -> None:
+    """Raises RizbinError in a sentence for what cannot be climbed."""
+    if not wishes:
+        raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog".')
+    for wish in wishes:
+        if not wish:
+            raise RizbinError("A picture without a target has nowhere to go; give it words or a picture.")
+        for target in wish:
+            if isinstance(target, Text) and not target.text.strip():
+                raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
+            if not math.isfinite(target.weight) or target.weight == 0:
+                raise RizbinError(f"A weight of {target.weight:g} moves nothing; give a number that is not 0.")
+        total = sum(target.weight for target in wish)
+        if total <= 1e-6:
+            raise RizbinError(
+                f"The weights sum to {total:.3g}: with so much to stay away from, nothing is left to draw. Lower the "
+                "negative ones."
+            )
+
+
+class Bound:
+    """The targets of some pictures as one encoder sees them."""
+
+    def __init__(self, encoder: Encoder, wishes: Sequence[Wish], canvas: Sequence[int]) -> None:
+        """Encodes words and pictures once. Raises RizbinError for what the encoder cannot do.
+
+        canvas: height and width.
+        """
+        self.encoder = encoder
+        direction: list[Tensor | None] = []
+        first: list[Tensor | None] = []
+        for wish in wishes:
+            vectors = [(target.weight, _embedding(encoder, target)) for target in wish]
+            embedded = [(weight, vector) for weight, vector in vectors if vector is not None]
+            # A sum of weighted cosines with unit vectors is the product with the weighted sum of these.
+            direction.append(
+                sum((weight * vector for weight, vector in embedded), torch.zeros(())) if embedded else None
+            )
+            first.append(embedded[0][1] if embedded else None)
+        blank = next((torch.zeros_like(one) for one in first if one is not None), None)
+        self.direction = None if blank is None else torch.stack([blank if one is None else one for one in direction])
+        """[pictures, dim]; None where nothing asks for an embedding."""
+        self.main = None if blank is None else torch.stack([blank if one is None else one for one in first])
+        """The first target of each alone, as what is reported."""
+        self.layered = [
+            (number, target, _on_canvas(target, canvas))
+            for number, wish in enumerate(wishes)
+            for target in wish
+            if isinstance(target, Content | Style | Feature)
+        ]
+
+    def scores(
+        self, views: Views, pictures: slice, placed: Placed
+    ) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
+        """The weighted sum that is climbed, and the score of the first target alone, of each view.
+
+        views: one copy after the other of the pictures in the slice. placed: cuts pictures as the views are cut.
+        """
+        count = pictures.stop - pictures.start
+        copies = len(views) // count
+        total = main = views.new_zeros(len(views))
+        if self.direction is not None and self.main is not None:
+            embedding = self.encoder.encode_image(views)
+            total = (embedding * self.direction[pictures].to(embedding).repeat(copies, 1)).sum(-1)
+            main = (embedding * self.main[pictures].to(embedding).repeat(copies, 1)).sum(-1)
+        for number, target, reference in self.layered:
+            if not pictures.start <= number < pictures.stop:
+                continue
+            mine = torch.arange(copies, device=views.device) * count + number - pictures.start
+            score = self._layered(views[mine], target, reference, placed)
+            total = total.index_add(0, mine, target.weight * score)
+            if self.main is None or not self.main[number].any():
+                main = main.index_add(0, mine, score)
+        return total, main
+
+    def _layered(
+        self, views: Views, target: Target, reference: Tensor | None, placed: Placed
+    ) -> Float[Tensor, " views"]:
+        """The score of a target that looks into a layer."""
+        assert isinstance(target, Content | Style | Feature)
+        features = places_of(layer_of(self.encoder, views, target.layer))
+        if isinstance(target, Feature):
+            if not 0 <= target.channel < features.shape[-1]:
+                raise RizbinError(
+                    f"The layer {target.layer} of {self.encoder.name} has {features.shape[-1]} channels; there is no "
+                    f"channel {target.channel}."
+                )
+            return features[..., target.channel].mean(dim=1)
+        assert reference is not None
+        with torch.no_grad():
+            shown = reference.to(views)
+            shown = placed(shown) if isinstance(target, Content) else shown
+            wanted = places_of(layer_of(self.encoder, shown, target.layer))
+        if isinstance(target, Content):
+            return F.cosine_similarity(features, wanted, dim=-1).mean(dim=1)
+        return F.cosine_similarity(gram(features).flatten(1), gram(wanted).flatten(1), dim=-1)
+
+
+def places_of(features: Tensor) -> Float[Tensor, "views places channels"]:
+    """Features of a layer as places with channels: of tokens, of a map, or of one vector."""
+    if features.ndim == 4:
+        return features.flatten(2).transpose(1, 2)
+    return features if features.ndim == 3 else features.flatten(1)[:, None]
+
+
+def gram(features: Float[Tensor, "views places channels"]) -> Float[Tensor, "views channels channels"]:
+    """The mean over places of each channel times each other, of channels less their mean.
+
+    Differs: Gatys keeps the mean. In transformers a few channels are large everywhere; with them every style is alike.
+    """
+    centered = features - features.mean(dim=1, keepdim=True)
+    return centered.transpose(1, 2) @ centered / features.shape[1]
+
+
+@torch.no_grad()
+def _embedding(encoder: Encoder, target: Target) -> Tensor | None:
+    """The unit vector of words or of a picture; None for what has none."""
+    if isinstance(target, Text):
+        return encoder.encode_text([target.text])[0]
+    return encoder.encode_image(target.picture[None])[0] if isinstance(target, Image) else None
+
+
+def _on_canvas(target: Target, canvas: Sequence[int]) -> Tensor | None:
+    """The reference of a target at the size of the canvas, where places count."""
+    if isinstance(target, Content):
+        return F.interpolate(target.picture[None], size=tuple(canvas), mode="bilinear", antialias=True)
+    return fitted(target.picture[None], min(canvas)) if isinstance(target, Style) else None

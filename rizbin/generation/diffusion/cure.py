@@ -1,0 +1,156 @@
+"""What helps a painter against forgotten objects, ready to use: it finds objects, their tokens, the maps' size.
+
+Guidance by a loss of attention maps, a searched first noise, or the objects' own prompts composed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.scenes.captions import article
+from rizbin.generation.diffusion.guidance import Guidance, Record
+from rizbin.generation.diffusion.noise import InitialNoise, NoiseRecord
+from rizbin.generation.diffusion.painter import Composed, Moment, Painter
+from rizbin.generation.diffusion.spans import Span, end_of_text, objects_in, spans_of
+
+Cure = Literal[
+    "none",
+    "attend-and-excite",
+    "center-distance",
+    "iou",
+    "kl",
+    "total-variation",
+    "contrastive",
+    "initial-noise",
+    "compose",
+]
+"""Losses of attention maps, by the names of `attention_losses`; a searched first noise (InitNO, arXiv 2404.04650); the
+objects' own prompts, all of which must hold (Composable Diffusion, arXiv 2206.01714)."""
+CURES: tuple[Cure, ...] = get_args(Cure)
+SCALE = 20.0
+"""Of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
+gradients and need more."""
+MOST = 16
+"""Cells along the shorter side of the maps at most: what the papers look at in Stable Diffusion."""
+
+
+@dataclass
+class Steering:
+    """A guide for one prompt, and what it did."""
+
+    guidance: Guidance
+    spans: list[Span]
+    ends: int | None
+    records: list[Record]
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """The latents to go on with."""
+        with torch.enable_grad():
+            latents, record = self.guidance.steer(
+                moment.unet,
+                moment.scheduler,
+                moment.latents,
+                moment.step,
+                moment.steps,
+                moment.timestep,
+                moment.words.given,
+                self.spans,
+                moment.words.more_given or None,
+                self.ends,
+            )
+        self.records.append(record)
+        return latents
+
+
+@dataclass
+class FirstNoise:
+    """Puts a searched noise in place of the first, and what the search did."""
+
+    search: InitialNoise
+    spans: list[Span]
+    ends: int | None
+    records: list[NoiseRecord]
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """The latents to go on with: at the first step the noise that was found, at the others those that came."""
+        if moment.step:
+            return moment.latents
+        if not moment.from_noise:
+            raise RizbinError(
+                "The cure initial-noise searches for a first noise, and a picture that is redrawn is begun from the "
+                "picture; choose another cure."
+            )
+        sigma = float(moment.scheduler.init_noise_sigma)
+        noise, record = self.search.search(
+            moment.unet,
+            moment.scheduler,
+            moment.latents / sigma,
+            moment.timestep,
+            moment.words.given,
+            self.spans,
+            generator=moment.generator,
+            sigma=sigma,
+            added=moment.words.more_given or None,
+            end_of_text=self.ends,
+        )
+        self.records.append(record)
+        return noise * sigma
+
+
+def steering(
+    painter: Painter,
+    prompt: str,
+    cure: Cure,
+    *,
+    objects: Sequence[str] = (),
+    scale: float = SCALE,
+    settings: Guidance.Settings | InitialNoise.Settings | None = None,
+) -> tuple[Steering | FirstNoise | Composed | None, list[str]]:
+    """What makes every object of the prompt attended to, for `Painter.paint`, and sentences about what was not found.
+
+    objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the cure "none",
+    for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
+    updates. settings: of guidance in place of it, or of
+    the search for a noise where that is the cure. Raises RizbinError for models without a UNet.
+    """
+    if not 0 <= scale < float("inf"):
+        raise RizbinError(f"A scale of {scale:g} for the updates of a cure cannot be; give a number, 0 or more.")
+    if cure == "none":
+        return None, []
+    if painter.unet is None:
+        raise RizbinError(f"{painter.name} has no UNet, whose attention could be guided.")
+    spans, notes = spans_of(prompt, list(objects) or objects_in(prompt), painter.pipeline.tokenizer)
+    needed = 1 if cure in ("attend-and-excite", "initial-noise") else 2
+    if len(spans) < needed:
+        notes.append(
+            f"{'No object was' if not spans else 'One object was'} found in the prompt, {cure} needs {needed}; it is "
+            "drawn without."
+        )
+        return None, notes
+    if cure == "compose":
+        return Composed(tuple(article(span.word) for span in spans)), notes
+    # Text encoders whose padding is no copy of the end (Stable Diffusion 2, ours) let it draw attention.
+    tokenizer = painter.pipeline.tokenizer
+    ends = None if tokenizer.pad_token_id == tokenizer.eos_token_id else end_of_text(prompt, tokenizer)
+    if cure == "initial-noise":
+        searched = settings if isinstance(settings, InitialNoise.Settings) else InitialNoise.Settings()
+        return FirstNoise(InitialNoise(replace(searched, resolution=resolution_of(painter))), spans, ends, []), notes
+    # Only Attend-and-Excite refines up to thresholds of the peaks; losses of pairs have one update a step.
+    usual = Guidance.Settings(scale=scale) if needed == 1 else Guidance.Settings(scale=scale, refinement=())
+    guided = settings if isinstance(settings, Guidance.Settings) else usual
+    wanted = replace(guided, loss=cure.replace("-", "_"), resolution=resolution_of(painter))
+    return Steering(Guidance(wanted), spans, ends, []), notes
+
+
+def resolution_of(painter: Painter) -> int:
+    """Cells of the finest cross-attention with `MOST` or fewer along a side, at the model's own size."""
+    config = painter.unet.config
+    sides = [
+        config.sample_size // 2**level for level, kind in enumerate(config.down_block_types) if "CrossAttn" in kind
+    ]
+    fitting = [side for side in sides if side <= MOST]
+    return max(fitting) if fitting else min(sides)

@@ -1,0 +1,154 @@
+"""Draws series of pictures into a folder: every seed a file, with a record of how, and on wish with its film."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rizbin.core import outputs
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import MakeBar, advancing
+from rizbin.generation.diffusion.painter import (
+    SEEDS,
+    Composed,
+    Frame,
+    Guide,
+    Painted,
+    Painter,
+    Sampling,
+    fingerprint,
+)
+from rizbin.generation.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
+
+RECORD = "drawn.json"
+"""Tells how each picture of a folder was drawn: all that makes it again."""
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Of the grid that shows what strength does."""
+GUIDANCES = (1.0, 3.0, 7.5, 12.0)
+"""Of the same grid."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture on disk."""
+
+    file: Path
+    prompt: str
+    sampling: Sampling
+    painted: Painted
+
+
+def draw(
+    painter: Painter,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    sampling: Sampling,
+    count: int = 1,
+    start: Pixels | None = None,
+    guide: Callable[[str], tuple[Guide | Composed | None, list[str]]] = lambda prompt: (None, []),
+    film: bool = False,
+    attend: int = 0,
+    about: Mapping[str, object] | None = None,
+    bar: MakeBar | None = None,
+) -> list[Drawn]:
+    """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
+
+    Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
+    prompt, what steers and what is to be said about it. attend: as for `Painter.paint`. about: what else the record
+    tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
+    written.
+    """
+    if count < 1:
+        raise RizbinError(f"{count} pictures are none; give --count 1 or more.")
+    if not prompts:
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+    if sampling.seed + count - 1 > SEEDS[1]:
+        raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
+    made: list[Drawn] = []
+    total = len(prompts) * count * _asked(painter, sampling, start is not None)
+    with advancing(bar, total, "drawing") as advance:
+
+        def stepped(frame: Frame) -> None:
+            advance(1)
+
+        for prompt in prompts:
+            for number in range(count):
+                chosen = replace(sampling, seed=sampling.seed + number)
+                steering, said = guide(prompt)
+                painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
+                painted = replace(painted, notes=[*said, *painted.notes])
+                file = write_png(painted.image, folder / f"{len(made):04d}.png")
+                made.append(Drawn(file, prompt, chosen, painted))
+                if film:
+                    write_strip(painter, made[-1])
+                _record(painter, made, folder, about or {})
+    return made
+
+
+def grid(painter: Painter, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None) -> Pixels:
+    """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
+    rows: list[list[Labelled]] = []
+    changed = [[replace(sampling, strength=s, guidance=g) for s in STRENGTHS] for g in GUIDANCES]
+    total = sum(_asked(painter, one, True) for row in changed for one in row)
+    with advancing(bar, total, "grid of strength and guidance") as advance:
+        for row in changed:
+            made = [painter.paint(prompt, one, start=start, watch=lambda frame: advance(1)) for one in row]
+            rows.append([(painted.image, f"strength {one.strength:g}") for painted, one in zip(made, row, strict=True)])
+    return sheet(rows, heads=[f"guidance {value:g}" for value in GUIDANCES])
+
+
+def noised_starts(painter: Painter, start: Pixels, sampling: Sampling) -> list[Labelled]:
+    """What is left of a start picture at each strength before the first step."""
+    shown = []
+    for strength in (0.0, *STRENGTHS[:-1]):
+        one = replace(sampling, strength=strength, guidance=1.0)
+        noised = painter.noised(start, one)
+        shown.append((painter.decode(noised), f"strength {strength:g}"))
+    return shown
+
+
+def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[Labelled]:
+    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
+    return [
+        (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
+        for frame in chosen(frames, most)
+    ]
+
+
+def _asked(painter: Painter, sampling: Sampling, from_picture: bool) -> int:
+    """How many steps a picture takes."""
+    from rizbin.generation.diffusion.schedulers import scheduler_named
+
+    scheduler = scheduler_named(sampling.scheduler, painter.pipeline.scheduler)
+    if painter.unet is None:
+        return sampling.steps
+    return len(painter.timesteps(scheduler, sampling, from_picture=from_picture))
+
+
+def write_strip(painter: Painter, drawn: Drawn) -> None:
+    """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
+    if not drawn.painted.frames:
+        return
+    pictures = seen(painter, drawn.painted.frames)
+    write_png(sheet([pictures]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
+    write_gif([image for image, _ in pictures] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
+
+
+def _record(painter: Painter, made: Sequence[Drawn], folder: Path, about: Mapping[str, object]) -> None:
+    lines = [
+        {
+            "file": one.file.name,
+            "prompt": one.prompt,
+            "model": painter.name,
+            **about,
+            **asdict(one.sampling),
+            "size": [one.painted.image.shape[1], one.painted.image.shape[0]],
+            "steps_made": len(one.painted.frames),
+            "seconds": round(one.painted.seconds, 2),
+            "notes": one.painted.notes,
+            "pixels": fingerprint(one.painted.image),
+        }
+        for one in made
+    ]
+    outputs.write(folder / RECORD, json.dumps(lines, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,147 @@
+"""What a pair does with single pictures: the material of a report's picture pages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from rizbin.data.sample import Refused, Sample, Source
+from rizbin.data.views import normalize, whole
+from rizbin.evaluation.suite import Evaluation
+from rizbin.evaluation.zero_shot import TemplateSet, embed_categories
+from rizbin.nets.dual import ImageTextPair
+from rizbin.training.method import Look, Method
+
+BATCH = 64
+"""Pictures encoded together: enough for speed, small enough for any memory."""
+TEMPLATES: TemplateSet = Evaluation.Settings().templates
+"""Prompts of a category: the evaluation's, so that a report's cards and its headline ask the same."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of the best texts for a picture."""
+
+    text: str
+    share: float
+    """Its probability among all texts asked about, 0 to 1."""
+    right: bool
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples of a source with everything that a pair says about them."""
+
+    samples: list[Sample]
+    pictures: UInt8[np.ndarray, "samples size size 3"]
+    """As evaluation sees them: central square at the pair's size."""
+    texts: list[str]
+    """What the pictures are asked about: the categories, or without them the samples' own captions; may be empty."""
+    named: bool
+    """Whether `texts` are categories."""
+    chances: Float[np.ndarray, "samples texts"]
+    """Each picture's probability of each text, rows sum to 1."""
+    finds: Float[np.ndarray, "samples samples"]
+    """Cosine of each sample's caption (row) with each picture (column)."""
+
+    def right(self, index: int, text: str) -> bool:
+        """Whether the text is true of the sample."""
+        sample = self.samples[index]
+        return text in sample.names if self.named else text == sample.caption
+
+    def answers(self, index: int, count: int = 3) -> list[Answer]:
+        """The `count` most probable texts of a sample."""
+        row = self.chances[index]
+        best = np.argsort(-row, kind="stable")[:count]
+        return [Answer(self.texts[at], float(row[at]), self.right(index, self.texts[at])) for at in best]
+
+    def worst(self, count: int) -> list[int]:
+        """Samples whose first answer is wrong, the surest first; fewer than `count` where fewer are."""
+        if not self.texts:
+            return []
+        first = [self.answers(index, 1)[0] for index in range(len(self.samples))]
+        wrong = [index for index, answer in enumerate(first) if not answer.right]
+        return sorted(wrong, key=lambda index: -first[index].share)[:count]
+
+    def found(self, index: int, count: int = 5) -> tuple[list[int], int]:
+        """The pictures nearest to a sample's caption, and at which place (1 is best) its own picture comes."""
+        ranked = np.argsort(-self.finds[index], kind="stable").tolist()
+        return ranked[:count], ranked.index(index) + 1
+
+
+def first_samples(source: Source, count: int) -> list[Sample]:
+    """The source's first `count` samples that can be used; fewer where it has fewer."""
+    samples: list[Sample] = []
+    for index in range(min(len(source), 2 * count)):
+        if len(samples) == count:
+            break
+        try:
+            samples.append(source[index])
+        except Refused:
+            continue
+    return samples
+
+
+@torch.no_grad()
+def embedded(
+    pair: ImageTextPair, names: Sequence[str], templates: TemplateSet = TEMPLATES
+) -> Float[np.ndarray, "names embedding"]:
+    """Unit-length embeddings of the names, as the evaluation makes them of its categories."""
+    device = next(pair.parameters()).device
+    return embed_categories(pair, tuple(names), templates, batch=BATCH, device=device).numpy()
+
+
+@torch.no_grad()
+def ask(
+    pair: ImageTextPair, samples: Sequence[Sample], categories: Sequence[str], templates: TemplateSet = TEMPLATES
+) -> Pool:
+    """Lets the pair name and find the samples. The pair must be in evaluation mode.
+
+    `templates` are the prompts of a category; the evaluation's, where its numbers stand beside.
+    """
+    size, device = pair.image_size, next(pair.parameters()).device
+    pictures = np.stack([whole(sample.image, size) for sample in samples])
+    images = torch.cat([pair.encode_images(batch) for batch in _batches(pictures, device)]).float()
+    captions = [sample.caption for sample in samples]
+    texts = torch.cat(
+        [
+            pair.encode_texts(pair.tokenizer.encode(captions[start : start + BATCH]).to(device))
+            for start in range(0, len(captions), BATCH)
+        ]
+    ).float()
+    named = bool(categories) and any(sample.names for sample in samples)
+    asked = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
+    if named:
+        choices = torch.from_numpy(embedded(pair, asked, templates)).to(device)
+    else:
+        choices = texts[[captions.index(caption) for caption in asked]]
+    chances = (images @ choices.T * pair.logit_scale.exp()).softmax(dim=-1).cpu().numpy()
+    return Pool(list(samples), pictures, asked, named, chances, (texts @ images.T).cpu().numpy())
+
+
+@torch.no_grad()
+def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"]) -> Look | None:
+    """What the method shows of the pictures, on the CPU; None without a method or when it has nothing to show."""
+    if method is None or not len(pictures):
+        return None
+    device = next(method.parameters()).device
+    parts: list[Look] = []
+    for batch in _batches(pictures, device):
+        look = method.look(batch)
+        if look is None:
+            return None
+        parts.append(look)
+    made = [part.reconstruction for part in parts if part.reconstruction is not None]
+    return Look(
+        torch.cat([part.attention for part in parts]).float().cpu(),
+        torch.cat([part.removed for part in parts]).cpu(),
+        torch.cat(made).float().cpu() if len(made) == len(parts) else None,
+    )
+
+
+def _batches(pictures: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
+    """Normalized batches on the device."""
+    parts = range(0, len(pictures), BATCH)
+    return [normalize(torch.from_numpy(pictures[start : start + BATCH]).to(device)) for start in parts]

@@ -1,0 +1,103 @@
+"""A page that explains boxes: words as bars, similar pixels as heat, where the query looked as points."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from rizbin.detection.draw import drawn
+from rizbin.detection.explain import Explanation
+from rizbin.detection.found import Answer
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture, Score
+from rizbin.visualization.attention import overlay
+
+POINTS = 48
+"""Most sampling points drawn."""
+
+
+def write_explanations(
+    explained: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"], Sequence[Explanation]]], target: Path
+) -> Path:
+    """Writes the page of (name, picture, explanations) and returns its path.
+
+    Raises RizbinError when it cannot be written.
+    """
+    page = Page("Why these boxes", subtitle=f"{sum(len(reasons) for _, _, reasons in explained)} boxes explained")
+    page.explained(
+        [
+            ("Box", "What was found."),
+            (
+                "Looks like it",
+                "How much each place by itself looks like the phrase, before any box is decided: bright is much.",
+            ),
+            (
+                "Where it looked",
+                "The places that the box's query read in the decoder; larger and brighter points weighed more.",
+            ),
+            (
+                "Taken out",
+                "The brightest tenth of the map is made gray and the score is measured again; then as much gray at "
+                "other places. Where the first lowers the score more than the second, the map shows what matters.",
+            ),
+            ("Bars", "Each word's own score; the box's score is their mean."),
+        ]
+    )
+    for name, picture, explanations in explained:
+        page.heading(name)
+        if not explanations:
+            page.text("Nothing was found.")
+        for one in explanations:
+            _card(page, picture, one)
+    page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
+    return page.write(target)
+
+
+def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> None:
+    answer = Answer(
+        np.array([one.box], np.float32),
+        np.zeros(1, np.int64),
+        np.array([one.score], np.float32),
+        (one.name,),
+        np.zeros(1, np.int64),
+    )
+    told = ""
+    if one.without == one.without:  # not nan: it was checked
+        told = (
+            f"Its score {one.score:.2f} is {one.without:.2f} with the brightest tenth taken out, and "
+            f"{one.elsewhere:.2f} with as much taken out elsewhere: the map "
+            f"{'shows what matters' if one.honest else 'does not show what matters'}."
+        )
+    page.card(
+        f"{one.name} {one.score:.2f}",
+        [
+            Picture(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
+            Picture(
+                image=overlay(picture, one.similarity, low=0.0, high=100.0),
+                caption="Looks like it",
+                alt=f"Where the picture looks like {one.name}, as heat",
+                smooth=True,
+            ),
+            Picture(image=_points(picture, one), caption="Where it looked", alt="The places that the query read"),
+        ],
+        small=told,
+        scores=[Score(name=word, value=value) for word, value in one.words],
+    )
+
+
+def _points(picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The heaviest points on the darkened picture, the heaviest on top."""
+    scale = max(1, -(-320 // min(picture.shape[:2])))
+    shown = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    shown = (shown * 0.6).astype(np.uint8)
+    left, top, right, bottom = (round(value * scale) for value in one.box)
+    cv2.rectangle(shown, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
+    heaviest = one.points[:POINTS]
+    for x, y, share in heaviest[::-1]:
+        strength = float(share / heaviest[0, 2])
+        center, radius = (round(float(x) * scale), round(float(y) * scale)), round(2 + 5 * strength)
+        cv2.circle(shown, center, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
+        cv2.circle(shown, center, radius, (255, int(90 + 165 * strength), 40), -1, cv2.LINE_AA)
+    return shown

@@ -1,0 +1,94 @@
+"""A page that shows how pictures were drawn: what the network saw at each step, and what is left of a start picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rizbin.generation.diffusion.drawing import Drawn, noised_starts, seen
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.spans import objects_in, spans_of
+from rizbin.generation.film import Labelled, Pixels, chosen
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture
+from rizbin.visualization.attention import overlay
+
+
+def write_film(
+    painter: Painter,
+    made: Sequence[Drawn],
+    start: Pixels | None,
+    target: Path,
+    *,
+    about: Mapping[str, object] | None = None,
+) -> Path:
+    """Writes the page and returns its path. Raises RizbinError when it cannot be written.
+
+    about: what else made the pictures, as their record tells it: the cure, objects, repair stages, versions.
+    """
+    page = Page(
+        "How it was drawn", subtitle=f"{len(made)} picture{'' if len(made) == 1 else 's'} by {Path(painter.name).name}"
+    )
+    page.explained(
+        [
+            (
+                "Seen at a step",
+                "Under the noise the network guesses the finished picture at every step. First the guess is a blur of "
+                "what such pictures have in common, then places and colors are decided, then what things are, and last "
+                "their edges.",
+            ),
+            (
+                "Where a word is read",
+                "Bright places of the network read this word most at that step: the mean of its cross-attention at one "
+                "resolution, over the picture as it was seen then.",
+            ),
+            ("t", "Where the step stands in the noise schedule: 999 is nothing but noise, 0 is none."),
+        ]
+    )
+    if start is not None:
+        page.heading("The start picture under noise")
+        page.text("What a strength leaves of it before the first step; the network may change what it cannot see.")
+        page.pictures(_shown(noised_starts(painter, start, made[0].sampling), "the start picture under noise"))
+    for one in made:
+        page.heading(one.prompt or "without words")
+        page.text(
+            f"Seed {one.sampling.seed}, {len(one.painted.frames)} steps by the scheduler {one.sampling.scheduler}, "
+            f"guidance {one.sampling.guidance:g}, {one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
+            + (f", strength {one.sampling.strength:g}" if start is not None else "")
+            + (f', away from "{one.sampling.negative}"' if one.sampling.negative else "")
+            + f", {one.painted.seconds:.1f} seconds."
+        )
+        for sentence in one.painted.notes:
+            page.note(sentence)
+        shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
+        page.pictures(_shown(shown, one.prompt))
+        _attention(page, painter, one)
+    if about:
+        page.heading("How to make them again")
+        page.text(
+            "`rizbin replay` does it from the record beside this page (drawn.json or repaired.json), which holds:"
+        )
+        page.text("; ".join(f"{name} {_spelled(value)}" for name, value in about.items()) + ".")
+    page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
+    return page.write(target)
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _attention(page: Page, painter: Painter, one: Drawn) -> None:
+    """Where each object's words were read, at some steps, over what the network saw then."""
+    frames = [frame for frame in one.painted.frames if frame.attention is not None]
+    spans, _ = spans_of(one.prompt, objects_in(one.prompt), painter.pipeline.tokenizer) if frames else ([], [])
+    for span in spans:
+        pictures = []
+        for frame in chosen(frames, 5):
+            attention = frame.attention
+            if attention is not None:
+                values = attention[..., list(span.tokens)].mean(dim=-1).numpy()
+                pictures.append((overlay(painter.decode(frame.clean), values), f"step {frame.step + 1}"))
+        page.card(f'Where "{span.word}" is read', _shown(pictures, f"attention to {span.word}"))
+
+
+def _shown(pictures: Sequence[Labelled], what: str) -> list[Picture]:
+    return [Picture(image=image, caption=words, alt=f"{what}, {words}") for image, words in pictures]

@@ -1,0 +1,80 @@
+"""The report of a model that draws: what it made of captions that it never saw, step by step, and how it was made."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rizbin.core.measurement import Report
+from rizbin.data.sample import Source
+from rizbin.data.scenes.source import CREDIT
+from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.painter import Painter, Sampling
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture
+from rizbin.reports.encoder import curves, how_made, read_json, subtitle
+from rizbin.reports.numbers import numbers
+
+SHOWN = 24
+"""Captions drawn."""
+GUIDANCE = 5.0
+"""Of small models; strong enough to tell things apart, weak enough to keep their colors."""
+
+
+def write_drawing_report(
+    folder: Path,
+    target: Path,
+    *,
+    painter: Painter,
+    source: Source,
+    evaluation: Report,
+    history: Sequence[dict],
+    seed: int = 0,
+) -> Path:
+    """Writes the page and returns its path.
+
+    Args:
+        folder: Of the run; `settings.json` and `environment.json` are read where they exist.
+        target: The file.
+        painter: What is shown.
+        source: Pictures with captions that were not learned from.
+        evaluation: Its numbers.
+        history: Lines of metrics.jsonl.
+        seed: Of the first noise.
+
+    Raises RizbinError when the file cannot be written.
+    """
+    settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
+    page = Page(f"Drawings after {source.name}", subtitle=subtitle(list(history), machine))
+    numbers(page, evaluation)
+    samples = [source[index] for index in range(min(SHOWN, len(source)))]
+    page.heading("Drawn from captions")
+    page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")
+    made = [
+        painter.paint(one.caption, Sampling(guidance=GUIDANCE, seed=seed + number))
+        for number, one in enumerate(samples)
+    ]
+    page.pictures(
+        [
+            Picture(image=painted.image, caption=one.caption, alt=f"drawn: {one.caption}")
+            for painted, one in zip(made, samples, strict=True)
+        ]
+    )
+    page.heading("Step by step")
+    page.text("What the network believed the first of these to be, from nothing but noise to the end.")
+    steps = seen(painter, made[0].frames, most=12)
+    page.pictures([Picture(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
+    page.heading("What the autoencoder keeps")
+    page.text("A picture and the same through the autoencoder: nothing finer than this can be drawn.")
+    for one in samples[:4]:
+        kept = painter.decode(painter.encode(one.image, *one.image.shape[:2]))
+        page.card(
+            one.caption,
+            [
+                Picture(image=one.image, caption="picture", alt=f"picture: {one.caption}"),
+                Picture(image=kept, caption="kept", alt=f"kept of it: {one.caption}"),
+            ],
+        )
+    curves(page, list(history))
+    how_made(page, settings, machine)
+    page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
+    page.credits(CREDIT)
+    return page.write(target)

@@ -1,0 +1,50 @@
+"""The picture pages of an encoder that reads no text: what it looks at, and which pictures it finds alike."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from rizbin.data.sample import Sample
+from rizbin.data.views import normalize, whole
+from rizbin.nets.image import ImageEncoder
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture
+from rizbin.visualization.attention import overlay
+
+ALIKE = 5
+"""Nearest neighbors shown of each picture."""
+
+
+@torch.no_grad()
+def pictures_of(page: Page, encoder: ImageEncoder, samples: Sequence[Sample], shown: int) -> None:
+    """Adds a card for each of the first `shown` samples: each head's attention, and the nearest of all samples."""
+    squares = np.stack([whole(sample.image, encoder.image_size) for sample in samples])
+    device = next(encoder.parameters()).device
+    images = normalize(torch.from_numpy(squares)).to(device)
+    features = F.normalize(torch.cat([encoder.pooled(some).float().cpu() for some in images.split(64)]), dim=-1)
+    page.heading("What it looks at, and what it finds alike")
+    page.text(
+        "The first pictures of the test part, not chosen. "
+        + ("Each head of the last layer shows where its CLS token looks. " if encoder.attends else "")
+        + f"Then the {ALIKE} nearest of {len(samples)} pictures by cosine of the features; a frame says whether they "
+        "share a name with it."
+    )
+    for index in range(min(shown, len(samples))):
+        cosines = features @ features[index]
+        cosines[index] = -2.0  # not itself
+        near = cosines.topk(min(ALIKE, len(samples) - 1)).indices.tolist()
+        cells = [Picture(image=squares[index], caption="the picture", alt=samples[index].caption or "a picture")]
+        if encoder.attends:
+            maps = encoder.attention_heads(images[index : index + 1])[0].float().cpu().numpy()
+            cells += [
+                Picture(image=overlay(squares[index], one), caption=f"head {number}", alt="attention", smooth=True)
+                for number, one in enumerate(maps, 1)
+            ]
+        for other in near:
+            names = samples[index].names
+            good = bool(names & samples[other].names) if names else None
+            said = ", ".join(sorted(samples[other].names)) or samples[other].key
+            cells.append(Picture(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=said, good=good))
+        page.card(samples[index].caption or samples[index].key, cells)

@@ -1,0 +1,513 @@
+"""The loop. It knows the contract of a method and the name of none.
+
+It owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure function
+of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rizbin.core import checkpoint, parallel, random
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.core.signals import graceful
+from rizbin.data.loader import MOST_REFUSED_SHARE, Loader
+from rizbin.data.loader import Batch as RawBatch
+from rizbin.data.sample import Source
+from rizbin.data.views import normalize
+from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.optimizers import decay_groups, make_optimizer
+from rizbin.training.schedules import growth, warmup_cosine
+from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm, whole_state
+
+
+class NotFinite(RizbinError):
+    """The loss or a gradient is infinite or not a number; the update was not made."""
+
+
+class Stopped(RizbinError):
+    """The run was asked to stop; it saved and can go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    """Updates made in all."""
+    seconds: float
+    """Of this call, without what came before a resume."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one look at a method in training gave."""
+
+    numbers: dict[str, float]
+    alarms: tuple[str, ...] = ()
+    """What is wrong, each in a sentence."""
+    silent: bool = False
+    """Record the alarms and do not say them."""
+
+
+FAILURES = "failures"
+"""Folder in that of a run where the state before a step that was not finite is kept."""
+Watch = Callable[[int, Method, dict[str, float]], Looked]
+"""Steps made, the method, and the last step's records in; called on the main process alone."""
+
+
+class Trainer:
+    """Runs a method over a source for a number of steps, in a run folder."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings:
+        optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+        """What moves the weights: AdamW; SGD with momentum (MoCo, SimSiam); or LARS, SGD whose step of each tensor is
+        scaled to the tensor's length (SimCLR, BYOL: batches of thousands; arXiv 1708.03888)."""
+        learning_rate: float = 1e-3
+        """Peak of the schedule."""
+        final_learning_rate: float = 1e-5
+        """Where the cosine ends."""
+        warmup: float = 0.05
+        """Share of the run over which the learning rate rises."""
+        warmup_start: float = 1e-5
+        """Learning rate of the first step, from which the warm-up rises (DetailCLIP: 1e-6; DINO, SimCLR, BYOL: 0)."""
+        weight_decay: float = 0.05
+        """On tensors of two and more dimensions."""
+        weight_decay_growth: float = 1.0
+        """Weight decay at the end of the run divided by that at its start, reached by a cosine (DINO: 10)."""
+        momentum: float = 0.9
+        """Of SGD and LARS."""
+        beta1: float = 0.9
+        """AdamW's decay of the mean gradient."""
+        beta2: float = 0.98
+        """AdamW's decay of the squared gradient; 0.98 as in CLIP, steadier than 0.999 in short runs."""
+        epsilon: float = 1e-8
+        """AdamW's guard against division by zero."""
+        clip: float = 0.0
+        """Largest norm of the gradient; 0 leaves it as it is."""
+        precision: Literal["fp32", "bf16"] = "fp32"
+        """Number format of the forward pass; weights stay fp32."""
+        compile: bool = False
+        """Compile the networks with torch.compile (in place; minutes at the start, faster after)."""
+        sharding: Literal["replicated", "fsdp"] = "replicated"
+        """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large
+        for one GPU."""
+        workers: int = 0
+        """Processes that prepare pictures; changes speed, never the pictures."""
+        keep_checkpoints: int = 2
+        """How many checkpoints stay on disk."""
+        log_every: int = 10
+        """Steps between lines of metrics.jsonl."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        batch: int,
+        steps: int,
+        checkpoint_every: int,
+        seed: int,
+        tolerate: float = MOST_REFUSED_SHARE,
+    ) -> None:
+        """tolerate: share of the images, 0 to 1, that may be unusable before the run stops."""
+        self.settings, self.tolerate = settings, tolerate
+        self.batch, self.steps, self.checkpoint_every, self.seed = batch, steps, checkpoint_every, seed
+        self.device = parallel.device()
+
+    def fit(
+        self,
+        method: Method,
+        source: Source,
+        run: RunFolder,
+        *,
+        quiet: bool = False,
+        until: int | None = None,
+        watch: Watch | None = None,
+        watch_every: int = 0,
+        costs: Sequence[float] = (),
+    ) -> Outcome:
+        """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
+
+        watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
+        costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the
+            same everywhere.
+        Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
+        saved).
+        """
+        begin = time.perf_counter()
+        method.to(self.device).train()
+        if self.settings.sharding == "fsdp":
+            shard(method)
+        if self.settings.compile:
+            compile_blocks(method)
+        optimizers = self.optimizers(method)
+        start = self._resume(method, optimizers, run)
+        last = self.steps if until is None else min(until, self.steps)
+        loader = self._loader(method, source, start, last)
+        with (
+            graceful() as stop,
+            Bar(
+                last,
+                run.path.name,
+                start=start,
+                quiet=quiet or not parallel.is_main(),
+                costs=[(self.steps / len(costs), cost) for cost in costs],
+            ) as bar,
+        ):
+            saved = start
+            said = False
+            for step, raw in enumerate(loader, start):
+                records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
+                done = step + 1
+                if parallel.is_main():
+                    run.note_refused(raw.refused)
+                    if raw.refused and not said:
+                        said = True
+                        bar.warn(
+                            f"An image was skipped: {raw.refused[0][1].rstrip('.')}. All of them are listed in "
+                            f"{run.refused_list}."
+                        )
+                due = watch is not None and watch_every > 0 and (done % watch_every == 0 or done == self.steps)
+                if done % self.settings.log_every == 0 or done == last or due:
+                    numbers: dict[str, Any] = {name: round(float(value), 6) for name, value in records.items()}
+                    if due and watch is not None and parallel.is_main():
+                        looked = watch(done, method, numbers)
+                        numbers |= looked.numbers
+                        for sentence in () if looked.silent else looked.alarms:
+                            bar.warn(f"At step {done}: {sentence}")
+                        if looked.alarms:
+                            numbers["alarm"] = " ".join(looked.alarms)
+                    if parallel.is_main():
+                        elapsed = round(time.perf_counter() - begin, 3)
+                        run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
+                    bar.update(done, **{name: numbers[name] for name in ("loss", "contrast") if name in numbers})
+                else:
+                    bar.update(done)
+                asked = parallel.any_true(stop.asked)
+                if asked or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
+                    if self._save(method, optimizers, run, done, bar):
+                        saved = done
+                    elif done == last:
+                        raise RizbinError(
+                            f"All {last} steps are made, but the last checkpoint could not be written (the newest is "
+                            f"of step {saved}); free some space and give the same command again."
+                        )
+                    if asked and done < last:
+                        if saved != done:
+                            raise RizbinError(
+                                f"Asked to stop at step {done}, but the checkpoint could not be written; "
+                                f"the newest is of step {saved}."
+                            )
+                        raise Stopped(
+                            f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there."
+                        )
+        return Outcome(last, time.perf_counter() - begin)
+
+    def time_steps(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> float:
+        """Mean seconds of a step, data included, over `places` of the run; see `place_costs`."""
+        taken = self.place_costs(method, source, warm=warm, places=places, repeats=repeats)
+        return sum(taken) / len(taken)
+
+    def place_costs(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> list[float]:
+        """Seconds of a step, data included, at `places` spread evenly over the run, after `warm` ones.
+
+        Spread, because a method may do more later on; the faster of `repeats` at each place counts, so that neither the
+        machine's hiccups nor a costly last part of the run are taken for the other. Spoils `method`'s weights.
+        """
+        method.to(self.device).train()
+        if self.settings.compile:
+            compile_blocks(method)
+        optimizers = self.optimizers(method)
+        seconds: list[list[float]] = [[] for _ in range(places)]
+        begin = time.perf_counter()
+        for count, raw in enumerate(self._loader(method, source, 0, warm + places * repeats)):
+            place = max(count - warm, 0) % places
+            records = self.step(method, optimizers, self._on_device(raw), int((place + 0.5) * self.steps / places))
+            float(records["loss"])  # waits for a GPU
+            if count >= warm:
+                seconds[place].append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+        return [min(taken) for taken in seconds]
+
+    def optimizers(self, method: Method) -> dict[str, torch.optim.Optimizer]:
+        """One for each of the method's groups of parts; in each, tensors that decay before those that do not."""
+        settings, made = self.settings, {}
+        shares = {id(parameter): share for part, share in method.rates() for parameter in part.parameters()}
+        for name, parts in method.optimizers().items():
+            groups = []
+            for parameters, decay in zip(decay_groups(parts), (settings.weight_decay, 0.0), strict=True):
+                for share in sorted({shares.get(id(one), 1.0) for one in parameters}, reverse=True):
+                    some = [one for one in parameters if shares.get(id(one), 1.0) == share]
+                    groups += [
+                        {"params": alike, "weight_decay": decay, "share": share} for alike in split_sharded(some)
+                    ]
+            made[name] = make_optimizer(
+                settings.optimizer,
+                groups,
+                learning_rate=settings.learning_rate,
+                momentum=settings.momentum,
+                betas=(settings.beta1, settings.beta2),
+                epsilon=settings.epsilon,
+            )
+        return made
+
+    def step(
+        self,
+        method: Method,
+        optimizers: dict[str, torch.optim.Optimizer],
+        batch: Batch,
+        step: int,
+        run: RunFolder | None = None,
+        positions: list[int] | None = None,
+    ) -> dict[str, Tensor | float]:
+        """Makes every update that the method wants for one batch; returns what it recorded, averaged over processes."""
+        settings = self.settings
+        rate = warmup_cosine(
+            step,
+            self.steps,
+            peak=settings.learning_rate,
+            floor=settings.final_learning_rate,
+            warmup=settings.warmup,
+            start=settings.warmup_start,
+        )
+        decay = settings.weight_decay * growth(step, self.steps, settings.weight_decay_growth)
+        records: dict[str, Tensor | float] = {"learning_rate": rate}
+        for wish in self.wishes(method, batch, step):
+            optimizer = optimizers[wish.by]
+            for group in optimizer.param_groups:
+                group["lr"] = rate * wish.rate * group["share"]
+                if group["weight_decay"]:
+                    group["weight_decay"] = decay
+            norm = self._update(wish, optimizer, step, method, run, positions)
+            prefix = "" if wish.by == "main" else f"{wish.by}/"
+            records[f"{prefix}loss"] = wish.loss.detach()
+            records[f"{prefix}gradient_norm"] = norm
+            records |= {
+                f"{prefix}{name}": value.detach() if isinstance(value, Tensor) else value
+                for name, value in wish.records.items()
+            }
+        if parallel.world_size() > 1:
+            records = {
+                name: parallel.mean(value) if isinstance(value, Tensor) else value for name, value in records.items()
+            }
+        return records
+
+    def wishes(self, method: Method, batch: Batch, step: int) -> Iterator[Minimize]:
+        """What the method wants for one batch, one wish after the other, with the randomness of that step."""
+        # Dropped paths and their like follow from the step, not from what ran before it.
+        torch.manual_seed(random.key(self.seed, "step", step, parallel.rank()))
+        wishes = method.step(batch, Progress(step, self.steps, self.seed))
+        while (wish := self._next(wishes)) is not None:
+            yield wish
+
+    def batch_of(self, method: Method, source: Source, step: int) -> tuple[RawBatch, Batch]:
+        """The batch of a step, as it comes from the source and as the method gets it."""
+        raw = next(iter(self._loader(method, source, step, step + 1)))
+        return raw, self._on_device(raw)
+
+    def _next(self, wishes: Iterator[Minimize]) -> Minimize | None:
+        """The method's next wish. Autocast covers the method's own code only: backward and update run outside it."""
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+            return next(wishes, None)
+
+    def _update(
+        self,
+        wish: Minimize,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        method: Method,
+        run: RunFolder | None,
+        positions: list[int] | None,
+    ) -> Tensor:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = self._gradient(wish.loss, optimizer, parameters, keep=wish.bounded is not None)
+        if wish.bounded is not None:
+            first = [parameter.grad for parameter in parameters]
+            second = self._gradient(wish.bounded, optimizer, parameters, keep=False)
+            share = float((wish.bound * norm / second.clamp(min=1e-12)).clamp(max=1.0))
+            for parameter, gradient in zip(parameters, first, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    parameter.grad.mul_(share).add_(gradient)
+                else:
+                    parameter.grad.mul_(share)
+            norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(wish.loss.detach()))
+        if parallel.any_true(not finite):
+            raise NotFinite(self._failure(method, optimizer, step, wish, run, positions))
+        if self.settings.clip:
+            for alike in split_sharded(parameters):
+                nn.utils.clip_grads_with_norm_(alike, self.settings.clip, norm)
+        optimizer.step()
+        return norm
+
+    def _gradient(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], *, keep: bool
+    ) -> Tensor:
+        """Puts the gradient of `loss`, averaged over processes, into the parameters; returns its norm."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(retain_graph=keep)
+        parallel.average_gradients([parameter for parameter in parameters if not is_sharded(parameter)])
+        return total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+    def _failure(
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        wish: Minimize,
+        run: RunFolder | None,
+        positions: list[int] | None,
+    ) -> str:
+        """Keeps what a replay of the bad step needs, and says what happened."""
+        records = {name: value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
+        parts = ", ".join(
+            f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss.detach(), **records}.items()
+        )
+        where = ""
+        if run is not None:
+            folder = run.path / FAILURES
+            tensors, state = self._state(method, {wish.by: optimizer})
+            if parallel.is_main():
+                state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
+                checkpoint.save(folder, step, tensors, state, keep=1)
+            where = f"; weights, batch and randomness of the step are kept in {folder} (rizbin replay makes it again)"
+        return (
+            f"Step {step + 1} gave a loss or gradient that is not finite ({parts}), so the update was not made{where}; "
+            f"lower the learning rate, clip the gradient or use fp32."
+        )
+
+    def _loader(self, method: Method, source: Source, start: int, last: int) -> Loader:
+        return Loader(
+            source,
+            method.views,
+            method.tokenizer,
+            seed=self.seed,
+            batch=self.batch,
+            rank=parallel.rank(),
+            world=parallel.world_size(),
+            workers=self.settings.workers,
+            start_step=start,
+            steps=last,
+            phrases=method.most_phrases,
+            tolerate=self.tolerate,
+        )
+
+    def _on_device(self, raw: RawBatch) -> Batch:
+        def to(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        return Batch(
+            views=[normalize(to(view)) for view in raw.views],
+            crops=to(raw.crops),
+            flips=to(raw.flips),
+            texts=None if raw.texts is None else to(raw.texts),
+            phrases=None if raw.phrases is None else to(raw.phrases),
+            things=raw.things,
+        )
+
+    def _state(
+        self, method: Method, optimizers: dict[str, torch.optim.Optimizer]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Everything that shapes the next step.
+
+        That is the method's tensors (weights, teachers, centers), and each optimizer's.
+        """
+        tensors = {"method": whole_state(method.state_dict())}
+        for name, optimizer in optimizers.items():
+            moments = optimizer.state_dict()["state"]
+            flat = {f"{index}.{key}": value for index, values in moments.items() for key, value in values.items()}
+            tensors[f"optimizer_{name}"] = whole_state(flat)
+        return tensors, {"world_size": parallel.world_size()}
+
+    def _save(
+        self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder, step: int, bar: Bar
+    ) -> bool:
+        tensors, state = self._state(method, optimizers)
+        failed = ""
+        if parallel.is_main():
+            try:
+                checkpoint.save(run.checkpoints, step, tensors, state, keep=self.settings.keep_checkpoints)
+            except checkpoint.SaveFailed as error:
+                failed = str(error)
+                bar.warn(f"{failed} Training goes on and the next save is tried as planned.")
+        return not parallel.any_true(bool(failed))
+
+    def _resume(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder) -> int:
+        """Loads the newest good checkpoint; returns how many steps it holds."""
+        if parallel.is_main():
+            sweep(run)
+        found = checkpoint.load(run.checkpoints, warn=run.warn)
+        if found is None:
+            if list(run.checkpoints.glob("step_*")):
+                raise RizbinError(
+                    f"None of the checkpoints in {run.checkpoints} is whole; "
+                    "remove that folder to train from the start."
+                )
+            if parallel.is_main():
+                # A kill before the first checkpoint leaves records of steps to be made again.
+                run.metrics.truncate_after(0)
+            return 0
+        load_method(method, found.tensors["method"])
+        for name, optimizer in optimizers.items():
+            _load_optimizer(optimizer, found.tensors[f"optimizer_{name}"])
+        if parallel.is_main():
+            run.metrics.truncate_after(found.step)
+        parallel.barrier()
+        return found.step
+
+
+def sweep(run: RunFolder) -> None:
+    """Removes what a kill left half written among the checkpoints of a run whose lock this process holds."""
+    for folder in (run.checkpoints, run.path / FAILURES):
+        checkpoint.sweep(folder)
+
+
+def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copies a checkpoint's tensors into a method, sharded or not."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    if any(is_sharded(parameter) for parameter in method.parameters()):
+        set_model_state_dict(method, {**tensors}, options=StateDictOptions(full_state_dict=True))
+    else:
+        method.load_state_dict(tensors)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, value in flat.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if is_sharded(parameter) and value.ndim:
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        elif value.ndim:
+            # In the parameter's own order of memory (channels last): in another, an update rounds otherwise.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def read_failure(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the run in `path` kept of a step that was not finite.
+
+    First the positions of its samples, its seed, step and the parts of its loss; then the method's tensors before its
+    update. Raises RizbinError when there is none.
+    """
+    found = checkpoint.load(path / FAILURES)
+    if found is None:
+        raise RizbinError(f"{path} keeps no failed step, so there is nothing to make again.")
+    return found.state, found.tensors["method"]

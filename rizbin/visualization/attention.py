@@ -1,0 +1,86 @@
+"""Where a network looks: attention as heat over the picture, and as a mask that is held against the truth."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from rizbin.data.views import normalize
+from rizbin.nets.dual import ImageTextPair
+from rizbin.nets.masks import pixels_of
+from rizbin.visualization.colors import AnyPicture, Color, Picture, blend, heat, scaled, stretched
+from rizbin.visualization.grid import MARK, enlarge, sheet
+
+
+def overlay(
+    picture: Picture,
+    attention: Float[np.ndarray, "rows columns"],
+    *,
+    low: float = 1.0,
+    high: float = 99.0,
+    smooth: bool = True,
+) -> Picture:
+    """The picture under its attention: dark where there is little, glowing where there is much.
+
+    Args:
+        picture: RGB.
+        attention: One number a patch, any scale.
+        low: Percentile of the map that is shown darkest.
+        high: Percentile that is shown brightest; below 100, else one bright patch would darken all others.
+        smooth: Bicubic between patches; False shows each patch as a block.
+    """
+    height, width = picture.shape[:2]
+    values = scaled(stretched(attention, height, width, smooth=smooth), low, high)
+    gray = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
+    return blend(gray, heat(values), 0.55 + 0.2 * values)
+
+
+def overlay_heads(
+    picture: Picture, attention: Float[np.ndarray, "heads rows columns"], *, side: int = 128
+) -> AnyPicture:
+    """A sheet with the mean over the heads first, then each head, each on its own scale."""
+    maps = [attention.mean(axis=0), *attention]
+    names = ["mean", *(f"head {index}" for index in range(1, len(maps)))]
+    return sheet([overlay(picture, one) for one in maps], labels=names, side=side)
+
+
+@torch.no_grad()
+def attended(pair: ImageTextPair, pictures: UInt8[np.ndarray, "batch size size 3"]) -> list[Picture]:
+    """Each picture under the pair's CLS-to-patch attention, mean over layers and heads."""
+    device = next(pair.parameters()).device
+    maps = pair.attention(normalize(torch.from_numpy(pictures).to(device))).float().cpu().numpy()
+    return [overlay(picture, one) for picture, one in zip(pictures, maps, strict=True)]
+
+
+def outlined(
+    picture: AnyPicture, mask: Bool[np.ndarray, "rows columns"], *, color: Color = MARK, side: int = 192
+) -> AnyPicture:
+    """The picture, enlarged to about `side`, with marked patches as they are, ringed, and all others dark."""
+    shown = enlarge(picture, side)
+    inside = pixels_of(mask, shown.shape[0], shown.shape[1])
+    gray = np.repeat((shown @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1)
+    out = np.ascontiguousarray(np.where(inside[..., None], shown, gray * 0.35).astype(np.uint8))
+    rings, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for ink, thickness in (((0, 0, 0), 3), (color, 1)):  # a dark rim, so that the ring shows on anything
+        cv2.drawContours(out, rings, -1, ink, thickness, cv2.LINE_8)
+    return out
+
+
+def heads_outlined(
+    picture: AnyPicture,
+    attention: Float[np.ndarray, "heads rows columns"],
+    masks: Bool[np.ndarray, "heads rows columns"],
+    *,
+    labels: Sequence[str],
+    best: int = -1,
+    side: int = 128,
+) -> AnyPicture:
+    """A sheet with each head's heat above its mask; the label of the `best` head stands on the color of the rings."""
+    cells = [
+        np.concatenate([overlay(enlarge(picture, side), heat_of), outlined(picture, mask, side=side)])
+        for heat_of, mask in zip(attention, masks, strict=True)
+    ]
+    colors = [MARK if head == best else (255, 255, 255) for head in range(len(cells))]
+    return sheet(cells, labels=labels, side=1, colors=colors)

@@ -1,0 +1,203 @@
+"""The pictures that are looked at: a folder, files, a pattern of names, or any data that training takes, ready for a
+network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from rizbin.core.errors import RizbinError
+from rizbin.data.files import picture_files
+from rizbin.data.gate import read_image
+from rizbin.data.open import notices_of, open_source
+from rizbin.data.sample import Refused, Sample
+from rizbin.data.scenes.source import CREDIT
+from rizbin.visualization.colors import AnyPicture
+from rizbin.visualization.eye import Eye
+
+MOST_PATCHES = 16_384
+"""Of a picture: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes already."""
+ENDLESS = 16
+"""Pictures taken of data without an end, where nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture at the size at which the network sees it."""
+
+    name: str
+    image: AnyPicture
+    things: tuple[tuple[str, Bool[np.ndarray, "height width"]], ...] = ()
+    """Name and mask of the things in it, back to front, where the truth is known."""
+    caption: str = ""
+
+    @property
+    def truth(self) -> Bool[np.ndarray, "height width"] | None:
+        """The pixels of all things together; None where the truth is not known."""
+        return np.any([mask for _, mask in self.things], axis=0) if self.things else None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was read."""
+
+    shown: list[Shown]
+    skipped: list[str]
+    """A sentence for each picture that could not be used, and for what else the data hold that is left out."""
+    left_out: int
+    """Pictures that are there but were not asked for; 0 for data without an end."""
+    credit: str = ""
+    """What the licence of the pictures asks to be shown with them."""
+
+
+def read_pictures(
+    where: str | Sequence[str], eye: Eye, *, size: int = 0, limit: int = 0, masks: str | Path = ""
+) -> Pictures:
+    """The pictures as the network can take them: the shorter side at `size`, both cut to whole patches.
+
+    where: folders, files, patterns ("frames/*.png"), or data as training takes it ("scenes:easy", a table, COCO JSON),
+    one or several. Files of a folder come in the order of their names, "frame 10" after "frame 9"; scenes are those of
+    the test split.
+    size: the shorter side in pixels, rounded to whole patches; 0 for the network's own. A network that takes one size
+    only gets the central square.
+    limit: the first so many; 0 for all, and `ENDLESS` of what has no end.
+    masks: a folder with the truth of picture files: DIR/photo.png for photo.jpg, as `read_mask` takes it; pictures
+        without one stay without truth. Empty: only data that bring masks along have them.
+    Raises RizbinError when there is nothing to read or nothing of it can be read.
+    """
+    spelled = [where] if isinstance(where, str) else list(where)
+    if not spelled:
+        raise RizbinError("There are no pictures to look at; name a folder, files, or scenes.")
+    if size < 0 or 0 < size < eye.patch_size:
+        raise RizbinError(f"A size of {size} pixels is less than one patch of {eye.patch_size}; choose a larger one.")
+    side = max(1, round((size or eye.image_size) / eye.patch_size)) * eye.patch_size
+    if not eye.any_size and side != eye.image_size:
+        raise RizbinError(
+            f"This network takes pictures of {eye.image_size} pixels only, not {side}; leave the size out."
+        )
+    if masks and not Path(masks).is_dir():
+        raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
+    shown: list[Shown] = []
+    skipped: list[str] = []
+    left_out, drawn = 0, False
+    for text in spelled:
+        reading = _opened(text, side)
+        drawn |= text.partition(":")[0] == "scenes"
+        wanted = limit - len(shown) if limit else ENDLESS if reading.endless else reading.count
+        number = 0
+        while number < reading.count and wanted > 0 and not (reading.endless and len(skipped) >= _ENOUGH_SKIPPED):
+            try:
+                one = _fitted(reading.read(number), side, eye)
+                shown.append(_with_truth(one, Path(masks), eye) if masks else one)
+                wanted -= 1
+            except Refused as refusal:
+                skipped.append(str(refusal))
+            number += 1
+        left_out += 0 if reading.endless else reading.count - number
+        skipped += reading.notices
+    if not shown:
+        raise RizbinError(f"None of the pictures in {', '.join(spelled)} can be used; the first: {skipped[0]}")
+    return Pictures(shown, skipped, left_out, CREDIT if drawn else "")
+
+
+def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> None:
+    """Raises RizbinError where there is nothing to look at: before a network is loaded, and not after."""
+    for text in [where] if isinstance(where, str) else where:
+        _opened(text, ENDLESS)
+    if masks and not Path(masks).is_dir():
+        raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
+
+
+def _with_truth(one: Shown, masks: Path, eye: Eye) -> Shown:
+    """The picture with the mask of its name, where there is one."""
+    path = masks / f"{Path(one.name).stem}.png"
+    if not path.is_file():
+        return one
+    numbers = read_mask(path, one, eye)
+    return replace(
+        one, things=tuple((f"thing {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
+    )
+
+
+def read_mask(path: str | Path, like: Shown, eye: Eye) -> UInt8[np.ndarray, "height width"]:
+    """The numbers of things in a PNG, brought to the size of the picture that it belongs to.
+
+    Each gray value or color other than black is a thing, numbered from 1 in the order of its color, so that DAVIS'
+    masks serve as they are. Raises RizbinError when it cannot be read or has another shape.
+    """
+    pixels = read_image(path)
+    colors, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    if len(colors) > _MOST_THINGS:
+        raise RizbinError(
+            f"{path} has {len(colors)} colors, so it is no mask; give a PNG with a flat color a thing, black elsewhere."
+        )
+    order = np.cumsum(colors.any(axis=1)) * colors.any(axis=1)
+    mask = order[numbers.ravel()].reshape(pixels.shape[:2]).astype(np.uint8)
+    side = min(like.image.shape[:2])
+    fitted = _cut(mask, side, eye, cv2.INTER_NEAREST)
+    if fitted.shape != like.image.shape[:2]:
+        raise RizbinError(f"{path} has another shape than {like.name}; give the mask of that picture.")
+    return fitted
+
+
+_ENOUGH_SKIPPED = 100
+"""Unusable scenes after which no more are drawn."""
+_MOST_THINGS = 64
+"""In one mask; a photograph given by mistake has thousands of colors."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Something that gives samples by number."""
+
+    count: int
+    read: Callable[[int], Sample]
+    endless: bool = False
+    notices: tuple[str, ...] = ()
+    """What the data hold that is no sample."""
+
+
+def _opened(text: str, side: int) -> _Reading:
+    """What one word of the command line names."""
+    kind = text.partition(":")[0]
+    path = Path(text).expanduser()
+    if kind in ("scenes", "cutouts", "shards") or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".json"):
+        source = open_source(text, split="test" if kind in ("scenes", "cutouts") else "all", size=side)
+        return _Reading(len(source), source.__getitem__, source.endless, notices_of(source))
+    named = picture_files(text)
+    files = list(named)
+    # Twice the side: what is decoded at a quarter of its size still has more pixels than are needed.
+    return _Reading(len(files), lambda number: _sample(files[number], named[files[number]], 2 * side))
+
+
+def _sample(file: Path, name: str, enough: int) -> Sample:
+    return Sample(name, read_image(file, enough=enough), "")
+
+
+def _fitted(sample: Sample, side: int, eye: Eye) -> Shown:
+    """The sample at the size at which it is looked at."""
+    image = _cut(sample.image, side, eye)
+    count = image.shape[0] * image.shape[1] // eye.patch_size**2
+    if count > MOST_PATCHES:
+        raise Refused(f"{sample.key} makes {count} patches, more than {MOST_PATCHES}; choose a smaller size.")
+    things = tuple(
+        (thing.name, _cut(thing.mask.astype(np.uint8), side, eye, cv2.INTER_NEAREST).astype(bool))
+        for thing in sample.things
+    )
+    return Shown(sample.key, image, things, sample.caption)
+
+
+def _cut(pixels: np.ndarray, side: int, eye: Eye, how: int | None = None) -> np.ndarray:
+    """Resized so that the shorter side is `side`, then the middle of it in whole patches; aspect is never changed."""
+    height, width = pixels.shape[:2]
+    scale = side / min(height, width)
+    new = max(side, round(height * scale)), max(side, round(width * scale))
+    if new != (height, width):
+        how = (cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC) if how is None else how
+        pixels = cv2.resize(pixels, new[::-1], interpolation=how)
+    kept = [length // eye.patch_size * eye.patch_size if eye.any_size else side for length in new]
+    top, left = (new[0] - kept[0]) // 2, (new[1] - kept[1]) // 2
+    return np.ascontiguousarray(pixels[top : top + kept[0], left : left + kept[1]])

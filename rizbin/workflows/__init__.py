@@ -1,0 +1,1 @@
+"""Workflows: what a user does, one file a job."""

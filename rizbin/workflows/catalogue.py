@@ -1,0 +1,27 @@
+"""Everything that can be trained, by name: the methods that train encoders, and what other rooms teach."""
+
+from rizbin import methods
+from rizbin.core.errors import RizbinError
+from rizbin.training.method import Method
+
+DETECTOR, DIFFUSION = "detector", "diffusion"
+
+
+def names() -> tuple[str, ...]:
+    """In alphabetical order."""
+    return tuple(sorted((*methods.names(), DETECTOR, DIFFUSION)))
+
+
+def find(name: str) -> type[Method]:
+    """The class of a method, of `DETECTOR` or of `DIFFUSION`. Raises RizbinError naming the choices."""
+    if name == DETECTOR:
+        from rizbin.detection.teach import Teaching
+
+        return Teaching
+    if name == DIFFUSION:
+        from rizbin.generation.diffusion.learn import Drawing
+
+        return Drawing
+    if name not in methods.names():
+        raise RizbinError(f"There is no method '{name}'; choose one of {', '.join(names())}.")
+    return methods.find(name)

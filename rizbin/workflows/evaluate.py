@@ -1,0 +1,214 @@
+"""Measures whatever was opened, each kind in its own way: an encoder, a detector, a model that draws."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rizbin import zoo
+from rizbin.core.bounded import read_json
+from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import HEADLINES, Measurement, Report
+from rizbin.core.progress import Bar, warn
+from rizbin.data.listing import Split
+from rizbin.data.open import notices_of, open_source
+from rizbin.data.sample import Source
+from rizbin.detection import measure as detection
+from rizbin.detection.detector import Detector
+from rizbin.evaluation.suite import Evaluation, TooFew, evaluate
+from rizbin.generation.diffusion.loading import is_pipeline
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.nets.dual import ImageTextPair
+from rizbin.workflows import evaluate_diffusion as drawn
+from rizbin.workflows.loading import Opened, calibration_of, detector_of, model_of, painter_of
+from rizbin.workflows.runs import LoadedRun, validation_source
+from rizbin.workflows.verifier import judge_by
+
+LEAST_IMAGES = Evaluation.Settings().least_images
+"""For detectors as for encoders."""
+Settings = Evaluation.Settings | detection.Settings | drawn.Settings
+_KINDS: dict[str, tuple[type, str]] = {
+    "an encoder": (Evaluation.Settings, "rizbin.evaluation.suite.Evaluation"),
+    "a detector": (detection.Settings, "rizbin.detection.measure"),
+    "a model that draws": (drawn.Settings, "rizbin.workflows.evaluate_diffusion"),
+}
+
+
+def settings_of(what: str | Path) -> Settings:
+    """How `measure` measures this."""
+    folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
+    if Detector.is_one(folder):
+        return detection.Settings()
+    if is_pipeline(folder):
+        return drawn.Settings()
+    try:
+        kept = read_json(folder / "settings.json")
+    except (OSError, ValueError):
+        return Evaluation.Settings()
+    own = {"detector": detection.Settings, "diffusion": drawn.Settings}
+    return own.get(str(kept.get("method")) if isinstance(kept, dict) else "", Evaluation.Settings)()
+
+
+def measured(
+    found: Opened,
+    data: str,
+    settings: Settings | None,
+    quiet: bool,
+    *,
+    size: int = 0,
+    split: Split = "test",
+    validation_data: str = "",
+) -> tuple[Report, Source]:
+    """The numbers, and the pictures that they were measured on.
+
+    size: shorter side in pixels at which scenes are drawn for a detector; 0: its own.
+    split: the part of the data that is measured on. Of "all" and "train" nothing is left to learn from, so k-NN and
+        probes are left out.
+    validation_data: measured on in place of a part of the data, all of it; empty: what the run was trained with, if
+        any.
+    Raises TooFew when there are so few images that their numbers would say nothing.
+    """
+    if validation_data and split != "test":
+        raise RizbinError(
+            f"Validation data are measured whole; leave the split of {split} out, or the validation data."
+        )
+    if validation_data == "" and data == "" and split == "test" and isinstance(found, LoadedRun):
+        validation_data = found.validation_data
+    part = _Part(data, split, validation_data)
+    if (detector := detector_of(found)) is not None:
+        return _boxes(found, detector, part, _fitting(settings, "a detector"), quiet, size)
+    if (painter := painter_of(found)) is not None:
+        return _drawings(found, painter, part, _fitting(settings, "a model that draws"), quiet)
+    model, run = model_of(found), found if isinstance(found, LoadedRun) else None
+    alone = "scenes" if isinstance(model, ImageTextPair) else "scenes:single"
+    spec = data or (run.training.data if run else alone)
+    source, taught = part.source(spec, model.image_size), part.taught(spec, model.image_size)
+    _notice(source)
+    if split != "test" and run is not None and not data:
+        warn(f"The run was trained on images of {source.name}: its numbers there say what it remembers.")
+    with _counted(part, spec, source):
+        numbers = evaluate(
+            model,
+            source,
+            train_source=taught,
+            settings=_fitting(settings, "an encoder"),
+            look=None if run is None else run.method.look,
+            reconstruct=None if run is None else run.method.reconstruct,
+            bar=lambda total, label: Bar(total, label, quiet=quiet),
+            first=None if quiet else _tell_first,
+        )
+    return numbers, source
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Which images are measured on."""
+
+    data: str
+    split: Split
+    validation_data: str
+
+    def source(self, spec: str, size: int) -> Source:
+        """They themselves, of the data `spec`."""
+        if self.validation_data:
+            return validation_source(self.validation_data, size)
+        # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
+        return open_source(spec, split=self.split, size=size, seed=0)
+
+    def taught(self, spec: str, size: int) -> Source | None:
+        """What neighbors, probes and thresholds learn from; None where those would be measured on themselves."""
+        if self.validation_data:
+            return open_source(spec, split="train", size=size, seed=0)
+        return open_source(spec, split="train", size=size, seed=0) if self.split == "test" else None
+
+
+@contextmanager
+def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
+    """Says of too few images where more of them are."""
+    try:
+        yield
+    except TooFew as few:
+        if part.validation_data or part.split == "all" or source.endless:
+            raise
+        whole = len(open_source(spec, split="all"))
+        if whole < few.least:
+            raise
+        said = str(few).removesuffix("; give more images.")
+        raise TooFew(
+            f"{said}. In all there are {whole}: measure on all of them with --split all (trained on or not), or on "
+            "others with --validation-data.",
+            few.images,
+            few.least,
+            few.source,
+        ) from few
+
+
+def _tell_first(numbers: list[Measurement]) -> None:
+    """One line of what is known already."""
+    known = {one.name: one for one in numbers}
+    told = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
+    if told:
+        Bar(0, "").say(f"first numbers: {', '.join(told)}")
+
+
+def _fitting(settings: Settings | None, kind: str) -> Any:
+    """The settings, if they are of this kind; its own where there are none."""
+    own, where = _KINDS[kind]
+    if settings is None:
+        return own()
+    if not isinstance(settings, own):
+        raise RizbinError(f"These settings are not for {kind}, which is measured by those of {where}.")
+    return settings
+
+
+def _boxes(
+    found: Opened, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
+) -> tuple[Report, Source]:
+    run = found if isinstance(found, LoadedRun) else None
+    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
+    spec = part.data or (run.training.data if run else "scenes:several")
+    source = part.source(spec, size or min(detector.preparation.shorter, 512))
+    _notice(source)
+    with _counted(part, spec, source):
+        least = min(LEAST_IMAGES, settings.images)
+        if not source.endless and len(source) < least:
+            raise TooFew(
+                f"{source.name} has {len(source)} image{'s' * (len(source) != 1)} to measure on, fewer than {least}, "
+                "so its numbers would say nothing; give more images.",
+                len(source),
+                least,
+                source,
+            )
+        numbers = detection.measure(
+            detector,
+            source,
+            names=names_of(found, part.data),
+            calibration=calibration_of(detector),
+            settings=settings,
+            bar=lambda total, label: Bar(total, label, quiet=quiet),
+        )
+    return numbers, source
+
+
+def _drawings(found: Opened, painter: Painter, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
+    run = found if isinstance(found, LoadedRun) else None
+    source = part.source(part.data or (run.training.data if run else drawn.DATA), painter.side)
+    numbers = drawn.measure(
+        painter,
+        source,
+        judge_by(settings.judge),
+        settings=settings,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )
+    return numbers, source
+
+
+def names_of(found: Opened, data: str) -> tuple[str, ...]:
+    """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
+    return found.training.settings.names if isinstance(found, LoadedRun) and not data else ()
+
+
+def _notice(source: Source) -> None:
+    for notice in notices_of(source):
+        warn(notice)

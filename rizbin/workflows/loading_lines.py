@@ -1,0 +1,39 @@
+"""The lines of Python that load what was exported, in the software that it was written for."""
+
+import json
+from pathlib import Path
+
+from rizbin.generation.diffusion.loading import is_pipeline
+from rizbin.nets.export import CONFIG, is_encoder, needs_rizbin
+from rizbin.workflows.loading import is_onnx
+
+NOTE = "  # knows the small backbone where Rizbin is installed; nothing of it need be imported"
+
+
+def loading_lines(folder: str | Path) -> str:
+    """What to type to load the exported model in `folder`."""
+    folder = Path(folder)
+    place, spelled = json.dumps(str(folder)), json.dumps(f"local-dir:{folder}")
+    if is_onnx(folder):
+        file = json.dumps(str(folder / "model.onnx"))
+        lines = ["import onnxruntime", f"session = onnxruntime.InferenceSession({file})"]
+    elif is_pipeline(folder):
+        lines = ["from diffusers import DiffusionPipeline", f"pipeline = DiffusionPipeline.from_pretrained({place})"]
+    elif (folder / CONFIG).is_file():
+        lines = [
+            f"import open_clip{NOTE if needs_rizbin(folder) else ''}",
+            f"model, _, preprocess = open_clip.create_model_and_transforms({spelled})",
+            f"tokenizer = open_clip.get_tokenizer({spelled})",
+        ]
+    elif is_encoder(folder):
+        lines = [
+            f"import timm{NOTE if needs_rizbin(folder) else ''}",
+            f"model = timm.create_model({spelled}, pretrained=True)",
+        ]
+    else:
+        lines = [
+            "from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer",
+            f"model = AutoModelForZeroShotObjectDetection.from_pretrained({place})",
+            f"tokenizer = AutoTokenizer.from_pretrained({place})",
+        ]
+    return "\n".join(lines)

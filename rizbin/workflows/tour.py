@@ -1,0 +1,135 @@
+"""A walk through the other rooms for the demo's report: a picture drawn, one mended, its things found,
+one climbed.
+
+Nothing is trained here: the models come from the zoo.
+"""
+
+from itertools import combinations
+
+from rizbin.core import random
+from rizbin.core.errors import RizbinError
+from rizbin.core.progress import MakeBar, advancing
+from rizbin.data.open import open_source
+from rizbin.data.scenes.captions import article
+from rizbin.detection.draw import drawn as with_boxes
+from rizbin.detection.phrases import named
+from rizbin.generation.ascent.ascend import ascend
+from rizbin.generation.ascent.targets import Text
+from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.painter import Painter, Sampling
+from rizbin.generation.diffusion.repair import Ladder, Repaired, repair
+from rizbin.pages.page import Page
+from rizbin.pages.pieces import Picture
+from rizbin.workflows import evaluate_diffusion as drawn
+from rizbin.workflows.loading import load_eyes, load_painter
+from rizbin.workflows.verifier import Judge, judge_by
+
+DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
+TRIED = 16
+"""Pairs drawn at most until one lacks a thing."""
+BELIEVED = 0.5
+"""Probability from which a thing counts as there, and score from which a box is shown."""
+_HOW = {
+    "draw": "as drawn",
+    "reseed": "another seed",
+    "attention": "attention guided",
+    "place": "drawn into a free place",
+}
+
+
+def tour(page: Page, *, bar: MakeBar | None = None) -> None:
+    """Adds the rooms to a page, or a note that says what they lack."""
+    page.heading("The other rooms")
+    try:
+        painter, judge = load_painter(DRAWS), judge_by(FINDS)
+    except RizbinError as error:
+        page.note(f"Not shown: {error}")
+        return
+    names = open_source(drawn.DATA, split="test", size=painter.side).categories
+    with advancing(bar, 4, "drawing, mending, finding, climbing") as advance:
+        _draw(page, painter, names)
+        advance(1)
+        mended = _mend(page, painter, judge, names)
+        advance(1)
+        _find(page, judge, mended, names)
+        advance(1)
+        _climb(page, judge, names)
+        advance(1)
+
+
+def _draw(page: Page, painter: Painter, names: tuple[str, ...]) -> None:
+    prompt = " and ".join(article(name) for name in names[-2:])
+    painted = painter.paint(prompt, Sampling(guidance=drawn.Settings().guidance))
+    page.heading("Drawn", level=3)
+    page.text(
+        f"\u201c{prompt}\u201d by {DRAWS}: what it saw under the noise at some of {len(painted.frames)} steps, "
+        f"{painted.seconds:.1f} seconds in all."
+    )
+    steps = [*seen(painter, painted.frames, most=7), (painted.image, "the picture")]
+    page.pictures([Picture(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
+
+
+def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) -> Repaired:
+    """The first pair of a fixed order that comes out without one of its things, mended."""
+    pairs = list(combinations(names, 2))
+    order = random.generator("pairs of the tour", len(pairs)).permutation(len(pairs))[:TRIED]
+    for number, place in enumerate(order):
+        prompt = " and ".join(article(name) for name in pairs[place])
+        sampling = Sampling(guidance=drawn.Settings().guidance, seed=number)
+        made = repair(painter, prompt, judge, sampling=sampling, ladder=Ladder(), objects=pairs[place])
+        if len(made.attempts) > 1:
+            break
+    page.heading("Mended", level=3)
+    first, best = made.attempts[0], made.best
+    if len(made.attempts) == 1:
+        page.text(
+            f"Of {TRIED} pairs none came out without one of its things; \u201c{prompt}\u201d is the last of them."
+        )
+    else:
+        lacked = [name for name, one in first.found.items() if one.probability < BELIEVED]
+        page.text(
+            f"\u201c{prompt}\u201d came out without {' and '.join(article(name) for name in lacked)}, says {FINDS}. "
+            f"{len(made.attempts) - 1} more were drawn; "
+            + (f"{_HOW[best.how]}, all is there." if made.whole else "none of them has all of it.")
+        )
+    page.pictures(
+        [
+            Picture(
+                image=one.image,
+                caption=f"{_HOW[one.how]}: "
+                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.found.items())
+                + (" (kept)" if one is best else ""),
+                alt=f"{prompt}, {_HOW[one.how]}",
+            )
+            for one in made.attempts
+        ]
+    )
+    return made
+
+
+def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> None:
+    image = made.best.image
+    (found,) = judge.detector.detect([image], named(names))
+    answer = found.choose(BELIEVED)
+    page.heading("Found", level=3)
+    said = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))
+    page.text(f"All {len(names)} names were asked for in the kept picture at once; found: {said or 'nothing'}.")
+    shown = with_boxes(image, answer)
+    page.pictures([Picture(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
+
+
+def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
+    """A picture by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
+    wanted = names[0]
+    encoder = load_eyes(CLIMBED)
+    made = ascend([encoder], [[Text(text=article(wanted))]])
+    (seen_in_it,) = judge(made.pictures[0], [wanted])
+    page.heading("Climbed", level=3)
+    page.text(
+        f"\u201c{article(wanted)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
+        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which had no part in it, gives the "
+        f"{wanted} a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how "
+        "far such pictures are to be believed."
+    )
+    shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
+    page.pictures([Picture(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])

@@ -1,0 +1,63 @@
+"""A detector as the judge of what was drawn: the rooms that draw ask for no more than a `Verifier`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rizbin.detection.detector import Detector
+from rizbin.detection.found import Found
+from rizbin.detection.phrases import named
+from rizbin.detection.presence import Calibration, judge
+from rizbin.generation.diffusion.repair import Presence
+from rizbin.generation.film import Pixels
+from rizbin.workflows.loading import calibration_of, load_detector
+
+UNDECIDED = (0.5, 0.5)
+"""No verdict is "unsure" here: a probability is asked for."""
+
+
+def judge_by(model: str | Path, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
+    """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
+    detector = load_detector(model, device=device)
+    return Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Asks a detector for all phrases of a closed set at once, among which it decides best (docs/detect.md)."""
+
+    detector: Detector
+    calibration: Calibration
+    among: tuple[str, ...] = ()
+    """What else might be drawn: a phrase counts where it fits a box better than these."""
+    side: int = 0
+    """Pictures are enlarged to this shorter side, pixels; 0 leaves them."""
+
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+        """One presence for each phrase."""
+        scale = max(self.side / min(picture.shape[:2]), 1.0) if self.side else 1.0
+        shown = picture
+        if scale > 1:
+            shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+        # One pass serves all phrases: the detector reads each name by itself, whatever stands before it in the text.
+        names = tuple(dict.fromkeys((*phrases, *self.among)))
+        (seen,) = self.detector.detect([shown], named(names))
+        return [self._presence(seen, names.index(phrase), scale) for phrase in phrases]
+
+    def _presence(self, seen: Found, place: int, scale: float) -> Presence:
+        """Of the name at this place among those that were asked for; the others are its rivals."""
+        order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
+        phrases = tuple(seen.phrases[one] for one in order)
+        if place in seen.unasked:
+            return Presence(0.0, known=False)
+        unasked = tuple(order.index(one) for one in seen.unasked)
+        mine = Found(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
+        verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
+        box = None
+        if verdict.boxes:
+            left, top, right, bottom = (float(value) / scale for value in verdict.boxes[0])
+            box = (left, top, right, bottom)
+        return Presence(float(verdict.probability), box)
