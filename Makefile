@@ -47,4 +47,4 @@ bench: .venv/ready  ## Run every benchmark; each prints its table
 
 NEW = $(PYTHON) -m venv --clear .venv
 INSTALL = .venv/bin/python -m pip install --disable-pip-version-check --editable '.[dev]'
-WHOLE = .venv/bin/python -c 'import rizbin, torch, torchvision, timm, open_clip, tyro, rich, safetensors, numpy, PIL, cv2, resvg_py, jaxtyping, pytest'
+WHOLE = .venv/bin/python -c 'import rizbin, torch, torchvision, timm, open_clip, rich, safetensors, numpy, PIL, cv2, resvg_py, jaxtyping, pytest'

@@ -1,26 +1,72 @@
 """Rizbin trains, measures, inspects and uses vision-language models that keep the detail.
 
-Three lines do the whole thing; importing the package loads nothing heavy:
+Every job is a function here; importing the package loads nothing heavy:
 
     import rizbin
-    run = rizbin.fit("detailclip", data="scenes", minutes=6)
-    print(rizbin.measure(run))
+
+    run = rizbin.train("detailclip", data="scenes", minutes=6)
+    print(rizbin.evaluate(run))
+    model = rizbin.load(run)
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rizbin.api import export, fit, load, measure, report
+    from rizbin.studies.compare import compare
+    from rizbin.studies.study import study
+    from rizbin.workflows.ascend import ascend
+    from rizbin.workflows.detect import detect
+    from rizbin.workflows.evaluate_model import evaluate
+    from rizbin.workflows.export import export
+    from rizbin.workflows.generate import edit, generate, repair
+    from rizbin.workflows.loading import load
+    from rizbin.workflows.report import report
+    from rizbin.workflows.train import train
+    from rizbin.workflows.verify import verify
+    from rizbin.workflows.visualize import visualize
 
 __version__ = "0.1.0.dev0"
-__all__ = ["__version__", "export", "fit", "load", "measure", "report"]
+_JOBS = {
+    "ascend": "workflows.ascend",
+    "compare": "studies.compare",
+    "detect": "workflows.detect",
+    "edit": "workflows.generate",
+    "evaluate": "workflows.evaluate_model",
+    "export": "workflows.export",
+    "generate": "workflows.generate",
+    "load": "workflows.loading",
+    "repair": "workflows.generate",
+    "report": "workflows.report",
+    "study": "studies.study",
+    "train": "workflows.train",
+    "verify": "workflows.verify",
+    "visualize": "workflows.visualize",
+}
+"""Function -> the module that it lies in."""
+__all__ = [
+    "__version__",
+    "ascend",
+    "compare",
+    "detect",
+    "edit",
+    "evaluate",
+    "export",
+    "generate",
+    "load",
+    "repair",
+    "report",
+    "study",
+    "train",
+    "verify",
+    "visualize",
+]
 
 
 def __getattr__(name: str) -> Any:
     """The public functions, imported when first asked for: torch alone takes seconds to load."""
-    if name in __all__:
-        return getattr(import_module("rizbin.api"), name)
+    if name in _JOBS:
+        return getattr(import_module(f"rizbin.{_JOBS[name]}"), name)
     raise AttributeError(f"module 'rizbin' has no attribute {name!r}")
 
 

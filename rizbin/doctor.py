@@ -9,8 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rizbin.core.commands import job
 
 Report = dict[str, dict[str, Any]]
 
@@ -25,6 +28,20 @@ OPTIONAL = {
     "import-linter": "make check",
     "codespell": "make check",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say what is installed and what this machine can do."""
+
+    json: bool = False
+    """Print it as JSON, for an issue report."""
+
+
+@job(Doctor)
+def doctor(settings: Doctor) -> Report:
+    """What `examine` finds."""
+    return examine()
 
 
 def examine() -> Report:

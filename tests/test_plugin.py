@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rizbin import api, cli, plugin
+from rizbin import cli, plugin
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
+from rizbin.workflows.loading_lines import loading_lines
 from tests.toys import ENCODER, NANO
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,7 @@ def test_the_lines_that_export_prints_load_it_in_plain_software(
     monkeypatch.chdir(tmp_path)
     said = []
     for name, form in (("pair", "open_clip"), ("encoder", "timm")):
-        assert cli.main(["export", name, "--to", form, f"{name} exported"]) == 0
+        assert cli.main(["export", name, "--format", form, "--output", f"{name} exported"]) == 0
         first, *lines = capsys.readouterr().out.splitlines()
         assert first == f"{name} exported" and "rizbin" not in " ".join(line.split("#")[0] for line in lines)
         said.append("\n".join(lines))
@@ -106,8 +107,8 @@ def test_announcing_twice_or_late_changes_nothing() -> None:
 
 def test_lines_for_what_finds_and_what_draws(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
-    assert "DiffusionPipeline.from_pretrained(" in api.loading_lines(tmp_path)
+    assert "DiffusionPipeline.from_pretrained(" in loading_lines(tmp_path)
     (tmp_path / "model_index.json").unlink()
-    assert "AutoModelForZeroShotObjectDetection.from_pretrained(" in api.loading_lines(tmp_path)
+    assert "AutoModelForZeroShotObjectDetection.from_pretrained(" in loading_lines(tmp_path)
     (tmp_path / "model.onnx").write_text("")
-    assert 'model.onnx")' in api.loading_lines(tmp_path)
+    assert 'model.onnx")' in loading_lines(tmp_path)

@@ -7,27 +7,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.measurement import Measurement, Report
 from rizbin.evaluation.suite import TooFew
+from rizbin.workflows.report import _no_numbers
 
 WRONG = {
     "evaluate detailclip-mini --data nowhere": "'nowhere' is neither a file nor a folder",
     "evaluate detailclip-mini --validation-data nowhere.csv": "'nowhere.csv' is neither",
     "report detailclip-mini --data nowhere": "'nowhere' is neither",
-    "report detailclip-mini --to file/page.html": "The folder file for the page cannot be made",
-    "report detailclip-mini --to folder": "folder is a folder; name a file",
-    "visualize attention dino-mini nowhere.png": "no pictures in nowhere.png",
-    "visualize attention dino-mini a.png --masks nowhere": "no folder nowhere",
-    "detect nowhere --find cat --model detector-mini": "no pictures in nowhere",
+    "report detailclip-mini --output file/page.html": "The folder file for the page cannot be made",
+    "report detailclip-mini --output folder": "folder is a folder; name a file",
+    "visualize attention dino-mini nowhere.png": "nowhere.png",
+    "visualize attention dino-mini a.png --masks nowhere": "nowhere is neither",
+    "detect nowhere --find cat --model detector-mini": "nowhere is neither a file nor a folder",
     "detect a.png --model detector-mini": "nothing to look for",
     "verify nowhere.png zebra --model detector-mini": "nowhere.png",
-    "verify a.png --model detector-mini": "nothing to look for",
+    "verify a.png --model detector-mini": "PHRASES is missing",
     "generate": "Say what to draw",
     "edit nowhere.png zebra": "nowhere.png",
     "ascend zebra --image nowhere.png": "nowhere.png",
-    "export detailclip-mini --to nothing out": "no form 'nothing'",
-    "export detailclip-mini --to open_clip folder": "folder is not empty",
+    "export detailclip-mini --format nothing --output out": "--format: 'nothing' is not among its values",
+    "export detailclip-mini --format open_clip --output folder": "folder is not empty",
     "study grounding --data nowhere": "'nowhere' is neither",
     "train clip --data nowhere --steps 1": "'nowhere' is neither",
     "train clip --steps 1 --epochs 1": "Both --steps and --epochs were given",
@@ -47,8 +49,16 @@ def nothing_loads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: Any, **__: Any) -> None:
         pytest.fail("a model was loaded first")
 
-    for place in ("api.opened", "api.load_detector", "workflows.generate.load_painter", "workflows.ascend.load_eyes"):
-        monkeypatch.setattr(f"rizbin.{place}", fail)
+    for place in (
+        "evaluate_model.opened",
+        "report.opened",
+        "export.opened",
+        "detect.load_detector",
+        "verify.load_detector",
+    ):
+        monkeypatch.setattr(f"rizbin.workflows.{place}", fail)
+    for place in ("generate.load_painter", "ascend.load_eyes", "visualize.open_eye"):
+        monkeypatch.setattr(f"rizbin.workflows.{place}", fail)
     monkeypatch.setattr("rizbin.visualization.models.open_eye", fail)
     monkeypatch.setattr("rizbin.workflows.runs.build", fail)
     return empty_folder
@@ -64,7 +74,7 @@ def test_it_is_said_before_a_model_is_loaded(
 
 
 def test_a_report_makes_the_folder_of_its_page(nothing_loads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`report --to nodir/x` measured for minutes, then blamed space."""
+    """`report --output nodir/x` measured for minutes, then blamed space."""
 
     class Reached(Exception):
         pass
@@ -72,15 +82,15 @@ def test_a_report_makes_the_folder_of_its_page(nothing_loads: Path, monkeypatch:
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr(api, "opened", reached)
+    monkeypatch.setattr("rizbin.workflows.report.opened", reached)
     with pytest.raises(Reached):
-        api.report("detailclip-mini", to="nodir/page.html")
+        rizbin.report("detailclip-mini", output="nodir/page.html")
     assert (nothing_loads / "nodir").is_dir()
 
 
 def test_drawings_go_into_a_folder_of_their_own(empty_folder: Path) -> None:
     """Not into the folder in which one happens to stand."""
-    page = api.visualize("attention", "dino-mini", "scenes:single", limit=1)
+    page = rizbin.visualize("attention", "dino-mini", "scenes:single", limit=1)
     assert page == Path("runs/visualize/attention-dino-mini/index.html") and page.is_file()
     assert [path.name for path in empty_folder.iterdir()] == ["runs"]
     html = page.read_text()
@@ -112,26 +122,27 @@ def test_the_end_of_a_training_tells_its_numbers(
     found = Report(measurements=(number,), left_out=(), images=1000, source="scenes:easy, test")
 
     def report(run: Path, **given: Any) -> Path:
-        given["told"](found)
+        given["on_numbers"](found)
         return Path("r.html")
 
-    monkeypatch.setattr(api, "report", report)
+    monkeypatch.setattr("rizbin.workflows.report.report", report)
     assert training.finish(lambda: Path("r"), ["train"], report=True, quiet=True) == 0
     out = capsys.readouterr().out
     assert "On 1,000 images of scenes:easy, test.\nzero_shot/top1 81.2 (random 3.0)\n" in out
     few = TooFew("mine has 1 image to measure on; give more images.", 1, 10)
-    training.tell(api._no_numbers(few))
+    training.tell(_no_numbers(few))
     assert capsys.readouterr().out == "No numbers: mine has 1 image to measure on; give more images.\n"
 
 
 def test_flags_as_everyone_types_them(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
-    def fit(training: Any, **more: Any) -> Path:
-        given.update(more, training=training)
+    def run_options(training: Any, options: Any) -> Path:
+        given.update(vars(options), training=training)
         return Path("r")
 
-    monkeypatch.setattr(api, "fit", fit)
+    Path("d").mkdir()
+    monkeypatch.setattr("rizbin.workflows.train.run_options", run_options)
     words = [
         "--epochs",
         "3",

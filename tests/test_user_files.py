@@ -9,26 +9,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
+from rizbin.core.errors import RizbinError
 from rizbin.core.outputs import RECORD
 from rizbin.detection.detector import Detector, Preparation
-from rizbin.generation.diffusion.painter import Sampling
+from rizbin.studies.ascent_job import study_ascent
+from rizbin.studies.grounding import study_grounding
+from rizbin.studies.missing.asked import study_missing_objects
 from tests.detection.toys import Shapes, tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
 
 COMMANDS = {
-    "detect yolo": "detect {photos} --find cat --find disc --threshold 0 --model {looks} --out {out} --quiet",
-    "detect voc": "detect {photos} --find cat --threshold 0 --model {looks} --out {out} --form voc --quiet",
-    "detect labelme": "detect {photos} --find cat --model {looks} --out {out} --form labelme --quiet",
-    "detect coco": "detect {photos} --find cat --model {looks} --out {out}/found.json --quiet",
-    "detect csv": "detect {photos} --find cat --model {looks} --out {out}/found.csv --quiet",
+    "detect yolo": "detect {photos} --find cat --find disc --threshold 0 --model {looks} --output {out} --quiet",
+    "detect voc": "detect {photos} --find cat --threshold 0 --model {looks} --output {out} --format voc --quiet",
+    "detect labelme": "detect {photos} --find cat --model {looks} --output {out} --format labelme --quiet",
+    "detect coco": "detect {photos} --find cat --model {looks} --output {out}/found.json --quiet",
+    "detect csv": "detect {photos} --find cat --model {looks} --output {out}/found.csv --quiet",
     "detect draw": "detect {photos} --find cat --threshold 0 --model {looks} --draw {out} --explain 1 --quiet",
-    "generate": "generate zebra --steps 1 --count 2 --film --model {draws} --out {out} --quiet",
-    "repair": "generate cat --steps 1 --repair --film --judge {looks} --model {draws} --out {out} --quiet",
-    "edit": "edit {photos}/0.png frog --steps 1 --strength 1 --grid --film --model {draws} --out {out} --quiet",
-    "replay": "replay {record} --out {out} --quiet",
-    "ascend": "ascend zebra --steps 2 --copies 1 --model clip-mini --out {out} --quiet",
-    "visualize": "visualize pca dino-mini {photos} --limit 2 --to {out}",
+    "generate": "generate zebra --steps 1 --count 2 --film --model {draws} --output {out} --quiet",
+    "repair": "repair cat --steps 1 --film --judge {looks} --model {draws} --output {out} --quiet",
+    "edit": "edit {photos}/0.png frog --steps 1 --strength 1 --grid --film --model {draws} --output {out} --quiet",
+    "replay": "replay {record} --output {out} --quiet",
+    "ascend": "ascend zebra --steps 2 --copies 1 --model clip-mini --output {out} --quiet",
+    "visualize": "visualize pca dino-mini {photos} --limit 2 --output {out}",
 }
 """Those that write into a folder that exists. All others begin a folder of their own: see the last test."""
 
@@ -41,7 +45,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "photos").mkdir()
     for number in range(2):
         Image.fromarray(Shapes()[number].image).save(folder / f"photos/{number}.png")
-    api.generate("a fox", model=folder / "draws", to=folder / "record", sampling=Sampling(steps=1), quiet=True)
+    rizbin.generate("a fox", model=folder / "draws", output=folder / "record", steps=1, quiet=True)
     return {name: folder / name for name in ("draws", "looks", "photos", "record")}
 
 
@@ -114,15 +118,15 @@ def test_captions_beside_pictures_and_pictures_themselves_stay(
     for number in range(2):
         (photos / f"{number}.txt").write_text("a caption")
     before = files_in(photos)
-    for out in ("", "/0.png --form csv", "/0.png --form coco --overwrite", "/1.png --form yolo"):
-        text = f"detect {photos} --find cat --model {{looks}} --out {photos}{out} --quiet"
+    for out in ("", "/0.png --format csv", "/0.png --format coco --overwrite", "/1.png --format yolo"):
+        text = f"detect {photos} --find cat --model {{looks}} --output {photos}{out} --quiet"
         assert run(text, places, tmp_path) == 2, out
         assert files_in(photos) == before
     assert "is what this command reads" in capsys.readouterr().err
     start = tmp_path / "drawn"
-    assert run("generate fox --steps 1 --model {draws} --out {out} --quiet", places, start) == 0
+    assert run("generate fox --steps 1 --model {draws} --output {out} --quiet", places, start) == 0
     kept = (start / "0000.png").read_bytes()
-    text = f"edit {start}/0000.png frog --steps 2 --model {{draws}} --out {{out}} --quiet"
+    text = f"edit {start}/0000.png frog --steps 2 --model {{draws}} --output {{out}} --quiet"
     assert run(text, places, start) == 0 and run(text, places, start, "--overwrite") == 0
     assert (start / "0000.png").read_bytes() == kept and (start / "0000-2.png").is_file()
 
@@ -130,12 +134,12 @@ def test_captions_beside_pictures_and_pictures_themselves_stay(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda to: api.report("dino-mini", to=to),
-        lambda to: api.study_grounding(to=to),
-        lambda to: api.study_ascent(to=to),
-        lambda to: api.study_missing_objects(to=to),
-        lambda to: cli.main(["study", "collapse", "--to", str(to)]),
-        lambda to: cli.main(["compare", "simclr", "byol", "--to", str(to)]),
+        lambda to: rizbin.report("dino-mini", output=to),
+        lambda to: study_grounding(output=to),
+        lambda to: study_ascent(output=to),
+        lambda to: study_missing_objects(output=to),
+        lambda to: cli.main(["study", "collapse", "--output", str(to)]),
+        lambda to: cli.main(["compare", "simclr", "byol", "--output", str(to)]),
     ],
 )
 def test_a_page_that_would_go_over_something_is_refused_before_the_work(
@@ -145,7 +149,7 @@ def test_a_page_that_would_go_over_something_is_refused_before_the_work(
     page.write_text("mine")
     try:
         assert call(page) == 2
-    except api.RizbinError as error:
+    except RizbinError as error:
         assert "--overwrite" in str(error)
     else:
         assert "--overwrite" in capsys.readouterr().err
@@ -157,9 +161,9 @@ def test_a_page_that_would_go_over_something_is_refused_before_the_work(
     [
         "train simclr --data scenes:single --steps 1 --preset nano --run {out} --quiet",
         "demo --run {out}",
-        "export dino-mini --to timm {out}",
-        "export detector-mini --to transformers {out}",
-        "export diffusion-mini --to diffusers {out}",
+        "export dino-mini --format timm --output {out}",
+        "export detector-mini --format transformers --output {out}",
+        "export diffusion-mini --format diffusers --output {out}",
         "data render scenes:easy --count 1 --size 32 --output {out}",
         "zoo dino-mini --build {out}",
         "study missing-objects --seeds 1 --runs 1 --run {out} --quiet",
@@ -178,7 +182,7 @@ def test_folders_of_their_own_are_begun_in_empty_ones_only(
 
 def test_the_record_of_a_folder_is_no_picture(places: dict[str, Path], tmp_path: Path) -> None:
     assert run(COMMANDS["generate"], places, tmp_path) == 0
-    found = api.detect(str(tmp_path), ["cat"], model=places["looks"], quiet=True)
+    found = rizbin.detect(str(tmp_path), ["cat"], model=places["looks"], quiet=True)
     assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.pictures])
 
 
@@ -199,7 +203,8 @@ OWN_FOLDERS = {
     "detection/onnx.py": "exports",
     "detection/presence.py": "a calibration, beside the model that was exported, or where Python says",
     "generation/diffusion/learn.py": "a run's model folder",
-    "api.py": "exports",
+    "workflows/export.py": "exports",
+    "cli/schema.py": "the shipped flags, by the maintainer",
     "studies/ascent_cells.py": "into memory",
     "data/render.py": "rendered data, in a folder of its own",
     "studies/lab.py": "numbers of a run, in its folder",

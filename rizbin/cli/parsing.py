@@ -1,22 +1,28 @@
-"""Words of the command line into values; tyro's framed complaints into one sentence."""
+"""Words of the command line into values, by flags that are plain data; every complaint is one sentence."""
 
-import contextlib
+import argparse
 import difflib
-import io
 import re
-from collections.abc import Sequence
-from typing import Any
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from rizbin.core.commands import Command, Flag
 from rizbin.core.errors import RizbinError
 
+_NO_VALUE = "none"
+"""What stands for no value where a flag may have none."""
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
-def near(word: str, known: list[str]) -> str:
+
+def near(word: str, known: Sequence[str]) -> str:
     """Advice for a word that is not among the known ones."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}."
 
 
-_WITHOUT_THINGS = frozenset(
+_WITHOUT_OBJECTS = frozenset(
     word
     for line in (
         "a an the and or of with without on in under over above below at by near next to left right two three from",
@@ -32,40 +38,178 @@ def check_quotes(prompts: Sequence[str], before: str) -> None:
 
     before: the command up to its prompts, for the advice.
     """
-    if len(prompts) > 1 and any(one.casefold().strip(".,") in _WITHOUT_THINGS for one in prompts):
+    if len(prompts) > 1 and any(prompt.casefold().strip(".,") in _WITHOUT_OBJECTS for prompt in prompts):
         whole = " ".join(prompts).replace('"', "'")
         raise RizbinError(
-            f"{len(prompts)} prompts were given, one of them without a thing; put all words of a prompt in quotes: "
+            f"{len(prompts)} prompts were given, one of them without an object; put all words of a prompt in quotes: "
             f'{before} "{whole}".'
         )
 
 
-def parse(target: Any, words: list[str], name: str, *, repeat: bool = False) -> Any:
-    """What tyro makes of the words; its framed complaints become one sentence.
+def parse(command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """The fields that the words give, by dotted name: only those that were given.
 
-    repeat: a flag with several values is given once for each.
+    Raises RizbinError, one sentence, for words that do not fit.
     """
-    import tyro
+    parser = _parser(command)
+    known, unknown = _intermixed(parser, command, words)
+    if unknown:
+        raise RizbinError(_unknown(unknown[0], command))
+    for flag in command.flags:
+        if flag.required and getattr(known, flag.name, None) in (None, []):
+            shown = flag.metavar if flag.positional else f"--{flag.flag}"
+            raise RizbinError(f"{shown} is missing; `rizbin {command.name} --help` says what it is.")
+    positional = {flag.name for flag in command.flags if flag.positional}
+    return {name: value for name, value in vars(known).items() if name not in positional or value not in (None, [])}
 
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            config = (tyro.conf.UseAppendAction,) if repeat else ()
-            return tyro.cli(target, args=words, prog=f"rizbin {name}", config=config)
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-    raise RizbinError(_complaint(said.getvalue(), name))
+
+def wants_help(words: Sequence[str]) -> bool:
+    """Whether help was asked for."""
+    return bool({"-h", "--help"} & set(words))
 
 
-def _complaint(framed: str, name: str) -> str:
-    """tyro's framed error as one sentence; what is not recognized here comes through in tyro's own words."""
-    bare = [re.sub(r"[╭╮╰╯│─]|-{9,}", " ", line).strip() for line in framed.splitlines()]
-    said = re.split(r"\n{2,}", "\n".join(bare[1:]).strip("\n"))  # without the title; rules have become empty lines
-    reason = " ".join(said[0].split()).rstrip(".")
-    reason = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", reason)
-    reason = re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", reason)
-    reason = re.sub(r"^Missing from [^:]*: (\S+) .*", r"\1 is missing", reason)
-    close = re.search(r"--[\w.-]+", said[1]) if said[1:] and said[1].startswith("Perhaps") else None
-    advice = f"did you mean {close.group()}?" if close else f"`rizbin {name} --help` lists what there is."
-    return f"{reason[:1].upper()}{reason[1:]}; {advice}"
+def help_text(command: Command) -> str:
+    """The page of `--help`."""
+    return _parser(command).format_help().rstrip()
+
+
+def advice_on(command: Command, field: str) -> str:
+    """How a missing field is given, for a sentence."""
+    flag = next(flag for flag in command.flags if flag.name == field)
+    return _shown(flag) if flag.positional else f"--{flag.flag}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that raises in place of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RizbinError(_sentence(message))
+
+
+def _parser(command: Command) -> _Parser:
+    width = min(shutil.get_terminal_size((100, 24)).columns - 2, 118)
+    parser = _Parser(
+        prog=f"rizbin {command.name}",
+        description=textwrap.fill(command.about, width),
+        epilog="\n".join(
+            [*([f"example: {command.example}"] if command.example else []), *command.notes],
+        )
+        or None,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width),
+    )
+    # A flag that takes many values would swallow the words by themselves that follow it.
+    alone = any(flag.positional for flag in command.flags)
+    groups: dict[str, Any] = {}
+    for flag in command.flags:
+        if flag.positional:
+            nargs: dict[str, Any] = {"nargs": "*"} if flag.many else {} if flag.required else {"nargs": "?"}
+            named: dict[str, Any] = {"metavar": flag.metavar or None, "help": _help(flag), **nargs}
+            parser.add_argument(flag.name, type=_converter(flag), default=None, **named)
+            continue
+        group = flag.flag.rpartition(".")[0]
+        if group and group not in groups:
+            groups[group] = parser.add_argument_group(f"{group} options")
+        _add(groups[group] if group else parser, flag, alone=alone)
+    return parser
+
+
+def _add(group: Any, flag: Flag, *, alone: bool) -> None:
+    names = [*flag.short, f"--{flag.flag}"]
+    shared: dict[str, Any] = {"dest": flag.name, "default": argparse.SUPPRESS, "help": _help(flag)}
+    if flag.kinds == ("bool",):
+        group.add_argument(*names, action=argparse.BooleanOptionalAction, **shared)
+        return
+    shared |= {"type": _converter(flag), "metavar": _shown(flag)}
+    if flag.many:
+        nargs = {} if flag.count == 1 and alone else {"nargs": flag.count if flag.count > 1 else "*"}
+        action = "append" if alone or flag.count > 1 else "extend"
+        group.add_argument(*names, action=action, **nargs, **shared)
+    else:
+        group.add_argument(*names, **({"nargs": flag.count} if flag.count > 1 else {}), **shared)
+
+
+def _intermixed(parser: _Parser, command: Command, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags may stand before, between and after the words by themselves."""
+    if not any(flag.positional for flag in command.flags):
+        return parser.parse_known_args(list(words))
+    return parser.parse_known_intermixed_args(list(words))
+
+
+def _converter(flag: Flag) -> Callable[[str], Any]:
+    """Text into one of the values that the flag allows."""
+
+    def convert(text: str) -> Any:
+        if flag.optional and text == _NO_VALUE:
+            return None
+        for choice in flag.choices:
+            if str(choice) == text:
+                return choice
+        for kind in flag.kinds:
+            try:
+                if kind == "int":
+                    return int(text)
+                if kind == "float":
+                    return float(text)
+                if kind == "str":
+                    return text
+            except ValueError:
+                continue
+        raise argparse.ArgumentTypeError(_refusal(flag, text))
+
+    convert.__name__ = flag.name
+    return convert
+
+
+def _refusal(flag: Flag, text: str) -> str:
+    if flag.choices:
+        return f"{text!r} is not among its values; {near(text, [str(choice) for choice in flag.choices])}"
+    return f"{text!r} is not {' or '.join(_KINDS[kind] for kind in flag.kinds)}."
+
+
+def _shown(flag: Flag) -> str:
+    """What stands for the value in help."""
+    if flag.metavar:
+        return flag.metavar
+    if flag.choices:
+        return "{" + ",".join([*map(str, flag.choices), *(kind.upper() for kind in flag.kinds)]) + "}"
+    return flag.kinds[0].upper()
+
+
+def _help(flag: Flag) -> str:
+    """The text of a flag with its default; a percent sign would be read as a format."""
+    text = flag.help
+    if not flag.required and not flag.positional and flag.default not in (None, "", [], False):
+        shown = " ".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+        text = f"{text} (default: {shown})"
+    return text.replace("%", "%%")
+
+
+def _unknown(word: str, command: Command) -> str:
+    if not word.startswith("-"):
+        return f"{word!r} is one word too many; `rizbin {command.name} --help` lists what there is."
+    name = word.split("=", 1)[0]
+    known = [f"--{flag.flag}" for flag in command.flags if not flag.positional]
+    known += [short for flag in command.flags for short in flag.short]
+    known += [f"--no-{flag.flag}" for flag in command.flags if flag.kinds == ("bool",)]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:  # the last part of a dotted name is what one remembers
+        last = name.lstrip("-").rpartition(".")[2]
+        close = [flag for flag in known if flag.rpartition(".")[2].lstrip("-") == last][:1]
+    advice = f"did you mean {close[0]}?" if close else f"`rizbin {command.name} --help` lists what there is."
+    return f"There is no flag {name}; {advice}"
+
+
+def _sentence(message: str) -> str:
+    """argparse's message as a sentence of ours."""
+    flagged = re.match(r"argument ([^:]+): (.*)", message, re.DOTALL)
+    if flagged:
+        name = next((part for part in flagged.group(1).split("/") if part.startswith("--")), flagged.group(1))
+        said = flagged.group(2)
+        if said.startswith("expected"):
+            return f"{name} needs a value: {said.replace('argument', 'value')}."
+        return f"{name}: {said}"
+    missing = re.match(r"the following arguments are required: (.*)", message)
+    if missing:
+        return f"{missing.group(1)} is missing; --help says what it is."
+    return f"{message[:1].upper()}{message[1:]}."

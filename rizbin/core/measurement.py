@@ -3,7 +3,9 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from rizbin.core.results import Table
 
 HEADLINES = (
     "zero_shot/top1",
@@ -54,8 +56,8 @@ class Measurement:
         return self.value < self.chance if self.higher_is_better else self.value > self.chance
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report(Table):
     """The measurements of one network on one source."""
 
     measurements: tuple[Measurement, ...]
@@ -89,7 +91,28 @@ class Report:
 
     def to_json(self) -> str:
         """Everything as JSON text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        return f"Report({len(self.measurements)} measurements on {self.images} images of {self.source})"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each number: its name, value, unit, random weights, chance, and what it was measured on."""
+        return [
+            {
+                "name": m.name,
+                "value": m.value,
+                "unit": m.unit,
+                "random": m.baseline,
+                "chance": m.chance,
+                "measured on": self.behind(m),
+            }
+            for m in self.measurements
+        ]
 
     def table(self, *, protocols: bool = False) -> str:
         """A plain-text table; with `protocols`, each number's sentence under it."""

@@ -9,13 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
+from rizbin.core.results import Table
 from rizbin.detection.detector import PICTURE
 from rizbin.detection.found import Found
 from rizbin.detection.phrases import Wanted, read_phrases
@@ -131,6 +132,31 @@ class Verdict:
     """The phrase that fitted the best box better, where that is why it is not there."""
     notes: tuple[str, ...] = ()
     """What the reader should know, such as words that the network does not know."""
+
+
+@dataclass(frozen=True, repr=False)
+class Verdicts(Table, Sequence[Verdict]):
+    """What is said of each phrase, in their order."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Verdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Verdict, ...]: ...
+    def __getitem__(self, index: int | slice) -> Verdict | tuple[Verdict, ...]:
+        return self.verdicts[index]
+
+    def __len__(self) -> int:
+        return len(self.verdicts)
+
+    def __repr__(self) -> str:
+        each = (f"{verdict.name}: {verdict.state} {verdict.probability:.2f}" for verdict in self.verdicts)
+        return f"Verdicts({', '.join(each)})"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each phrase."""
+        return [asdict(verdict) for verdict in self.verdicts]
 
 
 @runtime_checkable

@@ -5,15 +5,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from rizbin.core import outputs
+from rizbin.core.commands import HIDDEN
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
+from rizbin.core.results import Table
 from rizbin.data.files import picture_files
 from rizbin.data.gate import read_image
 from rizbin.data.sample import Refused
@@ -35,15 +37,15 @@ class Search:
 
     threshold: float = THRESHOLD
     """Lowest score of an answer, 0 to 1."""
-    thresholds: Mapping[str, float] | None = None
+    thresholds: Annotated[Mapping[str, float] | None, HIDDEN] = None
     """For single names, instead of that."""
-    overlap: float = OVERLAP
+    nms_iou: float = OVERLAP
     """Intersection over union from which two boxes of one name are one thing; 1 keeps both."""
     scale: Scale = "full"
     """full, standard or fast: 1, 0.6 and 0.4 of the size that the network was trained at; time goes with the square."""
-    over: Literal["mean", "max"] = "mean"
+    token_pooling: Literal["mean", "max"] = "mean"
     """A phrase's score is the mean of its tokens' (COCO's protocol), or the largest."""
-    alone: bool = False
+    separate: bool = False
     """One pass for each phrase: slower, for long descriptions that would disturb each other."""
     tile: int = 0
     """Also look at squares of so many pixels one by one, for small things; 0 does not."""
@@ -51,9 +53,9 @@ class Search:
     """Pictures of one size in a pass."""
 
 
-@dataclass(frozen=True)
-class Searched:
-    """What came of it."""
+@dataclass(frozen=True, repr=False)
+class Searched(Table):
+    """The detections in all images: a row a box."""
 
     pictures: tuple[Labelled, ...]
     names: tuple[str, ...]
@@ -64,6 +66,24 @@ class Searched:
     """What the reader should know of the phrases."""
     explained: tuple[tuple[str, UInt8[np.ndarray, "_ _ 3"], tuple[Explanation, ...]], ...] = ()
     """Name, pixels and explanations of each picture, where they were asked for."""
+
+    def __repr__(self) -> str:
+        boxes = sum(len(image.answer) for image in self.pictures)
+        return f"Searched({boxes} boxes of {', '.join(self.names)} in {len(self.pictures)} images)"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each box: image, label, score, left, top, right, bottom in pixels."""
+        sides = ("left", "top", "right", "bottom")
+        return [
+            {
+                "image": image.file,
+                "label": label,
+                "score": float(score),
+                **dict(zip(sides, map(float, box), strict=True)),
+            }
+            for image in self.pictures
+            for label, score, box in zip(image.answer.labels, image.answer.scores, image.answer.boxes, strict=True)
+        ]
 
 
 def search(
@@ -122,7 +142,7 @@ def search(
                     group[0][1].shape[:2],
                     [*wanted, *against],
                     scale=settings.scale,
-                    alone=settings.alone,
+                    alone=settings.separate,
                     tile=settings.tile,
                 )
                 say(f"{len(files)} pictures, about {_duration(seconds * len(files))} on this machine.")
@@ -132,8 +152,8 @@ def search(
                 [pixels for _, pixels in group],
                 [*wanted, *against],
                 scale=settings.scale,
-                over=settings.over,
-                alone=settings.alone,
+                over=settings.token_pooling,
+                alone=settings.separate,
                 tile=settings.tile,
                 batch=settings.batch,
                 advance=advance,
@@ -150,7 +170,7 @@ def search(
                         rivals=against,
                         most=explained,
                         threshold=settings.threshold,
-                        overlap=settings.overlap,
+                        overlap=settings.nms_iou,
                         tile=settings.tile,
                     )
                     told_why.append((name, pixels, tuple(reasons)))
@@ -187,7 +207,7 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
 
 def _answer(found: Found, settings: Search, wanted: int) -> Answer:
     """The answers without those of rivals, which have taken their boxes."""
-    answer = found.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.overlap)
+    answer = found.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.nms_iou)
     kept = answer.classes < wanted
     return replace(
         answer,

@@ -1,10 +1,11 @@
 """Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from rizbin.core.commands import Argument, Place, job
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation, evaluate
@@ -13,6 +14,7 @@ from rizbin.pages.pieces import Bar, Cell, Number
 from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
+from rizbin.studies.study import StudySettings, answer
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.runs import load_run
@@ -27,6 +29,34 @@ SHOWN = (
     "sizes/small/localized",
 )
 """Measurements of the table, as far as the methods have them; the first that all have decides."""
+
+
+@dataclass(frozen=True)
+class Compare(StudySettings):
+    """Train several methods with several seeds on equal data, backbone and images; one page shows them side by side.
+
+    The same command again goes on.
+    """
+
+    methods: Annotated[str | Sequence[str], Argument(positional=True, many=True, metavar="METHODS")] = ()
+    """Two or more: simclr byol."""
+    _: KW_ONLY
+    preset: str | None = None
+    """Of all methods. None: the first that they share."""
+    data: Annotated[str | None, Argument(check="data")] = None
+    """What to train on, as for train. None: what the preset says."""
+    run: Place | None = None
+    """Folder of the runs. None: runs/compare-METHODS."""
+
+
+@job(Compare)
+def compare(settings: Compare) -> Path:
+    """Trains each method with several seeds under equal conditions; returns the page."""
+    names = [settings.methods] if isinstance(settings.methods, str) else list(settings.methods)
+    if not names:
+        raise RizbinError("Name the methods: rizbin compare simclr byol --seeds 3.")
+    asked = comparison(names, preset=settings.preset or "", data=settings.data or "")
+    return answer(asked, settings, folder=f"runs/compare-{'-'.join(names)}")
 
 
 def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Study:

@@ -6,13 +6,18 @@ One trained detector is asked, nothing is trained. Every sentence of the answer 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rizbin.core import outputs
+from rizbin.core.commands import Argument, Place, job
+from rizbin.core.devices import BEST, choose
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
-from rizbin.core.progress import MakeBar, advancing
+from rizbin.core.progress import Bar, MakeBar, advancing
+from rizbin.data.open import open_source
 from rizbin.data.sample import Sample, Source
 from rizbin.detection.average_precision import iou_matrix
 from rizbin.detection.detector import Detector
@@ -24,6 +29,8 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
+from rizbin.workflows.loading import load_detector
+from rizbin.workflows.report import readable, writable
 
 QUESTION = "How should a detector be asked, and how far is it to be believed?"
 THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).tolist())
@@ -249,3 +256,42 @@ def _show(
             )
         )
     page.curves("Share present, percent", lines, x_label="probability, percent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyGrounding:
+    """Ask a detector about images whose objects are known: thresholds, one by one or not, sizes, calibration."""
+
+    model: Annotated[Place, Argument(check="model")] = "detector-mini"
+    """As for detect; also a run."""
+    data: Annotated[str, Argument(check="data")] = "scenes:several"
+    """Images with objects, as for train; its test part."""
+    images: int = 200
+    """How many of them."""
+    seed: int = 0
+    """Which ones, of a finite source, and which absent names are asked for."""
+    output: Annotated[Place, Argument(short=("-o",))] = "runs/study-grounding.html"
+    """The page."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(StudyGrounding)
+def study_grounding(settings: StudyGrounding) -> Path:
+    """Asks a detector about images whose objects are known and writes a page of how it is best asked."""
+    page, quiet = Path(settings.output), settings.quiet
+    readable(settings.data)
+    writable(page)
+    outputs.refuse_taken(page)
+    detector = load_detector(settings.model, device=str(choose(settings.device)))
+    source = open_source(settings.data, split="test", size=min(detector.preparation.shorter, 512))
+    return write_study(
+        detector,
+        source,
+        page,
+        images=settings.images,
+        seed=settings.seed,
+        bar=lambda total, label: Bar(total, label, quiet=quiet),
+    )

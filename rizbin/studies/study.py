@@ -2,21 +2,73 @@
 
 # The questions stand in `questions/`; `compare.py` makes one of any methods.
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rizbin.core import outputs
+from rizbin.core.commands import Argument, Place
 from rizbin.core.environment import describe
 from rizbin.data.open import open_source
 from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
-from rizbin.studies import lab
+from rizbin.studies import lab, questions
 from rizbin.studies.lab import Study
 from rizbin.workflows.presets import Training
 
+Precision = Literal["fp32", "bf16"]
 
-def study(
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Answer a question by experiment: train every variant several times, write one page. The same command goes on."""
+
+    seeds: int = 3
+    """Runs of every variant."""
+    budget: float | None = None
+    """Minutes for all of them together, from which one number of steps follows. None: by --steps."""
+    steps: int | None = None
+    """Of every variant. None: what its preset says."""
+    jobs: int | None = None
+    """Runs at the same time, each on its share of the cores. None: one a core, at most 4."""
+    precision: Precision | None = None
+    """Of every variant. bf16 is faster where the processor multiplies it itself. None: what its preset says."""
+    run: Place | None = None
+    """Folder of the runs. None: runs/study-NAME."""
+    output: Annotated[Place | None, Argument(short=("-o",))] = None
+    """The page. None: study.html in that folder."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+def study(name: str, **options: Place | int | float | bool | None) -> Path:
+    """Answers the question `name` (`questions.names()`) by experiment; returns the page.
+
+    options: fields of `StudySettings`: seeds, budget, steps, jobs, precision, run, output, quiet.
+    """
+    made: Any = StudySettings
+    return answer(questions.find(name), made(**options), folder=f"runs/study-{name}")
+
+
+def answer(asked: Study, settings: StudySettings, *, folder: str) -> Path:
+    """Answers a question by experiment in the settings' folder, or else in `folder`, or goes on there; the page.
+
+    Raises RizbinError when the folder holds another study.
+    """
+    return write_study(
+        asked,
+        Path(settings.run or folder),
+        seeds=settings.seeds,
+        budget=settings.budget or 0.0,
+        steps=settings.steps or 0,
+        jobs=settings.jobs or 0,
+        precision=settings.precision or "preset",
+        to=Path(settings.output) if settings.output else None,
+        quiet=settings.quiet,
+    )
+
+
+def write_study(
     asked: Study,
     folder: Path,
     *,
@@ -31,7 +83,7 @@ def study(
     """Answers a question by experiment in `folder`, or goes on there; returns the page.
 
     seeds: runs of every variant. budget: minutes for all of them together; 0: `steps`, or what the presets say.
-    jobs: cells at the same time; 0: one a core. precision: of every variant; preset: what its preset says.
+    jobs: runs at the same time; 0: one a core. precision: of every variant; preset: what its preset says.
     to: the page; None: study.html in the folder.
     Raises RizbinError when the folder holds another study.
     """

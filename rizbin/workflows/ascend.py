@@ -1,10 +1,11 @@
 """Pictures climbed into a folder: what the command ascend does."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from rizbin.core import outputs
+from rizbin.core.commands import HIDDEN, Argument, Place, job
+from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
@@ -24,6 +27,7 @@ from rizbin.generation.ascent.ascend import (
 )
 from rizbin.generation.ascent.ascend import ascend as climb
 from rizbin.generation.ascent.encoders import Encoder, middle_layer
+from rizbin.generation.ascent.parametrize import Parametrization
 from rizbin.generation.ascent.settings import PRESETS, Settings
 from rizbin.generation.ascent.targets import Content, Image, Style, Target, Text
 from rizbin.generation.film import Pixels, sheet, write_gif, write_png
@@ -47,61 +51,107 @@ class Climbed:
     """Of all pictures that climbed with it."""
 
 
-def ascend(
-    prompts: str | Sequence[str] = (),
-    *,
-    model: str | Path | Sequence[str | Path] = "tecoa-mini",
-    to: str | Path = "ascended",
-    settings: Any = None,
-    also: Sequence[str] = (),
-    negative: Sequence[str] = (),
-    image: str | Path = "",
-    style: str | Path = "",
-    content: str | Path = "",
-    layer: str = "",
-    start: str | Path = "",
-    mask: str | Path = "",
-    autoencoder: str | Path = "",
-    count: int = 1,
-    device: str = "cpu",
-    quiet: bool = False,
-) -> list[Climbed]:
-    """Climbs a picture of each prompt with each of `count` seeds into the folder `to`; returns a `Climbed` for each.
+@dataclass(frozen=True)
+class Ascend:
+    """Draw images by gradient ascent on an image-text model: no generator, nothing trained to draw.
 
-    model: one encoder or several, by name: a run, a folder, one of the zoo, open_clip:NAME/WEIGHTS, timm:NAME, or a
-        CLIP or SigLIP on Hugging Face.
-    settings: a `rizbin.generation.ascent.settings.Settings`, or the name of a preset.
-    also, negative: further texts and texts to stay away from, each with a weight or `ASIDE`: "oil painting=0.5".
-    image: a picture whose embedding is followed. style, content: pictures whose features at `layer` are followed.
-    start: a picture to begin with. mask: white where may be drawn, of the same size.
-    autoencoder: a pipeline folder of diffusers whose autoencoder's latents are climbed.
-    The same call goes on where it was stopped. In the folder: the pictures as they grow, for each a strip and a GIF,
-    and ascended.json.
+    The same command goes on where it was stopped.
     """
-    settings = PRESETS[settings]() if isinstance(settings, str) else settings or PRESETS["default"]()
-    words = [prompts] if isinstance(prompts, str) else list(prompts)
+
+    prompts: Annotated[str | Sequence[str], Argument(positional=True, many=True, metavar="PROMPTS")] = ()
+    """What to draw, each in quotes: "a red strawberry left of a zebra"."""
+    _: KW_ONLY
+    model: Annotated[Place | Sequence[Place], Argument(many=True, metavar="MODEL", check="model")] = ("tecoa-mini",)
+    """The encoder, once for each of several: a bundled one, a run, a folder, open_clip:NAME/WEIGHTS, timm:NAME, or a
+    CLIP or SigLIP on Hugging Face."""
+    output: Annotated[Place, Argument(short=("-o",))] = "ascended"
+    """Folder for the images as they grow, strips, GIFs, and ascended.json, which tells how each was made."""
+    preset: Literal["default", "paper", "adversarial"] = "default"
+    """default is quick; paper is Direct Ascent Synthesis as published; adversarial is plain pixels, which fool the
+    encoder and show nothing."""
+    settings: Annotated[Settings | None, HIDDEN] = None
+    """Complete settings of the ascent, in place of the preset; the flags below still change them."""
+    steps: int | None = None
+    """Updates of the image. None: the preset's."""
+    copies: int | None = None
+    """Augmented copies that are encoded in each step: shifted ones, in the paper also noisy. None: the preset's."""
+    also: tuple[str, ...] = ()
+    """A further text, once for each, with a weight or 0.3: "oil painting=0.5"."""
+    negative: tuple[str, ...] = ()
+    """A text to stay away from, once for each, with a weight or 0.3."""
+    image: Annotated[Place | None, Argument(check="image")] = None
+    """An image to draw again from nothing but its embedding."""
+    style: Annotated[Place | None, Argument(check="image")] = None
+    """An image whose style is followed."""
+    content: Annotated[Place | None, Argument(check="image")] = None
+    """An image whose features are followed place by place; with style, its image in that style."""
+    layer: str | None = None
+    """Layer of the encoder for style and content. None: half way through."""
+    start: Annotated[Place | None, Argument(check="image")] = None
+    """An image to begin with. None: gray."""
+    mask: Annotated[Place | None, Argument(check="image")] = None
+    """An image of the start's size, white where it may change."""
+    change: float | None = None
+    """How far a pixel may go from the start, 0 to 1. None: the preset's."""
+    size: int | None = None
+    """Side of the canvas in pixels, also beyond the encoder's input. None: the encoder's with room to shift, or the
+    start's own."""
+    count: int = 1
+    """Images of each prompt, with the seeds that follow."""
+    seed: int | None = None
+    """Of all draws; on the CPU the same seed gives the same image. None: 0."""
+    parametrization: Parametrization | None = None
+    """What the image is made of. None: the preset's."""
+    resolutions: str | None = None
+    """Sides of its components: powers, all, or a list such as 1,4,16,64. None: the preset's."""
+    autoencoder: Annotated[Place | None, Argument(check="model")] = None
+    """For latents: a run of `rizbin train diffusion` or a diffusers pipeline."""
+    optimizer: Literal["sgd", "adam", "sign"] | None = None
+    """Adam, plain gradient descent, or its sign. None: the preset's."""
+    learning_rate: float | None = None
+    """Of the optimizer. None: the preset's."""
+    smooth: float | None = None
+    """Weight of total variation against the score. None: the preset's (6, in the paper 0)."""
+    noise: float | None = None
+    """Noise on each copy, up to so much, 0 to 1: with more of it objects grow larger and grain goes, but an encoder
+    that never saw any is blinded by it. None: the preset's."""
+    chunk: int | None = None
+    """Copies in memory at a time; changes memory, not the image. None: the preset's (4)."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(Ascend)
+def ascend(asked: Ascend) -> list[Climbed]:
+    """Draws an image of each prompt with each of `count` seeds by gradient ascent on an encoder.
+
+    In the folder: the images as they grow, for each a strip and a GIF, and ascended.json. The same call goes on where
+    it was stopped.
+    """
+    settings, count, quiet = settings_from(asked), asked.count, asked.quiet
+    also, negative, device = asked.also, asked.negative, str(choose(asked.device))
+    words = [asked.prompts] if isinstance(asked.prompts, str) else list(asked.prompts)
+    paths = {name: getattr(asked, name) for name in ("image", "style", "content", "start", "mask")}
+    read = [path for path in paths.values() if path]
     if count < 1:
-        raise RizbinError(f"{count} pictures are none; give --count 1 or more.")
-    if any(not one.strip() for one in words):
+        raise RizbinError(f"{count} images are none; give --count 1 or more.")
+    if any(not prompt.strip() for prompt in words):
         raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
-    if not (words or image or style or content):
+    if not (words or asked.image or asked.style or asked.content):
         raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
-    begun, allowed = _begun(start, mask, settings.size)
+    begun, allowed = _begun(asked.start or "", asked.mask or "", settings.size)
     sides = [Text(text=text, weight=weight) for text, weight in weighted(also, ASIDE)]
     sides += [Text(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
-    shown = {
-        kind: as_floats(read_image(path))
-        for kind, path in (("image", image), ("style", style), ("content", content))
-        if path
-    }
-    names = [model] if isinstance(model, str | Path) else list(model)
+    shown = {name: as_floats(read_image(paths[name])) for name in ("image", "style", "content") if paths[name]}
+    names = [asked.model] if isinstance(asked.model, str | PathLike) else list(asked.model)
     encoders = [load_eyes(name, device=device) for name in names]
-    followed = _followed(shown, layer, encoders)
+    followed = _followed(shown, asked.layer or "", encoders)
     wishes = [[*([Text(text=text)] if text else []), *followed, *sides] for text in words or [""]]
-    latents = _autoencoder(autoencoder, device)
-    folder, made, told = Path(to), [], []
-    read = [one for one in (image, style, content, start, mask) if one]
-    with Bar(0, "", quiet=quiet) as line, outputs.reading(read):
+    latents = _autoencoder(asked.autoencoder or "", device)
+    folder, made, told = Path(asked.output), [], []
+    with Bar(0, "", quiet=quiet) as line, outputs.reading([Path(path) for path in read]):
         for sentence in dict.fromkeys(note for name in names for text in words for note in unknown_in(text, name)):
             line.warn(sentence)
         for number in range(count):
@@ -140,19 +190,17 @@ def ascend(
     return sorted(made, key=lambda one: one.file)
 
 
-def settings_from(flags: Mapping[str, Any]) -> Settings:
-    """A preset with what the flags of the command say otherwise; 0, "preset", smoothness and noise below 0 leave it."""
-    settings = PRESETS[flags["preset"]]()
-    kept = ("parametrization", "optimizer", "steps", "copies", "learning_rate")
-    changes = {name: flags[name] for name in kept if flags[name] not in (0, "preset")}
-    if not flags["smooth"] < 0:  # what is no number is refused by the settings
-        changes["smooth"] = flags["smooth"]
-    if not flags["noise"] < 0:
-        changes["augment"] = replace(settings.augment, noise=flags["noise"])
-    if flags["resolutions"] != "preset":
-        # Who names resolutions wants a picture made of them.
-        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(flags["resolutions"])}
-    return replace(settings, **changes, **{name: flags[name] for name in ("change", "size", "seed", "chunk")})
+def settings_from(asked: Ascend) -> Settings:
+    """A preset, or complete settings, with what is asked otherwise."""
+    settings = asked.settings if asked.settings is not None else PRESETS[asked.preset]()
+    names = ("parametrization", "optimizer", "steps", "copies", "learning_rate", "smooth", "change", "size", "seed")
+    changes = {name: getattr(asked, name) for name in (*names, "chunk") if getattr(asked, name) is not None}
+    if asked.noise is not None:
+        changes["augment"] = replace(settings.augment, noise=asked.noise)
+    if asked.resolutions is not None:
+        # Who names resolutions wants an image made of them.
+        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(asked.resolutions)}
+    return replace(settings, **changes)
 
 
 def resolutions_from(text: str) -> Any:
@@ -193,14 +241,14 @@ def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Encoder])
     return found
 
 
-def _begun(start: str | Path, mask: str | Path, size: int) -> tuple[Tensor | None, Tensor | None]:
+def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor | None]:
     """The start picture and the mask at the canvas's size: `size` is their shorter side; 0 leaves them."""
     if not start:
         if mask:
             raise RizbinError("A mask says where a picture may change; give the picture too: --start photo.png.")
         return None, None
-    picture = read_image(start)
-    allowed = read_image(mask).mean(axis=-1) if mask else None
+    picture = read_image(Path(start))
+    allowed = read_image(Path(mask)).mean(axis=-1) if mask else None
     if allowed is not None:
         check_mask(allowed.shape, picture.shape[:2])
     if size:
@@ -212,7 +260,7 @@ def _begun(start: str | Path, mask: str | Path, size: int) -> tuple[Tensor | Non
     return as_floats(picture)[None], white
 
 
-def _autoencoder(folder: str | Path, device: str) -> Any:
+def _autoencoder(folder: Place, device: str) -> Any:
     """The autoencoder of a pipeline; None where none is asked for."""
     if not folder:
         return None
@@ -245,7 +293,7 @@ def _films(climbed: Ascended, files: Sequence[Path]) -> None:
 
 
 def _told(
-    one: Climbed, names: Sequence[str | Path], settings: Settings, also: Sequence[str], negative: Sequence[str]
+    one: Climbed, names: Sequence[Place], settings: Settings, also: Sequence[str], negative: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "file": one.file.name,

@@ -1,7 +1,10 @@
 """The demo: DetailCLIP on the embedded world, six minutes on two cores."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from rizbin.core.commands import HIDDEN, Argument, Place, job
 from rizbin.workflows.presets import small
 from rizbin.workflows.runs import train
 
@@ -9,6 +12,22 @@ MINUTES = 6.0
 """Training; with the installation before it and the report after it a fresh clone takes about eleven on two cores."""
 
 
-def demo(run: Path, *, minutes: float = MINUTES, quiet: bool = False) -> Path:
-    """Trains the small DetailCLIP in the folder `run`, or goes on with it there; returns the folder."""
-    return train(small("detailclip"), run, minutes=minutes, quiet=quiet)
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train DetailCLIP on drawn scenes for six minutes and write a report of what it learned.
+
+    The report also shows detection, generation, repair and gradient ascent with bundled models.
+    """
+
+    run: Annotated[Place, Argument(short=("-o",))] = "runs/demo"
+    """Folder of the run. A demo that was stopped goes on when it is started again."""
+    minutes: Annotated[float, HIDDEN] = MINUTES
+    """Of training."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(Demo)
+def demo(settings: Demo) -> Path:
+    """Trains the small DetailCLIP, or goes on with it; returns the folder of the run."""
+    return train(small("detailclip"), Path(settings.run), minutes=settings.minutes, quiet=settings.quiet)

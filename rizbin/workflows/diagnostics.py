@@ -74,7 +74,9 @@ class Watching:
             and self.memory.right.shape == (len(self.memory), self.queries.right.shape[1])
             and bool(self.queries.right.any())
         )
-        self.views = [] if self.blind else [self._augmented(View(untrained.views[number]), number) for number in (0, 1)]
+        # Two looks at each image, also of a method that trains on one view.
+        two = [untrained.views[0], untrained.views[min(1, len(untrained.views) - 1)]]
+        self.views = [] if self.blind else [self._augmented(View(spec), number) for number, spec in enumerate(two)]
         self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
         self.before: tuple[str, ...] = ()
         self.fixed: dict[str, float] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from rizbin import zoo
 from rizbin.core.bounded import read_json
+from rizbin.core.commands import Place
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import HEADLINES, Measurement, Report
 from rizbin.core.progress import Bar, warn
@@ -35,7 +36,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def settings_of(what: str | Path) -> Settings:
+def settings_of(what: Place) -> Settings:
     """How `measure` measures this."""
     folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
     if Detector.is_one(folder):

@@ -1,164 +1,259 @@
-"""Pictures drawn into a folder, and drawn until all that they name is there: what the commands generate and edit do."""
+"""Text-to-image: images from words, an image redrawn by words, images repaired until all their objects are there."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rizbin import zoo
 from rizbin.core import outputs
+from rizbin.core.commands import HIDDEN, Argument, Place, job, part
+from rizbin.core.devices import BEST, choose
+from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
 from rizbin.generation.diffusion import drawing
-from rizbin.generation.diffusion import repair as room
-from rizbin.generation.diffusion.cure import SCALE, resolution_of, steering
+from rizbin.generation.diffusion import repair as repairing
+from rizbin.generation.diffusion.cure import SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.drawing import Drawn
+from rizbin.generation.diffusion.loading import Offload
 from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
-from rizbin.generation.film import sheet, write_png
+from rizbin.generation.diffusion.repair import Ladder, Repaired
+from rizbin.generation.film import Pixels, sheet, write_png
 from rizbin.reports.film import write_film
 from rizbin.workflows.known_words import unknown_in
 from rizbin.workflows.loading import load_painter
 from rizbin.workflows.verifier import judge_by
 
 REPAIRED = "repaired.json"
-"""Tells how pictures were drawn and repaired: all that makes them again."""
+"""Tells how images were drawn and repaired: all that makes them again."""
+Prompts = str | Sequence[str]
 
 
-def generate(
-    prompts: str | Sequence[str],
+@dataclass(frozen=True, kw_only=True)
+class _Drawing(Sampling):
+    """What all jobs that draw with a diffusion model can be told."""
+
+    model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
+    """A diffusers pipeline by its name on Hugging Face or by folder, or a run of `rizbin train diffusion`. The bundled
+    one draws sixteen objects (`rizbin zoo diffusion-mini`) at 64 pixels in a second."""
+    output: Annotated[Place, Argument(short=("-o",))] = "drawn"
+    """Folder for the images and the record of how each was made."""
+    guidance: float = 5.0
+    """Scale of classifier-free guidance: how strictly the image follows the words. 1 is off, 5 to 7.5 are usual, 4 for
+    diffusion-mini; colors burn at high ones."""
+    film: bool = False
+    """Also write how each image came to be: a strip of what the network saw at each step, a GIF, and a page film.html
+    with where each word was read."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
+    half: bool = False
+    """Keep the weights in 16 bits; for GPUs."""
+    offload: Offload = "none"
+    """Keep only the network at work on the GPU (model), or only its layer (layers): less memory, slower."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@dataclass(frozen=True)
+class Generate(_Drawing):
+    """Draw images from words with a Stable Diffusion, step by step."""
+
+    prompts: Annotated[Prompts, Argument(positional=True, many=True, metavar="PROMPTS")] = ()
+    """What to draw, each in quotes: "a zebra and a frog"."""
+    _: KW_ONLY
+    strength: Annotated[float, HIDDEN] = 0.8
+    """Of a start image; there is none here."""
+    count: int = 1
+    """Images of each prompt, with the seeds that follow."""
+    cure: Cure = "none"
+    """Attention guidance for objects that are forgotten, by its loss. A guided step costs about two."""
+    cure_scale: float = SCALE
+    """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
+    object: tuple[str, ...] = ()
+    """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
+
+
+@dataclass(frozen=True)
+class Edit(_Drawing):
+    """Redraw an image by words with a Stable Diffusion."""
+
+    image: Annotated[Place, Argument(positional=True, metavar="IMAGE", check="image")]
+    """A file."""
+    prompt: Annotated[Prompts, Argument(positional=True, many=True, metavar="PROMPT")] = ()
+    """What the image shall become, in quotes."""
+    _: KW_ONLY
+    strength: float = 0.6
+    """How much is drawn anew: 0 keeps the image, 1 ignores it; so many of the steps are made."""
+    count: int = 1
+    """Images, with the seeds that follow."""
+    grid: bool = False
+    """Also write grid.png: strengths across, guidance scales down."""
+
+
+@dataclass(frozen=True)
+class Repair(_Drawing):
+    """Draw images from words, verify each object with a detector, and draw again what is missing until all is there.
+
+    Repair goes by attention guidance, in a free place, from other seeds. The best image is kept; repaired.json tells
+    what was tried and what it cost. Exit code 1 when an object is missing in the end.
+    """
+
+    prompts: Annotated[Prompts, Argument(positional=True, many=True, metavar="PROMPTS")] = ()
+    """What to draw, each in quotes: "a zebra and a frog"."""
+    _: KW_ONLY
+    strength: Annotated[float, HIDDEN] = 0.8
+    """Of a start image; there is none here."""
+    judge: Annotated[Place, Argument(check="model")] = "detector-mini"
+    """The detector that looks for the objects, as the model of detect."""
+    object: tuple[str, ...] = ()
+    """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
+    among: Annotated[Sequence[str], HIDDEN] = ()
+    """What else might be drawn, for the judge."""
+    verify: bool = False
+    """Only verify what was drawn; repair nothing."""
+    cure: Cure | None = None
+    """Attention guidance that repairs, by its loss. None: the strategy's own."""
+    cure_scale: float = SCALE
+    """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
+    ladder: Annotated[Ladder | None, HIDDEN] = None
+    """The whole strategy of repair, in place of the flags above."""
+
+
+@job(Generate)
+def generate(settings: Generate) -> list[Drawn]:
+    """Draws images from words into a folder, with drawn.json, from which `rizbin replay` makes them again."""
+    prompts = prompts_of(settings.prompts)
+    if not prompts:
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+    return _draw(
+        prompts, settings, None, "", count=settings.count, cure=settings.cure, scale=settings.cure_scale,
+        objects=settings.object,
+    )  # fmt: skip
+
+
+@job(Edit)
+def edit(settings: Edit) -> list[Drawn]:
+    """Redraws an image by words into a folder, with drawn.json, from which `rizbin replay` makes it again."""
+    prompts = prompts_of(settings.prompt)
+    if not prompts:
+        raise RizbinError('Say what the image shall become: rizbin edit photo.png "a taxi".')
+    if len(prompts) > 1:
+        whole = " ".join(prompts).replace('"', "'")
+        raise RizbinError(f'An image is redrawn by one prompt; put all of its words in quotes: "{whole}".')
+    start = read_image(Path(settings.image))
+    return _draw(prompts, settings, start, settings.image, count=settings.count, grid=settings.grid)
+
+
+def _draw(
+    prompts: list[str],
+    settings: _Drawing,
+    start: Pixels | None,
+    path: Place,
     *,
-    model: str | Path = "diffusion-mini",
-    to: str | Path = "drawn",
-    sampling: Any = None,
-    count: int = 1,
-    start: str | Path = "",
-    film: bool = False,
+    count: int,
     grid: bool = False,
-    cure: Any = "none",
+    cure: Cure = "none",
     scale: float = SCALE,
     objects: Sequence[str] = (),
-    device: str = "cpu",
-    half: bool = False,
-    offload: Any = "none",
-    quiet: bool = False,
-) -> list[Any]:
-    """Draws pictures into the folder `to`; returns a `rizbin.generation.diffusion.drawing.Drawn` for each.
-
-    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
-    sampling: a `rizbin.generation.diffusion.painter.Sampling`.
-    start: a picture to redraw; empty: from words alone. grid: also grid.png of strengths and guidances of that picture.
-    film: strips, GIFs and film.html beside the pictures.
-    cure: guidance for objects that are forgotten (`rizbin.generation.diffusion.cure.CURES`), with updates of `scale`;
-        objects: words of the prompt that it looks after; empty: those it finds.
-    In the folder: drawn.json, from which `rizbin.workflows.replay.replay` makes the pictures again.
-    """
-    picture = read_image(start) if start else None
-    painter = load_painter(model, device=device, half=half, offload=offload)
-    sampling, folder = sampling or Sampling(), Path(to)
-    wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+) -> list[Drawn]:
+    """Draws each prompt with `count` seeds; `start` is the image of the file `path`, where one is redrawn."""
+    device = str(choose(settings.device))
+    painter = load_painter(settings.model, device=device, half=settings.half, offload=settings.offload)
+    sampling, folder = part(settings, Sampling), Path(settings.output)
     about: dict[str, object] = {
-        **_about(model, device, half, offload),
+        **_about(settings, device),
         "cure": cure,
         "cure_scale": scale,
         "objects": list(objects),
-        "film": film,
+        "film": settings.film,
     }
-    if picture is not None:
-        about |= {"start": str(Path(start).absolute()), "start_pixels": fingerprint(picture)}
+    if start is not None:
+        about |= {"start": str(Path(path).absolute()), "start_pixels": fingerprint(start)}
 
     def bar(total: int, label: str) -> Bar:
-        return Bar(total, label, quiet=quiet)
+        return Bar(total, label, quiet=settings.quiet)
 
     def guide(prompt: str) -> tuple[Any, list[str]]:
-        steers, said = steering(painter, prompt, cure, objects=objects, scale=scale)
-        return steers, [*unknown_in(prompt, model), *said]
+        steers, notes = steering(painter, prompt, cure, objects=objects, scale=scale)
+        return steers, [*unknown_in(prompt, settings.model), *notes]
 
-    with outputs.reading([start] if start else []):
-        made = drawing.draw(
+    with outputs.reading([Path(path)] if path else []):
+        images = drawing.draw(
             painter,
-            wanted,
+            prompts,
             folder,
             sampling=sampling,
             count=count,
-            start=picture,
+            start=start,
             guide=guide,
-            film=film,
-            attend=attended(painter, film),
+            film=settings.film,
+            attend=attended(painter, settings.film),
             about=about,
             bar=bar,
         )
-        if grid and picture is not None:
-            write_png(drawing.grid(painter, wanted[0], picture, sampling, bar=bar), folder / "grid.png")
-        if film:
-            write_film(painter, made, picture, folder / "film.html", about=about)
-    return made
+        if grid and start is not None:
+            write_png(drawing.grid(painter, prompts[0], start, sampling, bar=bar), folder / "grid.png")
+        if settings.film:
+            write_film(painter, images, start, folder / "film.html", about=about)
+    return images
 
 
-def repair(
-    prompts: str | Sequence[str],
-    *,
-    model: str | Path = "diffusion-mini",
-    judge: str | Path = "detector-mini",
-    to: str | Path = "drawn",
-    sampling: Any = None,
-    ladder: Any = None,
-    objects: Sequence[str] = (),
-    among: Sequence[str] = (),
-    film: bool = False,
-    device: str = "cpu",
-    half: bool = False,
-    offload: Any = "none",
-    quiet: bool = False,
-) -> list[Any]:
-    """Draws each prompt until all its objects are verified; a `rizbin.generation.diffusion.repair.Repaired` for each.
+@job(Repair)
+def repair(settings: Repair) -> list[Repaired]:
+    """Draws each prompt until all its objects are verified.
 
-    judge: a detector, as for `detect`. ladder: a `rizbin.generation.diffusion.repair.Ladder`; one without rungs
-    verifies only. objects: what shall be there; empty: what the prompt names. among: what else might be drawn, for
-    the judge. film: a strip and a GIF of each picture that is kept, and film.html.
-    In the folder `to`: the best pictures, all attempts on one sheet each, and repaired.json with what they cost, from
-    which `rizbin.workflows.replay.replay` makes them again.
+    In the folder: the best images, all attempts on one sheet each, and repaired.json with what they cost, from which
+    `rizbin replay` makes them again.
     """
-    painter = load_painter(model, device=device, half=half, offload=offload)
-    verifier = judge_by(judge, among=among, device=device)
-    sampling, ladder = sampling or Sampling(), ladder or room.Ladder()
-    made, told, filmed = [], [], []
+    prompts = prompts_of(settings.prompts)
+    if not prompts:
+        raise RizbinError('Say what to draw: rizbin repair "a zebra and a frog".')
+    device = str(choose(settings.device))
+    painter = load_painter(settings.model, device=device, half=settings.half, offload=settings.offload)
+    verifier = judge_by(settings.judge, among=settings.among, device=device)
+    sampling, ladder, folder = part(settings, Sampling), _ladder(settings), Path(settings.output)
+    results: list[Repaired] = []
+    records: list[dict[str, object]] = []
+    filmed: list[Drawn] = []
     about = {
-        **_about(model, device, half, offload),
-        "judge": _named(judge),
-        "among": list(among),
+        **_about(settings, device),
+        "judge": _named(settings.judge),
+        "among": list(settings.among),
         "ladder": asdict(ladder),
         "sampling": asdict(sampling),
-        "film": film,
+        "film": settings.film,
     }
-    for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
-        repaired = room.repair(
+    for number, prompt in enumerate(prompts):
+        repaired = repairing.repair(
             painter,
             prompt,
             verifier,
             sampling=sampling,
             ladder=ladder,
-            objects=objects,
-            attend=attended(painter, film),
-            bar=lambda total, label: Bar(total, label, quiet=quiet),
+            objects=settings.object,
+            attend=attended(painter, settings.film),
+            bar=lambda total, label: Bar(total, label, quiet=settings.quiet),
         )
-        repaired.notes[:0] = unknown_in(prompt, model)
-        file = write_png(repaired.best.image, Path(to) / f"{number:04d}.png")
+        repaired.notes[:0] = unknown_in(prompt, settings.model)
+        file = write_png(repaired.best.image, folder / f"{number:04d}.png")
         repaired = replace(repaired, file=file)
         if len(repaired.attempts) > 1:
-            tried = [(one.image, f"{one.how}, {one.there(ladder.threshold)} there") for one in repaired.attempts]
+            tried = [(each.image, f"{each.how}, {each.there(ladder.threshold)} there") for each in repaired.attempts]
             write_png(sheet([tried]), file.with_name(f"{file.stem}-tried.png"))
         best = repaired.best
-        if film:
-            filmed.append(drawing.Drawn(file, prompt, best.sampling, best.painted))
+        if settings.film:
+            filmed.append(Drawn(file, prompt, best.sampling, best.painted))
             drawing.write_strip(painter, filmed[-1])
-        made.append(repaired)
-        told.append(
+        results.append(repaired)
+        records.append(
             {
                 "file": file.name,
                 "prompt": prompt,
                 **about,
-                "objects": list(objects),
+                "objects": list(settings.object),
                 "looked_for": list(repaired.objects),
                 "size": [best.image.shape[1], best.image.shape[0]],
                 "whole": repaired.whole,
@@ -167,10 +262,30 @@ def repair(
                 "tried": repaired.record(ladder.threshold),
             }
         )
-        outputs.write(Path(to) / REPAIRED, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    if film:
-        write_film(painter, filmed, None, Path(to) / "film.html", about=about)
-    return made
+        outputs.write(folder / REPAIRED, json.dumps(records, indent=2, ensure_ascii=False) + "\n")
+    if settings.film:
+        write_film(painter, filmed, None, folder / "film.html", about=about)
+    return results
+
+
+def prompts_of(given: Prompts) -> list[str]:
+    """One prompt or several as a list."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _ladder(settings: Repair) -> Ladder:
+    """The strategy that the flags name."""
+    if settings.ladder is not None:
+        return settings.ladder
+    ladder = Ladder(rungs=()) if settings.verify else Ladder()
+    if settings.cure is not None and settings.cure != "none":
+        if settings.verify:
+            raise RizbinError(
+                f"Verifying looks at an image drawn without attention guidance; leave verify out, so that "
+                f"{settings.cure} is tried where an object is missing, or leave {settings.cure} out."
+            )
+        ladder = replace(ladder, cure=settings.cure)
+    return replace(ladder, scale=settings.cure_scale)
 
 
 def attended(painter: Painter, film: bool) -> int:
@@ -178,12 +293,18 @@ def attended(painter: Painter, film: bool) -> int:
     return resolution_of(painter) if film and painter.unet is not None else 0
 
 
-def _about(model: str | Path, device: str, half: bool, offload: Any) -> dict[str, object]:
+def _about(settings: _Drawing, device: str) -> dict[str, object]:
     """What a record tells of the model and of what ran it."""
-    return {"model": _named(model), "device": device, "half": half, "offload": offload, "versions": versions()}
+    return {
+        "model": _named(settings.model),
+        "device": device,
+        "half": settings.half,
+        "offload": settings.offload,
+        "versions": versions(),
+    }
 
 
-def _named(model: str | Path) -> str:
+def _named(model: Place) -> str:
     """A name as it was given; a folder by its whole path, so that the record may be replayed from anywhere."""
     inside = str(model) in zoo.names() or not Path(model).exists()
     return str(model) if inside else str(Path(model).absolute())

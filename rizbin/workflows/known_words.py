@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from rizbin import zoo
+from rizbin.core.commands import Place
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.generation.diffusion.spans import objects_in
@@ -15,7 +16,7 @@ _SHOWN = 20
 """Names that a sentence lists."""
 
 
-def known_names(model: str | Path) -> tuple[str, ...]:
+def known_names(model: Place) -> tuple[str, ...]:
     """All that a model of the zoo or a run can know by name; empty where that is not known.
 
     It is known where a detector was taught names, or where the data were scenes, whose captions name nothing else.
@@ -36,7 +37,7 @@ def _names_in(settings: Path) -> tuple[str, ...]:
         return ()
 
 
-def unknown_in(prompt: str, model: str | Path) -> list[str]:
+def unknown_in(prompt: str, model: Place) -> list[str]:
     """A sentence where the prompt names things that the model was not taught, with what it knows; else none."""
     names = known_names(model)
     lacking = [thing for thing in objects_in(prompt) if not any(_names(thing, name) for name in names)]
@@ -50,7 +51,7 @@ def unknown_in(prompt: str, model: str | Path) -> list[str]:
     ]
 
 
-def knows(model: str | Path, most: int = _SHOWN) -> str:
+def knows(model: Place, most: int = _SHOWN) -> str:
     """The names that a model knows, as a list for a sentence; the first ones where they are many."""
     names = known_names(model)
     if len(names) <= most:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rizbin import zoo
+from rizbin.core.commands import Place
 from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import DEFAULT, Detector
 from rizbin.detection.presence import Calibration
@@ -21,7 +22,7 @@ Model = ImageTextPair | ImageEncoder
 Opened = LoadedRun | Model | Detector | Painter
 
 
-def opened(what: str | Path) -> Opened:
+def opened(what: Place) -> Opened:
     """A run or a published method where the folder is one, else the model in it; or a model of the zoo by its name.
 
     Raises RizbinError when it is none of these.
@@ -47,6 +48,14 @@ def opened(what: str | Path) -> Opened:
     return load_encoder(folder) if is_encoder(folder) else load_pair(folder)
 
 
+def load(what: Place) -> Model:
+    """The trained network of a run, of a folder that `export` wrote, or of a bundled model by its name.
+
+    An image-text pair, or an image encoder where no captions were read.
+    """
+    return model_of(opened(what))
+
+
 def model_of(found: Opened) -> Model:
     """The encoder in what was opened. Raises RizbinError for a detector and for what draws."""
     if isinstance(found, Painter):
@@ -70,7 +79,7 @@ def painter_of(found: Opened) -> Painter | None:
     return found if isinstance(found, Painter) else None
 
 
-def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
+def load_detector(model: Place = "", *, device: str = "cpu") -> Detector:
     """A detector: of a run, of the zoo, of a folder or by its name on Hugging Face; empty: `DEFAULT`.
 
     A folder that `export` wrote as ONNX runs by onnxruntime, on the processor.
@@ -78,8 +87,8 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
     if is_onnx(Path(model)):
         from rizbin.detection.onnx import OnnxDetector
 
-        return OnnxDetector(model)
-    if (Path(model) / "settings.json").is_file() and not Detector.is_one(model):
+        return OnnxDetector(Path(model))
+    if (Path(model) / "settings.json").is_file() and not Detector.is_one(Path(model)):
         found = detector_of(load_run(Path(model)))
         if found is None:
             raise RizbinError(f"{model} is a run that trains no detector; make one with: rizbin train detector.")
@@ -88,7 +97,7 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
     if str(model) in zoo.names():
         return Detector.from_pretrained(zoo.folder_of(str(model)), device=device)
     try:
-        return Detector.from_pretrained(model or DEFAULT, device=device)
+        return Detector.from_pretrained(_named(model) or DEFAULT, device=device)
     except RizbinError as error:
         if model:
             raise
@@ -99,7 +108,7 @@ def load_detector(model: str | Path = "", *, device: str = "cpu") -> Detector:
         ) from error
 
 
-def load_painter(model: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Painter:
+def load_painter(model: Place, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Painter:
     """What draws: of the zoo, a run of `rizbin train diffusion`, a folder of diffusers or a name on Hugging Face."""
     if str(model) in zoo.names():
         model = zoo.folder_of(str(model))
@@ -111,10 +120,10 @@ def load_painter(model: str | Path, *, device: str = "cpu", half: bool = False, 
                 f"{model} is a run that trains nothing that draws; make one with: rizbin train diffusion."
             )
         return Painter(method.pipeline().to(device), name=str(model))
-    return Painter.from_pretrained(model, device=device, half=half, offload=offload)
+    return Painter.from_pretrained(_named(model), device=device, half=half, offload=offload)
 
 
-def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
+def load_eyes(model: Place, *, device: str = "cpu") -> Network:
     """An encoder as ascent asks it: of the zoo, a run, a folder, or published.
 
     Published ones are named open_clip:NAME/WEIGHTS, timm:NAME, or as on Hugging Face, OWNER/NAME (CLIP, SigLIP).
@@ -133,6 +142,11 @@ def load_eyes(model: str | Path, *, device: str = "cpu") -> Network:
     if text.count("/") == 1 and not folder.is_dir() and not folder.parent.is_dir() and text not in zoo.names():
         return of_hugging_face(text, device=device)
     return of_model(model_of(opened(model)), name=text, device=device)
+
+
+def _named(model: Place) -> str | Path:
+    """A name as text, a path as a path."""
+    return model if isinstance(model, str) else Path(model)
 
 
 def calibration_of(detector: Detector) -> Calibration | None:

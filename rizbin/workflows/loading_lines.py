@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rizbin.core.commands import Place
 from rizbin.generation.diffusion.loading import is_pipeline
 from rizbin.nets.export import CONFIG, is_encoder, needs_rizbin
 from rizbin.workflows.loading import is_onnx
@@ -10,7 +11,7 @@ from rizbin.workflows.loading import is_onnx
 NOTE = "  # knows the small backbone where Rizbin is installed; nothing of it need be imported"
 
 
-def loading_lines(folder: str | Path) -> str:
+def loading_lines(folder: Place) -> str:
     """What to type to load the exported model in `folder`."""
     folder = Path(folder)
     place, spelled = json.dumps(str(folder)), json.dumps(f"local-dir:{folder}")

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from rizbin.core import outputs
+from rizbin.core.commands import Argument, Place, job
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.gate import read_image
@@ -15,8 +16,10 @@ from rizbin.generation.diffusion import repair as room
 from rizbin.generation.diffusion.cure import CURES, steering
 from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
 from rizbin.generation.film import Pixels, write_png
+from rizbin.training.replay import Replay
 from rizbin.workflows.generate import REPAIRED, attended, versions
 from rizbin.workflows.loading import load_painter
+from rizbin.workflows.runs import replay as replay_step
 from rizbin.workflows.verifier import Judge, judge_by
 
 RECORDS = (drawing.RECORD, REPAIRED)
@@ -45,12 +48,39 @@ def record_in(path: Path) -> Path | None:
     return next((path / name for name in RECORDS if (path / name).is_file()), None)
 
 
-def replay(record: str | Path, *, to: str | Path = "replayed", quiet: bool = False) -> list[Replayed]:
-    """Makes all pictures of a record of `generate`, `edit` or `repair` again, into the folder `to`.
+@dataclass(frozen=True)
+class ReplaySettings:
+    """Make again the step of a run whose loss or gradient was not finite, or the images of a record.
 
-    Raises RizbinError for a file that is no such record or lacks what is needed, and for a start picture that is no
+    Of a run it says where the first such number came from. Of a record it says of each image whether it came out the
+    same to the bit; exit code 1 when one did not.
+    """
+
+    run: Annotated[Place, Argument(positional=True, metavar="RUN|RECORD", check="path")]
+    """The folder of the run that stopped; or the drawn.json or repaired.json of drawn images, or the folder that it
+    lies in."""
+    output: Annotated[Place, Argument(short=("-o",))] = "replayed"
+    """Folder for the images."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(ReplaySettings)
+def replay(settings: ReplaySettings) -> Replay | list[Replayed]:
+    """What the failed step of a run shows, or the images of a record, made again.
+
+    Raises RizbinError for a file that is no such record or lacks what is needed, and for a start image that is no
     longer what it was.
     """
+    if not (Path(settings.run) / "settings.json").is_file():
+        record = record_in(Path(settings.run))
+        if record is not None:
+            return _images_again(record, settings.output, settings.quiet)
+    return replay_step(Path(settings.run))
+
+
+def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
+    """All images of the record, into the folder `to`."""
     told = _read(Path(record))
     made: list[Replayed] = []
     painters: dict[tuple[object, ...], Painter] = {}

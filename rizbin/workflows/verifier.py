@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from rizbin.core.commands import Place
 from rizbin.detection.detector import Detector
 from rizbin.detection.found import Found
 from rizbin.detection.phrases import named
@@ -19,7 +19,7 @@ UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""
 
 
-def judge_by(model: str | Path, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
+def judge_by(model: Place, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
     """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
     detector = load_detector(model, device=device)
     return Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rizbin import api
+import rizbin
 from rizbin.core.errors import RizbinError
 from rizbin.detection import onnx as room
 from rizbin.detection.detector import Detector, Preparation
 from rizbin.detection.explain import explain
 from rizbin.detection.onnx import OnnxDetector, export_onnx, text_mask
+from rizbin.workflows.loading import load_detector
 from tests.detection.toys import Shapes, text_of, tiny, tokenizer
 
 NAMES = ["red disc", "cat", "blue square"]
@@ -47,7 +48,7 @@ def test_the_file_answers_as_the_network_for_texts_of_any_length(exported: tuple
 
 
 def test_any_picture_is_brought_to_the_size_of_the_export(exported: tuple[Detector, Path, float]) -> None:
-    detector = api.load_detector(exported[1])
+    detector = load_detector(exported[1])
     assert isinstance(detector, OnnxDetector) and detector.longest_text == 64
     (found,) = detector.detect([np.zeros((50, 200, 3), np.uint8)], NAMES)
     assert (found.width, found.height) == (200, 50) and found.boxes[:, 2].max() <= 200
@@ -70,7 +71,7 @@ def test_a_file_that_answers_otherwise_is_refused(
 
 def test_what_needs_the_network_itself_says_so(exported: tuple[Detector, Path, float]) -> None:
     with pytest.raises(RizbinError, match="exported for use"):
-        api.measure(exported[1], quiet=True)
+        rizbin.evaluate(exported[1], quiet=True)
 
 
 def test_a_folder_without_an_export_is_said(exported: tuple[Detector, Path, float], tmp_path: Path) -> None:

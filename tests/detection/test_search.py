@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.detection.detector import Detector, Preparation
@@ -29,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LOOSE = Search(threshold=0.0, overlap=1.0)
+LOOSE = Search(threshold=0.0, nms_iou=1.0)
 
 
 def test_every_picture_is_looked_at_and_the_broken_one_is_named(place: Path, tmp_path: Path) -> None:
@@ -80,9 +81,9 @@ def test_nothing_to_look_at_gets_a_sentence(place: Path) -> None:
 
 
 def test_the_command_says_and_writes(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    words = f"detect {place}/pictures/*.png --model {place}/model --threshold 0 --overlap 1 --quiet".split()
-    words += ["--find", "cat", "--find", "thing=red disc|a zeppelin", "--not", "dog", "--per-class", "cat=1.0"]
-    assert cli.main([*words, "--out", str(tmp_path / "found.json"), "--draw", str(tmp_path / "drawn")]) == 0
+    words = f"detect {place}/pictures/*.png --model {place}/model --threshold 0 --nms-iou 1 --quiet".split()
+    words += ["--find", "cat", "--find", "thing=red disc|a zeppelin", "--distractor", "dog", "--per-class", "cat=1.0"]
+    assert cli.main([*words, "--output", str(tmp_path / "found.json"), "--draw", str(tmp_path / "drawn")]) == 0
     said = capsys.readouterr().out
     assert "0.png: thing 0." in said and "cat 0." not in said
     assert "broken.png" in said and 'knows no word of "zeppelin"' not in said, "it knows the a of it"
@@ -110,26 +111,27 @@ def test_verify_ends_with_a_code_for_scripts(place: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["detect"], "Say which pictures"),
+        (["detect"], "IMAGES is missing"),
         (["detect", "x.png"], "nothing to look for"),
         (["detect", "x.png", "--find", "..."], "no word"),
         (["detect", "x.png", "--find", "cat", "--per-class", "cat"], "no threshold of a name"),
         (["detect", "x.png", "--find", "cat", "--per-class", "cat=much"], "no threshold of a name"),
-        (["detect", "x.png", "--find", "cat", "--model", "no/such/folder"], "no pictures in x.png"),
-        (["verify", "x.png", "cat", "--model", "no/such/folder"], "x.png cannot be opened"),
-        (["verify", "x.png"], "nothing to look for"),
+        (["detect", "y.png", "--find", "cat", "--model", "no/such/folder"], "y.png is neither a file"),
+        (["verify", "x.png", "cat", "--model", "no/such/folder"], "neither a folder no/such/folder"),
+        (["verify", "x.png"], "PHRASES is missing"),
     ],
 )
 def test_bad_words_get_a_sentence(
-    words: list[str], said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    words: list[str], said: str, empty_folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save("x.png")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert cli.main(words) == 2
     assert said in capsys.readouterr().err
 
 
 def test_the_same_from_python(place: Path) -> None:
-    found = api.detect(f"{place}/pictures/1.png", [{"shape": ["red disc"]}], model=place / "model", quiet=True)
+    found = rizbin.detect(f"{place}/pictures/1.png", [{"shape": ["red disc"]}], model=place / "model", quiet=True)
     assert found.names == ("shape",)
-    (verdict,) = api.verify(place / "pictures/1.png", ["cat"], model=place / "model")
+    (verdict,) = rizbin.verify(place / "pictures/1.png", ["cat"], model=place / "model")
     assert verdict.state == "absent"

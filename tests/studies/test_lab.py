@@ -15,7 +15,7 @@ from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance
 from rizbin.studies.questions import collapse, crops, reconstruction, robustness
-from rizbin.studies.study import study
+from rizbin.studies.study import write_study
 from rizbin.workflows.presets import preset
 from tests.toys import tiny
 
@@ -208,7 +208,7 @@ def test_every_study_shows_itself(name: str, tmp_path: Path) -> None:
 def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     asked = comparison(["simclr", "byol"])
     quickly = replace(asked, variants=lambda: [replace(quick(one.name), name=one.name) for one in asked.variants()])
-    page = study(quickly, tmp_path, seeds=1, steps=2, jobs=1, precision="bf16", quiet=True).read_text()
+    page = write_study(quickly, tmp_path, seeds=1, steps=2, jobs=1, precision="bf16", quiet=True).read_text()
     assert "pictures, bf16 ·" in page
     assert '"precision": "bf16"' in (tmp_path / "00-0/settings.json").read_text()
     assert "k-NN: top-1: " in page and "one seed cannot tell" in page and "OpenMoji" in page

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.generation.diffusion.cure import Cure
@@ -14,6 +15,7 @@ from rizbin.generation.diffusion.painter import Sampling
 from rizbin.generation.diffusion.repair import Ladder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
+from rizbin.studies.missing.asked import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
@@ -120,7 +122,7 @@ def test_the_claim_about_overlap_follows_its_intervals() -> None:
 def second() -> SecondJudge:
     import rizbin.studies.missing.second as module
 
-    pairs = [one for one in map(api.load, ("detailclip-mini", "clip-mini")) if isinstance(one, ImageTextPair)]
+    pairs = [one for one in map(rizbin.load, ("detailclip-mini", "clip-mini")) if isinstance(one, ImageTextPair)]
     assert len(pairs) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FITTED", 300)
@@ -179,7 +181,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
     assert cli.main([*words, "--scales", "much"]) == 2
     assert "other settings" in capsys.readouterr().err
     with pytest.raises(RizbinError, match="reads no words"):
-        api.study_missing_objects(tmp_path / "model", second_judge="dino-mini", run=tmp_path / "other", quiet=True)
+        study_missing_objects(model=tmp_path / "model", second_judge=("dino-mini",), run=tmp_path / "other", quiet=True)
 
 
 def test_the_page_shows_what_the_second_judge_says(
@@ -191,7 +193,7 @@ def test_the_page_shows_what_the_second_judge_says(
     plan = Plan(runs=1, seeds=2, cures=("iou",), sampling=Sampling(steps=2), ladder=Ladder(rungs=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
-    api.study_missing_objects(tmp_path / "model", plan=plan, run=tmp_path / "run", to=target, quiet=True)
+    study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)
     text = target.read_text(encoding="utf-8")
     assert "A second judge that no way asks" in text and "2 image-text encoders together" in text
     assert f"{second.reading} (taken)" in text

@@ -1,6 +1,7 @@
 """The command ascend and its function: files, what is gone on with, and bad input in one sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.generation.ascent import ascend as room
 from rizbin.generation.ascent.settings import Settings
@@ -17,7 +19,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
 from rizbin.workflows import ascend as ascending
-from rizbin.workflows.ascend import settings_from, weighted
+from rizbin.workflows.ascend import Ascend, settings_from, weighted
 from tests.generation.ascent.toy_encoders import Broken
 from tests.toys import ENCODER, NANO
 
@@ -44,7 +46,7 @@ def test_the_command_draws_into_a_folder(pair: str, empty_folder: Path, capsys: 
     words = ["a zebra", "a frog", "--model", pair, "--count", "2", "--negative", "text=0.2", "--also", "oil painting"]
     assert cli.main(["ascend", *words, *FEW]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 4 and said[0].startswith("ascended/0000.png: a zebra (seed 0, climbed to ")
+    assert len(said) == 4 and said[0].startswith("ascended/0000.png: a zebra (seed 0, score ")
     out = empty_folder / "ascended"
     for number in range(4):
         assert np.asarray(Image.open(out / f"{number:04d}.png")).shape == (32, 32, 3)
@@ -64,7 +66,7 @@ def test_the_command_draws_into_a_folder(pair: str, empty_folder: Path, capsys: 
 
 def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["ascend", "a zebra", "--model", pair, *FEW]
-    assert cli.main([*words, "--out", "whole"]) == 0
+    assert cli.main([*words, "--output", "whole"]) == 0
     monkeypatch.setattr(room._State, "EVERY", 0.0)
     asked = []
 
@@ -74,8 +76,8 @@ def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch
             raise KeyboardInterrupt
 
     monkeypatch.setattr(ascending, "_now_and_then", lambda seen: stops)
-    assert cli.main([*words, "--out", "part"]) == 130
-    assert cli.main([*words, "--out", "part"]) == 0
+    assert cli.main([*words, "--output", "part"]) == 130
+    assert cli.main([*words, "--output", "part"]) == 0
     assert asked == [1, 2, 2, 3], "the first step was on disk"
     assert (empty_folder / "part/0000.png").read_bytes() == (empty_folder / "whole/0000.png").read_bytes()
 
@@ -85,10 +87,10 @@ def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Pa
     mask = np.zeros((32, 40), np.uint8)
     mask[:, 20:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    (made,) = api.ascend(
+    (made,) = rizbin.ascend(
         "a zebra",
         model=pair,
-        to=tmp_path / "out",
+        output=tmp_path / "out",
         settings=quick,
         start=picture,
         mask=tmp_path / "mask.png",
@@ -98,12 +100,12 @@ def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Pa
     assert np.array_equal(before[:, :20], after[:, :20]) and not np.array_equal(before[:, 20:], after[:, 20:])
     several: list[dict[str, Any]] = [{"image": picture}, {"style": picture, "content": picture}]
     for followed in several:
-        (made,) = api.ascend(model=pair, to=tmp_path / "other", settings=quick, quiet=True, **followed)
+        (made,) = rizbin.ascend(model=pair, output=tmp_path / "other", settings=quick, quiet=True, **followed)
         assert made.prompt == "" and np.isfinite(made.score)
-    (small,) = api.ascend(
+    (small,) = rizbin.ascend(
         "a zebra",
         model=pair,
-        to=tmp_path / "small",
+        output=tmp_path / "small",
         settings=Settings(steps=1, size=16),
         start=picture,
         quiet=True,
@@ -130,7 +132,7 @@ def test_bad_input_is_one_sentence(
         (["a", "--resolutions", "1,99"], "A resolution of 99 does not fit"),
         (["a", "--parametrization", "latent"], "need an autoencoder"),
         (["a", "--style", str(picture), *two], "have no layer in common"),
-        (["a", "--count", "0"], "0 pictures are none"),
+        (["a", "--count", "0"], "0 images are none"),
         (["a", "--steps", "-1"], "steps is -1"),
         (["a", "--start", "nowhere.png"], "nowhere.png"),
         (["a", "--model", "nowhere"], "neither a folder nowhere"),
@@ -146,31 +148,22 @@ def test_what_is_no_number_keeps_the_last_good_picture(tmp_path: Path, monkeypat
     monkeypatch.setattr(ascending, "load_eyes", lambda name, device: Broken())
     settings = Settings(steps=5, copies=2, chunk=1, size=16)
     with pytest.raises(RizbinError, match="step 1 is kept"):
-        api.ascend("a zebra", to=tmp_path, settings=settings, quiet=True)
+        rizbin.ascend("a zebra", output=tmp_path, settings=settings, quiet=True)
     assert np.asarray(Image.open(tmp_path / "0000.png")).shape == (16, 16, 3)
 
 
 def test_flags_change_a_preset() -> None:
-    flags = {"preset": "paper", "steps": 0, "copies": 3, "parametrization": "preset", "optimizer": "preset"}
-    flags |= {
-        "learning_rate": 0.0,
-        "resolutions": "1,2",
-        "change": 0.5,
-        "size": 0,
-        "seed": 4,
-        "chunk": 8,
-        "smooth": -1.0,
-        "noise": -1.0,
-    }
-    made = settings_from(flags)
+    asked = Ascend("x", preset="paper", copies=3, resolutions="1,2", change=0.5, seed=4, chunk=8)
+    made = settings_from(asked)
     assert (made.steps, made.copies, made.resolutions, made.seed) == (100, 3, (1, 2), 4)
     assert (made.optimizer, made.learning_rate, made.change, made.chunk) == ("sgd", 0.2, 0.5, 8)
-    # Resolutions are of pictures made of them, whatever the preset is made of.
-    assert settings_from({**flags, "preset": "adversarial"}).parametrization == "resolutions"
-    assert settings_from({**flags, "preset": "adversarial", "resolutions": "preset"}).parametrization == "pixels"
-    assert (made.smooth, settings_from({**flags, "smooth": 2.0}).smooth) == (0.0, 2.0)
-    assert settings_from({**flags, "smooth": 0.0, "preset": "default"}).smooth == 0
-    assert settings_from(flags).augment.noise == 0.2 and settings_from({**flags, "noise": 0.0}).augment.noise == 0
+    # Resolutions are of images made of them, whatever the preset is made of.
+    adversarial = replace(asked, preset="adversarial")
+    assert settings_from(adversarial).parametrization == "resolutions"
+    assert settings_from(replace(adversarial, resolutions=None)).parametrization == "pixels"
+    assert (made.smooth, settings_from(replace(asked, smooth=2.0)).smooth) == (0.0, 2.0)
+    assert settings_from(replace(asked, smooth=0.0, preset="default")).smooth == 0
+    assert made.augment.noise == 0.2 and settings_from(replace(asked, noise=0.0)).augment.noise == 0
     with pytest.raises(RizbinError, match="noise is nan"):
-        settings_from({**flags, "noise": float("nan")})
+        settings_from(replace(asked, noise=float("nan")))
     assert weighted(["a = b=0.5", "c"], 0.3) == [("a = b", 0.5), ("c", 0.3)]

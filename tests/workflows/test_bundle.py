@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rizbin import api
+import rizbin
 from rizbin.core.checksums import SUMS
 from rizbin.core.errors import RizbinError
 from rizbin.nets.dual import ImageTextPair
@@ -64,20 +64,20 @@ def test_open_clip_loads_the_same_folder(run: LoadedRun, folder: Path) -> None:
 
 
 def test_the_command_exports_it_and_reads_it(run: LoadedRun, tmp_path: Path) -> None:
-    made = api.export(run.folder, tmp_path / "out", form="rizbin")
+    made = rizbin.export(run.folder, tmp_path / "out", format="rizbin")
     assert is_published(made)
-    loaded = api.load(made)
+    loaded = rizbin.load(made)
     assert isinstance(loaded, ImageTextPair)
     assert torch.equal(loaded.image_projection.weight, load_published(made).pair.image_projection.weight)
     with pytest.raises(RizbinError, match="not empty"):
-        api.export(run.folder, made, form="rizbin")
+        rizbin.export(run.folder, made, format="rizbin")
     with pytest.raises(RizbinError, match="open_clip, timm, rizbin"):
-        api.export(run.folder, tmp_path / "other", form="onnx")
+        rizbin.export(run.folder, tmp_path / "other", format="onnx")
     with pytest.raises(RizbinError, match="reads text, so timm cannot"):
-        api.export(run.folder, tmp_path / "other", form="timm")
-    plain = api.export(made, tmp_path / "plain")
+        rizbin.export(run.folder, tmp_path / "other", format="timm")
+    plain = rizbin.export(made, tmp_path / "plain")
     with pytest.raises(RizbinError, match="without its method"):
-        api.export(plain, tmp_path / "more", form="rizbin")
+        rizbin.export(plain, tmp_path / "more", format="rizbin")
 
 
 def test_a_damaged_one_is_refused_in_a_sentence(run: LoadedRun, tmp_path: Path) -> None:

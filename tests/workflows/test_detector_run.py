@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.detection import measure as detection
 from rizbin.detection.detector import Detector
+from rizbin.evaluation.suite import Evaluation
 from rizbin.workflows import catalogue, presets
+from rizbin.workflows.evaluate import settings_of
+from rizbin.workflows.loading import load_detector
 from rizbin.workflows.runs import load_run
 from tests.detection.toys import Shapes
 
@@ -39,8 +43,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_from_settings_to_report_and_back(tmp_path: Path) -> None:
     settings = {**SMALL, "held_out": ["zebra"]}
-    run = api.fit(
-        "detector", data="scenes:several", run=tmp_path / "run", steps=2, batch=4, settings=settings, quiet=True
+    run = Path(
+        rizbin.train(
+            "detector", data="scenes:several", run=tmp_path / "run", steps=2, batch=4, settings=settings, quiet=True
+        )
     )
     kept = json.loads((run / "settings.json").read_text())["settings"]
     assert len(kept["names"]) == 31 and "zebra" not in kept["names"], "names came from the data"
@@ -48,7 +54,7 @@ def test_from_settings_to_report_and_back(tmp_path: Path) -> None:
     assert loaded.detector is not None and loaded.step == 2
     with pytest.raises(RizbinError, match="is a detector"):
         _ = loaded.encoder
-    page = api.report(run, quiet=True).read_text()
+    page = rizbin.report(run, quiet=True).read_text()
     for words in (
         "A detector on scenes:several",
         "What it finds",
@@ -59,21 +65,25 @@ def test_from_settings_to_report_and_back(tmp_path: Path) -> None:
     ):
         assert words in page, words
     assert "What was learned" not in page, "it began with nothing"
-    again = api.load_detector(run)
+    again = load_detector(run)
     shipped = Detector.from_pretrained(run / "model")
     picture = np.zeros((64, 64, 3), np.uint8)
     one, other = (found.detect([picture], ["zebra"])[0] for found in (again, shipped))
     assert np.allclose(one.scores, other.scores, atol=1e-5)
     # A finished run is left as it is; the same settings find it again.
-    assert api.fit("detector", data="scenes:several", run=run, steps=2, batch=4, settings=settings, quiet=True) == run
+    assert (
+        rizbin.train("detector", data="scenes:several", run=run, steps=2, batch=4, settings=settings, quiet=True) == run
+    )
 
 
 def test_going_on_from_a_trained_one_tells_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SMALL, "start": "detector-mini", "held_out": ["zebra", "bus"], "image_size": 96, "freeze": ["text"]}
-    run = api.fit(
-        "detector", data="scenes:several", run=tmp_path / "run", steps=1, batch=4, settings=settings, quiet=True
+    run = Path(
+        rizbin.train(
+            "detector", data="scenes:several", run=tmp_path / "run", steps=1, batch=4, settings=settings, quiet=True
+        )
     )
-    page = api.report(run, quiet=True).read_text()
+    page = rizbin.report(run, quiet=True).read_text()
     assert "What was learned, and what was forgotten" in page and "30 taught" in page and "2 held out" in page
 
 
@@ -126,21 +136,21 @@ def coco(folder: Path, count: int = 6) -> Path:
 
 def test_a_coco_file_with_faults_teaches_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = f"{coco(tmp_path, 60)}@{tmp_path / 'photos'}"
-    run = api.fit("detector", data=data, run=tmp_path / "run", steps=2, batch=4, settings=SMALL, quiet=True)
+    run = Path(rizbin.train("detector", data=data, run=tmp_path / "run", steps=2, batch=4, settings=SMALL, quiet=True))
     told = " ".join(capsys.readouterr().err.split())
     assert "1 annotation is left out, for image_id 12345 " in told and "for category_id 1 is not" in told
     kept = json.loads((run / "settings.json").read_text())["settings"]
     assert tuple(kept["names"]) == Shapes.categories
-    found = api.measure(run, data=data, split="all", quiet=True)
+    found = rizbin.evaluate(run, data=data, split="all", quiet=True)
     assert "image_id 12345" in " ".join(capsys.readouterr().err.split())
     assert found.images > 0 and "boxes/ap50" in found
 
 
 def test_settings_for_the_other_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="not for a detector"):
-        api.measure("detector-mini", settings=api.Evaluation.Settings(), quiet=True)
+        rizbin.evaluate("detector-mini", settings=Evaluation.Settings(), quiet=True)
     with pytest.raises(RizbinError, match="not for an encoder"):
-        api.measure("dino-mini", settings=QUICK, quiet=True)
-    api.export("detector-mini", tmp_path / "exported")
-    assert isinstance(api.settings_of(tmp_path / "exported"), type(QUICK))
-    assert isinstance(api.settings_of("dino-mini"), api.Evaluation.Settings)
+        rizbin.evaluate("dino-mini", settings=QUICK, quiet=True)
+    rizbin.export("detector-mini", tmp_path / "exported")
+    assert isinstance(settings_of(tmp_path / "exported"), type(QUICK))
+    assert isinstance(settings_of("dino-mini"), Evaluation.Settings)

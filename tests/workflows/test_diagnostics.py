@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from rizbin import api
+import rizbin
 from rizbin.core.runs import RunFolder
 from rizbin.data.scenes import Scenes
 from rizbin.evaluation.alarms import collapse_alarms
 from rizbin.evaluation.collapse import health
+from rizbin.evaluation.suite import Evaluation
 from rizbin.methods.simclr import SimCLR
 from rizbin.nets.export import load_encoder
 from rizbin.nets.image import ImageEncoder
@@ -74,6 +75,13 @@ def test_looking_changes_no_bit_of_the_training(tmp_path: Path, monkeypatch: pyt
     assert looks and not [line for line in RunFolder(tmp_path / "alone").metrics.read() if "knn" in line]
 
 
+def test_a_method_of_one_view_is_looked_at_too(tmp_path: Path) -> None:
+    """The classifier trains on one view of each image; two are looked at."""
+    training = replace(preset("supervised", "small"), settings=tiny("supervised"), batch=8, steps=4, checkpoint_every=4)
+    run = train(training, tmp_path / "run", quiet=True, silent=True)
+    assert [line for line in RunFolder(run).metrics.read() if "feature_rank" in line]
+
+
 def test_a_run_without_captions_ends_in_numbers_a_page_and_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,23 +89,23 @@ def test_a_run_without_captions_ends_in_numbers_a_page_and_a_model(
     training = replace(training, settings=replace(training.settings, momentum=0.999))
     run = train(training, tmp_path / "run", quiet=True)
     assert "leaves the teacher near its random start" in capsys.readouterr().err
-    settings = api.Evaluation.Settings(images=40, train_images=60, probe_steps=5)
-    found = api.measure(run, settings=settings, quiet=True)
+    settings = Evaluation.Settings(images=40, train_images=60, probe_steps=5)
+    found = rizbin.evaluate(run, settings=settings, quiet=True)
     assert {"knn/top1", "knn/pixels_top1", "probe/top1", "collapse/rank", "segmentation/linear/miou"} <= {
         one.name for one in found.measurements
     }
     assert ("zero_shot", "The network reads no text.") in found.left_out
-    page = api.report(run, quiet=True).read_text()
+    page = rizbin.report(run, quiet=True).read_text()
     assert "What it looks at" in page and "head 1" in page
-    encoder, exported = api.load(run), load_encoder(run / "model")
+    encoder, exported = rizbin.load(run), load_encoder(run / "model")
     assert isinstance(encoder, ImageEncoder)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(encoder.pooled(images), exported.pooled(images))
-    whole = api.export(run, tmp_path / "whole", form="rizbin")
-    again = api.load(whole)
+    whole = rizbin.export(run, tmp_path / "whole", format="rizbin")
+    again = rizbin.load(whole)
     assert isinstance(again, ImageEncoder)
     with torch.no_grad():  # 16 bits
         assert torch.allclose(again.pooled(images), encoder.pooled(images), atol=5e-2)
-    plain = api.export(run, tmp_path / "plain")
-    assert isinstance(api.load(plain), ImageEncoder)
+    plain = rizbin.export(run, tmp_path / "plain")
+    assert isinstance(rizbin.load(plain), ImageEncoder)

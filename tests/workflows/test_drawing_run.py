@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
 from rizbin.data.open import open_source
+from rizbin.evaluation.suite import Evaluation
 from rizbin.generation.diffusion.painter import Painted, Painter, Sampling
 from rizbin.generation.diffusion.repair import Ladder, Presence
 from rizbin.generation.film import Pixels
@@ -48,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = replace(SMALL, autoencoder_share=0.5)
     where = tmp_path_factory.mktemp("diffusion") / "run"
     training = replace(training, steps=4, batch=4, data=data, settings=settings)
-    return api.fit(training, run=where, quiet=True)
+    return rizbin.train(training, run=where, quiet=True).folder
 
 
 def test_it_stands_among_what_can_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,9 +63,9 @@ def test_it_stands_among_what_can_be_trained(capsys: pytest.CaptureFixture[str])
 
 def test_a_run_draws_and_its_folder_too(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["a zebra", "--steps", "2", "--quiet"]
-    assert cli.main(["generate", *common, "--model", str(run), "--out", str(tmp_path / "a"), "--film"]) == 0
+    assert cli.main(["generate", *common, "--model", str(run), "--output", str(tmp_path / "a"), "--film"]) == 0
     assert "0000.png: a zebra (seed 0" in capsys.readouterr().out
-    assert cli.main(["generate", *common, "--model", str(run / "model"), "--out", str(tmp_path / "b")]) == 0
+    assert cli.main(["generate", *common, "--model", str(run / "model"), "--output", str(tmp_path / "b")]) == 0
     first, second = (read_image(tmp_path / name / "0000.png") for name in "ab")
     assert first.shape == (32, 32, 3) and np.abs(first.astype(int) - second.astype(int)).max() <= 1
     page = (tmp_path / "a" / "film.html").read_text(encoding="utf-8")
@@ -72,9 +74,11 @@ def test_a_run_draws_and_its_folder_too(run: Path, tmp_path: Path, capsys: pytes
 
 def test_a_picture_is_redrawn_with_its_grid(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = tmp_path / "start.png"
-    assert cli.main(["generate", "a frog", "--steps", "1", "--model", str(run), "--out", str(tmp_path), "--quiet"]) == 0
+    assert (
+        cli.main(["generate", "a frog", "--steps", "1", "--model", str(run), "--output", str(tmp_path), "--quiet"]) == 0
+    )
     (tmp_path / "0000.png").rename(start)
-    words = ["edit", str(start), "a taxi", "--model", str(run), "--out", str(tmp_path / "new"), "--steps", "5"]
+    words = ["edit", str(start), "a taxi", "--model", str(run), "--output", str(tmp_path / "new"), "--steps", "5"]
     assert cli.main([*words, "--grid", "--quiet"]) == 0
     assert (tmp_path / "new" / "grid.png").is_file()
     told = json.loads((tmp_path / "new" / "drawn.json").read_text())
@@ -86,14 +90,24 @@ def test_a_picture_is_redrawn_with_its_grid(run: Path, tmp_path: Path, capsys: p
 
 def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An untrained model draws nothing that can be found: all rungs are climbed, and the exit code says so."""
-    words = ["generate", "a zebra and a frog", "--model", str(run), "--out", str(tmp_path), "--steps", "2", "--quiet"]
+    words = [
+        "repair",
+        "a zebra and a frog",
+        "--model",
+        str(run),
+        "--output",
+        str(tmp_path),
+        "--steps",
+        "2",
+        "--quiet",
+    ]
     assert cli.main([*words, "--verify"]) == 1
     assert "zebra 0." in capsys.readouterr().out
-    made = api.repair(
+    made = rizbin.repair(
         "a zebra and a frog",
         model=run,
-        to=tmp_path,
-        sampling=Sampling(steps=2),
+        output=tmp_path,
+        steps=2,
         ladder=Ladder(seeds=1, places=1),
         among=["taxi", "pizza"],
         quiet=True,
@@ -108,23 +122,23 @@ def test_the_report_is_a_page_of_numbers_and_pictures(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawn, "Settings", lambda: FEW)
-    page = api.report(run, to=tmp_path / "page.html").read_text(encoding="utf-8")
+    page = rizbin.report(run, output=tmp_path / "page.html").read_text(encoding="utf-8")
     for part in ("with that thing", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
         assert part in page
 
 
 def test_a_model_that_draws_is_measured_by_what_a_detector_finds(run: Path) -> None:
     """An untrained one draws nothing; its judge finds the things of true scenes all the same."""
-    numbers = api.measure(run, settings=FEW, quiet=True)
+    numbers = rizbin.evaluate(run, settings=FEW, quiet=True)
     assert numbers.images == 2 * 4 + 3
     assert numbers["drawing/single"].value <= 25 and numbers["judge/true_things"].value > 75
     assert numbers["autoencoder/error"].value > 5
-    again = api.measure(run / "model", data="scenes:drawn,categories=4", settings=FEW, quiet=True)
+    again = rizbin.evaluate(run / "model", data="scenes:drawn,categories=4", settings=FEW, quiet=True)
     assert again["judge/true_things"] == numbers["judge/true_things"]
     with pytest.raises(RizbinError, match="not for a model that draws"):
-        api.measure(run, settings=api.Evaluation.Settings(), quiet=True)
+        rizbin.evaluate(run, settings=Evaluation.Settings(), quiet=True)
     with pytest.raises(RizbinError, match="two names"):
-        api.measure(run, data="scenes:drawn,categories=1", settings=FEW, quiet=True)
+        rizbin.evaluate(run, data="scenes:drawn,categories=1", settings=FEW, quiet=True)
 
 
 def test_the_command_knows_how_it_is_measured(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,12 +148,12 @@ def test_the_command_knows_how_it_is_measured(run: Path, capsys: pytest.CaptureF
 
 
 def test_it_is_exported_as_diffusers_has_it(run: Path, tmp_path: Path) -> None:
-    whole, half = (api.export(run, tmp_path / name, half=name == "half") for name in ("whole", "half"))
+    whole, half = (rizbin.export(run, tmp_path / name, half=name == "half") for name in ("whole", "half"))
     sizes = [(folder / "unet/diffusion_pytorch_model.safetensors").stat().st_size for folder in (whole, half)]
     assert sizes[1] < 0.6 * sizes[0]
-    api.generate("a zebra", model=half, to=tmp_path, sampling=Sampling(steps=1), quiet=True)
-    with pytest.raises(RizbinError, match="exported to diffusers"):
-        api.export(run, tmp_path / "other", form="timm")
+    rizbin.generate("a zebra", model=half, output=tmp_path, steps=1, quiet=True)
+    with pytest.raises(RizbinError, match="export it to diffusers"):
+        rizbin.export(run, tmp_path / "other", format="timm")
 
 
 def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
@@ -181,8 +195,8 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_what_draws_is_no_encoder(run: Path) -> None:
     with pytest.raises(RizbinError, match="draws; this is done with encoders"):
-        api.load(run)
+        rizbin.load(run)
     with pytest.raises(RizbinError, match="draws; this is done with what looks"):
-        api.load(run / "model")
+        rizbin.load(run / "model")
     with pytest.raises(RizbinError, match="neither a folder nor a model that comes"):
-        api.generate("a zebra", model="difusion-mini", quiet=True)
+        rizbin.generate("a zebra", model="difusion-mini", quiet=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api, cli, zoo
+import rizbin
+from rizbin import cli, zoo
 from rizbin.data.open import open_source
 from rizbin.detection.detector import Detector
 from rizbin.detection.phrases import ARTICLES, ask, read_phrases
@@ -45,14 +46,14 @@ def test_a_thing_with_its_article_is_the_thing(detector: Detector, scene: tuple[
     for one in others:
         np.testing.assert_array_equal(one.scores, plain.scores)
         assert not one.notes
-    (verdict,) = api.verify(path, [f"a {name}"], model="detector-mini")
+    (verdict,) = rizbin.verify(path, [f"a {name}"], model="detector-mini")
     assert verdict.state == "present" and not verdict.notes
 
 
 def test_unknown_words_are_said_and_do_not_decide(scene: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     path, name = scene
     words = ["verify", str(path), f"a gleeful {name}", "--model", "detector-mini"]
-    assert cli.main([*words, "--not", f"toy {name}"]) == 0
+    assert cli.main([*words, "--distractor", f"toy {name}"]) == 0
     said = capsys.readouterr().out
     assert "present" in said and 'does not know "gleeful"' in said and "toy" in said
     assert cli.main(["verify", str(path), "a zeppelin", "--model", "detector-mini"]) == 3
@@ -79,7 +80,7 @@ def asked_in(line: str) -> list[str]:
     if "verify" in words:
         kept = words[words.index("verify") + 2 :]
         return [word for word in kept if not word.startswith("--") and word != "detector-mini"]
-    return [words[place + 1] for place, word in enumerate(words) if word in ("--find", "--not")]
+    return [words[place + 1] for place, word in enumerate(words) if word in ("--find", "--distractor")]
 
 
 def lines_that_ask() -> list[str]:
@@ -101,7 +102,7 @@ def test_what_the_pages_ask_for_the_bundled_detector_knows(line: str, detector: 
 def test_a_prompt_that_a_model_cannot_know_says_what_it_knows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["generate", "a cat on a sofa", "--steps", "1", "--out", str(tmp_path), "--quiet"]
+    words = ["generate", "a cat on a sofa", "--steps", "1", "--output", str(tmp_path), "--quiet"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert '"cat" and "sofa" are not among them' in said
@@ -122,7 +123,7 @@ def test_the_zoo_lists_what_a_model_knows(capsys: pytest.CaptureFixture[str]) ->
     ("words", "quoted"),
     [
         ("generate a zebra and a frog", '"a zebra and a frog"'),
-        ("generate zebra and frog --repair", '"zebra and frog"'),
+        ("repair zebra and frog", '"zebra and frog"'),
         ("ascend a zebra", '"a zebra"'),
         ("edit photo.png a taxi", '"a taxi"'),
         ("verify photo.jpg a cat --model detector-mini", '"a cat"'),

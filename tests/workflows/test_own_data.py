@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin import api
+import rizbin
 from rizbin.core.errors import RizbinError
+from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation, TooFew
@@ -52,23 +53,23 @@ def test_so_few_are_counted_and_refused_and_where_more_are_is_said(tmp_path: Pat
     data = photographs(tmp_path / "mine", 12)
     run = train(short("clip", data), tmp_path / "run", quiet=True)
     with pytest.raises(TooFew, match=r"^mine, test has 1 image to measure on, .*In all there are 12: .*--split all"):
-        api.measure(run, settings=FEW, quiet=True)
-    found = api.measure(run, split="all", settings=FEW, quiet=True)
+        rizbin.evaluate(run, settings=FEW, quiet=True)
+    found = rizbin.evaluate(run, split="all", settings=FEW, quiet=True)
     assert found.images == 12 and "retrieval/image_to_text/r1" in found
     assert ("knn", "The source does not name two or more categories.") in found.left_out
     assert "On 12 images of mine, all. A share of so few has a standard error of up to 14 points." in found.table()
     others = photographs(tmp_path / "others", 11)
-    found = api.measure(run, validation_data=others, settings=FEW, quiet=True)
+    found = rizbin.evaluate(run, validation_data=others, settings=FEW, quiet=True)
     assert found.images == 11 and found.source == "others, all"
     with pytest.raises(RizbinError, match="measured whole"):
-        api.measure(run, split="all", validation_data=others, settings=FEW, quiet=True)
+        rizbin.evaluate(run, split="all", validation_data=others, settings=FEW, quiet=True)
     told: list[Any] = []
-    page = api.report(run, quiet=True, told=told.append).read_text()
+    page = rizbin.report(run, quiet=True, on_numbers=told.append).read_text()
     assert "Nothing was measured. mine, test has 1 image" in page and told[0].measurements == ()
     bad = photographs(tmp_path / "bad", 16, bad=2)
-    found = api.measure(run, validation_data=bad, settings=FEW, quiet=True)
+    found = rizbin.evaluate(run, validation_data=bad, settings=FEW, quiet=True)
     assert "2 images could not be used; the first reason: " in found.table()
-    assert "2 images that could not be used, and why" in api.report(run, validation_data=bad, quiet=True).read_text()
+    assert "2 images that could not be used, and why" in rizbin.report(run, validation_data=bad, quiet=True).read_text()
 
 
 def test_what_is_measured_on_itself_asks_no_neighbors(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_what_is_measured_on_itself_asks_no_neighbors(tmp_path: Path) -> None:
     for kind in ("cat", "dog"):
         photographs(folder / kind, 12, bad=12)
     run = train(short("clip", str(folder)), tmp_path / "run", quiet=True)
-    found = api.measure(run, split="all", settings=FEW, quiet=True)
+    found = rizbin.evaluate(run, split="all", settings=FEW, quiet=True)
     reason = "There are no training images beside those measured on."
     assert ("knn", reason) in found.left_out and ("probe", reason) in found.left_out
 
@@ -91,7 +92,7 @@ def test_validation_data_leave_all_of_the_others_to_train_on(tmp_path: Path) -> 
     assert kept["data_fingerprint"] == open_source(data, split="all", size=32).fingerprint
     opened = load_run(run)
     assert isinstance(opened, LoadedRun) and opened.validation_data == others
-    found = api.measure(run, settings=FEW, quiet=True)
+    found = rizbin.evaluate(run, settings=FEW, quiet=True)
     assert found.source == "others, all" and found.images == 12
     with pytest.raises(RizbinError, match="validation_data"):
         train(short("clip", data, steps=8), tmp_path / "run", quiet=True)
@@ -163,7 +164,7 @@ def test_the_time_left_is_asked_of_places_over_the_run(tmp_path: Path, monkeypat
     asked: list[tuple[int, list[tuple[float, float]]]] = []
     monkeypatch.setattr("rizbin.workflows.runs.FORETOLD_FROM", 2)
 
-    class Noted(api.Bar):
+    class Noted(Bar):
         def __init__(self, total: int, label: str, **more: Any) -> None:
             super().__init__(total, label, **more)
             asked.append((total, list(self.costs)))

@@ -2,21 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rizbin import api, cli
+import rizbin
+from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.gate import read_image
 from rizbin.detection.detector import Detector, Preparation
-from rizbin.generation.diffusion.painter import Sampling
 from rizbin.generation.diffusion.repair import Ladder
 from rizbin.workflows.replay import replay
 from tests.detection.toys import tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
 
-QUICK = Sampling(steps=2, guidance=2.0, scheduler="ddpm", seed=3)
+QUICK: dict[str, Any] = {"steps": 2, "guidance": 2.0, "scheduler": "ddpm", "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,14 @@ def test_pictures_come_out_the_same_to_the_bit(
 ) -> None:
     """Plain, cured with objects named and another scale, away from words, of another size, and from a picture."""
     model = models / "draws"
-    plain = api.generate(["a zebra", "a frog"], model=model, to=tmp_path / "a", sampling=QUICK, count=2, quiet=True)
-    cured = Sampling(steps=2, negative="a dog", height=32, width=40, seed=2**64 - 1)
-    more = {"cure": "attend-and-excite", "scale": 40.0, "objects": ["frog"], "film": True}
-    api.generate("a zebra and a frog", model=model, to=tmp_path / "b", sampling=cured, quiet=True, **more)
-    late = Sampling(steps=4, strength=0.5, scheduler="pndm")
-    api.generate("a fox", model=model, to=tmp_path / "c", sampling=late, start=plain[0].file, quiet=True)
+    plain = rizbin.generate(["a zebra", "a frog"], model=model, output=tmp_path / "a", **QUICK, count=2, quiet=True)
+    cured: dict[str, Any] = {"steps": 2, "negative": "a dog", "height": 32, "width": 40, "seed": 2**64 - 1}
+    cured |= {"cure": "attend-and-excite", "cure_scale": 40.0, "object": ("frog",), "film": True}
+    rizbin.generate("a zebra and a frog", model=model, output=tmp_path / "b", quiet=True, **cured)
+    late: dict[str, Any] = {"steps": 4, "strength": 0.5, "scheduler": "pndm"}
+    rizbin.edit(plain[0].file, "a fox", model=model, output=tmp_path / "c", quiet=True, **late)
     for name in "abc":
-        assert cli.main(["replay", str(tmp_path / name), "--out", str(tmp_path / "again")]) == 0
+        assert cli.main(["replay", str(tmp_path / name), "--output", str(tmp_path / "again")]) == 0
         told = json.loads((tmp_path / name / "drawn.json").read_text())
         assert capsys.readouterr().out.count("the same to the bit") == len(told)
         for one in told:
@@ -55,12 +56,12 @@ def test_pictures_come_out_the_same_to_the_bit(
 
 
 def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path) -> None:
-    made = api.repair(
+    made = rizbin.repair(
         "a cat and a dog",
         model=models / "draws",
         judge=models / "looks",
-        to=tmp_path / "a",
-        sampling=QUICK,
+        output=tmp_path / "a",
+        **QUICK,
         ladder=Ladder(seeds=1, places=1, threshold=0.99, cure="iou"),
         film=True,
         quiet=True,
@@ -75,18 +76,20 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
     told = json.loads((tmp_path / "a/repaired.json").read_text())[0]
     assert told["ladder"]["cure"] == "iou" and told["tried"][0]["how"] == "draw"
     assert told["looked_for"] == ["cat", "dog"] and len(told["tried"]) == len(made[0].attempts) == 4
-    (again,) = replay(tmp_path / "a/repaired.json", to=tmp_path / "b", quiet=True)
+    made_again = replay(tmp_path / "a/repaired.json", output=tmp_path / "b", quiet=True)
+    assert isinstance(made_again, list)
+    (again,) = made_again
     assert again.same
     np.testing.assert_array_equal(read_image(again.file), made[0].best.image)
 
 
 def test_what_the_judge_does_not_know_is_said_and_not_mended(models: Path, tmp_path: Path) -> None:
-    (made,) = api.repair(
+    (made,) = rizbin.repair(
         "a cat and a zeppelin",
         model=models / "draws",
         judge=models / "looks",
-        to=tmp_path,
-        sampling=QUICK,
+        output=tmp_path,
+        **QUICK,
         ladder=Ladder(threshold=0.0),
         quiet=True,
     )
@@ -95,18 +98,18 @@ def test_what_the_judge_does_not_know_is_said_and_not_mended(models: Path, tmp_p
 
 
 def test_what_is_no_longer_the_same_is_said(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    api.generate("a fox", model=models / "draws", to=tmp_path / "a", sampling=QUICK, quiet=True)
+    rizbin.generate("a fox", model=models / "draws", output=tmp_path / "a", **QUICK, quiet=True)
     record = tmp_path / "a/drawn.json"
     told = json.loads(record.read_text())
     changed = [{**told[0], "seed": 4, "versions": {"torch": "0.1"}}]
     record.write_text(json.dumps(changed))
-    assert cli.main(["replay", str(record), "--out", str(tmp_path / "b")]) == 1
+    assert cli.main(["replay", str(record), "--output", str(tmp_path / "b")]) == 1
     assert "not the same" in (said := capsys.readouterr().out) and "torch 0.1 then" in said
     start = tmp_path / "a/0000.png"
-    api.generate("a taxi", model=models / "draws", to=tmp_path / "c", sampling=QUICK, start=start, quiet=True)
-    api.generate("a frog", model=models / "draws", to=tmp_path / "a", sampling=QUICK, quiet=True)
+    rizbin.edit(start, "a taxi", model=models / "draws", output=tmp_path / "c", **QUICK, quiet=True)
+    rizbin.generate("a frog", model=models / "draws", output=tmp_path / "a", **QUICK, quiet=True)
     with pytest.raises(RizbinError, match="no longer the picture"):
-        replay(tmp_path / "c/drawn.json", to=tmp_path / "d", quiet=True)
+        replay(tmp_path / "c/drawn.json", output=tmp_path / "d", quiet=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[1]", '[{"file": "a.png"}]', "[" * 100_000])

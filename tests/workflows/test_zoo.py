@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rizbin import api, zoo
+import rizbin
+from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.detection import measure as detection
@@ -22,7 +23,7 @@ from rizbin.workflows import bundled_models as recipes
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import load_published
 from rizbin.workflows.catalogue import find
-from rizbin.workflows.loading import load_eyes
+from rizbin.workflows.loading import calibration_of, load_detector, load_eyes
 from rizbin.workflows.presets import preset
 from rizbin.workflows.runs import training_from
 from tests.toys import tiny
@@ -97,10 +98,10 @@ def test_the_weights_give_the_cards_numbers(name: str) -> None:
 @every_encoder
 def test_it_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    encoder = api.load(name)
+    encoder = rizbin.load(name)
     assert not encoder.training
-    exported = api.export(name, "out")
-    again = api.load(exported)
+    exported = rizbin.export(name, "out")
+    again = rizbin.load(exported)
     images = torch.randn(2, 3, encoder.image_size, encoder.image_size)
     with torch.no_grad():
         for one, other in zip(*(network.pool(network.features(images)) for network in (encoder, again)), strict=True):
@@ -119,8 +120,8 @@ def test_the_small_dino_shows_objects() -> None:
 
 def test_the_small_detector_finds_what_its_card_says() -> None:
     """What it ships for, and where it ends: what it was never taught it does not find."""
-    card, detector = zoo.card_of("detector-mini"), api.load_detector("detector-mini")
-    calibration = api.calibration_of(detector)
+    card, detector = zoo.card_of("detector-mini"), load_detector("detector-mini")
+    calibration = calibration_of(detector)
     source = open_source("scenes:several", split="test", size=96)
     settings = detection.Settings(images=100, baseline=False)
     found = detection.measure(detector, source, calibration=calibration, settings=settings)
@@ -143,25 +144,25 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
     Image.fromarray(sample.image).save(path)
     there = sorted(sample.names)
     absent = sorted(set(open_source("scenes:several", size=32).categories) - sample.names)[:3]
-    found = api.detect(str(path), [*there, *absent], model="detector-mini", quiet=True)
+    found = rizbin.detect(str(path), [*there, *absent], model="detector-mini", quiet=True)
     assert set(found.pictures[0].answer.labels) & set(there)
-    verdicts = api.verify(path, [there[0], absent[0]], model="detector-mini")
+    verdicts = rizbin.verify(path, [there[0], absent[0]], model="detector-mini")
     assert [one.state for one in verdicts] == ["present", "absent"]
-    exported = api.export("detector-mini", tmp_path / "kept", half=True)
+    exported = rizbin.export("detector-mini", tmp_path / "kept", half=True)
     assert (exported / "calibration.json").is_file()
-    again = api.detect(str(path), [*there, *absent], model=exported, quiet=True)
+    again = rizbin.detect(str(path), [*there, *absent], model=exported, quiet=True)
     assert again.pictures[0].answer.labels == found.pictures[0].answer.labels
     with pytest.raises(RizbinError, match="exported to transformers or onnx"):
-        api.export("detector-mini", tmp_path / "other", form="timm")
+        rizbin.export("detector-mini", tmp_path / "other", format="timm")
     with pytest.raises(RizbinError, match="is a detector"):
-        api.load("detector-mini")
+        rizbin.load("detector-mini")
 
 
 def test_the_small_painter_draws_what_its_card_says() -> None:
     """What it ships for; what it forgets, the studies of missing objects are for."""
     figures = zoo.card_of("diffusion-mini").figures[drawn.DATA]
     kept = {name: parts["value"] or 0.0 for name, parts in figures.items()}
-    found = api.measure("diffusion-mini", settings=drawn.Settings(seeds=1, pairs=8, scenes=8), quiet=True)
+    found = rizbin.evaluate("diffusion-mini", settings=drawn.Settings(seeds=1, pairs=8, scenes=8), quiet=True)
     for name, count in (("drawing/single", 16), ("drawing/pairs_things", 16)):
         share = kept[name] / 100
         assert abs(found[name].value / 100 - share) < 3 * (share * (1 - share) / count) ** 0.5 + 0.02, name
@@ -195,7 +196,7 @@ def test_the_page_says_what_the_card_says() -> None:
 
 
 def test_a_name_that_is_none_gets_a_sentence() -> None:
-    for call in (zoo.folder_of, api.load, api.measure):
+    for call in (zoo.folder_of, rizbin.load, rizbin.evaluate):
         with pytest.raises(RizbinError, match="detailclip-mini"):
             call("detailclip-minni")
     with pytest.raises(RizbinError, match="no recipe"):

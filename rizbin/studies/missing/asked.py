@@ -1,12 +1,18 @@
 """Opens what the study of missing objects is asked about, by name: what the command does."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 from rizbin.core import outputs
+from rizbin.core.commands import HIDDEN, Argument, Place, job
+from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
+from rizbin.generation.diffusion.cure import CURES, Cure
+from rizbin.generation.diffusion.painter import Sampling
+from rizbin.generation.diffusion.repair import Ladder, Rung
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
@@ -15,54 +21,117 @@ from rizbin.workflows.loading import load_painter, model_of, opened
 from rizbin.workflows.verifier import judge_by
 
 
-def study_missing_objects(
-    model: str | Path = "diffusion-mini",
-    *,
-    judge: str | Path = "detector-mini",
-    second_judge: str | Path | Sequence[str | Path] = ("detailclip-mini", "clip-mini"),
-    prompts: str | Path = "world",
-    objects: int = 2,
-    data: str = "scenes:drawn,categories=16",
-    plan: Plan | None = None,
-    run: str | Path = "runs/study-missing-objects",
-    to: str | Path = "",
-    device: str = "cpu",
-    quiet: bool = False,
-) -> Path:
-    """Draws prompts of several things in every way, in the folder `run` or on there, and writes a page of what helps.
+@dataclass(frozen=True, kw_only=True)
+class StudyMissingObjects:
+    """Draw prompts of several objects plainly, with each attention guidance, from other seeds and with repair, and
+    compare."""
 
-    model: of the zoo, a run, a pipeline folder of diffusers or a name on Hugging Face.
-    judge: a detector, as for `detect`; second_judge: image-text encoders that no way asks; empty: none.
-    prompts: a family of `prompts.FAMILIES` or a file; objects: things in each, of families made
-        of the names of `data`, whose scenes also tell how far the judges are to be believed; empty data: none do.
-    plan: a `ways.Plan`. to: the page; empty: study.html in the folder.
-    """
-    if to:
-        outputs.refuse_taken(to)
-    if plan is not None and plan.seed < 0:
+    model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
+    """As for generate; a model with a UNet."""
+    judge: Annotated[Place, Argument(check="model")] = "detector-mini"
+    """A detector, which says what is there and steers the repair."""
+    second_judge: tuple[str, ...] = ("detailclip-mini", "clip-mini")
+    """Image-text encoders that are never asked while drawing and share a verdict; empty: none."""
+    prompts: Place = "world"
+    """world, geneval, tiam, colored (made of the names of --data), similar, attend-and-excite (its 276), or a file of
+    prompts, one a line."""
+    objects: int = 2
+    """Objects in a prompt that is made of names."""
+    data: Annotated[str, Argument(check="data")] = "scenes:drawn,categories=16"
+    """Images whose objects are known: their names, and scenes that tell how good judges are. Empty: none."""
+    cures: tuple[Cure, ...] = CURES[1:]
+    """Attention guidances to compare."""
+    scales: tuple[str, ...] = ()
+    """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
+    --seed. The repair takes that of its guidance."""
+    rungs: tuple[Rung, ...] = Ladder().rungs
+    """Stages of the repair, in order."""
+    others: int = Ladder().seeds
+    """Other seeds that the repair tries at most."""
+    seeds: int = 200
+    """Pairs of a prompt and a first noise in each run."""
+    runs: int = 3
+    """How many such groups."""
+    seed: int = 0
+    """Another one draws other prompts and noises."""
+    steps: int = 15
+    """Denoising steps of every image."""
+    guidance: float = 4.0
+    """Scale of classifier-free guidance of every image."""
+    scheduler: str = "dpm++"
+    """Scheduler of every image."""
+    threshold: float = 0.5
+    """Probability from which an object counts as there."""
+    plan: Annotated[Plan | None, HIDDEN] = None
+    """All of what is drawn, in place of the flags above."""
+    run: Annotated[Place, Argument()] = "runs/study-missing-objects"
+    """Folder of the study; the same command goes on there."""
+    output: Annotated[Place | None, Argument(short=("-o",))] = None
+    """The page. None: study.html in that folder."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(StudyMissingObjects)
+def study_missing_objects(settings: StudyMissingObjects) -> Path:
+    """Draws prompts of several objects in every way, in the folder of the run or on there; a page of what helps."""
+    if settings.output:
+        outputs.refuse_taken(Path(settings.output))
+    plan, model, judge, prompts, data = _plan(settings), settings.model, settings.judge, settings.prompts, settings.data
+    if plan.seed < 0:
         raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
+    device, quiet = str(choose(settings.device)), settings.quiet
     painter = load_painter(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
-    chosen = prompts_named(str(prompts), source.categories if source is not None else (), objects)
+    chosen = prompts_named(str(prompts), source.categories if source is not None else (), settings.objects)
     known = source.categories if source is not None else ()
-    among = tuple(dict.fromkeys((*known, *(name for one in chosen for name in one.asked))))
-    seconds = [second_judge] if isinstance(second_judge, str | Path) else second_judge
-    pairs = [_reading(one) for one in seconds if one] if source is not None else []
+    among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.asked))))
+    pairs = [_reading(name) for name in settings.second_judge if name] if source is not None else []
     return write_study(
         painter,
         judge_by(judge, among=among, device=device),
         chosen,
-        Path(run),
-        plan or Plan(),
+        Path(settings.run),
+        plan,
         source=source,
         pairs=pairs,
-        target=Path(to) if to else None,
+        target=Path(settings.output) if settings.output else None,
         asked={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
 
 
-def _reading(name: str | Path) -> ImageTextPair:
+def _plan(settings: StudyMissingObjects) -> Plan:
+    """What is drawn, as the flags say."""
+    if settings.plan is not None:
+        return settings.plan
+    scales = tuple(_scale(text) for text in settings.scales)
+    ladder = Ladder(rungs=settings.rungs, seeds=settings.others, threshold=settings.threshold)
+    return Plan(
+        runs=settings.runs,
+        seeds=settings.seeds,
+        seed=settings.seed,
+        cures=settings.cures,
+        sampling=Sampling(steps=settings.steps, guidance=settings.guidance, scheduler=settings.scheduler),
+        scales=scales,
+        ladder=replace(ladder, scale=dict(scales).get(ladder.cure, ladder.scale)),
+    )
+
+
+def _scale(text: str) -> tuple[Any, float]:
+    """A guidance and the scale of its updates."""
+    cure, _, number = text.partition("=")
+    try:
+        if cure in CURES[1:]:
+            return cure, float(number)
+    except ValueError:
+        pass
+    raise RizbinError(f"{text!r} is no scale of a guidance; write one such as center-distance=60.")
+
+
+def _reading(name: Place) -> ImageTextPair:
     """The encoder of that name. Raises RizbinError for one without words."""
     pair = model_of(opened(name))
     if not isinstance(pair, ImageTextPair):

@@ -15,6 +15,7 @@ import pytest
 from rizbin import cli
 from rizbin.cli import training
 from rizbin.core.errors import RizbinError
+from rizbin.doctor import doctor
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -83,7 +84,7 @@ def test_nothing_near_lists_what_there_is(capsys: pytest.CaptureFixture[str]) ->
     assert "clip" in refusal(capsys, "train", "zzzz")
     assert "clip" in refusal(capsys, "train", "--steps", "5")
     assert "RUN|FOLDER|NAME is missing" in refusal(capsys, "evaluate")
-    assert "--to is missing" in refusal(capsys, "export", "runs/a")
+    assert "--output is missing" in refusal(capsys, "export", "runs/a")
 
 
 def test_wrong_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,12 +92,12 @@ def test_wrong_values_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "preset" in refusal(capsys, "train", "clip", "--preset", "zzzz")
     assert "--minutes" in refusal(capsys, "train", "clip", "--steps", "5", "--minutes", "1")
     assert "-3" in refusal(capsys, "train", "clip", "--minutes", "-3")
-    assert "zzzz" in refusal(capsys, "export", "detailclip-mini", "--to", "zzzz", "out")
+    assert "zzzz" in refusal(capsys, "export", "detailclip-mini", "--format", "zzzz", "--output", "out")
 
 
 def test_what_is_not_there_is_said(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere" in refusal(capsys, "evaluate", "nowhere")
-    assert "nowhere" in refusal(capsys, "export", "nowhere", "--to", "open_clip", "out")
+    assert "nowhere" in refusal(capsys, "export", "nowhere", "--format", "open_clip", "--output", "out")
     assert "nowhere" in refusal(capsys, "train", "clip", "--data", "nowhere", "--steps", "2", "--run", "r")
     assert not (empty_folder / "out").exists()
 
@@ -108,11 +109,11 @@ def test_a_fault_of_the_input_can_show_its_trace(capsys: pytest.CaptureFixture[s
 
 def test_ends_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def ending(error: BaseException) -> tuple[int, str]:
-        def run(words: list[str]) -> int:
+        def run(settings: object) -> None:
             raise error
 
-        monkeypatch.setitem(cli.COMMANDS, "demo", cli.Command(run, "", ""))
-        status, _, err = call(capsys, "demo")
+        monkeypatch.setattr(doctor, "run", run)
+        status, _, err = call(capsys, "doctor")
         return status, err
 
     assert ending(KeyboardInterrupt()) == (130, "rizbin: interrupted\n")

@@ -1,0 +1,111 @@
+"""What can be told of a command's words before anything heavy is imported: files, folders, models and data by name."""
+
+import glob
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rizbin import zoo
+from rizbin.cli.parsing import near
+from rizbin.core.commands import Command, Flag
+from rizbin.core.errors import RizbinError
+
+Kind = Literal["encoder", "detector", "text-to-image"]
+_SOURCES = ("scenes", "digits", "cutouts:", "shards:")
+"""Data by name; all else is a path."""
+_LIBRARIES = ("open_clip:", "timm:", "hf:")
+_WILD = "*?["
+
+
+def check(command: Command, given: Mapping[str, Any]) -> None:
+    """Raises RizbinError for a file, folder, model or data that are not there."""
+    for flag in command.flags:
+        if flag.check and flag.name in given:
+            values = given[flag.name]
+            for value in values if isinstance(values, list) else [values]:
+                if isinstance(value, str) and value:
+                    _CHECKS[flag.check](value, flag)
+
+
+def kind_of(model: str) -> Kind:
+    """What a model is, from the small files of its folder; an encoder where nothing says otherwise."""
+    folder = _folder(model)
+    if (folder / "model_index.json").is_file():
+        return "text-to-image"
+    settings = _read(folder / "settings.json")
+    method = {"detector": "detector", "diffusion": "text-to-image"}.get(str(settings.get("method")))
+    if method:
+        return method  # type: ignore[return-value]
+    if "grounding-dino" in str(_read(folder / "config.json").get("model_type", "")).replace("_", "-"):
+        return "detector"
+    return "encoder"
+
+
+def _folder(model: str) -> Path:
+    return zoo.folder_of(model) if model in zoo.names() and not Path(model).is_dir() else Path(model)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < 1 << 22 else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _image(text: str, flag: Flag) -> None:
+    if not Path(text).expanduser().is_file():
+        there = "is a folder" if Path(text).expanduser().is_dir() else "is not there"
+        raise RizbinError(f"The image {text} {there}; give the path of an image file.")
+
+
+def _images(text: str, flag: Flag) -> None:
+    if any(sign in text for sign in _WILD):
+        if not glob.glob(str(Path(text).expanduser()), recursive=True) and not Path(text).exists():
+            raise RizbinError(f"No image fits the pattern {text}.")
+    elif not Path(text).expanduser().exists():
+        raise RizbinError(f"{text} is neither a file nor a folder here; name images, folders or patterns.")
+
+
+def _path(text: str, flag: Flag) -> None:
+    if not Path(text).expanduser().exists():
+        raise RizbinError(f"{text} is neither a file nor a folder here.")
+
+
+def _model(text: str, flag: Flag) -> None:
+    """A bundled name, a folder, or a name of another library: OWNER/NAME, open_clip:NAME/WEIGHTS, timm:NAME."""
+    if text in zoo.names() or Path(text).expanduser().exists() or text.startswith(_LIBRARIES):
+        return
+    if "/" in text and not text.startswith(("/", ".", "~")) and text.count("/") == 1:
+        if not Path(text).parent.is_dir():
+            return  # a name on Hugging Face
+    elif "/" not in text and flag.metavar == "MODEL" and flag.positional:
+        return  # visualize takes the bare names of timm too
+    raise RizbinError(
+        f"There is neither a folder {text} nor a model of that name; {near(text, [*zoo.names()])} "
+        "A run, an exported folder, OWNER/NAME of Hugging Face, open_clip:NAME/WEIGHTS or timm:NAME will do too."
+    )
+
+
+def _data(text: str, flag: Flag) -> None:
+    if text.startswith(_SOURCES) or Path(text).expanduser().exists():
+        return
+    file, at, folder = text.rpartition("@")
+    if at and Path(file).expanduser().exists():
+        if not Path(folder).expanduser().is_dir():
+            raise RizbinError(f"There is no folder '{folder}' for the images of {file}; give one that is there.")
+        return
+    raise RizbinError(
+        f"'{text}' is neither a file nor a folder here; give a folder of images, a table (csv, tsv, jsonl), a COCO "
+        "file, or one of scenes, scenes:hard, scenes:detail, digits, cutouts:FOLDER, shards:PATTERN."
+    )
+
+
+_CHECKS: Mapping[str, Callable[[str, Flag], None]] = {
+    "image": _image,
+    "images": _images,
+    "path": _path,
+    "model": _model,
+    "data": _data,
+}

@@ -1,0 +1,159 @@
+"""What each command prints of its result, and its exit code. Imports nothing heavy."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rizbin.cli.parsing import check_quotes
+from rizbin.core.errors import RizbinError
+
+if TYPE_CHECKING:  # torch and its company load in seconds; here they are needed for annotations alone
+    from rizbin.core.measurement import Report
+    from rizbin.detection.presence import Verdicts
+    from rizbin.detection.search import Searched
+    from rizbin.generation.diffusion.drawing import Drawn
+    from rizbin.generation.diffusion.repair import Repaired
+    from rizbin.workflows.ascend import Climbed
+
+ABSENT, UNSURE = 1, 3
+"""Exit codes of `rizbin verify`; 2 is said of faults, as everywhere."""
+MISSING, CHANGED = 1, 1
+"""Exit codes of `rizbin repair` where an object is missing, and of `rizbin replay` where a pixel is another."""
+
+
+def path(made: Path, settings: Any) -> int:
+    """Where the result is."""
+    print(made)
+    return 0
+
+
+def text(made: Any, settings: Any) -> int:
+    """The result in its own words."""
+    print(made if isinstance(made, str | Path) else made.text())
+    return 0
+
+
+def numbers(made: "Report", settings: Any) -> int:
+    """The table, or JSON."""
+    print(made.to_json() if settings.json else made.table())
+    return 0
+
+
+def exported(made: Path, settings: Any) -> int:
+    """Where the model is, and the lines that load it."""
+    from rizbin.workflows.loading_lines import loading_lines
+
+    print(made)
+    print(loading_lines(made))
+    return 0
+
+
+def detections(made: "Searched", settings: Any) -> int:
+    """A line for each box."""
+    for image in made.pictures:
+        if not len(image.answer):
+            print(f"{image.file}: nothing")
+        for label, score, box in zip(image.answer.labels, image.answer.scores, image.answer.boxes, strict=True):
+            print(f"{image.file}: {label} {score:.2f} at {' '.join(str(round(float(value))) for value in box)}")
+    _notes((*made.notes, *made.skipped))
+    return 0
+
+
+def verdicts(made: "Verdicts", settings: Any) -> int:
+    """A line for each phrase."""
+    for verdict in made:
+        extra = f", {verdict.count} of it" if verdict.state == "present" and verdict.count else ""
+        extra += f"; {verdict.rival} fits better" if verdict.rival and verdict.state != "present" else ""
+        print(f"{verdict.name}: {verdict.state} ({verdict.probability:.2f}{extra})")
+    _notes([note for verdict in made for note in verdict.notes])
+    states = {verdict.state for verdict in made}
+    return ABSENT if "absent" in states else UNSURE if "unsure" in states else 0
+
+
+def drawn(made: "Sequence[Drawn]", settings: Any) -> int:
+    """A line for each image."""
+    for image in made:
+        _notes(image.painted.notes)
+        print(f"{image.file}: {image.prompt} (seed {image.sampling.seed}, {image.painted.seconds:.1f} s)")
+    return 0
+
+
+def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
+    """A line for each prompt, with the probability of each object."""
+    prompts = [settings.prompts] if isinstance(settings.prompts, str) else settings.prompts
+    for prompt, image in zip(prompts, made, strict=True):
+        _notes(image.notes)
+        found = ", ".join(
+            f"{name} {presence.probability:.2f}" if presence.known else f"{name} not known"
+            for name, presence in image.best.found.items()
+        )
+        tried = f"{len(image.attempts)} drawn, {sum(attempt.seconds for attempt in image.attempts):.1f} s"
+        print(f"{image.file}: {prompt} ({found or 'nothing to look for'}; {tried})")
+    return 0 if all(image.whole for image in made) else MISSING
+
+
+def ascended(made: "Sequence[Climbed]", settings: Any) -> int:
+    """A line for each image."""
+    for image in made:
+        print(f"{image.file}: {image.prompt or 'by its images'} (seed {image.seed}, score {image.score:.2f})")
+    return 0
+
+
+def replayed(made: Any, settings: Any) -> int:
+    """Whether images came out the same, or what the failed step of a run shows."""
+    if not isinstance(made, list):
+        return text(made, settings)
+    for image in made:
+        print(
+            f"{image.file}: {image.prompt} ({'the same to the bit' if image.same else f'not the same: {image.note}'})"
+        )
+    return 0 if all(image.same for image in made) else CHANGED
+
+
+def doctor(made: dict[str, dict[str, Any]], settings: Any) -> int:
+    """A line for each finding, or JSON."""
+    if settings.json:
+        print(json.dumps(made, indent=2))
+        return 0
+    from rich.console import Console
+
+    from rizbin.doctor import lines
+
+    console, last = Console(highlight=False), ""
+    for section, name, value, well in lines(made):
+        if section != last:
+            console.print(f"\n[bold]{section}[/bold]")
+        mark = "[green]ok[/green] " if well else "[red]bad[/red]"
+        console.print(f"  {mark} {name:<24} ", value, sep="", markup=True)
+        last = section
+    return 0
+
+
+def check_detect(given: dict[str, Any]) -> None:
+    """Something to look at and for."""
+    if not given.get("images"):
+        raise RizbinError('Say which images: rizbin detect FOLDER --find "a cat".')
+
+
+def check_verify(given: dict[str, Any]) -> None:
+    """Phrases in quotes."""
+    check_quotes(given.get("phrases", []), f"rizbin verify {given.get('image')}")
+
+
+def check_edit(given: dict[str, Any]) -> None:
+    """One prompt, in quotes."""
+    prompt = given.get("prompt", [])
+    if len(prompt) > 1:
+        whole = " ".join(prompt).replace('"', "'")
+        raise RizbinError(f'An image is redrawn by one prompt; put all of its words in quotes: "{whole}".')
+
+
+def check_prompts(command: str) -> Callable[[dict[str, Any]], None]:
+    """Prompts in quotes."""
+    return lambda given: check_quotes(given.get("prompts", []), f"rizbin {command}")
+
+
+def _notes(sentences: Sequence[str]) -> None:
+    for sentence in dict.fromkeys(sentences):
+        print(f"note: {sentence}")

@@ -1,0 +1,166 @@
+"""The table of commands: which job each runs, and how its result is shown. Imports nothing heavy."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rizbin.cli import show
+
+Given = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One word after `rizbin`."""
+
+    job: str
+    """module:name of a `rizbin.core.commands.Job`; empty for a family, whose members have settings of their own."""
+    show: Callable[[Any, Any], int]
+    """Prints what the job returned, knowing its settings; gives the exit code."""
+    example: str
+    about: str = ""
+    """One line for the list of commands; empty: the first sentence of the settings' docstring."""
+    check: Callable[[Given], None] = lambda given: None
+    """Raises RizbinError for words that cannot be meant, before anything is imported."""
+    interrupted: str = ""
+    """What is said after Ctrl-C, with the settings filled in: "what was drawn is in {output}"."""
+    writes: bool = False
+    """Whether it takes --overwrite."""
+    family: str = ""
+    """What a member of the family is called in its usage: METHOD."""
+
+
+def loaded(where: str) -> Any:
+    """What module:name names."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "demo": Entry(job="rizbin.workflows.demo:demo", show=show.path, example="rizbin demo"),
+    "train": Entry(
+        job="",
+        family="METHOD",
+        about="Train a method on images, with or without captions.",
+        show=show.path,
+        example="rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
+    ),
+    "evaluate": Entry(
+        job="rizbin.workflows.evaluate_model:evaluate",
+        show=show.numbers,
+        example="rizbin evaluate runs/mine --json",
+    ),
+    "report": Entry(
+        job="rizbin.workflows.report:report",
+        show=show.path,
+        example="rizbin report detailclip-mini --output page.html",
+        writes=True,
+    ),
+    "export": Entry(
+        job="rizbin.workflows.export:export",
+        show=show.exported,
+        example="rizbin export runs/mine --format open_clip --output mine-open-clip",
+    ),
+    "zoo": Entry(job="rizbin.workflows.zoo:zoo", show=show.text, example="rizbin zoo detailclip-mini"),
+    "visualize": Entry(
+        job="",
+        family="WHAT",
+        about="Show what a model attends to, groups or confuses.",
+        show=show.path,
+        example="rizbin visualize attention detailclip-mini scenes:easy",
+        writes=True,
+    ),
+    "detect": Entry(
+        job="rizbin.workflows.detect:detect",
+        show=show.detections,
+        example='rizbin detect drawings --find "a cat" --model detector-mini --draw seen',
+        check=show.check_detect,
+        writes=True,
+    ),
+    "verify": Entry(
+        job="rizbin.workflows.verify:verify",
+        show=show.verdicts,
+        example='rizbin verify drawing.png "a cat" "a dog" --model detector-mini',
+        check=show.check_verify,
+    ),
+    "generate": Entry(
+        job="rizbin.workflows.generate:generate",
+        show=show.drawn,
+        example='rizbin generate "a zebra and a frog" --film',
+        check=show.check_prompts("generate"),
+        interrupted="what was drawn is in {output}",
+        writes=True,
+    ),
+    "repair": Entry(
+        job="rizbin.workflows.generate:repair",
+        show=show.repaired,
+        example='rizbin repair "a zebra and a frog"',
+        check=show.check_prompts("repair"),
+        interrupted="what was drawn is in {output}",
+        writes=True,
+    ),
+    "edit": Entry(
+        job="rizbin.workflows.generate:edit",
+        show=show.drawn,
+        example='rizbin edit photo.png "a taxi" --grid',
+        check=show.check_edit,
+        interrupted="what was drawn is in {output}",
+        writes=True,
+    ),
+    "ascend": Entry(
+        job="rizbin.workflows.ascend:ascend",
+        show=show.ascended,
+        example='rizbin ascend "a strawberry and a zebra" --count 4',
+        check=show.check_prompts("ascend"),
+        interrupted="what was drawn is in {output}, and the same command goes on",
+        writes=True,
+    ),
+    "study": Entry(
+        job="",
+        family="NAME",
+        about="Answer by experiment why a method works.",
+        show=show.path,
+        example="rizbin study collapse --seeds 3 --budget 30",
+        writes=True,
+    ),
+    "compare": Entry(
+        job="rizbin.studies.compare:compare",
+        show=show.path,
+        example="rizbin compare simclr byol --seeds 3",
+        writes=True,
+    ),
+    "data": Entry(
+        job="",
+        family="render",
+        about="Write scenes or other data as webdataset tars, with masks, for fast loading.",
+        show=show.text,
+        example="rizbin data render scenes:detail --count 2000 --output DIR",
+    ),
+    "replay": Entry(
+        job="rizbin.workflows.replay:replay",
+        show=show.replayed,
+        example="rizbin replay drawn/drawn.json",
+        writes=True,
+    ),
+    "methods": Entry(job="", about="List the training methods.", show=show.path, example="rizbin methods"),
+    "schema": Entry(
+        job="",
+        about="Print the flags of a command as JSON Schema.",
+        show=show.path,
+        example="rizbin schema detect",
+    ),
+    "doctor": Entry(job="rizbin.doctor:doctor", show=show.doctor, example="rizbin doctor --json"),
+    "completion": Entry(
+        job="",
+        about="Print a completion script for bash, zsh or fish.",
+        show=show.path,
+        example="rizbin completion bash",
+    ),
+}
+STUDIES = {
+    "grounding": "rizbin.studies.grounding:study_grounding",
+    "missing-objects": "rizbin.studies.missing.asked:study_missing_objects",
+    "ascent": "rizbin.studies.ascent_job:study_ascent",
+}
+"""Studies with settings of their own; the others are the questions in `rizbin/studies/questions`."""

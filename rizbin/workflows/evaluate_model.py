@@ -1,0 +1,94 @@
+"""Evaluation: all numbers of a model, each beside those of the same network with random weights."""
+
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Annotated, Any, TypeVar
+
+from rizbin.core.commands import HIDDEN, Argument, Place, job, part
+from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Report
+from rizbin.data.listing import Split
+from rizbin.detection import measure
+from rizbin.evaluation.suite import Evaluation
+from rizbin.workflows import evaluate_diffusion
+from rizbin.workflows.evaluate import Settings, measured, settings_of
+from rizbin.workflows.loading import opened
+from rizbin.workflows.report import readable
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class _What:
+    """What is measured, and on what."""
+
+    model: Annotated[Place, Argument(positional=True, metavar="RUN|FOLDER|NAME", check="model")]
+    """A run folder, a folder that export wrote, or the name of a bundled model. A detector or a text-to-image model has
+    flags of its own: `rizbin evaluate DETECTOR --help`."""
+    _: KW_ONLY
+    data: Annotated[str, Argument(check="data")] = ""
+    """Images to measure on, as for train; empty: what the model was trained on. instances.json@DIR for a COCO file
+    whose images are in DIR."""
+    split: Split = "test"
+    """The part of the data that is measured on: test (one image of twenty, which no run has seen), train, or all; of
+    these two nothing is left for neighbors and probes to learn from."""
+    validation_data: Annotated[str, Argument(check="data")] = ""
+    """Images to measure on instead, all of them. Empty: those that the run was given, if any."""
+    settings: Annotated[Settings | None, HIDDEN] = None
+    """Complete settings of the evaluation, in place of the flags."""
+    json: bool = False
+    """Print the numbers with their protocols as JSON."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Evaluation.Settings, _What):
+    """Measure a model, and a randomly initialized one beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDetector(measure.Settings, _What):
+    """Measure a detector on images whose objects are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDiffusion(evaluate_diffusion.Settings, _What):
+    """Measure a text-to-image model: a detector looks for the objects that its prompts name."""
+
+
+@job(Evaluate)
+def evaluate(settings: _What) -> Report:
+    """All numbers of a model, each beside those of the same network with random weights.
+
+    Of a detector or a text-to-image model only `images` and `seed` of the fields below count; give `settings` for more.
+    Raises RizbinError for what is not there, and where there are too few images for numbers that say something.
+    """
+    readable(settings.data, settings.validation_data)
+    return measured(
+        opened(settings.model),
+        settings.data,
+        settings.settings or _own(settings),
+        settings.quiet or settings.json,
+        split=settings.split,
+        validation_data=settings.validation_data,
+    )[0]
+
+
+def _own(settings: _What) -> Settings | None:
+    """The settings of the evaluation among those of the job, fitting the kind of the model."""
+    wanted: Any = type(settings_of(settings.model))
+    if isinstance(settings, wanted):
+        return part(settings, wanted)
+    defaults = Evaluate(model=settings.model)
+    own = {item.name for item in fields(_What)}
+    changed = {
+        item.name: getattr(settings, item.name)
+        for item in fields(settings)
+        if item.name not in own and getattr(settings, item.name) != getattr(defaults, item.name, None)
+    }
+    known = {item.name for item in fields(wanted)}
+    if strange := sorted(set(changed) - known):
+        raise RizbinError(
+            f"{settings.model} is measured otherwise, without {strange[0]}; it has {', '.join(sorted(known))}."
+        )
+    return wanted(**changed) if changed else None

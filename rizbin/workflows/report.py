@@ -1,0 +1,138 @@
+"""Report: one page of numbers and images about a model."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from rizbin.core import outputs
+from rizbin.core.commands import HIDDEN, Argument, Place, job
+from rizbin.core.errors import RizbinError
+from rizbin.core.measurement import Report as Numbers
+from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
+from rizbin.data.listing import Split
+from rizbin.data.open import open_source
+from rizbin.data.sample import Source
+from rizbin.detection import measure as measuring
+from rizbin.detection.detector import Detector
+from rizbin.evaluation.suite import TooFew
+from rizbin.reports.detector import write_detector_report
+from rizbin.reports.encoder import write_report
+from rizbin.reports.generator import write_drawing_report
+from rizbin.workflows.evaluate import measured, names_of
+from rizbin.workflows.loading import Opened, detector_of, load_detector, model_of, opened, painter_of
+from rizbin.workflows.runs import LoadedRun
+from rizbin.workflows.tour import tour
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page of numbers and images about a model, one file that opens without a network."""
+
+    model: Annotated[Place, Argument(positional=True, metavar="RUN|FOLDER|NAME", check="model")]
+    """A run folder, a folder that export wrote, or the name of a bundled model."""
+    _: KW_ONLY
+    data: Annotated[str, Argument(check="data")] = ""
+    """Images to measure on and to show, as for train. Empty: what the model was trained on, or else the scenes."""
+    split: Split = "test"
+    """The part of the data: test, train or all, as for evaluate."""
+    validation_data: Annotated[str, Argument(check="data")] = ""
+    """Images to measure on and to show instead, all of them."""
+    output: Annotated[Place | None, Argument(short=("-o",))] = None
+    """The file. None: report.html in the folder of the run, or runs/NAME.html."""
+    all_parts: Annotated[bool, HIDDEN] = False
+    """Of an encoder, also show detection, generation and repair with bundled models, as the demo does."""
+    on_numbers: Annotated[Callable[[Numbers], None] | None, HIDDEN] = None
+    """Called with the numbers before the page is made."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@job(Report)
+def report(settings: Report) -> Path:
+    """Measures a model and writes a report; returns its path.
+
+    Of too few images the page shows images without numbers and says so. Raises RizbinError for what is not there.
+    """
+    data, quiet = settings.data, settings.quiet
+    readable(data, settings.validation_data)
+    if settings.output:
+        writable(Path(settings.output))
+        outputs.refuse_taken(Path(settings.output))
+    found = opened(settings.model)
+    try:
+        numbers, source = measured(
+            found, data, None, quiet, split=settings.split, validation_data=settings.validation_data
+        )
+    except TooFew as few:
+        if few.source is None:
+            raise
+        numbers, source = _no_numbers(few), few.source
+    if settings.on_numbers is not None:
+        settings.on_numbers(numbers)
+    folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(settings.model), None)
+    run = RunFolder(folder)
+    own = (folder / "checkpoints").is_dir()
+    target = Path(settings.output) if settings.output else run.report if own else Path("runs") / f"{folder.name}.html"
+    if (painter := painter_of(found)) is not None:
+        return write_drawing_report(
+            folder, target, painter=painter, source=source, evaluation=numbers, history=list(run.metrics.read())
+        )
+    if (detector := detector_of(found)) is not None:
+        return write_detector_report(
+            folder,
+            target,
+            detector=detector,
+            source=source,
+            names=names_of(found, data) or source.categories,
+            evaluation=numbers,
+            history=list(run.metrics.read()),
+            kept=_kept_of(found, detector, source),
+        )
+    return write_report(
+        folder,
+        target,
+        pair=model_of(found),
+        method=method,
+        source=source,
+        evaluation=numbers,
+        history=run.metrics.read(),
+        also=(lambda page: tour(page, bar=lambda total, label: Bar(total, label, quiet=quiet)))
+        if settings.all_parts
+        else None,
+    )
+
+
+def readable(*data: str) -> None:
+    """Raises RizbinError for data that are not there: before a model is loaded, and not after."""
+    for spec in data:
+        if spec:
+            open_source(spec, split="all")
+
+
+def writable(file: Path) -> None:
+    """Makes the folder of a page that is to be written. Raises RizbinError where that cannot be: before the work."""
+    if file.is_dir():
+        raise RizbinError(f"{file} is a folder; name a file for the page.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RizbinError(
+            f"The folder {file.parent} for the page cannot be made ({error.strerror or error}); name another one."
+        ) from error
+
+
+def _no_numbers(few: TooFew) -> Numbers:
+    """The report of what was not measured."""
+    name = few.source.name if few.source is not None else ""
+    return Numbers(measurements=(), left_out=(("all numbers", str(few)),), images=few.images, source=name)
+
+
+def _kept_of(found: Opened, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+    """What training gave and took, where it went on from a trained network and names were held out to tell by."""
+    if not isinstance(found, LoadedRun) or not found.training.settings.start:
+        return []
+    settings = found.training.settings
+    groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
+    return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.Settings())
