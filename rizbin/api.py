@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from rizbin import zoo
 from rizbin.core import outputs
 from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
@@ -31,6 +30,7 @@ from rizbin.detection.presence import Calibration
 from rizbin.evaluation.suite import Evaluation as Evaluation
 from rizbin.evaluation.suite import TooFew
 from rizbin.generation.diffusion.painter import Painter
+from rizbin.models.encoder import Encoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.reports.detector import write_detector_report
@@ -46,21 +46,12 @@ from rizbin.workflows.evaluate import measured, names_of
 from rizbin.workflows.evaluate import settings_of as settings_of
 from rizbin.workflows.generate import generate as generate
 from rizbin.workflows.generate import repair as repair
-from rizbin.workflows.loading import (
-    Model,
-    Opened,
-    calibration_of,
-    detector_of,
-    is_foreign,
-    load_detector,
-    model_of,
-    opened,
-    painter_of,
-)
+from rizbin.workflows.load import Loaded, calibration_of, load_detector, load_encoder
+from rizbin.workflows.load import load as opened
 from rizbin.workflows.loading_lines import loading_lines as loading_lines
 from rizbin.workflows.replay import record_in as record_in
 from rizbin.workflows.replay import replay as replay
-from rizbin.workflows.runs import LoadedRun, train
+from rizbin.workflows.runs import train
 from rizbin.workflows.tour import tour
 
 Training = presets.Training
@@ -169,15 +160,15 @@ def report(
         numbers, source = _no_numbers(few), few.source
     if told is not None:
         told(numbers)
-    folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(what), None)
+    folder, method = (found.run.folder, found.run.method) if found.run is not None else (Path(what), None)
     run = RunFolder(folder)
     own = folder / "checkpoints"
     target = Path(to) if to else (run.report if own.is_dir() else Path(f"{folder.name}.html"))
-    if (painter := painter_of(found)) is not None:
+    if (painter := found.painter) is not None:
         return write_drawing_report(
             folder, target, painter=painter, source=source, evaluation=numbers, history=list(run.metrics.read())
         )
-    if (detector := detector_of(found)) is not None:
+    if (detector := found.detector) is not None:
         return write_detector_report(
             folder,
             target,
@@ -191,7 +182,7 @@ def report(
     return write_report(
         folder,
         target,
-        pair=model_of(found),
+        pair=found.encoder,
         method=method,
         source=source,
         evaluation=numbers,
@@ -222,7 +213,7 @@ def visualize(
     """Draws what a model sees in pictures; returns the page, which lies in a folder with the pictures as PNG files.
 
     drawing: a name of `rizbin.visualization.pictures.DRAWINGS`; `settings` are its own.
-    what: a run, an exported folder, a model of the zoo, or a ViT of timm or Hugging Face by name or folder.
+    what: an encoder, as `load` takes it.
     to: the folder; empty: runs/visualize/DRAWING-MODEL.
     images: files, folders, or data as for training.
     size: shorter side in pixels at which pictures are looked at; 0: the model's own.
@@ -231,18 +222,15 @@ def visualize(
     """
     from rizbin.visualization.album import write_album
     from rizbin.visualization.inputs import check_pictures, read_pictures
-    from rizbin.visualization.models import eye_of, open_eye
     from rizbin.visualization.pictures import DRAWINGS, does
 
     if drawing not in DRAWINGS:
         raise RizbinError(f"There is nothing called {drawing!r} to draw; there are {', '.join(DRAWINGS)}.")
     check_pictures(images, masks=masks)
-    draws, folder = DRAWINGS[drawing], Path(what)
-    ours = str(what) in zoo.names() or (folder.is_dir() and not is_foreign(folder))
-    eye = eye_of(load(what), name=str(what)) if ours else open_eye(what, others=zoo.names())
-    found = read_pictures(images, eye, size=size, limit=limit or draws.most, masks=masks)
+    draws, encoder = DRAWINGS[drawing], load_encoder(what)
+    found = read_pictures(images, encoder, size=size, limit=limit or draws.most, masks=masks)
     target = Path(to) if to else Path("runs") / "visualize" / f"{drawing}-{Path(str(what)).name}"
-    sheets = draws(settings if settings is not None else draws.Settings())(eye, found.shown)
+    sheets = draws(settings if settings is not None else draws.Settings())(encoder, found.shown)
     title = f"{does(draws).split(':')[0].rstrip('.')}: {what}"
     with outputs.reading(
         _named_files([*([images] if isinstance(images, str) else images), *([masks] if masks else [])])
@@ -394,36 +382,37 @@ def study_ascent(
     prompts, seeds, few, paper, rebuilt: how much is drawn (`rizbin.studies.ascent.Size`).
     """
     from rizbin.studies.ascent import Size, write_study
-    from rizbin.workflows.loading import load_eyes, load_painter
+    from rizbin.workflows.load import load_painter
     from rizbin.workflows.verifier import Judge
 
     _readable(data)
     _writable(Path(to))
     if Path(to) != Path("ascent.html"):
         outputs.refuse_taken(to)
-    encoder, looks = load_eyes(model), load_detector(detector)
+    encoder, looks = load_encoder(model), load_detector(detector)
     return write_study(
         encoder,
-        load_eyes(judge),
+        load_encoder(judge),
         Judge(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
-        open_source(data, split="test", size=encoder.size),
+        open_source(data, split="test", size=encoder.image_size),
         Path(to),
-        rival=load_eyes(rival),
-        rebuild=[load_eyes(one) for one in rebuild],
+        rival=load_encoder(rival),
+        rebuild=[load_encoder(one) for one in rebuild],
         autoencoder=load_painter(autoencoder).pipeline.vae,
-        blind=load_eyes("dino-mini"),
+        blind=load_encoder("dino-mini"),
         run=Path(run),
         size=Size(prompts=prompts, seeds=seeds, few=few, paper=paper, rebuilt=rebuilt),
         quiet=quiet,
     )
 
 
-def load(what: str | Path) -> Model:
-    """The trained network of a run, of a folder that `export` wrote, or of a model of the zoo by its name.
+def load(what: str | Path, *, device: str = "cpu") -> Encoder:
+    """The encoder of a run, of a bundled name, of a folder or a name of open_clip, timm or transformers.
 
-    An image-text pair, or an image encoder where no captions were read.
+    It brings its preprocessing: `encode_image`, `encode_text`, `similarity` and `patch_features` take images and texts
+    as they are; `network` is the network itself, in evaluation mode and without gradient for its weights.
     """
-    return model_of(opened(what))
+    return load_encoder(what, device=device)
 
 
 def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool = False) -> Path:
@@ -440,11 +429,11 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
         raise RizbinError(f"There is no form {form!r} to export to; give one of {known}.")
     _empty(target)
     found = opened(what)
-    if (detector := detector_of(found)) is not None:
+    if (detector := found.detector) is not None:
         return _export_detector(detector, target, form or DETECTOR_FORMS[0], half)
-    if (painter := painter_of(found)) is not None:
+    if (painter := found.painter) is not None:
         return _export_painter(painter, target, form or PAINTER_FORM, half)
-    model = model_of(found)
+    model = found.network
     own = "open_clip" if isinstance(model, ImageTextPair) else "timm"
     form = form or own
     if form not in FORMS:
@@ -454,9 +443,9 @@ def export(what: str | Path, folder: str | Path, *, form: str = "", half: bool =
         raise RizbinError(f"{what} {kind}, so {form} cannot load it; export it to {own}.")
     _empty(target)
     if form == "rizbin":
-        if not isinstance(found, LoadedRun):
+        if found.run is None:
             raise RizbinError(f"{what} is a model without its method; export it to {own}, or export its run.")
-        publish(found, target)
+        publish(found.run, target)
     elif isinstance(model, ImageTextPair):
         save_open_clip(model, target, half=half)
     else:
@@ -538,10 +527,10 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {**old, **new, **{name: _merged(before, after) for name, (before, after) in both.items()}}
 
 
-def _kept_of(found: Opened, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+def _kept_of(found: Loaded, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
     """What teaching gave and took, where it went on from a trained network and names were held out to tell by."""
-    if not isinstance(found, LoadedRun) or not found.training.settings.start:
+    if found.run is None or not found.run.training.settings.start:
         return []
-    settings = found.training.settings
+    settings = found.run.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
     return detection.kept(load_detector(settings.start), detector, source, groups, detection.Settings())

@@ -47,9 +47,9 @@ def nothing_loads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: Any, **__: Any) -> None:
         pytest.fail("a model was loaded first")
 
-    for place in ("api.opened", "api.load_detector", "workflows.generate.load_painter", "workflows.ascend.load_eyes"):
+    for place in ("api.opened", "api.load_detector", "api.load_encoder", "workflows.generate.load_painter"):
         monkeypatch.setattr(f"rizbin.{place}", fail)
-    monkeypatch.setattr("rizbin.visualization.models.open_eye", fail)
+    monkeypatch.setattr("rizbin.workflows.ascend.load_encoder", fail)
     monkeypatch.setattr("rizbin.workflows.runs.build", fail)
     return empty_folder
 

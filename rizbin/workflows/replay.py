@@ -16,7 +16,7 @@ from rizbin.generation.diffusion.cure import CURES, steering
 from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
 from rizbin.generation.film import Pixels, write_png
 from rizbin.workflows.generate import REPAIRED, attended, versions
-from rizbin.workflows.loading import load_painter
+from rizbin.workflows.load import load_painter
 from rizbin.workflows.verifier import Judge, judge_by
 
 RECORDS = (drawing.RECORD, REPAIRED)

@@ -13,14 +13,14 @@ from rizbin.detection.phrases import named
 from rizbin.detection.presence import Calibration, judge
 from rizbin.generation.diffusion.repair import Presence
 from rizbin.generation.film import Pixels
-from rizbin.workflows.loading import calibration_of, load_detector
+from rizbin.workflows.load import calibration_of, load_detector
 
 UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""
 
 
 def judge_by(model: str | Path, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
-    """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
+    """A judge from a detector, as `load_detector` takes it, with the calibration that lies beside it."""
     detector = load_detector(model, device=device)
     return Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)
 

@@ -66,7 +66,7 @@ def test_open_clip_loads_the_same_folder(run: LoadedRun, folder: Path) -> None:
 def test_the_command_exports_it_and_reads_it(run: LoadedRun, tmp_path: Path) -> None:
     made = api.export(run.folder, tmp_path / "out", form="rizbin")
     assert is_published(made)
-    loaded = api.load(made)
+    loaded = api.load(made).network
     assert isinstance(loaded, ImageTextPair)
     assert torch.equal(loaded.image_projection.weight, load_published(made).pair.image_projection.weight)
     with pytest.raises(RizbinError, match="not empty"):

@@ -89,15 +89,15 @@ def test_a_run_without_captions_ends_in_numbers_a_page_and_a_model(
     assert ("zero_shot", "The network reads no text.") in found.left_out
     page = api.report(run, quiet=True).read_text()
     assert "What it looks at" in page and "head 1" in page
-    encoder, exported = api.load(run), load_encoder(run / "model")
+    encoder, exported = api.load(run).network, load_encoder(run / "model")
     assert isinstance(encoder, ImageEncoder)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(encoder.pooled(images), exported.pooled(images))
     whole = api.export(run, tmp_path / "whole", form="rizbin")
-    again = api.load(whole)
+    again = api.load(whole).network
     assert isinstance(again, ImageEncoder)
     with torch.no_grad():  # 16 bits
         assert torch.allclose(again.pooled(images), encoder.pooled(images), atol=5e-2)
     plain = api.export(run, tmp_path / "plain")
-    assert isinstance(api.load(plain), ImageEncoder)
+    assert isinstance(api.load(plain).network, ImageEncoder)

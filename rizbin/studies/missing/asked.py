@@ -11,7 +11,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
 from rizbin.studies.missing.ways import Plan
-from rizbin.workflows.loading import load_painter, model_of, opened
+from rizbin.workflows.load import load, load_painter
 from rizbin.workflows.verifier import judge_by
 
 
@@ -64,7 +64,7 @@ def study_missing_objects(
 
 def _reading(name: str | Path) -> ImageTextPair:
     """The encoder of that name. Raises RizbinError for one without words."""
-    pair = model_of(opened(name))
+    pair = load(name).network
     if not isinstance(pair, ImageTextPair):
         raise RizbinError(f"{name} reads no words, so it cannot be the second judge; give an image-text encoder.")
     return pair
