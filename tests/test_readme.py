@@ -110,7 +110,8 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) ->
         exec(compile(block, "README.md", "exec"), {"print": spoken.append})
     assert spoken == [[Path("runs/a")]]
     assert (empty_folder / "runs/a/settings.json").exists()
-    assert rizbin.load("runs/a").image_size > 0
+    encoder = rizbin.load("runs/a")
+    assert encoder.image_size > 0 and encoder.encode_text(["a fox"]).shape[0] == 1
     assert callable(rizbin.export)
 
 
