@@ -338,7 +338,7 @@ def words_of(pair: Any, images: Sequence[UInt8[np.ndarray, "size size 3"]], name
     from rizbin.evaluation.zero_shot import embed_categories
 
     with torch.no_grad():
-        words = embed_categories(pair, names, "scenes", batch=100, device=torch.device("cpu"))
+        words = embed_categories(pair, names, "scenes", batch=100)
         patches = pair.dense(normalize(torch.from_numpy(np.stack(images))))
         scores = (patches @ words.T).permute(0, 3, 1, 2)
         size = images[0].shape[:2]

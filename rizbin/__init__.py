@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rizbin.workflows.evaluate_model import evaluate
     from rizbin.workflows.export import export
     from rizbin.workflows.generate import edit, generate, repair
-    from rizbin.workflows.loading import load
+    from rizbin.workflows.load import load
     from rizbin.workflows.report import report
     from rizbin.workflows.train import train
     from rizbin.workflows.verify import verify
@@ -35,7 +35,7 @@ _JOBS = {
     "evaluate": "workflows.evaluate_model",
     "export": "workflows.export",
     "generate": "workflows.generate",
-    "load": "workflows.loading",
+    "load": "workflows.load",
     "repair": "workflows.generate",
     "report": "workflows.report",
     "study": "studies.study",

@@ -13,6 +13,7 @@ from rizbin import cli
 from rizbin.cli import checks, table
 from rizbin.core.commands import Job
 from rizbin.studies import compare as compare  # before the names that it takes from `study` are replaced here
+from rizbin.workflows.load import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -117,7 +118,8 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) ->
         exec(compile(block, "README.md", "exec"), {"print": spoken.append})
     assert spoken == [[Path("runs/a")]]
     assert (empty_folder / "runs/a/settings.json").exists()
-    assert rizbin.load("runs/a").image_size > 0
+    encoder = load_encoder("runs/a")
+    assert encoder.image_size > 0 and encoder.encode_text(["a fox"]).shape[0] == 1
     assert callable(rizbin.export)
 
 

@@ -49,17 +49,9 @@ def nothing_loads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def fail(*_: Any, **__: Any) -> None:
         pytest.fail("a model was loaded first")
 
-    for place in (
-        "evaluate_model.opened",
-        "report.opened",
-        "export.opened",
-        "detect.load_detector",
-        "verify.load_detector",
-    ):
+    places = "evaluate_model.open_model report.open_model export.open_model detect.load_detector verify.load_detector"
+    for place in f"{places} generate.load_painter ascend.load_encoder visualize.load_encoder".split():
         monkeypatch.setattr(f"rizbin.workflows.{place}", fail)
-    for place in ("generate.load_painter", "ascend.load_eyes", "visualize.open_eye"):
-        monkeypatch.setattr(f"rizbin.workflows.{place}", fail)
-    monkeypatch.setattr("rizbin.visualization.models.open_eye", fail)
     monkeypatch.setattr("rizbin.workflows.runs.build", fail)
     return empty_folder
 
@@ -82,7 +74,7 @@ def test_a_report_makes_the_folder_of_its_page(nothing_loads: Path, monkeypatch:
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("rizbin.workflows.report.opened", reached)
+    monkeypatch.setattr("rizbin.workflows.report.open_model", reached)
     with pytest.raises(Reached):
         rizbin.report("detailclip-mini", output="nodir/page.html")
     assert (nothing_loads / "nodir").is_dir()

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,22 @@ import torch
 from rizbin.data.sample import Source
 from rizbin.data.scenes import Scenes
 from rizbin.data.scenes.sprites import cache_folder
-from rizbin.evaluation.embed import Encoder
+from rizbin.models.protocol import FeatureExtractor
 
-_DECIDE = ("core", "data", "evaluate", "nets")
+_DECIDE = ("core", "data", "evaluation", "models", "nets")
 """Folders whose code decides the numbers."""
 
 
 class Kept:
     """Where the numbers of a network with random weights on certain data are kept."""
 
-    def __init__(
-        self, network: Encoder, source: Source, train: Source | None, settings: Any, device: torch.device
-    ) -> None:
+    def __init__(self, encoder: FeatureExtractor, source: Source, train: Source | None, settings: Any) -> None:
         self.path: Path | None = None
         """None where what decides the numbers cannot be spelled out, so that nothing is kept."""
         sources = [one for one in (source, train) if one is not None]
-        ours, architecture = type(network).__module__.startswith("rizbin."), network.settings
-        if not ours or not is_dataclass(architecture) or isinstance(architecture, type):
+        if encoder.architecture is None or not all(isinstance(one, Scenes) for one in sources):
             return
-        if not all(isinstance(one, Scenes) for one in sources):
-            return
-        spelled = [type(network).__qualname__, asdict(architecture), device.type, asdict(settings)]
+        spelled = [*encoder.architecture, encoder.device.type, asdict(settings)]
         spelled += [[[one.name, one.fingerprint] for one in sources], torch.__version__, _code()]
         with suppress(TypeError, ValueError):
             text = json.dumps(spelled, sort_keys=True)

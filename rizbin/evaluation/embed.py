@@ -1,8 +1,7 @@
 """One pass over a source that gives everything the measurements need: read once, embedded once, used by all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,34 +14,9 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Advance
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
-from rizbin.data.views import normalize, whole
-
-
-@runtime_checkable
-class Encoder(Protocol):
-    """What the measurements ask of any network; `rizbin.nets.image.ImageEncoder` is one."""
-
-    settings: Any
-
-    @property
-    def image_size(self) -> int: ...
-    @property
-    def grid(self) -> tuple[int, int]: ...
-
-    def features(self, images: Tensor) -> Any: ...
-    def pool(self, features: Any) -> Tensor: ...
-
-
-@runtime_checkable
-class Pair(Encoder, Protocol):
-    """What they ask of an image-text pair besides; `rizbin.nets.ImageTextPair` is one."""
-
-    @property
-    def tokenizer(self) -> Any: ...
-
-    def embed(self, features: Any) -> Tensor: ...
-    def encode_texts(self, tokens: Tensor) -> Tensor: ...
-    def dense(self, images: Tensor, how: Any = "plain") -> Tensor: ...
+from rizbin.data.views import whole
+from rizbin.models.wrap import AnyEncoder, extractor
+from rizbin.nets.dense import DenseHead
 
 
 @dataclass(frozen=True)
@@ -89,6 +63,8 @@ class Pictures:
     labels: Int16[Tensor, "masked size size"]
     """For each of those and each pixel: 0 background, else 1 + category."""
     objects: Objects
+    unmasked: str = ""
+    """Why no masks are used although the source may know them; empty: nothing forbids it."""
 
     @classmethod
     def of(cls, seen: Sequence[Seen], categories: tuple[str, ...], size: int, grid: tuple[int, int]) -> "Pictures":
@@ -134,6 +110,7 @@ class Pictures:
             masked=masked,
             labels=self.labels[: len(masked)],
             objects=self.objects.among(masked),
+            unmasked=self.unmasked,
         )
 
     def __len__(self) -> int:
@@ -148,7 +125,7 @@ class Embedded:
     """Unit length, in the text space; of no size where the network reads no text."""
     pooled: Float[Tensor, "pictures dim"]
     """Before the projection."""
-    attention: Float[Tensor, "masked rows columns"]
+    attention: Float[Tensor, "attended rows columns"]
     """CLS to patch, mean over layers and heads; of pictures with known objects; none where the network attends to
     nothing."""
     heads: Float[Tensor, "looked heads rows columns"]
@@ -158,6 +135,16 @@ class Embedded:
     scores: dict[str, Float[Tensor, "_ categories _ _"]]
     """By kind of dense head: cosine of each patch (of the finer grid for "windows") with each category; of the first
     images with known objects."""
+    unscored: str = ""
+    """Why no patch was compared with words, where the network reads text; empty: they were."""
+
+
+def without_masks(pictures: Pictures, reason: str) -> Pictures:
+    """The same images as if nothing were known of the objects' masks, with the reason."""
+    nothing = pictures.masked[:0]
+    return replace(
+        pictures, masked=nothing, labels=pictures.labels[:0], objects=pictures.objects.among(nothing), unmasked=reason
+    )
 
 
 def read(
@@ -198,15 +185,13 @@ def _squared(mask: Bool[np.ndarray, "height width"], size: int) -> Bool[np.ndarr
     return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2), size)[..., 0] >= 128
 
 
-def embed_texts(
-    pair: Pair, texts: Sequence[str], *, batch: int, device: torch.device
-) -> Float[Tensor, "texts embedding"]:
+def embed_texts(encoder: AnyEncoder, texts: Sequence[str], *, batch: int) -> Float[Tensor, "texts embedding"]:
     """Unit embeddings of texts, on the CPU; equal texts are encoded once."""
     unique = list(dict.fromkeys(texts))
     if not unique:
         return torch.zeros(0, 0)
     parts = [
-        pair.encode_texts(pair.tokenizer.encode(unique[start : start + batch]).to(device)).float().cpu()
+        extractor(encoder).encode_text(unique[start : start + batch]).float().cpu()
         for start in range(0, len(unique), batch)
     ]
     place = {text: position for position, text in enumerate(unique)}
@@ -214,12 +199,11 @@ def embed_texts(
 
 
 def embed(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     pictures: Pictures,
     words: Float[Tensor, "categories embedding"] | None,
     *,
     batch: int,
-    device: torch.device,
     dense: int,
     windows: int = 0,
     heads_too: bool = False,
@@ -233,33 +217,36 @@ def embed(
     to keep (None: all). Raises RizbinError when an embedding is not finite.
     """
     images, pooled, attention, heads, patches = [], [], [], [], []
-    look = getattr(encoder, "attention_heads", None)  # of a network that is no transformer, it may be missing
-    scores: dict[str, list[Tensor]] = {"plain": [], "windows": []}
+    network = extractor(encoder)
+    device = network.device
+    scores: dict[DenseHead, list[Tensor]] = {"plain": [], "windows": []}
     counts = {"plain": dense, "windows": min(dense, windows)}
-    rows, columns = encoder.grid
-    pair = encoder if isinstance(encoder, Pair) and words is not None else None
+    rows, columns = network.grid
+    scored = words is not None and network.localizes
     done = 0
     for start in range(0, len(pictures), batch):
-        pixels = normalize(pictures.pixels[start : start + batch].to(device))
-        features = encoder.features(pixels)
-        pooled.append(encoder.pool(features).float().cpu())
-        images.append(pair.embed(features).float().cpu() if pair is not None else torch.zeros(len(pixels), 0))
+        pixels = network.normalized(pictures.pixels[start : start + batch].to(device))
+        features = network.features(pixels)
+        pooled.append(features.pooled.float().cpu())
+        embedding = features.embedding if words is not None else None
+        images.append(torch.zeros(len(pixels), 0) if embedding is None else embedding.float().cpu())
         inside = pictures.masked[(pictures.masked >= start) & (pictures.masked < start + batch)].to(device) - start
         if len(inside):
             if features.attention is not None:
                 attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
-                if heads_too and look is not None:
-                    heads.append(look(pixels[inside]).float().cpu())
+                if heads_too and network.attends:
+                    heads.append(network.attention_rows(pixels[inside]).float().cpu())
+            assert features.patches is not None  # `without_masks` leaves nothing inside where there are none
             kept = features.patches[inside]
             if picked is not None:
                 chosen = picked[done : done + len(inside)].to(device)
                 kept = kept.gather(1, chosen.unsqueeze(-1).expand(-1, -1, kept.shape[-1]))
             patches.append(kept.half().cpu())
-            if pair is not None and words is not None:
+            if scored and words is not None:
                 for how, found in scores.items():
                     if done >= counts[how]:
                         continue
-                    places = pair.dense(pixels[inside[: counts[how] - done]], how).float()
+                    places = network.dense(pixels[inside[: counts[how] - done]], how).float()
                     found.append((places @ words.to(device).T).permute(0, 3, 1, 2).cpu())
             done += len(inside)
         advance(len(pixels))
@@ -276,6 +263,7 @@ def embed(
             how: _finite(torch.cat(found)) if found else torch.zeros(0, named, rows, columns)
             for how, found in scores.items()
         },
+        unscored="" if words is None or scored else "The network has no patches that can be compared with words.",
     )
 
 

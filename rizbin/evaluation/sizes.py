@@ -38,19 +38,19 @@ def measure(
     right: Bool[Tensor, "pictures categories"],
     objects: Objects,
     masked: Int[Tensor, "masked"],
-    patch_scores: Float[Tensor, "masked categories rows columns"],
+    patch_scores: Float[Tensor, "scored categories rows columns"],
     edges: tuple[float, float],
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
     """Recall by size from the whole picture's embedding ("classified") and from the objects' patches ("localized").
 
-    Second comes what was left out: sizes of which there are no objects.
+    Without patch scores there is no "localized". Second comes what was left out: sizes of which there are no objects.
     """
     present = right[objects.picture]
     place = torch.searchsorted(masked, objects.picture)
-    judged = {
-        "classified": above_absent((images @ words.T)[objects.picture], objects.category, present),
-        "localized": above_absent(under_masks(patch_scores, objects.cover, place), objects.category, present),
-    }
+    judged = {"classified": above_absent((images @ words.T)[objects.picture], objects.category, present)}
+    if len(patch_scores):
+        scores = under_masks(patch_scores, objects.cover, place)
+        judged["localized"] = above_absent(scores, objects.category, present)
     source = {
         "classified": "the cosine of the whole picture's embedding with its text",
         "localized": "the mean cosine of the patches under its visible mask, weighted by coverage, with its text",

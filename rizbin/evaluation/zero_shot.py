@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from rizbin.core.measurement import Measurement
 from rizbin.data.scenes.captions import article
-from rizbin.evaluation.embed import Pair, embed_texts
+from rizbin.evaluation.embed import embed_texts
 from rizbin.evaluation.ranks import average_precision, best_rank, chance_precision, chance_within, share_within
+from rizbin.models.wrap import AnyEncoder
 
 TemplateSet = Literal["scenes", "plain", "openai80"]
 
@@ -45,14 +46,14 @@ def prompt(template: str, name: str) -> str:
 
 
 def embed_categories(
-    pair: Pair, categories: tuple[str, ...], which: TemplateSet, *, batch: int, device: torch.device
+    encoder: AnyEncoder, categories: tuple[str, ...], which: TemplateSet, *, batch: int
 ) -> Float[Tensor, "categories embedding"]:
     """One unit embedding a category: the mean of its prompts' unit embeddings, brought back to unit length."""
     chosen = templates(which)
     texts = [prompt(template, name) for name in categories for template in chosen]
     if not texts:
         return torch.zeros(0, 0)
-    return ensemble(embed_texts(pair, texts, batch=batch, device=device).unflatten(0, (len(categories), len(chosen))))
+    return ensemble(embed_texts(encoder, texts, batch=batch).unflatten(0, (len(categories), len(chosen))))
 
 
 def ensemble(prompts: Float[Tensor, "categories templates embedding"]) -> Float[Tensor, "categories embedding"]:

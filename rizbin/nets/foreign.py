@@ -207,6 +207,20 @@ def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, An
         return model, open_clip.get_tokenizer(spelled)
 
 
+def open_clip_untrained(name: str | Path) -> Any:
+    """The same network with random weights, for comparison: of a folder, or of a name in open_clip's own list."""
+    import open_clip
+
+    with _guarded(name, "open_clip"):
+        folder = Path(name)
+        if folder.is_dir():
+            _check_open_clip_config(_json(folder / "open_clip_config.json"), folder)
+        with _unlogged():
+            return open_clip.create_model(
+                f"local-dir:{folder}" if folder.is_dir() else str(name), load_weights=False, pretrained_text=False
+            )
+
+
 def open_clip_by_name(name: str, *, pretrained: str = "", device: str = "cpu") -> tuple[Any, Any]:
     """The model and the tokenizer of a name in open_clip's own list ("ViT-B-32") and of its weights."""
     import open_clip

@@ -14,8 +14,8 @@ from rizbin.core.runs import time_spent
 from rizbin.data.sample import Source
 from rizbin.data.views import denormalize, whole
 from rizbin.evaluation.zero_shot import TemplateSet
-from rizbin.nets.dual import ImageTextPair
-from rizbin.nets.image import ImageEncoder
+from rizbin.models.protocol import FeatureExtractor
+from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.pages.charts import Mark, Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Link, Part, Picture, Score, Swatch
@@ -77,7 +77,7 @@ def write_report(
     folder: Path,
     target: Path,
     *,
-    pair: ImageTextPair | ImageEncoder,
+    pair: AnyEncoder,
     method: Method | None = None,
     source: Source,
     evaluation: Report,
@@ -91,7 +91,7 @@ def write_report(
     Args:
         folder: Of the run or model; `settings.json` and `environment.json` are read from it where they exist.
         target: The file to write.
-        pair: What was trained.
+        pair: The encoder of any library, or one of Rizbin's own networks.
         method: The method with its teacher, for the token pictures; None, or one without `look`, leaves them out.
         source: Samples that were not trained on.
         evaluation: The measured numbers.
@@ -104,15 +104,16 @@ def write_report(
         RizbinError: The file cannot be written.
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
-    with _evaluating(pair, method):
+    encoder = extractor(pair)
+    with _evaluating(encoder.network, method):
         samples = first_samples(source, SEARCHED)
-        pool = ask(pair, samples, source.categories, templates) if samples and isinstance(pair, ImageTextPair) else None
+        pool = ask(encoder, samples, source.categories, templates) if samples and encoder.reads_text else None
         page = Page(f"{_title(method, settings)} on {source.name}", subtitle=subtitle(history, machine))
         numbers(page, evaluation)
-        if pool is not None and isinstance(pair, ImageTextPair):
-            _pictures(page, pool, pair, method, source, templates)
-        elif samples and isinstance(pair, ImageEncoder):
-            pictures_of(page, pair, samples, SHOWN)
+        if pool is not None:
+            _pictures(page, pool, encoder, method, source, templates)
+        elif samples:
+            pictures_of(page, encoder, samples, SHOWN)
         curves(page, history)
     if also is not None:
         also(page)
@@ -176,7 +177,7 @@ def subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
 
 
 def _pictures(
-    page: Page, pool: Pool, pair: ImageTextPair, method: Method | None, source: Source, templates: TemplateSet
+    page: Page, pool: Pool, pair: FeatureExtractor, method: Method | None, source: Source, templates: TemplateSet
 ) -> None:
     """Everything that is seen rather than counted."""
     shown_first = list(range(min(SHOWN, len(pool.samples))))
@@ -184,7 +185,7 @@ def _pictures(
     chosen = [*shown_first, *(index for index in failed if index not in shown_first)]
     look = looks(method, pool.pictures[chosen])
 
-    def embedder(pair: ImageTextPair, names: Sequence[str]) -> np.ndarray:
+    def embedder(pair: FeatureExtractor, names: Sequence[str]) -> np.ndarray:
         return embedded(pair, names, templates)
 
     vocabulary = embedder(pair, source.categories) if source.categories else None
@@ -195,7 +196,7 @@ def _pictures(
 
     page.heading("What it sees")
     page.text(f"The first {len(shown_first)} pictures of {source.name}, not chosen. Click a picture to enlarge it.")
-    page.explained(_columns(look, pool))
+    page.explained(_columns(look, pool, pair.localizes))
     for index in shown_first:
         card(index)
     if pool.texts:
@@ -208,6 +209,12 @@ def _pictures(
         for index in failed:
             card(index)
     _search(page, pool)
+    if pair.has_patches:
+        _together(page, pool, pair, shown_first)
+
+
+def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Sequence[int]) -> None:
+    """The colors of patches."""
     page.heading("What belongs together")
     page.text(
         "Each patch in the color of its features: their three main directions over all pictures shown here, as red, "
@@ -225,7 +232,7 @@ def _pictures(
     )
 
 
-def _columns(look: Look | None, pool: Pool) -> list[tuple[str, str]]:
+def _columns(look: Look | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
     """One plain sentence for each kind of picture in a card."""
     entries = [("Picture", "What the network is given.")]
     if look is not None:
@@ -245,14 +252,15 @@ def _columns(look: Look | None, pool: Pool) -> list[tuple[str, str]]:
                         "contrast are the picture's own, since only the pattern within a patch is predicted.",
                     )
                 )
-    entries.append(
-        (
-            "Words",
-            "Each place in the color of the caption's word that its features are nearest to; gray where none is near. "
-            "No place was ever named to it in training.",
+    if localizes:
+        entries.append(
+            (
+                "Words",
+                "Each place in the color of the caption's word that its features are nearest to; gray where none is "
+                "near. No place was ever named to it in training.",
+            )
         )
-    )
-    if any(sample.things for sample in pool.samples):
+    if localizes and any(sample.things for sample in pool.samples):
         entries.append(("Truth", "The same words where they really are."))
     if pool.texts:
         among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these pictures"
@@ -264,7 +272,7 @@ def _card(
     page: Page,
     pool: Pool,
     index: int,
-    pair: ImageTextPair,
+    pair: FeatureExtractor,
     own: tuple[Look, int] | None,
     categories: Sequence[str],
     vocabulary: np.ndarray | None,
@@ -276,6 +284,7 @@ def _card(
     if own is not None:
         pictures += _tokens(picture, *own)
     asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
+    asked = asked if pair.localizes else []
     legend: list[Swatch] = []
     if asked:
         colors = distinct(len(asked))

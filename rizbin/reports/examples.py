@@ -1,4 +1,4 @@
-"""What a pair does with single pictures: the material of a report's picture pages."""
+"""What an image-text encoder does with single pictures: the material of a report's picture pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rizbin.data.sample import Refused, Sample, Source
 from rizbin.data.views import normalize, whole
 from rizbin.evaluation.suite import Evaluation
 from rizbin.evaluation.zero_shot import TemplateSet, embed_categories
-from rizbin.nets.dual import ImageTextPair
+from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.training.method import Look, Method
 
 BATCH = 64
@@ -86,38 +86,33 @@ def first_samples(source: Source, count: int) -> list[Sample]:
 
 @torch.no_grad()
 def embedded(
-    pair: ImageTextPair, names: Sequence[str], templates: TemplateSet = TEMPLATES
+    encoder: AnyEncoder, names: Sequence[str], templates: TemplateSet = TEMPLATES
 ) -> Float[np.ndarray, "names embedding"]:
     """Unit-length embeddings of the names, as the evaluation makes them of its categories."""
-    device = next(pair.parameters()).device
-    return embed_categories(pair, tuple(names), templates, batch=BATCH, device=device).numpy()
+    return embed_categories(encoder, tuple(names), templates, batch=BATCH).numpy()
 
 
 @torch.no_grad()
 def ask(
-    pair: ImageTextPair, samples: Sequence[Sample], categories: Sequence[str], templates: TemplateSet = TEMPLATES
+    encoder: AnyEncoder, samples: Sequence[Sample], categories: Sequence[str], templates: TemplateSet = TEMPLATES
 ) -> Pool:
-    """Lets the pair name and find the samples. The pair must be in evaluation mode.
+    """Lets an image-text encoder name and find the samples. It must be in evaluation mode.
 
     `templates` are the prompts of a category; the evaluation's, where its numbers stand beside.
     """
-    size, device = pair.image_size, next(pair.parameters()).device
-    pictures = np.stack([whole(sample.image, size) for sample in samples])
-    images = torch.cat([pair.encode_images(batch) for batch in _batches(pictures, device)]).float()
-    captions = [sample.caption for sample in samples]
-    texts = torch.cat(
-        [
-            pair.encode_texts(pair.tokenizer.encode(captions[start : start + BATCH]).to(device))
-            for start in range(0, len(captions), BATCH)
-        ]
-    ).float()
+    network = extractor(encoder)
+    pictures = np.stack([whole(sample.image, network.image_size) for sample in samples])
+    images = torch.cat([network.embeddings(network.normalized(part)) for part in _parts(pictures, network.device)])
+    images, captions = images.float(), [sample.caption for sample in samples]
+    parts = range(0, len(captions), BATCH)
+    texts = torch.cat([network.encode_text(captions[start : start + BATCH]) for start in parts]).float()
     named = bool(categories) and any(sample.names for sample in samples)
     asked = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
     if named:
-        choices = torch.from_numpy(embedded(pair, asked, templates)).to(device)
+        choices = torch.from_numpy(embedded(network, asked, templates)).to(network.device)
     else:
         choices = texts[[captions.index(caption) for caption in asked]]
-    chances = (images @ choices.T * pair.logit_scale.exp()).softmax(dim=-1).cpu().numpy()
+    chances = (images @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
     return Pool(list(samples), pictures, asked, named, chances, (texts @ images.T).cpu().numpy())
 
 
@@ -128,8 +123,8 @@ def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"
         return None
     device = next(method.parameters()).device
     parts: list[Look] = []
-    for batch in _batches(pictures, device):
-        look = method.look(batch)
+    for part in _parts(pictures, device):
+        look = method.look(normalize(part))
         if look is None:
             return None
         parts.append(look)
@@ -141,7 +136,7 @@ def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"
     )
 
 
-def _batches(pictures: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
-    """Normalized batches on the device."""
-    parts = range(0, len(pictures), BATCH)
-    return [normalize(torch.from_numpy(pictures[start : start + BATCH]).to(device)) for start in parts]
+def _parts(pictures: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
+    """Batches on the device."""
+    starts = range(0, len(pictures), BATCH)
+    return [torch.from_numpy(pictures[start : start + BATCH]).to(device) for start in starts]

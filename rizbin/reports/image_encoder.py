@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from rizbin.data.sample import Sample
-from rizbin.data.views import normalize, whole
-from rizbin.nets.image import ImageEncoder
+from rizbin.data.views import whole
+from rizbin.models.protocol import FeatureExtractor
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Picture
 from rizbin.visualization.attention import overlay
@@ -18,11 +18,10 @@ ALIKE = 5
 
 
 @torch.no_grad()
-def pictures_of(page: Page, encoder: ImageEncoder, samples: Sequence[Sample], shown: int) -> None:
+def pictures_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], shown: int) -> None:
     """Adds a card for each of the first `shown` samples: each head's attention, and the nearest of all samples."""
     squares = np.stack([whole(sample.image, encoder.image_size) for sample in samples])
-    device = next(encoder.parameters()).device
-    images = normalize(torch.from_numpy(squares)).to(device)
+    images = encoder.normalized(torch.from_numpy(squares).to(encoder.device))
     features = F.normalize(torch.cat([encoder.pooled(some).float().cpu() for some in images.split(64)]), dim=-1)
     page.heading("What it looks at, and what it finds alike")
     page.text(
@@ -37,7 +36,7 @@ def pictures_of(page: Page, encoder: ImageEncoder, samples: Sequence[Sample], sh
         near = cosines.topk(min(ALIKE, len(samples) - 1)).indices.tolist()
         cells = [Picture(image=squares[index], caption="the picture", alt=samples[index].caption or "a picture")]
         if encoder.attends:
-            maps = encoder.attention_heads(images[index : index + 1])[0].float().cpu().numpy()
+            maps = encoder.attention_rows(images[index : index + 1])[0].float().cpu().numpy()
             cells += [
                 Picture(image=overlay(squares[index], one), caption=f"head {number}", alt="attention", smooth=True)
                 for number, one in enumerate(maps, 1)

@@ -16,10 +16,10 @@ from rizbin.core.environment import describe
 from rizbin.data.sample import Source
 from rizbin.evaluation.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
 from rizbin.generation.ascent.ascend import as_floats
-from rizbin.generation.ascent.encoders import Encoder
 from rizbin.generation.ascent.settings import PRESETS, Settings
 from rizbin.generation.ascent.targets import Image, Text
 from rizbin.generation.diffusion.repair import Verifier
+from rizbin.models.protocol import Embedder
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Picture
@@ -123,16 +123,16 @@ def _with_noise(settings: Settings, noise: float) -> Settings:
 
 
 def write_study(
-    encoder: Encoder,
-    judge: Encoder,
+    encoder: Embedder,
+    judge: Embedder,
     detector: Verifier,
     source: Source,
     target: Path,
     *,
-    rival: Encoder,
-    rebuild: Sequence[Encoder],
+    rival: Embedder,
+    rebuild: Sequence[Embedder],
     autoencoder: Any,
-    blind: Encoder,
+    blind: Embedder,
     run: Path,
     size: Size = Size(),
     quiet: bool = False,
@@ -197,7 +197,7 @@ def write_study(
     return page.write(target)
 
 
-def _real(asked: Sequence[Question], encoder: Encoder, judge: Encoder, detector: Verifier) -> Measured:
+def _real(asked: Sequence[Question], encoder: Embedder, judge: Embedder, detector: Verifier) -> Measured:
     """The same numbers of real scenes with these captions."""
     pictures, which = [one.real for one in asked], list(range(len(asked)))
     return Measured(
@@ -267,7 +267,7 @@ def answer_changes(changes: dict[str, Measured]) -> list[str]:
     ]
 
 
-def pace(compared: dict[str, Drawn], asked: Sequence[Question], judge: Encoder) -> tuple[str, list[Series]]:
+def pace(compared: dict[str, Drawn], asked: Sequence[Question], judge: Embedder) -> tuple[str, list[Series]]:
     """When the default and the paper's settings reach what both reach in the end, on the prompts that both drew."""
     names = list(compared)
     default, papers = names[0], names[4:]
@@ -304,10 +304,10 @@ def _reached(line: Series, level: float) -> float:
 
 
 def _rebuilt(
-    encoder: Encoder,
-    other: Encoder,
+    encoder: Embedder,
+    other: Embedder,
     asked: Sequence[Question],
-    looks: tuple[Encoder, Verifier],
+    looks: tuple[Embedder, Verifier],
     run: Path,
     quiet: bool,
 ) -> Rebuilt:

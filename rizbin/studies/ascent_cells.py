@@ -19,11 +19,11 @@ from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
 from rizbin.evaluation.stills import HARMS, spectrum_slope, total_variation
 from rizbin.generation.ascent.ascend import as_floats, ascend
-from rizbin.generation.ascent.encoders import Encoder
 from rizbin.generation.ascent.settings import Settings
 from rizbin.generation.ascent.targets import Image, Text, Wish
 from rizbin.generation.diffusion.repair import Verifier
 from rizbin.generation.film import Pixels
+from rizbin.models.protocol import Embedder
 from rizbin.pages.pieces import Picture
 
 
@@ -136,7 +136,7 @@ def questions(source: Source, count: int) -> list[Question]:
 
 
 def drawn(
-    encoder: Encoder,
+    encoder: Embedder,
     variant: Variant,
     wishes: Sequence[Wish],
     folder: Path,
@@ -170,7 +170,7 @@ def drawn(
 
 
 def _climb(
-    encoder: Encoder,
+    encoder: Embedder,
     variant: Variant,
     wishes: Sequence[Wish],
     folder: Path,
@@ -202,7 +202,7 @@ def _climb(
 
 
 def measured(
-    drawn: Drawn, asked: Sequence[Question], own: Encoder, judge: Encoder, detector: Verifier, *, harms: bool
+    drawn: Drawn, asked: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
 ) -> Measured:
     """What the encoder, the judge, the detector and the statistics say of the pictures."""
     texts = [one.text for one in asked]
@@ -221,12 +221,12 @@ def measured(
     )
 
 
-def seen_by(encoder: Encoder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Seen:
+def seen_by(encoder: Embedder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Seen:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
     return _asker(encoder, [one.text for one in asked])(pictures, which)
 
 
-def _asker(encoder: Encoder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Seen]:
+def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Seen]:
     words = encoder.encode_text(texts)
 
     def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Seen:
@@ -239,7 +239,7 @@ def _asker(encoder: Encoder, texts: list[str]) -> Callable[[Sequence[Pixels], Se
 
 
 @torch.no_grad()
-def embedded(encoder: Encoder, pictures: Sequence[Pixels]) -> Float[Tensor, "pictures dim"]:
+def embedded(encoder: Embedder, pictures: Sequence[Pixels]) -> Float[Tensor, "pictures dim"]:
     """Unit vectors of pictures, some at a time."""
     parts = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
     return torch.cat([encoder.encode_image(torch.stack([as_floats(one) for one in part])) for part in parts])

@@ -10,7 +10,7 @@ from rizbin.core.devices import BEST, choose
 from rizbin.data.open import open_source
 from rizbin.detection.presence import Calibration
 from rizbin.studies.ascent import Size, write_study
-from rizbin.workflows.loading import calibration_of, load_detector, load_eyes, load_painter
+from rizbin.workflows.load import calibration_of, load_detector, load_encoder, load_painter
 from rizbin.workflows.report import readable, writable
 from rizbin.workflows.verifier import Judge
 
@@ -55,17 +55,17 @@ def study_ascent(settings: StudyAscent) -> Path:
     if settings.output:
         outputs.refuse_taken(page)
     device = str(choose(settings.device))
-    encoder, looks = load_eyes(settings.model, device=device), load_detector(settings.detector, device=device)
+    encoder, looks = load_encoder(settings.model, device=device), load_detector(settings.detector, device=device)
     return write_study(
         encoder,
-        load_eyes(settings.judge, device=device),
+        load_encoder(settings.judge, device=device),
         Judge(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
-        open_source(settings.data, split="test", size=encoder.size),
+        open_source(settings.data, split="test", size=encoder.image_size),
         page,
-        rival=load_eyes(settings.rival, device=device),
-        rebuild=[load_eyes(name, device=device) for name in settings.rebuild],
+        rival=load_encoder(settings.rival, device=device),
+        rebuild=[load_encoder(name, device=device) for name in settings.rebuild],
         autoencoder=load_painter(settings.autoencoder, device=device).pipeline.vae,
-        blind=load_eyes("dino-mini", device=device),
+        blind=load_encoder("dino-mini", device=device),
         run=Path(settings.run),
         size=part(settings, Size),
         quiet=settings.quiet,

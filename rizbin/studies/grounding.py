@@ -29,7 +29,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
-from rizbin.workflows.loading import load_detector
+from rizbin.workflows.load import load_detector
 from rizbin.workflows.report import readable, writable
 
 QUESTION = "How should a detector be asked, and how far is it to be believed?"

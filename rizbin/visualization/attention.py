@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from rizbin.data.views import normalize
-from rizbin.nets.dual import ImageTextPair
+from rizbin.models.protocol import NoAttention
+from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.nets.masks import pixels_of
 from rizbin.visualization.colors import AnyPicture, Color, Picture, blend, heat, scaled, stretched
 from rizbin.visualization.grid import MARK, enlarge, sheet
@@ -47,10 +47,17 @@ def overlay_heads(
 
 
 @torch.no_grad()
-def attended(pair: ImageTextPair, pictures: UInt8[np.ndarray, "batch size size 3"]) -> list[Picture]:
-    """Each picture under the pair's CLS-to-patch attention, mean over layers and heads."""
-    device = next(pair.parameters()).device
-    maps = pair.attention(normalize(torch.from_numpy(pictures).to(device))).float().cpu().numpy()
+def attended(encoder: AnyEncoder, pictures: UInt8[np.ndarray, "batch size size 3"]) -> list[Picture]:
+    """Each picture under the encoder's CLS-to-patch attention, mean over layers and heads.
+
+    Raises NoAttention where there is none.
+    """
+    asked = extractor(encoder)
+    attention = asked.features(asked.normalized(torch.from_numpy(pictures).to(asked.device))).attention
+    if attention is None:
+        raise NoAttention(f"{asked.name} has no CLS token that attends to patches; choose a ViT.")
+    rows, columns = (side // asked.patch_size for side in pictures.shape[1:3])
+    maps = attention.unflatten(1, (rows, columns)).float().cpu().numpy()
     return [overlay(picture, one) for picture, one in zip(pictures, maps, strict=True)]
 
 

@@ -15,8 +15,8 @@ from rizbin.data.gate import read_image
 from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.scenes.source import CREDIT
+from rizbin.models.protocol import FeatureExtractor
 from rizbin.visualization.colors import AnyPicture
-from rizbin.visualization.eye import Eye
 
 MOST_PATCHES = 16_384
 """Of a picture: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes already."""
@@ -54,7 +54,7 @@ class Pictures:
 
 
 def read_pictures(
-    where: str | Sequence[str], eye: Eye, *, size: int = 0, limit: int = 0, masks: str | Path = ""
+    where: str | Sequence[str], encoder: FeatureExtractor, *, size: int = 0, limit: int = 0, masks: str | Path = ""
 ) -> Pictures:
     """The pictures as the network can take them: the shorter side at `size`, both cut to whole patches.
 
@@ -71,12 +71,14 @@ def read_pictures(
     spelled = [where] if isinstance(where, str) else list(where)
     if not spelled:
         raise RizbinError("There are no pictures to look at; name a folder, files, or scenes.")
-    if size < 0 or 0 < size < eye.patch_size:
-        raise RizbinError(f"A size of {size} pixels is less than one patch of {eye.patch_size}; choose a larger one.")
-    side = max(1, round((size or eye.image_size) / eye.patch_size)) * eye.patch_size
-    if not eye.any_size and side != eye.image_size:
+    if size < 0 or 0 < size < encoder.patch_size:
         raise RizbinError(
-            f"This network takes pictures of {eye.image_size} pixels only, not {side}; leave the size out."
+            f"A size of {size} pixels is less than one patch of {encoder.patch_size}; choose a larger one."
+        )
+    side = max(1, round((size or encoder.image_size) / encoder.patch_size)) * encoder.patch_size
+    if not encoder.any_size and side != encoder.image_size:
+        raise RizbinError(
+            f"This network takes pictures of {encoder.image_size} pixels only, not {side}; leave the size out."
         )
     if masks and not Path(masks).is_dir():
         raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
@@ -90,8 +92,8 @@ def read_pictures(
         number = 0
         while number < reading.count and wanted > 0 and not (reading.endless and len(skipped) >= _ENOUGH_SKIPPED):
             try:
-                one = _fitted(reading.read(number), side, eye)
-                shown.append(_with_truth(one, Path(masks), eye) if masks else one)
+                one = _fitted(reading.read(number), side, encoder)
+                shown.append(_with_truth(one, Path(masks), encoder) if masks else one)
                 wanted -= 1
             except Refused as refusal:
                 skipped.append(str(refusal))
@@ -111,18 +113,18 @@ def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> Non
         raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
 
 
-def _with_truth(one: Shown, masks: Path, eye: Eye) -> Shown:
+def _with_truth(one: Shown, masks: Path, encoder: FeatureExtractor) -> Shown:
     """The picture with the mask of its name, where there is one."""
     path = masks / f"{Path(one.name).stem}.png"
     if not path.is_file():
         return one
-    numbers = read_mask(path, one, eye)
+    numbers = read_mask(path, one, encoder)
     return replace(
         one, things=tuple((f"thing {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
     )
 
 
-def read_mask(path: str | Path, like: Shown, eye: Eye) -> UInt8[np.ndarray, "height width"]:
+def read_mask(path: str | Path, like: Shown, encoder: FeatureExtractor) -> UInt8[np.ndarray, "height width"]:
     """The numbers of things in a PNG, brought to the size of the picture that it belongs to.
 
     Each gray value or color other than black is a thing, numbered from 1 in the order of its color, so that DAVIS'
@@ -137,7 +139,7 @@ def read_mask(path: str | Path, like: Shown, eye: Eye) -> UInt8[np.ndarray, "hei
     order = np.cumsum(colors.any(axis=1)) * colors.any(axis=1)
     mask = order[numbers.ravel()].reshape(pixels.shape[:2]).astype(np.uint8)
     side = min(like.image.shape[:2])
-    fitted = _cut(mask, side, eye, cv2.INTER_NEAREST)
+    fitted = _cut(mask, side, encoder, cv2.INTER_NEAREST)
     if fitted.shape != like.image.shape[:2]:
         raise RizbinError(f"{path} has another shape than {like.name}; give the mask of that picture.")
     return fitted
@@ -177,20 +179,20 @@ def _sample(file: Path, name: str, enough: int) -> Sample:
     return Sample(name, read_image(file, enough=enough), "")
 
 
-def _fitted(sample: Sample, side: int, eye: Eye) -> Shown:
+def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> Shown:
     """The sample at the size at which it is looked at."""
-    image = _cut(sample.image, side, eye)
-    count = image.shape[0] * image.shape[1] // eye.patch_size**2
+    image = _cut(sample.image, side, encoder)
+    count = image.shape[0] * image.shape[1] // encoder.patch_size**2
     if count > MOST_PATCHES:
         raise Refused(f"{sample.key} makes {count} patches, more than {MOST_PATCHES}; choose a smaller size.")
     things = tuple(
-        (thing.name, _cut(thing.mask.astype(np.uint8), side, eye, cv2.INTER_NEAREST).astype(bool))
+        (thing.name, _cut(thing.mask.astype(np.uint8), side, encoder, cv2.INTER_NEAREST).astype(bool))
         for thing in sample.things
     )
     return Shown(sample.key, image, things, sample.caption)
 
 
-def _cut(pixels: np.ndarray, side: int, eye: Eye, how: int | None = None) -> np.ndarray:
+def _cut(pixels: np.ndarray, side: int, encoder: FeatureExtractor, how: int | None = None) -> np.ndarray:
     """Resized so that the shorter side is `side`, then the middle of it in whole patches; aspect is never changed."""
     height, width = pixels.shape[:2]
     scale = side / min(height, width)
@@ -198,6 +200,6 @@ def _cut(pixels: np.ndarray, side: int, eye: Eye, how: int | None = None) -> np.
     if new != (height, width):
         how = (cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC) if how is None else how
         pixels = cv2.resize(pixels, new[::-1], interpolation=how)
-    kept = [length // eye.patch_size * eye.patch_size if eye.any_size else side for length in new]
+    kept = [length // encoder.patch_size * encoder.patch_size if encoder.any_size else side for length in new]
     top, left = (new[0] - kept[0]) // 2, (new[1] - kept[1]) // 2
     return np.ascontiguousarray(pixels[top : top + kept[0], left : left + kept[1]])

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 
-from rizbin.data.views import normalize
-from rizbin.nets.dual import ImageTextPair
+from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.visualization.colors import Picture, scaled
 from rizbin.visualization.words import threshold
 
@@ -134,10 +133,9 @@ def smooth(
 
 
 @torch.no_grad()
-def pca_of(pair: ImageTextPair, pictures: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[Picture]:
+def pca_of(encoder: AnyEncoder, pictures: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[Picture]:
     """The PCA colors of the pictures' patches before the projection, smoothly enlarged to the pictures' size."""
-    device = next(pair.parameters()).device
-    patches = pair.features(normalize(torch.from_numpy(pictures).to(device))).patches.float().cpu().numpy()
-    rows, columns = pictures.shape[1] // pair.patch_size, pictures.shape[2] // pair.patch_size
-    colors = pca_colors(patches.reshape(len(pictures), rows, columns, -1))
+    asked = extractor(encoder)
+    patches = asked.patches(asked.normalized(torch.from_numpy(pictures).to(asked.device))).float().cpu().numpy()
+    colors = pca_colors(patches)
     return [smooth(one, *pictures.shape[1:3]) for one in colors]

@@ -1,4 +1,4 @@
-"""What `rizbin visualize` draws: one class a word, each from an eye and pictures to sheets of pictures."""
+"""What `rizbin visualize` draws: one class a word, each from an encoder and images to sheets of pictures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from rizbin.core.errors import RizbinError
+from rizbin.models.protocol import CLS, FeatureExtractor, NoAttention
 from rizbin.nets.dense import DenseHead
 from rizbin.nets.masks import jaccards, mass_mask
 from rizbin.visualization import words as texts
 from rizbin.visualization.attention import heads_outlined, outlined, overlay
 from rizbin.visualization.colors import AnyPicture, distinct
-from rizbin.visualization.eye import CLS, Eye, NoAttention, over
 from rizbin.visualization.grid import beside, enlarge, labelled, sheet, shrunk
 from rizbin.visualization.inputs import Shown, read_mask
-from rizbin.visualization.models import PairEye
+from rizbin.visualization.passes import over
 from rizbin.visualization.pca import foregrounds, joint_colors, smooth
 from rizbin.visualization.propagate import propagated
 from rizbin.visualization.similarity import correspondences, corresponding, nearest, ringed, similar
@@ -57,14 +57,14 @@ class Drawing(ABC):
     def __init__(self, settings: Any = None) -> None:
         self.settings: Any = settings or self.Settings()
 
-    def __call__(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def __call__(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """The sheets. Raises RizbinError when the model or the pictures do not bring what it needs."""
         if len(pictures) < self.least:
             raise RizbinError(f"This needs {self.least} pictures and there is {len(pictures)}; name more of them.")
-        return self.draw(eye, pictures)
+        return self.draw(encoder, pictures)
 
     @abstractmethod
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """The sheets, from pictures enough."""
 
 
@@ -82,9 +82,9 @@ class Attention(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """A sheet of heads for each picture, then one of the best masks (or of mean heat) for all."""
-        maps = _attention(eye, pictures, layer=self.settings.layer)
+        maps = _attention(encoder, pictures, layer=self.settings.layer)
         sheets, all_cells, told_of, bests, means = [], [], [], [], []
         for number, (one, heads) in enumerate(zip(pictures, maps, strict=True), 1):
             rows = np.concatenate([heads.mean(axis=0, keepdims=True), heads])
@@ -135,14 +135,14 @@ class Patch(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """A sheet for each picture and point."""
         for across, down in self.settings.points:
             if not (0 <= across <= 1 and 0 <= down <= 1):
                 raise RizbinError(
                     f"The point {across:g} {down:g} lies outside; both are shares of the picture, 0 to 1."
                 )
-        features = over(eye, [one.image for one in pictures], eye.patches)
+        features = over(encoder, [one.image for one in pictures], encoder.patches)
         sheets = []
         for number, (one, seen) in enumerate(zip(pictures, features, strict=True), 1):
             grid = seen.shape[0], seen.shape[1]
@@ -150,7 +150,7 @@ class Patch(Drawing):
             for point, (across, down) in enumerate(self.settings.points, 1):
                 row, column = min(int(down * grid[0]), grid[0] - 1), min(int(across * grid[1]), grid[1] - 1)
                 token = row * grid[1] + column
-                (heads,) = _attention(eye, [one], token=token, layer=self.settings.layer)
+                (heads,) = _attention(encoder, [one], token=token, layer=self.settings.layer)
                 maps = [heads.mean(axis=0), *heads]
                 cells = [
                     ringed(image, row, column, grid),
@@ -178,10 +178,10 @@ class Pca(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """One sheet: each picture above its colors."""
-        features = over(eye, [one.image for one in pictures], eye.patches)
-        attention = _mean_attention(eye, pictures)
+        features = over(encoder, [one.image for one in pictures], encoder.patches)
+        attention = _mean_attention(encoder, pictures)
         if self.settings.foreground == "mass" and attention is None:
             raise NoAttention(
                 "This network has no CLS attention to choose the foreground by; ask for another foreground."
@@ -219,12 +219,12 @@ class Correspondence(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """A sheet for each picture after the first."""
-        features = over(eye, [one.image for one in pictures], eye.patches)
+        features = over(encoder, [one.image for one in pictures], encoder.patches)
         keep = [np.ones(one.shape[:2], bool) for one in features]
         if self.settings.foreground == "direction":
-            keep = foregrounds(features, _mean_attention(eye, pictures))
+            keep = foregrounds(features, _mean_attention(encoder, pictures))
         sheets = []
         for number in range(1, len(pictures)):
             first, second = pictures[0], pictures[number]
@@ -253,9 +253,9 @@ class Neighbors(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """One sheet, a row for each picture that is asked about."""
-        features = np.stack(over(eye, [one.image for one in pictures], eye.pooled))
+        features = np.stack(over(encoder, [one.image for one in pictures], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
         cells, names = [], []
         for query, (found, scores) in enumerate(zip(order.tolist(), cosines.tolist(), strict=True)):
@@ -293,13 +293,13 @@ class Propagate(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """One sheet of frames with their masks, evenly chosen where there are many; the masks of all frames with it."""
-        features = over(eye, [one.image for one in pictures], eye.patches)
+        features = over(encoder, [one.image for one in pictures], encoder.patches)
         chosen = self.settings
         masks = propagated(
             features,
-            self._first(eye, pictures[0]).astype(np.int64),
+            self._first(encoder, pictures[0]).astype(np.int64),
             previous=chosen.previous,
             temperature=chosen.temperature,
             radius=chosen.radius,
@@ -312,23 +312,23 @@ class Propagate(Drawing):
         said = f"The things of {pictures[0].name} followed through {len(pictures)} frames."
         return [Sheet("propagate", sheet(cells, labels=names, side=CELL), said, tuple(masks.astype(np.uint8)))]
 
-    def _first(self, eye: Eye, picture: Shown) -> UInt8[np.ndarray, "height width"]:
+    def _first(self, encoder: FeatureExtractor, picture: Shown) -> UInt8[np.ndarray, "height width"]:
         """The mask that is followed."""
         if self.settings.mask:
-            return read_mask(self.settings.mask, picture, eye)
+            return read_mask(self.settings.mask, picture, encoder)
         out = np.zeros(picture.image.shape[:2], np.uint8)
         for number, (_, mask) in enumerate(picture.things, 1):
             out[mask] = number
         if not picture.things:
-            (kept,) = foregrounds(over(eye, [picture.image], eye.patches), _mean_attention(eye, [picture]))
-            out = np.kron(kept, np.ones((eye.patch_size, eye.patch_size))).astype(np.uint8)
+            (kept,) = foregrounds(over(encoder, [picture.image], encoder.patches), _mean_attention(encoder, [picture]))
+            out = np.kron(kept, np.ones((encoder.patch_size, encoder.patch_size))).astype(np.uint8)
         return out
 
 
 class Words(Drawing):
     """Which patches answer to which words: heat for each word, and each place in the color of its best word."""
 
-    needs = "an image-text pair of Rizbin"
+    needs = "an image-text encoder with a linear image projection: of Rizbin, CLIP"
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -341,18 +341,19 @@ class Words(Drawing):
 
     settings: Settings
 
-    def draw(self, eye: Eye, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
         """A sheet for each picture."""
-        if not isinstance(eye, PairEye):
+        if not encoder.localizes:
             raise RizbinError(
-                "Words can be asked of an image-text pair only; give a run or a model of Rizbin that is one."
+                f"Words can be asked of image-text encoders whose patches meet the texts, and {encoder.name} is none; "
+                "give one such as detailclip-mini."
             )
         sheets = []
         for number, one in enumerate(pictures, 1):
             asked = [*self.settings.words] or texts.words_of(one.caption, [name for name, _ in one.things])
             if not asked:
                 raise RizbinError(f"{one.name} has no caption to take words from; name some words to look for.")
-            maps = texts.similarities(eye.pair, one.image, asked, dense_head=self.settings.dense_head)
+            maps = texts.similarities(encoder, one.image, asked, dense_head=self.settings.dense_head)
             colors = distinct(len(asked))
             image = enlarge(shrunk(one.image, CELL), CELL)
             height, width = image.shape[:2]
@@ -383,16 +384,16 @@ def does(what: type[Drawing]) -> str:
 
 
 def _attention(
-    eye: Eye, pictures: Sequence[Shown], *, token: int = CLS, layer: int = -1
+    encoder: FeatureExtractor, pictures: Sequence[Shown], *, token: int = CLS, layer: int = -1
 ) -> list[Float[np.ndarray, "heads _ _"]]:
     """The attention of one token of each picture."""
-    return over(eye, [one.image for one in pictures], lambda images: eye.attention_rows(images, token, layer))
+    return over(encoder, [one.image for one in pictures], lambda images: encoder.attention_rows(images, token, layer))
 
 
-def _mean_attention(eye: Eye, pictures: Sequence[Shown]) -> list[Float[np.ndarray, "_ _"]] | None:
+def _mean_attention(encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Float[np.ndarray, "_ _"]] | None:
     """The attention of CLS, mean over heads; None where there is none."""
     try:
-        return [heads.mean(axis=0) for heads in _attention(eye, pictures)]
+        return [heads.mean(axis=0) for heads in _attention(encoder, pictures)]
     except NoAttention:
         return None
 

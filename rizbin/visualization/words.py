@@ -10,15 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch.nn import functional as F
 
 from rizbin.data.views import normalize
+from rizbin.models.protocol import FeatureExtractor
+from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.nets.dense import DenseHead, guided_upsample
-from rizbin.nets.dual import ImageTextPair
 from rizbin.visualization.attention import overlay
 from rizbin.visualization.colors import AnyPicture, Color, Picture, blend, distinct, scaled, stretched
 from rizbin.visualization.grid import sheet
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}")
 """Each word is embedded in these and the mean is taken: a bare word alone is unlike any caption."""
-WordEmbedder = Callable[[ImageTextPair, Sequence[str]], Float[np.ndarray, "words embedding"]]
+WordEmbedder = Callable[[FeatureExtractor, Sequence[str]], Float[np.ndarray, "words embedding"]]
 """Words in, unit-length embeddings out; `embedded` is one."""
 MOST = 6
 """Words shown of a caption without known categories; more colors than that are hard to tell apart in a picture."""
@@ -56,11 +57,10 @@ def words_of(caption: str, names: Sequence[str] = ()) -> list[str]:
 
 
 @torch.no_grad()
-def embedded(pair: ImageTextPair, words: Sequence[str]) -> Float[np.ndarray, "words embedding"]:
+def embedded(encoder: AnyEncoder, words: Sequence[str]) -> Float[np.ndarray, "words embedding"]:
     """Unit-length embeddings of the words, each the mean over `TEMPLATES`."""
-    device = next(pair.parameters()).device
     prompts = [template.format(word) for word in words for template in TEMPLATES]
-    rows = torch.cat([pair.encode_texts(pair.tokenizer.encode(part).to(device)) for part in _parts(prompts)])
+    rows = torch.cat([extractor(encoder).encode_text(part) for part in _parts(prompts)])
     means = rows.float().unflatten(0, (len(words), len(TEMPLATES))).mean(dim=1)
     return F.normalize(means, dim=-1).cpu().numpy()
 
@@ -72,7 +72,7 @@ def _parts(prompts: list[str], size: int = 256) -> list[list[str]]:
 
 @torch.no_grad()
 def similarities(
-    pair: ImageTextPair,
+    encoder: AnyEncoder,
     picture: Picture,
     words: Sequence[str],
     *,
@@ -83,7 +83,7 @@ def similarities(
     """The cosine of each patch with each word, or of each pixel.
 
     Args:
-        pair: The encoder.
+        encoder: An image-text encoder whose patches meet the texts.
         picture: RGB, of a size that divides into patches.
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
@@ -92,15 +92,16 @@ def similarities(
         dense_head: "windows" looks through windows of the enlarged image too, at several times the cost, and takes the
             cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
-    device = next(pair.parameters()).device
-    images = normalize(torch.from_numpy(picture[None]).to(device))
-    patches = pair.dense(images, dense_head)[0].float().cpu().numpy()
-    maps = np.moveaxis(patches @ embedder(pair, words).T, -1, 0)
+    asked = extractor(encoder)
+    images = asked.normalized(torch.from_numpy(picture[None]).to(asked.device))
+    patches = asked.dense(images, dense_head)[0].float().cpu().numpy()
+    maps = np.moveaxis(patches @ embedder(asked, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
     if dense_head == "windows":
         scores = torch.from_numpy(np.ascontiguousarray(maps))[None]
-        return guided_upsample(scores, images.float().cpu())[0].numpy()
+        # The weight of colors is in ImageNet's deviations, whatever the network's own are.
+        return guided_upsample(scores, normalize(torch.from_numpy(picture[None])))[0].numpy()
     return maps
 
 

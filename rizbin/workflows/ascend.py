@@ -26,13 +26,14 @@ from rizbin.generation.ascent.ascend import (
     check_mask,
 )
 from rizbin.generation.ascent.ascend import ascend as climb
-from rizbin.generation.ascent.encoders import Encoder, middle_layer
+from rizbin.generation.ascent.layers import middle_layer
 from rizbin.generation.ascent.parametrize import Parametrization
 from rizbin.generation.ascent.settings import PRESETS, Settings
 from rizbin.generation.ascent.targets import Content, Image, Style, Target, Text
 from rizbin.generation.film import Pixels, sheet, write_gif, write_png
+from rizbin.models.protocol import Embedder
 from rizbin.workflows.known_words import unknown_in
-from rizbin.workflows.loading import load_eyes
+from rizbin.workflows.load import load_encoder
 
 ASIDE = 0.3
 """Weight of further texts, and negated of those to stay away from, where none is given. Source: arXiv 2502.07753."""
@@ -146,7 +147,7 @@ def ascend(asked: Ascend) -> list[Climbed]:
     sides += [Text(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
     shown = {name: as_floats(read_image(paths[name])) for name in ("image", "style", "content") if paths[name]}
     names = [asked.model] if isinstance(asked.model, str | PathLike) else list(asked.model)
-    encoders = [load_eyes(name, device=device) for name in names]
+    encoders = [load_encoder(name, device=device) for name in names]
     followed = _followed(shown, asked.layer or "", encoders)
     wishes = [[*([Text(text=text)] if text else []), *followed, *sides] for text in words or [""]]
     latents = _autoencoder(asked.autoencoder or "", device)
@@ -225,7 +226,7 @@ def weighted(texts: Sequence[str], weight: float) -> list[tuple[str, float]]:
     return found
 
 
-def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Encoder]) -> list[Target]:
+def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]) -> list[Target]:
     """The targets that are pictures."""
     found: list[Target] = []
     if "image" in shown:
@@ -264,7 +265,7 @@ def _autoencoder(folder: Place, device: str) -> Any:
     """The autoencoder of a pipeline; None where none is asked for."""
     if not folder:
         return None
-    from rizbin.workflows.loading import load_painter
+    from rizbin.workflows.load import load_painter
 
     return load_painter(folder, device=device).pipeline.vae
 

@@ -31,7 +31,7 @@ from rizbin.evaluation.suite import Evaluation
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import publish
 from rizbin.workflows.evaluate import measured
-from rizbin.workflows.loading import Opened, detector_of, opened, painter_of
+from rizbin.workflows.load import Loaded, of_run, open_model
 from rizbin.workflows.presets import Training, preset, small, view_size
 from rizbin.workflows.runs import LoadedRun, load_run, train
 
@@ -218,7 +218,7 @@ def rebuild(name: str, run: Path) -> Path:
     train(recipe.training(), run)
     target = run / "published"
     made = load_run(run)
-    if (painter := painter_of(made)) is not None:
+    if (painter := of_run(made).painter) is not None:
         painter.pipeline.to(torch.float16).save_pretrained(target)
         _keep_settings(made, target)
     elif (detector := made.detector) is not None:
@@ -265,7 +265,7 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -
 
 def _figures(folder: Path, data: str) -> dict[str, dict[str, float | None]]:
     """Every number of what ships, beside random weights and chance; of an encoder those in percent."""
-    found = opened(folder)
+    found = open_model(folder)
     settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(found)]
     spec, _, size = data.removesuffix(" px").partition(" at ")
     numbers, _ = measured(found, spec, settings, quiet=False, size=int(size or 0))
@@ -273,10 +273,10 @@ def _figures(folder: Path, data: str) -> dict[str, dict[str, float | None]]:
     return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent" or not encoder}
 
 
-def _kind(found: Opened) -> str:
-    if painter_of(found) is not None:
+def _kind(found: Loaded) -> str:
+    if found.painter is not None:
         return "painter"
-    return "encoder" if detector_of(found) is None else "detector"
+    return "encoder" if found.detector is None else "detector"
 
 
 def _parts(one: Measurement) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from rizbin.detection.phrases import Wanted, read_phrases
 from rizbin.detection.search import Search, Searched
 from rizbin.detection.write import planned
 from rizbin.reports.explanations import write_explanations
-from rizbin.workflows.loading import load_detector
+from rizbin.workflows.load import load_detector
 
 Format = Literal["coco", "csv", "yolo", "voc", "labelme"]
 Phrases = str | Sequence[Wanted]

@@ -20,10 +20,9 @@ from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation, TooFew, evaluate
 from rizbin.generation.diffusion.loading import is_pipeline
 from rizbin.generation.diffusion.painter import Painter
-from rizbin.nets.dual import ImageTextPair
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.loading import Opened, calibration_of, detector_of, model_of, painter_of
-from rizbin.workflows.runs import LoadedRun, validation_source
+from rizbin.workflows.load import Loaded, calibration_of
+from rizbin.workflows.runs import validation_source
 from rizbin.workflows.verifier import judge_by
 
 LEAST_IMAGES = Evaluation.Settings().least_images
@@ -52,7 +51,7 @@ def settings_of(what: Place) -> Settings:
 
 
 def measured(
-    found: Opened,
+    found: Loaded,
     data: str,
     settings: Settings | None,
     quiet: bool,
@@ -74,15 +73,15 @@ def measured(
         raise RizbinError(
             f"Validation data are measured whole; leave the split of {split} out, or the validation data."
         )
-    if validation_data == "" and data == "" and split == "test" and isinstance(found, LoadedRun):
-        validation_data = found.validation_data
+    if validation_data == "" and data == "" and split == "test" and found.run is not None:
+        validation_data = found.run.validation_data
     part = _Part(data, split, validation_data)
-    if (detector := detector_of(found)) is not None:
+    if (detector := found.detector) is not None:
         return _boxes(found, detector, part, _fitting(settings, "a detector"), quiet, size)
-    if (painter := painter_of(found)) is not None:
+    if (painter := found.painter) is not None:
         return _drawings(found, painter, part, _fitting(settings, "a model that draws"), quiet)
-    model, run = model_of(found), found if isinstance(found, LoadedRun) else None
-    alone = "scenes" if isinstance(model, ImageTextPair) else "scenes:single"
+    model, run = found.encoder, found.run
+    alone = "scenes" if model.reads_text else "scenes:single"
     spec = data or (run.training.data if run else alone)
     source, taught = part.source(spec, model.image_size), part.taught(spec, model.image_size)
     _notice(source)
@@ -164,9 +163,9 @@ def _fitting(settings: Settings | None, kind: str) -> Any:
 
 
 def _boxes(
-    found: Opened, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
+    found: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
 ) -> tuple[Report, Source]:
-    run = found if isinstance(found, LoadedRun) else None
+    run = found.run
     # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
     spec = part.data or (run.training.data if run else "scenes:several")
     source = part.source(spec, size or min(detector.preparation.shorter, 512))
@@ -192,8 +191,8 @@ def _boxes(
     return numbers, source
 
 
-def _drawings(found: Opened, painter: Painter, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
-    run = found if isinstance(found, LoadedRun) else None
+def _drawings(found: Loaded, painter: Painter, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
+    run = found.run
     source = part.source(part.data or (run.training.data if run else drawn.DATA), painter.side)
     numbers = drawn.measure(
         painter,
@@ -205,9 +204,9 @@ def _drawings(found: Opened, painter: Painter, part: _Part, settings: Any, quiet
     return numbers, source
 
 
-def names_of(found: Opened, data: str) -> tuple[str, ...]:
+def names_of(found: Loaded, data: str) -> tuple[str, ...]:
     """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
-    return found.training.settings.names if isinstance(found, LoadedRun) and not data else ()
+    return found.run.training.settings.names if found.run is not None and not data else ()
 
 
 def _notice(source: Source) -> None:

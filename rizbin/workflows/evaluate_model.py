@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from typing import Annotated, Any, TypeVar
 
 from rizbin.core.commands import HIDDEN, Argument, Place, job, part
+from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report
 from rizbin.data.listing import Split
@@ -11,7 +12,7 @@ from rizbin.detection import measure
 from rizbin.evaluation.suite import Evaluation
 from rizbin.workflows import evaluate_diffusion
 from rizbin.workflows.evaluate import Settings, measured, settings_of
-from rizbin.workflows.loading import opened
+from rizbin.workflows.load import open_model
 from rizbin.workflows.report import readable
 
 Kind = TypeVar("Kind")
@@ -21,9 +22,10 @@ Kind = TypeVar("Kind")
 class _What:
     """What is measured, and on what."""
 
-    model: Annotated[Place, Argument(positional=True, metavar="RUN|FOLDER|NAME", check="model")]
-    """A run folder, a folder that export wrote, or the name of a bundled model. A detector or a text-to-image model has
-    flags of its own: `rizbin evaluate DETECTOR --help`."""
+    model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
+    """A run, a bundled model, the folder of a model of Rizbin, open_clip, timm, transformers or diffusers, or a name:
+    open_clip:NAME/WEIGHTS, timm:NAME, OWNER/NAME on Hugging Face. A detector or a text-to-image model has flags of its
+    own: `rizbin evaluate DETECTOR --help`."""
     _: KW_ONLY
     data: Annotated[str, Argument(check="data")] = ""
     """Images to measure on, as for train; empty: what the model was trained on. instances.json@DIR for a COCO file
@@ -37,6 +39,8 @@ class _What:
     """Complete settings of the evaluation, in place of the flags."""
     json: bool = False
     """Print the numbers with their protocols as JSON."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
 
@@ -65,7 +69,7 @@ def evaluate(settings: _What) -> Report:
     """
     readable(settings.data, settings.validation_data)
     return measured(
-        opened(settings.model),
+        open_model(settings.model, device=str(choose(settings.device))),
         settings.data,
         settings.settings or _own(settings),
         settings.quiet or settings.json,

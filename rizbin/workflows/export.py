@@ -14,8 +14,7 @@ from rizbin.generation.diffusion.painter import Painter
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.workflows.bundle import publish
-from rizbin.workflows.loading import calibration_of, detector_of, model_of, opened, painter_of
-from rizbin.workflows.runs import LoadedRun
+from rizbin.workflows.load import calibration_of, open_model
 
 Format = Literal["open_clip", "timm", "rizbin", "transformers", "onnx", "diffusers"]
 ENCODER_FORMATS: tuple[Format, ...] = ("open_clip", "timm", "rizbin")
@@ -46,24 +45,24 @@ def export(settings: Export) -> Path:
     """Writes a trained model into a new folder. Raises RizbinError where the format does not fit the model."""
     target, name = Path(settings.output), settings.model
     _empty(target)
-    found = opened(name)
-    if (detector := detector_of(found)) is not None:
+    found = open_model(name)
+    if (detector := found.detector) is not None:
         form = _fitting(settings.format, DETECTOR_FORMATS, f"{name} is a detector")
         return _detector(detector, target, form, settings.half)
-    if (painter := painter_of(found)) is not None:
+    if (painter := found.painter) is not None:
         _fitting(settings.format, DIFFUSION_FORMATS, f"{name} is a text-to-image model")
         return _pipeline(painter, target, settings.half)
-    model = model_of(found)
+    model = found.network
     if isinstance(model, ImageTextPair):
         form = _fitting(settings.format, ("open_clip", "rizbin"), f"{name} reads text")
     else:
         form = _fitting(settings.format, ("timm", "rizbin"), f"{name} reads no text")
     if form == "rizbin":
-        if not isinstance(found, LoadedRun):
+        if found.run is None:
             raise RizbinError(
                 f"{name} is a model without its training method; export it to another format, or its run."
             )
-        publish(found, target)
+        publish(found.run, target)
     elif isinstance(model, ImageTextPair):
         save_open_clip(model, target, half=settings.half)
     else:

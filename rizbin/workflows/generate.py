@@ -24,7 +24,7 @@ from rizbin.generation.diffusion.repair import Ladder, Repaired
 from rizbin.generation.film import Pixels, sheet, write_png
 from rizbin.reports.film import write_film
 from rizbin.workflows.known_words import unknown_in
-from rizbin.workflows.loading import load_painter
+from rizbin.workflows.load import load_painter
 from rizbin.workflows.verifier import judge_by
 
 REPAIRED = "repaired.json"

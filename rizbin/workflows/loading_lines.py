@@ -6,7 +6,7 @@ from pathlib import Path
 from rizbin.core.commands import Place
 from rizbin.generation.diffusion.loading import is_pipeline
 from rizbin.nets.export import CONFIG, is_encoder, needs_rizbin
-from rizbin.workflows.loading import is_onnx
+from rizbin.workflows.load import is_onnx
 
 NOTE = "  # knows the small backbone where Rizbin is installed; nothing of it need be imported"
 

@@ -18,7 +18,7 @@ from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
 from rizbin.generation.film import Pixels, write_png
 from rizbin.training.replay import Replay
 from rizbin.workflows.generate import REPAIRED, attended, versions
-from rizbin.workflows.loading import load_painter
+from rizbin.workflows.load import load_painter
 from rizbin.workflows.runs import replay as replay_step
 from rizbin.workflows.verifier import Judge, judge_by
 

@@ -1,5 +1,6 @@
 """Report: one page of numbers and images about a model."""
 
+import re
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated
 
 from rizbin.core import outputs
 from rizbin.core.commands import HIDDEN, Argument, Place, job
+from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.measurement import Report as Numbers
 from rizbin.core.progress import Bar
@@ -21,8 +23,7 @@ from rizbin.reports.detector import write_detector_report
 from rizbin.reports.encoder import write_report
 from rizbin.reports.generator import write_drawing_report
 from rizbin.workflows.evaluate import measured, names_of
-from rizbin.workflows.loading import Opened, detector_of, load_detector, model_of, opened, painter_of
-from rizbin.workflows.runs import LoadedRun
+from rizbin.workflows.load import Loaded, load_detector, open_model
 from rizbin.workflows.tour import tour
 
 
@@ -30,8 +31,9 @@ from rizbin.workflows.tour import tour
 class Report:
     """Write a page of numbers and images about a model, one file that opens without a network."""
 
-    model: Annotated[Place, Argument(positional=True, metavar="RUN|FOLDER|NAME", check="model")]
-    """A run folder, a folder that export wrote, or the name of a bundled model."""
+    model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
+    """A run, a bundled model, the folder of a model of Rizbin, open_clip, timm, transformers or diffusers, or a name:
+    open_clip:NAME/WEIGHTS, timm:NAME, OWNER/NAME on Hugging Face."""
     _: KW_ONLY
     data: Annotated[str, Argument(check="data")] = ""
     """Images to measure on and to show, as for train. Empty: what the model was trained on, or else the scenes."""
@@ -45,6 +47,8 @@ class Report:
     """Of an encoder, also show detection, generation and repair with bundled models, as the demo does."""
     on_numbers: Annotated[Callable[[Numbers], None] | None, HIDDEN] = None
     """Called with the numbers before the page is made."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
 
@@ -60,7 +64,7 @@ def report(settings: Report) -> Path:
     if settings.output:
         writable(Path(settings.output))
         outputs.refuse_taken(Path(settings.output))
-    found = opened(settings.model)
+    found = open_model(settings.model, device=str(choose(settings.device)))
     try:
         numbers, source = measured(
             found, data, None, quiet, split=settings.split, validation_data=settings.validation_data
@@ -71,15 +75,17 @@ def report(settings: Report) -> Path:
         numbers, source = _no_numbers(few), few.source
     if settings.on_numbers is not None:
         settings.on_numbers(numbers)
-    folder, method = (found.folder, found.method) if isinstance(found, LoadedRun) else (Path(settings.model), None)
-    run = RunFolder(folder)
+    run, method = found.run, None if found.run is None else found.run.method
+    folder = run.folder if run is not None else found.folder or Path(_file_name(str(settings.model)))
+    records = RunFolder(folder)
     own = (folder / "checkpoints").is_dir()
-    target = Path(settings.output) if settings.output else run.report if own else Path("runs") / f"{folder.name}.html"
-    if (painter := painter_of(found)) is not None:
+    page = Path("runs") / f"{_file_name(str(settings.model))}.html"
+    target = Path(settings.output) if settings.output else records.report if own else page
+    if (painter := found.painter) is not None:
         return write_drawing_report(
-            folder, target, painter=painter, source=source, evaluation=numbers, history=list(run.metrics.read())
+            folder, target, painter=painter, source=source, evaluation=numbers, history=list(records.metrics.read())
         )
-    if (detector := detector_of(found)) is not None:
+    if (detector := found.detector) is not None:
         return write_detector_report(
             folder,
             target,
@@ -87,21 +93,26 @@ def report(settings: Report) -> Path:
             source=source,
             names=names_of(found, data) or source.categories,
             evaluation=numbers,
-            history=list(run.metrics.read()),
+            history=list(records.metrics.read()),
             kept=_kept_of(found, detector, source),
         )
     return write_report(
         folder,
         target,
-        pair=model_of(found),
+        pair=found.encoder,
         method=method,
         source=source,
         evaluation=numbers,
-        history=run.metrics.read(),
+        history=records.metrics.read(),
         also=(lambda page: tour(page, bar=lambda total, label: Bar(total, label, quiet=quiet)))
         if settings.all_parts
         else None,
     )
+
+
+def _file_name(model: str) -> str:
+    """A name for the page of a model: its folder's, or its name without what a file name cannot hold."""
+    return Path(model).name if Path(model).is_dir() else re.sub(r"[^\w.-]+", "-", model)
 
 
 def readable(*data: str) -> None:
@@ -129,10 +140,10 @@ def _no_numbers(few: TooFew) -> Numbers:
     return Numbers(measurements=(), left_out=(("all numbers", str(few)),), images=few.images, source=name)
 
 
-def _kept_of(found: Opened, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+def _kept_of(found: Loaded, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
     """What training gave and took, where it went on from a trained network and names were held out to tell by."""
-    if not isinstance(found, LoadedRun) or not found.training.settings.start:
+    if found.run is None or not found.run.training.settings.start:
         return []
-    settings = found.training.settings
+    settings = found.run.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
     return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.Settings())

@@ -21,7 +21,7 @@ from rizbin.generation.diffusion.repair import Ladder, Repaired, repair
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Picture
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.loading import load_eyes, load_painter
+from rizbin.workflows.load import load_encoder, load_painter
 from rizbin.workflows.verifier import Judge, judge_by
 
 DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
@@ -121,7 +121,7 @@ def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> N
 def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
     """A picture by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
     wanted = names[0]
-    encoder = load_eyes(CLIMBED)
+    encoder = load_encoder(CLIMBED)
     made = ascend([encoder], [[Text(text=article(wanted))]])
     (seen_in_it,) = judge(made.pictures[0], [wanted])
     page.heading("Climbed", level=3)

@@ -13,7 +13,7 @@ from rizbin.detection.phrases import named
 from rizbin.detection.presence import Calibration, judge
 from rizbin.generation.diffusion.repair import Presence
 from rizbin.generation.film import Pixels
-from rizbin.workflows.loading import calibration_of, load_detector
+from rizbin.workflows.load import calibration_of, load_detector
 
 UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""

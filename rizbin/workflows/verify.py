@@ -12,7 +12,7 @@ from rizbin.detection import presence
 from rizbin.detection.phrases import Wanted, read_phrases
 from rizbin.detection.presence import Calibration, Verdicts
 from rizbin.workflows.detect import Phrases, phrases_of
-from rizbin.workflows.loading import calibration_of, load_detector
+from rizbin.workflows.load import calibration_of, load_detector
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from rizbin import zoo
 from rizbin.core import outputs
 from rizbin.core.commands import Argument, Place, part
+from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.visualization.album import write_album
 from rizbin.visualization.inputs import check_pictures, read_pictures
-from rizbin.visualization.models import eye_of, open_eye
 from rizbin.visualization.pictures import DRAWINGS, does
 from rizbin.workflows.detect import paths_of
-from rizbin.workflows.loading import is_foreign, model_of, opened
+from rizbin.workflows.load import load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,8 @@ class Visualize:
     masks: Annotated[Place | None, Argument(check="path")] = None
     """Folder with the true masks of image files, a PNG of each one's name: a flat color an object, black elsewhere.
     None: only data that bring masks along are scored."""
+    device: str = BEST
+    """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
 
 
 @cache
@@ -78,12 +79,11 @@ def draw(what: str, settings: Visualize) -> Path:
         raise RizbinError(f"Say which images: rizbin visualize {what} {settings.model} FOLDER, or scenes:single.")
     check_pictures(paths_of(settings.images), masks=masks)
     model, folder = settings.model, Path(settings.model)
-    ours = str(model) in zoo.names() or (folder.is_dir() and not is_foreign(folder))
-    eye = eye_of(model_of(opened(model)), name=str(model)) if ours else open_eye(str(model), others=zoo.names())
+    encoder = load_encoder(model, device=str(choose(settings.device)))
     limit = settings.limit or drawing.most
-    pictures = read_pictures(paths_of(settings.images), eye, size=settings.size or 0, limit=limit, masks=masks)
+    pictures = read_pictures(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
     target = Path(settings.output) if settings.output else Path("runs") / "visualize" / f"{what}-{folder.name}"
-    sheets = drawing(eye, pictures.shown)
+    sheets = drawing(encoder, pictures.shown)
     title = f"{does(kind).split(':')[0].rstrip('.')}: {model}"
     with outputs.reading(_named_files([*paths_of(settings.images), *([masks] if masks else [])])):
         return write_album(sheets, target, title=title, notes=pictures.skipped, credit=pictures.credit)

@@ -14,7 +14,7 @@ from rizbin.detection import onnx as room
 from rizbin.detection.detector import Detector, Preparation
 from rizbin.detection.explain import explain
 from rizbin.detection.onnx import OnnxDetector, export_onnx, text_mask
-from rizbin.workflows.loading import load_detector
+from rizbin.workflows.load import load_detector
 from tests.detection.toys import Shapes, text_of, tiny, tokenizer
 
 NAMES = ["red disc", "cat", "blue square"]

@@ -17,9 +17,9 @@ from rizbin.core.settings import every_field
 from rizbin.data.sample import Refused, Sample, Thing
 from rizbin.data.scenes import Scenes
 from rizbin.data.views import denormalize, normalize, whole
-from rizbin.evaluation import Evaluation, Report, evaluate, suite
-from rizbin.evaluation.embed import Encoder, Pictures, read
-from rizbin.evaluation.suite import random_like
+from rizbin.evaluation import Evaluation, Report, evaluate
+from rizbin.evaluation.embed import Pictures, read
+from rizbin.models.own import RizbinEncoder
 from rizbin.nets import Features, ImageTextPair
 from tests.toys import NANO
 
@@ -533,7 +533,7 @@ def test_the_real_pair_is_measured_whole() -> None:
 
 def test_random_weights_are_those_of_the_seed_and_of_no_other() -> None:
     pair = small_pair()
-    one, two, other = random_like(pair, 3), random_like(pair, 3), random_like(pair, 4)
+    one, two, other = (RizbinEncoder(pair).untrained(seed).network for seed in (3, 3, 4))
     assert isinstance(one, ImageTextPair) and isinstance(two, ImageTextPair) and isinstance(other, ImageTextPair)
     images = normalize(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     for network in (pair, one, two, other):
@@ -576,13 +576,13 @@ def test_the_numbers_of_random_weights_are_kept(monkeypatch: pytest.MonkeyPatch,
     """By architecture, data, settings and code; another seed or other scenes are measured anew."""
     monkeypatch.setenv("RIZBIN_CACHE", str(tmp_path))
     made: list[int] = []
-    random_like = suite.random_like
+    untrained = RizbinEncoder.untrained
 
-    def counted(pair: Encoder, seed: int) -> Encoder:
+    def counted(encoder: RizbinEncoder, seed: int) -> RizbinEncoder:
         made.append(seed)
-        return random_like(pair, seed)
+        return untrained(encoder, seed)
 
-    monkeypatch.setattr(suite, "random_like", counted)
+    monkeypatch.setattr(RizbinEncoder, "untrained", counted)
     settings = Evaluation.Settings(images=10, train_images=10, batch=10, probe_steps=2, decays=(0.1,), dense_images=0)
     pair = ImageTextPair(NANO)
     size = pair.image_size

@@ -20,13 +20,15 @@ from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import Detector
 from rizbin.detection.masks import Segmenter
 from rizbin.detection.models import new_model, words_tokenizer
-from rizbin.generation.ascent.encoders import of_hugging_face, of_open_clip, of_timm
 from rizbin.generation.diffusion.loading import load_pipeline
+from rizbin.models.open_clip import load_open_clip
+from rizbin.models.timm import load_timm
+from rizbin.models.transformers import load_transformers
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import load_encoder, load_pair, save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.vision import VisionEncoder
-from rizbin.visualization.models import open_eye
+from rizbin.workflows.load import load
 from tests.detection.toys import TINY, save_sam
 from tests.generation.diffusion.small_painters import painter
 from tests.toys import ENCODER, NANO
@@ -117,32 +119,32 @@ DOORS = {
         "config.json",
         widths("d_model", "decoder_layers", "text_config.hidden_size"),
     ),
-    "ascent of transformers": Door(
+    "clip of transformers": Door(
         make_clip,
-        of_hugging_face,
+        load_transformers,
         "model.safetensors",
         "config.json",
         widths("projection_dim", "vision_config.hidden_size", "text_config.num_hidden_layers"),
     ),
-    "eye of transformers": Door(
-        make_dinov2, open_eye, "model.safetensors", "config.json", widths("hidden_size", "num_hidden_layers")
+    "vit of transformers": Door(
+        make_dinov2, load, "model.safetensors", "config.json", widths("hidden_size", "num_hidden_layers")
     ),
     "sam": Door(save_sam, Segmenter.from_pretrained, "model.safetensors", "config.json", ()),
     "open_clip": Door(
         make_open_clip,
-        of_open_clip,
+        load_open_clip,
         "open_clip_model.safetensors",
         "open_clip_config.json",
         widths("model_cfg.embed_dim", "model_cfg.text_cfg.width", "model_cfg.text_cfg.layers"),
     ),
-    "eye of timm": Door(
+    "timm": Door(
         make_timm,
-        open_eye,
+        load,
         "model.safetensors",
         "config.json",
         widths("model_args.embed_dim", "model_args.depth", "model_args.img_size"),
     ),
-    "ascent of timm": Door(make_timm, of_timm, "model.safetensors", "config.json", ()),
+    "timm by itself": Door(make_timm, load_timm, "model.safetensors", "config.json", ()),
     "unet": Door(
         lambda folder: painter().pipeline.save_pretrained(folder),
         load_pipeline,
@@ -285,11 +287,12 @@ def test_a_head_of_another_task_is_left_out(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     model: Any = ViTForImageClassification(ViTConfig(**sizes, intermediate_size=64, image_size=32, patch_size=8))
     model.save_pretrained(tmp_path)
-    assert open_eye(tmp_path).pooled(torch.zeros(1, 3, 32, 32)).shape == (1, 32)  # CLS: the pooler is never asked
+    encoder = load_transformers(tmp_path)
+    assert encoder.pooled(torch.zeros(1, 3, 32, 32)).shape == (1, 32)  # CLS: the pooler is never asked
     model.config.num_hidden_layers = 1
     model.config.save_pretrained(tmp_path)
     with pytest.raises(RizbinError, match=r"tensors are foreign \(.*layers?\.1"):
-        open_eye(tmp_path)
+        load(tmp_path)
 
 
 # ---- pickles ---------------------------------------------------------------------------------------------------------
@@ -341,7 +344,7 @@ MAPS |= {"AutoConfig": "evil.EvilConfig"}
 @pytest.mark.parametrize("kind", ["evil", None, "grounding-dino", "clip"])
 @pytest.mark.parametrize(
     "door",
-    [Detector.from_pretrained, Segmenter.from_pretrained, of_hugging_face, open_eye],
+    [Detector.from_pretrained, Segmenter.from_pretrained, load_transformers, load],
     ids=lambda d: d.__qualname__,
 )
 def test_a_config_with_code_is_refused(
@@ -356,7 +359,7 @@ def test_a_config_with_code_is_refused(
         assert "code beside weights is never run" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["detector", "ascent of transformers"])
+@pytest.mark.parametrize("name", ["detector", "clip of transformers"])
 def test_a_tokenizer_with_code_is_refused(
     name: str, copy: Callable[[str], Path], planted: Callable[[Path], Path]
 ) -> None:
@@ -486,7 +489,7 @@ def test_timm_brings_no_code(tmp_path: Path, planted: Callable[[Path], Path], mo
         {"architecture": "vit_tiny_patch16_224", "model_args": {"embed_layer": "evil.Evil", "img_size": 64}},
     ):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        for door in (open_eye, of_timm):
+        for door in (load, load_timm):
             with pytest.raises(RizbinError):
                 door(tmp_path)
     assert not marker.exists()
@@ -499,7 +502,7 @@ def test_timm_brings_no_code(tmp_path: Path, planted: Callable[[Path], Path], mo
 def test_a_backbone_of_a_settings_file_is_a_name_and_no_place(
     name: str, copy: Callable[[str], Path], made: Callable[[str], Path]
 ) -> None:
-    spelled = name.format(made("eye of timm"))
+    spelled = name.format(made("timm"))
     kinds: tuple[Any, ...] = (VisionEncoder, ImageEncoder)
     for kind in kinds:
         for pretrained in (False, True):

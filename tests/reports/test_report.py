@@ -264,7 +264,7 @@ def test_cards_and_headline_ask_with_the_same_prompts():
     torch.manual_seed(0)
     pair = ImageTextPair(ImageTextPair.Settings()).eval()
     asked = torch.from_numpy(embedded(pair, NAMES))
-    used = embed_categories(pair, NAMES, Evaluation.Settings().templates, batch=7, device=torch.device("cpu"))
+    used = embed_categories(pair, NAMES, Evaluation.Settings().templates, batch=7)
     torch.testing.assert_close(asked, used)
     samples = first_samples(Shapes(), 5)
     found, other = (ask(pair, samples, NAMES, templates) for templates in ("scenes", "plain"))

@@ -8,9 +8,9 @@ from PIL import Image
 
 from rizbin.core.errors import RizbinError
 from rizbin.visualization.inputs import Shown, read_mask, read_pictures
-from tests.visualization.eyes import PixelEye
+from tests.visualization.pixel_encoder import PixelEncoder
 
-EYE = PixelEye(8)
+EYE = PixelEncoder(8)
 
 
 def save(path: Path, height: int = 40, width: int = 60, value: int = 0) -> Path:
@@ -48,7 +48,7 @@ def test_the_shorter_side_is_the_size_and_both_are_whole_patches(
 
 
 def test_a_network_of_one_size_gets_the_middle_square(tmp_path: Path) -> None:
-    class Rigid(PixelEye):
+    class Rigid(PixelEncoder):
         any_size = False
 
     picture = np.zeros((32, 96, 3), np.uint8)
@@ -79,10 +79,10 @@ def test_what_cannot_be_read_is_skipped_and_listed(tmp_path: Path) -> None:
     assert len(found.skipped) == 1 and "a.png" in found.skipped[0]
     assert found.left_out == 1
     save(tmp_path / "long" / "strip.png", 40, 3000)
-    strip = read_pictures(str(tmp_path / "long"), PixelEye(4), size=32)
+    strip = read_pictures(str(tmp_path / "long"), PixelEncoder(4), size=32)
     assert strip.shown[0].image.shape[0] == 32
     with pytest.raises(RizbinError, match="choose a smaller size"):
-        read_pictures(str(tmp_path / "long"), PixelEye(4), size=128)
+        read_pictures(str(tmp_path / "long"), PixelEncoder(4), size=128)
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from rizbin.visualization.eye import over
+from rizbin.visualization.passes import over
 from rizbin.visualization.pca import components, foreground, foregrounds, joint_colors, pca_colors
 from rizbin.visualization.similarity import correspondences, corresponding, nearest
-from tests.visualization.eyes import PixelEye
+from tests.visualization.pixel_encoder import PixelEncoder
 
 RANDOM = np.random.default_rng(0)
 NOISE = RANDOM.integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
 def test_a_picture_corresponds_with_itself_patch_by_patch() -> None:
-    (features,) = over(PixelEye(), [NOISE], PixelEye().patches)
+    (features,) = over(PixelEncoder(), [NOISE], PixelEncoder().patches)
     found = correspondences(features, features, 999)
     assert len(found) == 8 * 12
     np.testing.assert_array_equal(found[:, :2], found[:, 2:])
@@ -21,7 +21,7 @@ def test_a_picture_corresponds_with_itself_patch_by_patch() -> None:
 
 def test_a_shifted_copy_corresponds_by_the_shift() -> None:
     moved = np.roll(NOISE, (8, -12), axis=(0, 1))
-    features = over(PixelEye(), [NOISE, moved], PixelEye().patches)
+    features = over(PixelEncoder(), [NOISE, moved], PixelEncoder().patches)
     found = correspondences(features[0], features[1], 999)
     inside = (found[:, 0] < 6) & (found[:, 1] >= 3)
     np.testing.assert_array_equal(found[inside, 2:] - found[inside, :2], np.tile([2, -3], (inside.sum(), 1)))
@@ -29,7 +29,7 @@ def test_a_shifted_copy_corresponds_by_the_shift() -> None:
 
 
 def test_only_marked_patches_correspond() -> None:
-    (features,) = over(PixelEye(), [NOISE], PixelEye().patches)
+    (features,) = over(PixelEncoder(), [NOISE], PixelEncoder().patches)
     keep = np.zeros((8, 12), bool)
     keep[2:4, 3:5] = True
     found = correspondences(features, features, 99, keep=(keep, keep))

@@ -14,12 +14,12 @@ from PIL import Image
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import explained
+from rizbin.models.protocol import FeatureExtractor, NoAttention
+from rizbin.models.wrap import encoder_of
 from rizbin.nets.dual import ImageTextPair
 from rizbin.visualization import words as texts
 from rizbin.visualization.album import write_album
-from rizbin.visualization.eye import Eye, NoAttention
 from rizbin.visualization.inputs import Shown, read_pictures
-from rizbin.visualization.models import eye_of
 from rizbin.visualization.pictures import (
     DRAWINGS,
     Attention,
@@ -32,20 +32,20 @@ from rizbin.visualization.pictures import (
     does,
 )
 from tests.toys import NANO
-from tests.visualization.eyes import PixelEye
+from tests.visualization.pixel_encoder import PixelEncoder
 
 
 @cache
-def eye(name: str) -> Eye:
+def encoder(name: str) -> FeatureExtractor:
     torch.manual_seed(0)
     if name == "pair":
-        return eye_of(ImageTextPair(NANO))
+        return encoder_of(ImageTextPair(NANO))
     flexible: dict[str, Any] = {} if "resnet" in name else {"dynamic_img_size": True}
-    return eye_of(timm.create_model(name, num_classes=0, **flexible))
+    return encoder_of(timm.create_model(name, num_classes=0, **flexible))
 
 
 def scenes(name: str, count: int, size: int = 0) -> list[Shown]:
-    return read_pictures("scenes:easy", eye(name), limit=count, size=size).shown
+    return read_pictures("scenes:easy", encoder(name), limit=count, size=size).shown
 
 
 @pytest.mark.parametrize("what", DRAWINGS)
@@ -54,7 +54,7 @@ def test_each_is_explained_and_drawn(what: str) -> None:
     assert re.fullmatch(r"[A-Z].+\.", does(kind)) and kind.needs and kind.most >= kind.least
     assert set(explained(kind.Settings)) >= {field.name for field in dataclasses.fields(kind.Settings)}
     pictures = scenes("pair", 3)
-    for sheet in kind()(eye("pair"), pictures):
+    for sheet in kind()(encoder("pair"), pictures):
         assert re.fullmatch(r"[a-z0-9-]+", sheet.name)
         assert sheet.picture.dtype == np.uint8 and sheet.picture.shape[2] == 3
         assert min(sheet.picture.shape[:2]) > 60 and max(sheet.picture.shape[:2]) < 4000
@@ -65,25 +65,25 @@ def test_each_is_explained_and_drawn(what: str) -> None:
 def test_registers_and_wide_pictures_are_no_hindrance(what: str) -> None:
     random = np.random.default_rng(0)
     wide = [Shown(f"wide {one}", random.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for one in range(2)]
-    assert DRAWINGS[what]()(eye("rizbin_vit_mini_reg4_patch8_64"), wide)
+    assert DRAWINGS[what]()(encoder("rizbin_vit_mini_reg4_patch8_64"), wide)
 
 
 def test_a_convolutional_network_draws_what_needs_no_attention() -> None:
     pictures = scenes("resnet10t", 2, size=128)
     for what in (Pca, Correspondence, Neighbors, Propagate):
-        assert what()(eye("resnet10t"), pictures)
+        assert what()(encoder("resnet10t"), pictures)
     for what in (Attention(), Patch(), Pca(Pca.Settings(foreground="mass"))):
         with pytest.raises(NoAttention):
-            what(eye("resnet10t"), pictures)
-    with pytest.raises(RizbinError, match="image-text pair"):
-        Words()(eye("resnet10t"), pictures)
+            what(encoder("resnet10t"), pictures)
+    with pytest.raises(RizbinError, match="image-text encoders"):
+        Words()(encoder("resnet10t"), pictures)
 
 
 def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
     image, mask = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), bool)
     mask[8:24, 8:24] = True
-    image[mask, 0] = 255  # the first head of this eye attends to red, the second to nothing in particular
-    sheets = Attention()(PixelEye(), [Shown("square", image, (("square", mask),))] * 2)
+    image[mask, 0] = 255  # the first head of this encoder attends to red, the second to nothing in particular
+    sheets = Attention()(PixelEncoder(), [Shown("square", image, (("square", mask),))] * 2)
     assert [sheet.name for sheet in sheets] == ["attention-001", "attention-002", "attention-all"]
     assert "best: head 1" in sheets[0].caption
     kept = np.ceil(0.6 * 16) / 16  # of sixteen red patches alike, the fewest that hold 0.6
@@ -91,18 +91,18 @@ def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
 
 
 def test_without_truth_no_score_is_made_up() -> None:
-    sheets = Attention()(PixelEye(), [Shown("plain", np.full((32, 32, 3), 90, np.uint8))])
+    sheets = Attention()(PixelEncoder(), [Shown("plain", np.full((32, 32, 3), 90, np.uint8))])
     assert "Jaccard" not in "".join(sheet.caption for sheet in sheets)
 
 
 def test_points_are_places_in_the_picture() -> None:
     picture = [Shown("one", np.zeros((32, 48, 3), np.uint8))]
     points = Patch.Settings(points=((0.0, 0.0), (1.0, 1.0), (0.5, 0.25)))
-    said = [sheet.caption for sheet in Patch(points)(PixelEye(), picture)]
+    said = [sheet.caption for sheet in Patch(points)(PixelEncoder(), picture)]
     for text, place in zip(said, ("row 0, column 0", "row 7, column 11", "row 2, column 6"), strict=True):
         assert place in text
     with pytest.raises(RizbinError, match="lies outside"):
-        Patch(Patch.Settings(points=((0.5, 2.0),)))(PixelEye(), picture)
+        Patch(Patch.Settings(points=((0.5, 2.0),)))(PixelEncoder(), picture)
 
 
 def test_a_mask_from_a_file_is_followed(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_mask_from_a_file_is_followed(tmp_path: Path) -> None:
     mask = np.zeros((32, 32), np.uint8)
     mask[8:16, 4:12] = 1
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    (sheet,) = Propagate(Propagate.Settings(mask=str(tmp_path / "mask.png")))(PixelEye(), frames)
+    (sheet,) = Propagate(Propagate.Settings(mask=str(tmp_path / "mask.png")))(PixelEncoder(), frames)
     assert len(sheet.masks) == 3
     np.testing.assert_array_equal(sheet.masks[0], mask)
     middle = np.argwhere(sheet.masks[2]).mean(axis=0)
@@ -124,19 +124,19 @@ def test_a_mask_from_a_file_is_followed(tmp_path: Path) -> None:
 
 def test_words_come_from_the_caption_or_are_given() -> None:
     pictures = scenes("pair", 1)
-    (given,) = Words(Words.Settings(words=("zebra", "red")))(eye("pair"), pictures)
+    (given,) = Words(Words.Settings(words=("zebra", "red")))(encoder("pair"), pictures)
     assert "with zebra, red" in given.caption
-    (own,) = Words()(eye("pair"), pictures)
+    (own,) = Words()(encoder("pair"), pictures)
     assert pictures[0].things[0][0] in own.caption
     with pytest.raises(RizbinError, match="no caption"):
-        Words()(eye("pair"), [Shown("plain", pictures[0].image)])
+        Words()(encoder("pair"), [Shown("plain", pictures[0].image)])
 
 
 def test_words_can_be_seen_through_windows() -> None:
     pictures = scenes("pair", 1)
     settings = Words.Settings(words=("zebra", "red"))
-    (plain,) = Words(settings)(eye("pair"), pictures)
-    (dense,) = Words(dataclasses.replace(settings, dense_head="windows"))(eye("pair"), pictures)
+    (plain,) = Words(settings)(encoder("pair"), pictures)
+    (dense,) = Words(dataclasses.replace(settings, dense_head="windows"))(encoder("pair"), pictures)
     assert "each patch" in plain.caption and "each pixel" in dense.caption
     assert dense.picture.shape == plain.picture.shape
     assert not np.array_equal(dense.picture, plain.picture)
@@ -154,11 +154,11 @@ def test_maps_through_windows_have_a_row_of_pixels_for_a_row_of_patches() -> Non
 def test_too_few_pictures_are_refused() -> None:
     for what in (Correspondence(), Neighbors(), Propagate()):
         with pytest.raises(RizbinError, match="needs 2 pictures"):
-            what(eye("pair"), scenes("pair", 1))
+            what(encoder("pair"), scenes("pair", 1))
 
 
 def test_sheets_become_files_and_one_page(tmp_path: Path) -> None:
-    sheets = Propagate()(eye("pair"), scenes("pair", 2))
+    sheets = Propagate()(encoder("pair"), scenes("pair", 2))
     page = write_album(
         sheets, tmp_path / "new" / "folder", title="A <film>", notes=["b.png is empty."], credit="By us."
     )

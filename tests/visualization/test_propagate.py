@@ -7,9 +7,9 @@ import pytest
 
 from rizbin.core.errors import RizbinError
 from rizbin.nets.masks import jaccard
-from rizbin.visualization.eye import over
+from rizbin.visualization.passes import over
 from rizbin.visualization.propagate import propagated
-from tests.visualization.eyes import PixelEye
+from tests.visualization.pixel_encoder import PixelEncoder
 
 RANDOM = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ def film(frames: int, step: int = 2) -> tuple[list[np.ndarray], list[np.ndarray]
 
 def test_a_moving_square_is_followed() -> None:
     pictures, truths = film(6, step=4)
-    features = over(PixelEye(), pictures, PixelEye().patches)
+    features = over(PixelEncoder(), pictures, PixelEncoder().patches)
     found = propagated(features, truths[0])
     assert set(np.unique(found)) == {0, 5}
     np.testing.assert_array_equal(found[0], truths[0])
@@ -41,7 +41,7 @@ def test_a_moving_square_is_followed() -> None:
 def test_a_thing_that_leaves_does_not_come_back_as_noise() -> None:
     pictures, truths = film(2)
     pictures[1] = np.where(truths[0][..., None] > 0, 0, pictures[0]).astype(np.uint8)
-    features = over(PixelEye(), pictures, PixelEye().patches)
+    features = over(PixelEncoder(), pictures, PixelEncoder().patches)
     features[1][2:6, 2:6] = features[0][0, 0]  # what was there now looks like the ground
     assert not propagated(features, truths[0])[1].any()
 
@@ -81,7 +81,7 @@ def test_it_is_the_protocol_in_slow_loops() -> None:
 
 def test_what_cannot_be_followed_is_refused() -> None:
     pictures, truths = film(2)
-    features = over(PixelEye(), pictures, PixelEye().patches)
+    features = over(PixelEncoder(), pictures, PixelEncoder().patches)
     with pytest.raises(RizbinError, match="empty"):
         propagated(features, np.zeros((48, 64), int))
     with pytest.raises(RizbinError, match="differ in size"):

@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence(
 
 
 def test_what_is_no_number_keeps_the_last_good_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ascending, "load_eyes", lambda name, device: Broken())
+    monkeypatch.setattr(ascending, "load_encoder", lambda name, device: Broken())
     settings = Settings(steps=5, copies=2, chunk=1, size=16)
     with pytest.raises(RizbinError, match="step 1 is kept"):
         rizbin.ascend("a zebra", output=tmp_path, settings=settings, quiet=True)

@@ -17,7 +17,7 @@ from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation
 from rizbin.workflows import catalogue, presets
 from rizbin.workflows.evaluate import settings_of
-from rizbin.workflows.loading import load_detector
+from rizbin.workflows.load import load_detector
 from rizbin.workflows.runs import load_run
 from tests.detection.toys import Shapes
 

@@ -14,9 +14,10 @@ from rizbin.evaluation.alarms import collapse_alarms
 from rizbin.evaluation.collapse import health
 from rizbin.evaluation.suite import Evaluation
 from rizbin.methods.simclr import SimCLR
-from rizbin.nets.export import load_encoder
+from rizbin.nets import export
 from rizbin.nets.image import ImageEncoder
 from rizbin.workflows.diagnostics import Watching
+from rizbin.workflows.load import load_encoder
 from rizbin.workflows.presets import preset
 from rizbin.workflows.runs import load_run, train
 from tests.toys import build, tiny
@@ -97,15 +98,15 @@ def test_a_run_without_captions_ends_in_numbers_a_page_and_a_model(
     assert ("zero_shot", "The network reads no text.") in found.left_out
     page = rizbin.report(run, quiet=True).read_text()
     assert "What it looks at" in page and "head 1" in page
-    encoder, exported = rizbin.load(run), load_encoder(run / "model")
+    encoder, exported = load_encoder(run).network, export.load_encoder(run / "model")
     assert isinstance(encoder, ImageEncoder)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(encoder.pooled(images), exported.pooled(images))
     whole = rizbin.export(run, tmp_path / "whole", format="rizbin")
-    again = rizbin.load(whole)
+    again = load_encoder(whole).network
     assert isinstance(again, ImageEncoder)
     with torch.no_grad():  # 16 bits
         assert torch.allclose(again.pooled(images), encoder.pooled(images), atol=5e-2)
     plain = rizbin.export(run, tmp_path / "plain")
-    assert isinstance(rizbin.load(plain), ImageEncoder)
+    assert isinstance(load_encoder(plain).network, ImageEncoder)

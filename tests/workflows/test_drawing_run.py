@@ -194,9 +194,9 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_draws_is_no_encoder(run: Path) -> None:
-    with pytest.raises(RizbinError, match="draws; this is done with encoders"):
+    with pytest.raises(RizbinError, match="is a text-to-image model; this is done with image encoders"):
         rizbin.load(run)
-    with pytest.raises(RizbinError, match="draws; this is done with what looks"):
+    with pytest.raises(RizbinError, match="is a text-to-image model; this is done with image encoders"):
         rizbin.load(run / "model")
-    with pytest.raises(RizbinError, match="neither a folder nor a model that comes"):
+    with pytest.raises(RizbinError, match="did you mean diffusion-mini"):
         rizbin.generate("a zebra", model="difusion-mini", quiet=True)

@@ -13,7 +13,7 @@ from rizbin.data.open import open_source
 from rizbin.detection.detector import Detector
 from rizbin.detection.phrases import ARTICLES, ask, read_phrases
 from rizbin.workflows.known_words import known_names, unknown_in
-from rizbin.workflows.loading import load_detector
+from rizbin.workflows.load import load_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 

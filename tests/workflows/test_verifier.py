@@ -5,7 +5,7 @@ import pytest
 
 from rizbin.data.open import open_source
 from rizbin.detection.presence import Calibration
-from rizbin.workflows.loading import calibration_of, load_detector
+from rizbin.workflows.load import calibration_of, load_detector
 from rizbin.workflows.verifier import Judge
 
 

@@ -23,7 +23,7 @@ from rizbin.workflows import bundled_models as recipes
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import load_published
 from rizbin.workflows.catalogue import find
-from rizbin.workflows.loading import calibration_of, load_detector, load_eyes
+from rizbin.workflows.load import calibration_of, load_detector, load_encoder
 from rizbin.workflows.presets import preset
 from rizbin.workflows.runs import training_from
 from tests.toys import tiny
@@ -98,14 +98,13 @@ def test_the_weights_give_the_cards_numbers(name: str) -> None:
 @every_encoder
 def test_it_is_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    encoder = rizbin.load(name)
-    assert not encoder.training
+    encoder = load_encoder(name)
+    assert not encoder.network.training
     exported = rizbin.export(name, "out")
-    again = rizbin.load(exported)
+    again = load_encoder(exported)
     images = torch.randn(2, 3, encoder.image_size, encoder.image_size)
     with torch.no_grad():
-        for one, other in zip(*(network.pool(network.features(images)) for network in (encoder, again)), strict=True):
-            assert torch.allclose(one, other, atol=1e-6)
+        assert torch.allclose(encoder.features(images).pooled, again.features(images).pooled, atol=1e-6)
     if zoo.card_of(name).method == "detailclip":
         look = load_published(zoo.folder_of(name)).method.look(images)
         assert look is not None and bool(look.attention.isfinite().all())
@@ -155,7 +154,7 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="exported to transformers or onnx"):
         rizbin.export("detector-mini", tmp_path / "other", format="timm")
     with pytest.raises(RizbinError, match="is a detector"):
-        rizbin.load("detector-mini")
+        load_encoder("detector-mini")
 
 
 def test_the_small_painter_draws_what_its_card_says() -> None:
@@ -173,7 +172,7 @@ def test_the_small_painter_draws_what_its_card_says() -> None:
 def test_what_one_draws_the_other_names_and_no_harm_blinds_it() -> None:
     """What tecoa-mini and clip-mini ship for: the first's gradient draws things, the second can tell."""
     asked = questions(open_source("scenes:easy,seed=5", split="test", size=64), 100)
-    judge, draws = load_eyes("clip-mini"), load_eyes("tecoa-mini")
+    judge, draws = load_encoder("clip-mini"), load_encoder("tecoa-mini")
     for name, harm in HARMS.items():
         real = seen_by(judge, [harm(one.real) for one in asked], range(100), asked).right.mean()
         # 95 to 98 percent of these; three standard errors below.

@@ -25,11 +25,11 @@ from rizbin.core.progress import MakeBar
 from rizbin.core.random import torch_generator
 from rizbin.data.gate import as_rgb
 from rizbin.generation.ascent.augment import draw
-from rizbin.generation.ascent.encoders import Encoder
 from rizbin.generation.ascent.parametrize import bounded, parametrized
 from rizbin.generation.ascent.settings import Settings
 from rizbin.generation.ascent.targets import Bound, Wish, check
 from rizbin.generation.film import Pixels
+from rizbin.models.protocol import Embedder
 
 Pictures = Float[Tensor, "pictures 3 height width"]
 
@@ -72,7 +72,7 @@ class NotFinite(RizbinError):
 
 
 def ascend(
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Embedder],
     wishes: Sequence[Wish],
     *,
     settings: Settings = Settings(),
@@ -171,7 +171,7 @@ def _gradient(
     block = min(len(leaf), settings.chunk)
     together = max(settings.chunk // block, 1)
     for bound in bounds:
-        side = bound.encoder.size
+        side = bound.encoder.image_size
         draws = [draw(settings.augment, leaf.shape[-2:], side, settings.seed, step, n) for n in range(settings.copies)]
         for first in range(0, len(leaf), block):
             part = slice(first, min(first + block, len(leaf)))
@@ -216,7 +216,7 @@ def as_floats(picture: Pixels) -> Float[Tensor, "3 _ _"]:
 def _started(
     start: Pictures | None,
     mask: Float[Tensor, "1 _ _"] | None,
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Embedder],
     count: int,
     settings: Settings,
 ) -> Float[Tensor, "count 3 _ _"]:
@@ -224,7 +224,7 @@ def _started(
     device = getattr(encoders[0], "device", torch.device("cpu"))
     if start is None:
         beyond = 2 * settings.augment.shift if settings.room else 0
-        side = settings.size or max(encoder.size + round(beyond * encoder.size) for encoder in encoders)
+        side = settings.size or max(encoder.image_size + round(beyond * encoder.image_size) for encoder in encoders)
         start = torch.full((1, 3, side, side), 0.5)
     if mask is not None:
         check_mask(mask.shape[-2:], start.shape[-2:])
@@ -271,7 +271,7 @@ def _foretold(seconds: float, steps: int) -> str:
 def _fingerprint(
     settings: Settings,
     wishes: Sequence[Wish],
-    encoders: Sequence[Encoder],
+    encoders: Sequence[Embedder],
     start: Pictures,
     mask: Tensor | None,
 ) -> str:

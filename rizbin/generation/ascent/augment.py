@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import torch_generator
+from rizbin.models.encoder import fitted
 
 Pictures = Float[Tensor, "pictures 3 height width"]
 
@@ -110,10 +110,3 @@ def draw(settings: Augment, shape: Sequence[int], side: int, *words: int) -> Dra
         rows, columns = (max(full - 2 * most, min(full, side)) for full in (height, width))
         top, left = (height - rows) // 2, (width - columns) // 2
     return Draw(settings, side, down, across, (top, left, rows, columns), numbers[5] < settings.flip, color, noise)
-
-
-def fitted(pictures: Pictures, side: int) -> Float[Tensor, "pictures 3 side side"]:
-    """At the encoder's side; smaller ones are averaged, so that nothing is drawn between the pixels that it reads."""
-    if pictures.shape[-2:] == (side, side):
-        return pictures
-    return F.interpolate(pictures, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

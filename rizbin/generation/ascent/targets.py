@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.ascent.augment import fitted
-from rizbin.generation.ascent.encoders import Encoder, Views, layer_of
+from rizbin.generation.ascent.layers import Views, layer_of
+from rizbin.models.encoder import fitted
+from rizbin.models.protocol import Embedder
 
 Picture = Float[Tensor, "3 _ _"]
 """0 to 1, any size."""
@@ -95,7 +96,7 @@ def check(wishes: Sequence[Wish]) -> None:
 class Bound:
     """The targets of some pictures as one encoder sees them."""
 
-    def __init__(self, encoder: Encoder, wishes: Sequence[Wish], canvas: Sequence[int]) -> None:
+    def __init__(self, encoder: Embedder, wishes: Sequence[Wish], canvas: Sequence[int]) -> None:
         """Encodes words and pictures once. Raises RizbinError for what the encoder cannot do.
 
         canvas: height and width.
@@ -187,10 +188,15 @@ def gram(features: Float[Tensor, "views places channels"]) -> Float[Tensor, "vie
 
 
 @torch.no_grad()
-def _embedding(encoder: Encoder, target: Target) -> Tensor | None:
+def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
     """The unit vector of words or of a picture; None for what has none."""
     if isinstance(target, Text):
-        return encoder.encode_text([target.text])[0]
+        if not getattr(encoder, "reads_text", True):
+            raise RizbinError(
+                f"{encoder.name} reads no words; give it images to follow (--image, --style), or a model with text "
+                "such as detailclip-mini."
+            )
+        return F.normalize(encoder.encode_text([target.text]), dim=-1)[0]  # a stranger's may be of another length
     return encoder.encode_image(target.picture[None])[0] if isinstance(target, Image) else None
 
 

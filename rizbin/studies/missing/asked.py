@@ -17,7 +17,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
 from rizbin.studies.missing.ways import Plan
-from rizbin.workflows.loading import load_painter, model_of, opened
+from rizbin.workflows.load import load_encoder, load_painter
 from rizbin.workflows.verifier import judge_by
 
 
@@ -133,7 +133,7 @@ def _scale(text: str) -> tuple[Any, float]:
 
 def _reading(name: Place) -> ImageTextPair:
     """The encoder of that name. Raises RizbinError for one without words."""
-    pair = model_of(opened(name))
+    pair = load_encoder(name).network
     if not isinstance(pair, ImageTextPair):
         raise RizbinError(f"{name} reads no words, so it cannot be the second judge; give an image-text encoder.")
     return pair

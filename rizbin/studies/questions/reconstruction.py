@@ -127,8 +127,7 @@ def _thirds(pair: ImageTextPair) -> Numbers:
     source = open_source(SMALL, split="test", size=pair.image_size)
     seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
     pictures = Pictures.of(seen, source.categories, pair.image_size, pair.grid)
-    at = {"batch": 100, "device": torch.device("cpu")}
-    words = embed_categories(pair, source.categories, "scenes", **at)
+    words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)
     objects = [(image, mask) for image in seen for name, mask in image.things if name in known]
     properties = {
@@ -137,7 +136,7 @@ def _thirds(pair: ImageTextPair) -> Numbers:
         "size": torch.tensor([float(mask.mean()) for _, mask in objects]),
     }
     place = torch.searchsorted(pictures.masked, pictures.objects.picture)
-    embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, **at)
+    embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, batch=100)
     scores = under_masks(embedded.scores["plain"], pictures.objects.cover, place)
     present = pictures.right[pictures.objects.picture]
     hits = 100 * above_absent(scores, pictures.objects.category, present).double()

@@ -12,16 +12,14 @@ import torch
 from dataclasses import replace
 
 from rizbin.generation.ascent.ascend import ascend
-from rizbin.generation.ascent.encoders import Network
 from rizbin.generation.ascent.settings import PRESETS
 from rizbin.generation.ascent.targets import Text
+from rizbin.models.wrap import encoder_of
 
 torch.manual_seed(0)
 model = open_clip.create_model("ViT-B-32", pretrained=None)
 tokenizer = open_clip.get_tokenizer("ViT-B-32")
-encoder = Network(
-    "ViT-B-32", model.visual, size=224, image=model.encode_image, text=lambda texts: model.encode_text(tokenizer(texts))
-)
+encoder = encoder_of(model, name="ViT-B-32", tokenizer=tokenizer).frozen()
 made = ascend([encoder], [[Text(text="a zebra")]], settings=replace(PRESETS["paper"](), steps=2))
 assert made.pictures[0].shape == (336, 336, 3) and PRESETS["paper"]().copies == 32
 # Not getrusage, whose peak is that of whoever started the process.

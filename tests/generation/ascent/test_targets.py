@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.generation.ascent.augment import Augment, draw
-from rizbin.generation.ascent.encoders import layer_of, middle_layer
+from rizbin.generation.ascent.layers import layer_of, middle_layer
 from rizbin.generation.ascent.targets import Bound, Content, Feature, Image, Style, Text, check, gram, places_of
 from tests.generation.ascent.toy_encoders import Wordless, toy
 
@@ -39,8 +39,8 @@ def test_a_channel_of_a_layer_and_a_class_are_climbed() -> None:
     encoder, views = toy(), torch.rand(2, 3, 16, 16)
     bound = Bound(encoder, [[Feature(layer="mix", channel=2)], [Feature(layer="head", channel=5)]], CANVAS)
     total, main = bound.scores(views, slice(0, 2), as_they_are)
-    assert torch.allclose(total[0], encoder.module.get_submodule("mix")(encoder.prepared(views))[0, 2].mean())
-    assert torch.allclose(total[1], encoder.module(encoder.prepared(views))[1, 5])
+    assert torch.allclose(total[0], encoder.module.get_submodule("mix")(encoder.from_pixels(views))[0, 2].mean())
+    assert torch.allclose(total[1], encoder.module(encoder.from_pixels(views))[1, 5])
     assert torch.equal(total, main)
     only_second, _ = bound.scores(views[1:], slice(1, 2), as_they_are)
     assert torch.allclose(only_second, total[1:])

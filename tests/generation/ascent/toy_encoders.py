@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.ascent.encoders import Network
+from rizbin.models.encoder import Encoder
 
 
 class Grid(nn.Module):
@@ -23,21 +23,32 @@ class Grid(nn.Module):
         return self.head(F.adaptive_avg_pool2d(torch.tanh(self.mix(pixels)), 4).flatten(1))
 
 
-def toy(seed: int = 0, *, size: int = 16, dim: int = 8, reads: bool = True) -> Network:
+class Toy(Encoder):
     """An encoder whose words are random directions, the same for the same words."""
-    grid = Grid(seed, dim)
 
-    def text(texts: list[str]) -> Tensor:
-        rows = [torch.randn(dim, generator=torch.Generator().manual_seed(sum(map(ord, one)))) for one in texts]
+    has_patches = False
+
+    def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return self.network(batch), None, None
+
+    def _encode_text(self, texts: list[str]) -> Tensor:
+        dim = len(self.network.get_parameter("head.bias"))
+        rows = [torch.randn(dim, generator=torch.Generator().manual_seed(sum(map(ord, text)))) for text in texts]
         return torch.stack(rows)
 
-    return Network(f"toy-{seed}", grid, size=size, image=grid, text=text if reads else None)
+
+def toy(seed: int = 0, *, size: int = 16, dim: int = 8, reads: bool = True) -> Toy:
+    """A toy with the weights of a seed, frozen."""
+    made = Toy(Grid(seed, dim), name=f"toy-{seed}", image_size=size, patch_size=size)
+    made.reads_text = reads
+    made.frozen()
+    return made
 
 
 class Broken:
     """Gives what is no number from the third question on."""
 
-    name, size = "broken", 16
+    name, image_size = "broken", 16
 
     def __init__(self) -> None:
         self.asked = 0
@@ -54,7 +65,7 @@ class Broken:
 class Wordless:
     """A stranger's encoder that shows no layers and reads nothing."""
 
-    name, size = "wordless", 8
+    name, image_size = "wordless", 8
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return F.normalize(pixels.flatten(1), dim=-1)

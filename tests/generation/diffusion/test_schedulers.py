@@ -11,7 +11,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.generation.diffusion.painter import Painter, Sampling
 from rizbin.generation.diffusion.schedulers import OWN, SCHEDULERS, clean_latents, scheduler_named
 from rizbin.generation.diffusion.small import new_scheduler
-from rizbin.workflows.loading import load_painter
+from rizbin.workflows.load import load_painter
 from tests.generation.diffusion.small_painters import painter
 
 # Said by diffusers' own lines about numpy 2.

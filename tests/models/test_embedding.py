@@ -10,19 +10,17 @@ import torch
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.ascent.encoders import (
-    Encoder,
-    layer_of,
-    middle_layer,
-    of_hugging_face,
-    of_model,
-    of_open_clip,
-    of_timm,
-)
+from rizbin.generation.ascent.layers import layer_of, middle_layer
+from rizbin.models.encoder import Encoder
+from rizbin.models.open_clip import load_open_clip
+from rizbin.models.protocol import Embedder, FeatureExtractor
+from rizbin.models.timm import load_timm
+from rizbin.models.transformers import load_transformers
+from rizbin.models.wrap import encoder_of
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip
 from rizbin.nets.image import ImageEncoder
-from rizbin.workflows.loading import load_eyes
+from rizbin.workflows.load import load_encoder
 from tests.toys import ENCODER, NANO
 
 PIXELS = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -30,7 +28,7 @@ PIXELS = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 def check(encoder: Encoder) -> None:
     """Unit vectors, with gradient to the pixels and to nothing else."""
-    assert isinstance(encoder, Encoder)
+    assert isinstance(encoder, Embedder) and isinstance(encoder, FeatureExtractor)
     pixels = PIXELS.clone().requires_grad_()
     made = encoder.encode_image(pixels)
     assert torch.allclose(made.norm(dim=-1), torch.ones(2), atol=1e-5)
@@ -40,45 +38,45 @@ def check(encoder: Encoder) -> None:
 
 def test_our_own_pair_and_our_own_encoder() -> None:
     pair = ImageTextPair(NANO).eval()
-    encoder = of_model(pair, name="nano")
+    encoder = encoder_of(pair, name="nano")
     check(encoder)
     words = ["a fox", "an owl left of a bus"]
     assert torch.allclose(encoder.encode_text(words), pair.encode_texts(pair.tokenizer.encode(words)), atol=1e-6)
-    assert torch.allclose(encoder.encode_image(PIXELS), pair.encode_images(encoder.prepared(PIXELS)), atol=1e-6)
+    assert torch.allclose(encoder.encode_image(PIXELS), pair.encode_images(encoder.from_pixels(PIXELS)), atol=1e-6)
     assert middle_layer(encoder) == "trunk.blocks.0"
     assert layer_of(encoder, PIXELS, "trunk.blocks.0").shape == (2, 17, 32)
-    alone = of_model(ImageEncoder(ENCODER), name="alone")
+    alone = encoder_of(ImageEncoder(ENCODER), name="alone")
     check(alone)
-    with pytest.raises(RizbinError, match=r"alone reads no words; give it pictures"):
+    with pytest.raises(RizbinError, match="alone reads no words; give an image-text encoder"):
         alone.encode_text(["a fox"])
 
 
 def test_a_folder_of_open_clip_is_read_by_open_clip_itself(tmp_path: Path) -> None:
     pair = ImageTextPair(NANO).eval()
     save_open_clip(pair, tmp_path / "model")
-    own = of_model(pair, name="own")
-    theirs = of_open_clip(tmp_path / "model")
+    own = encoder_of(pair, name="own")
+    theirs = load_open_clip(tmp_path / "model")
     check(theirs)
-    assert theirs.size == 32 and torch.allclose(theirs.encode_image(PIXELS), own.encode_image(PIXELS), atol=1e-5)
+    assert theirs.image_size == 32 and torch.allclose(theirs.encode_image(PIXELS), own.encode_image(PIXELS), atol=1e-5)
     assert torch.allclose(theirs.encode_text(["a fox"]), own.encode_text(["a fox"]), atol=1e-5)
     for name in ("rizbin.json", "SHA256SUMS"):
         (tmp_path / "model" / name).unlink()
-    assert torch.equal(load_eyes(tmp_path / "model").encode_image(PIXELS), theirs.encode_image(PIXELS))
+    assert torch.equal(load_encoder(tmp_path / "model").encode_image(PIXELS), theirs.encode_image(PIXELS))
 
 
-def test_a_name_of_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_load_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     config: dict[str, Any] = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     }
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-for-tests", config)
-    encoder = load_eyes("open_clip:tiny-for-tests")
+    encoder = load_encoder("open_clip:tiny-for-tests")
     check(encoder)
     assert encoder.encode_text(["a fox", "an owl"]).shape == (2, 16)
-    assert torch.allclose(torch.as_tensor(encoder._mean.flatten()), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
+    assert torch.allclose(torch.tensor(encoder.mean), torch.tensor(open_clip.OPENAI_DATASET_MEAN))
     with pytest.raises(RizbinError, match="could not be loaded by open_clip"):
-        load_eyes("open_clip:no-such-model")
+        load_encoder("open_clip:no-such-model")
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -98,15 +96,15 @@ def test_hugging_faces_two(kind: str, tmp_path: Path) -> None:
     )
     model.eval().save_pretrained(tmp_path)
     PreTrainedTokenizerFast(tokenizer_object=_words(), pad_token="[PAD]", eos_token="[PAD]").save_pretrained(tmp_path)
-    encoder = load_eyes(tmp_path)
+    encoder = load_encoder(tmp_path)
     check(encoder)
-    assert encoder.size == 16 and encoder.encode_text(["a fox", "a bee"]).shape == (2, 16)
-    given = model.get_image_features(pixel_values=encoder.prepared(PIXELS))
+    assert encoder.image_size == 16 and encoder.encode_text(["a fox", "a bee"]).shape == (2, 16)
+    given = model.get_image_features(pixel_values=encoder.from_pixels(PIXELS))
     expected = given if isinstance(given, torch.Tensor) else given.pooler_output
     assert torch.allclose(encoder.encode_image(PIXELS), F.normalize(expected, dim=-1), atol=1e-5)
     assert layer_of(encoder, PIXELS, middle_layer(encoder)).shape[0] == 2
     with pytest.raises(RizbinError, match="could not be loaded by transformers"):
-        of_hugging_face(tmp_path / "nothing")
+        load_transformers(tmp_path / "nothing")
 
 
 def _words() -> Any:
@@ -121,20 +119,20 @@ def _words() -> Any:
 
 
 def test_timms_images_alone_with_a_class_as_a_layer() -> None:
-    encoder = of_timm("resnet10t", pretrained=False)
+    encoder = load_timm("resnet10t", pretrained=False)
     check(encoder)
-    assert encoder.size == 176
+    assert encoder.image_size == 176
     logits = layer_of(encoder, PIXELS, "fc")
     trunk: Any = timm.create_model("resnet10t", pretrained=False)
     assert logits.shape == (2, trunk.num_classes)
     with pytest.raises(RizbinError, match="reads no words"):
         encoder.encode_text(["a fox"])
     with pytest.raises(RizbinError, match="timm has no model 'no_such_network'"):
-        load_eyes("timm:no_such_network")
+        load_encoder("timm:no_such_network")
 
 
 def test_names_that_are_none() -> None:
     with pytest.raises(RizbinError, match="detailclip-mini"):
-        load_eyes("detailclip-minni")
+        load_encoder("detailclip-minni")
     with pytest.raises(RizbinError, match="is a detector"):
-        load_eyes("detector-mini")
+        load_encoder("detector-mini")

@@ -1,0 +1,296 @@
+"""The sections of an evaluation: each a group of measurements, and the reasons for those that it leaves out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rizbin.core.measurement import Measurement
+from rizbin.data.views import normalize
+from rizbin.evaluation import (
+    attention,
+    collapse,
+    frequency,
+    grounding,
+    knn,
+    probe,
+    reconstruction,
+    retrieval,
+    segmentation,
+    sizes,
+    tokens,
+    zero_shot,
+)
+from rizbin.evaluation.embed import Embedded, Pictures
+from rizbin.evaluation.settings import Settings
+
+Found = tuple[list[Measurement], list[tuple[str, str]]]
+"""Measurements, and (name, reason) of what was left out."""
+
+
+class Sections:
+    """All of them under the same settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def with_words(self, test: Pictures, seen: Embedded, words: Tensor | None, texts: Tensor | None) -> Found:
+        """What an image and texts decide alone: zero-shot classification and retrieval."""
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        if words is None:
+            return found, [(room, "The network reads no text.") for room in ("zero_shot", "retrieval")]
+        if named(test):
+            found += zero_shot.measure(seen.images, words, test.right, self.settings.templates)
+        else:
+            left_out.append(("zero_shot", "The source does not name two or more categories."))
+        if texts is not None:
+            found += retrieval.measure(seen.images, texts, test.captions)
+        else:
+            left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
+        return found, left_out
+
+    def whole_images(
+        self,
+        test: Pictures,
+        seen: Embedded,
+        train: Pictures,
+        train_seen: Embedded | None,
+        words: Tensor | None,
+        texts: Tensor | None,
+    ) -> Found:
+        """Zero-shot classification, retrieval, k-NN, linear probe."""
+        settings = self.settings
+        found, left_out = self.with_words(test, seen, words, texts)
+        if not named(test):
+            left_out += [(room, "The source does not name two or more categories.") for room in ("knn", "probe")]
+        elif train_seen is None:
+            left_out += [(room, "There are no training images beside those measured on.") for room in ("knn", "probe")]
+        elif train.right.any(dim=1).sum() < 10:
+            left_out += [
+                (room, "There are not 10 training pictures with these categories.") for room in ("knn", "probe")
+            ]
+        else:
+            both = seen.pooled, test.right, train_seen.pooled, train.right
+            found += knn.measure(*both, k=settings.k, temperature=settings.temperature)
+            found += probe.measure(*both, decays=settings.decays, steps=settings.probe_steps, seed=settings.seed)
+            if words is None:
+                found += _pixels(test, train, k=settings.k, temperature=settings.temperature)
+        if words is None and len(seen.pooled) > 1:
+            found += collapse.measure(seen.pooled)
+        return found, left_out
+
+    def patches(
+        self, test: Pictures, seen: Embedded, train: Pictures, train_seen: Embedded | None, picked: Tensor
+    ) -> Found:
+        """Segmentation: zero-shot from both dense heads, and by a linear layer."""
+        settings = self.settings
+        if not len(test.masked) or test.right.shape[1] < 2:
+            return [], [("segmentation", no_masks(test, " in two or more categories"))]
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        classes, grid = 1 + test.right.shape[1], (seen.attention.shape[1], seen.attention.shape[2])
+        heads = segmentation.HEADS if len(seen.scores["plain"]) else {}
+        if seen.unscored:
+            left_out += [(f"segmentation/{room}", seen.unscored) for room in segmentation.HEADS]
+        shares = segmentation.patch_shares(test.labels, grid, classes)
+        taught = train_seen is not None and len(train.masked) >= 10
+        for room, how in heads.items():
+            scores = seen.scores[how]
+            if not len(scores):
+                left_out.append((f"segmentation/{room}", "The evaluation's dense_images is 0."))
+                continue
+            labels, images = test.labels[: len(scores)], _guides(test, len(scores), how)
+            if taught and train_seen is not None:
+                train_scores = train_seen.scores[how]
+                found += segmentation.zero_shot_segmentation(
+                    scores,
+                    labels,
+                    train_scores,
+                    train.labels[: len(train_scores)],
+                    room,
+                    how,
+                    boundary_width=settings.boundary_width,
+                    images=images,
+                    train_images=_guides(train, len(train_scores), how),
+                )
+            found.append(segmentation.objects_miou(scores, labels, room, how, images=images))
+            found += segmentation.patch_accuracy(F.adaptive_avg_pool2d(scores, grid), shares[: len(scores)], room, how)
+        if not taught or train_seen is None:
+            return found, left_out + [
+                (f"segmentation/{room}/{name}", "There are not 10 training pictures with exact masks.")
+                for room in (*heads, "linear")
+                for name in ("miou", "boundary_iou")
+            ]
+        targets = segmentation.patch_shares(train.labels, grid, classes)
+        targets = targets.gather(1, picked.unsqueeze(-1).expand(-1, -1, classes)).flatten(0, 1)
+        features = train_seen.patches.float().flatten(0, 1)
+        layer = probe.choose_and_fit(
+            features, targets, "one", decays=settings.decays, steps=settings.probe_steps, seed=settings.seed
+        )
+        said = (
+            f"that was fitted to the class shares of {picked.shape[1]} random patches of each of {len(picked)} "
+            f"training pictures by L-BFGS in at most {settings.probe_steps} iterations"
+        )
+        found += segmentation.linear_segmentation(
+            layer, seen.patches, test.labels, grid, taught=said, boundary_width=settings.boundary_width
+        )
+        return found, left_out
+
+    def grounding(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
+        """Which of the words present stands where, by both dense heads."""
+        if words is None:
+            return [], [("grounding", "The network reads no text.")]
+        if not len(test.objects.picture):
+            return [], [("grounding", no_masks(test))]
+        if seen.unscored:
+            return [], [("grounding", seen.unscored)]
+        found: list[Measurement] = []
+        left_out: list[tuple[str, str]] = []
+        for room, head in segmentation.HEADS.items():
+            scores = seen.scores[head]
+            count = len(scores)
+            if not count:
+                left_out.append((f"grounding/{room}", "The evaluation's dense_images is 0."))
+                continue
+            masked = test.masked[:count]
+            more, apart = grounding.measure(
+                scores,
+                test.labels[:count],
+                test.objects.among(masked),
+                masked,
+                room,
+                head,
+                images=_guides(test, count, head),
+            )
+            found += more
+            left_out += apart
+        return found, left_out
+
+    def sizes(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
+        """Recall by object size."""
+        if words is None:
+            return [], [("sizes", "The network reads no text.")]
+        if not len(test.objects.picture):
+            return [], [("sizes", no_masks(test))]
+        found, left_out = sizes.measure(
+            seen.images, words, test.right, test.objects, test.masked, seen.scores["plain"], self.settings.size_edges
+        )
+        return found, left_out + ([("sizes/localized", seen.unscored)] if seen.unscored else [])
+
+    def attended(self, test: Pictures, seen: Embedded) -> Found:
+        """Whether the heads of the last layer look at objects."""
+        if not len(test.masked):
+            return [], [("attention", no_masks(test))]
+        if len(seen.heads) != len(test.masked):
+            return [], [("attention", "The network has no CLS token that attends to patches.")]
+        return attention.measure(seen.heads, test.labels, mass=self.settings.mass), []
+
+    def looked(
+        self,
+        test: Pictures,
+        seen: Embedded,
+        look: frequency.Looker | None,
+        reconstruct: reconstruction.Reconstructor | None,
+        device: torch.device,
+    ) -> Found:
+        """Object pixels kept and hidden, and reconstruction; the method's look is taken once for all of them."""
+        settings = self.settings
+        looks: list[tuple[Tensor, Tensor] | None] = []
+
+        def looked(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Look | None]]:
+            for some in test.pixels.split(settings.batch):
+                images = normalize(some.to(device))
+                shown = look(images)
+                looks.append(None if shown is None else (shown.attention.float().cpu(), shown.removed.cpu()))
+                yield images, shown
+
+        measurements = frequency.measure(looked(look), settings.bands) if look is not None else []
+        shown = [each for each in looks if each is not None]
+        whole = len(shown) == len(looks) and bool(looks)  # the method shows something of every batch
+        attention, removed = (torch.cat(parts) for parts in zip(*shown, strict=True)) if whole else (None, None)
+        found, left_out = self.tokens(test, seen, attention, removed)
+        apart: list[tuple[str, str]] = []
+        if reconstruct is not None and len(test.masked):
+            more, apart = reconstruction.measure(
+                reconstruct,
+                test.pixels[test.masked],
+                test.labels,
+                (seen.attention.shape[1], seen.attention.shape[2]),
+                block=settings.block,
+                seed=settings.seed,
+                factors=settings.low_resolutions,
+                batch=settings.batch,
+                device=device,
+            )
+            measurements += more
+        if measurements:
+            left_out += apart
+            if reconstruct is not None and not len(test.masked):
+                left_out.append(("reconstruction/hidden", no_masks(test)))
+        else:
+            left_out.append(
+                ("reconstruction", "The method does not reconstruct removed patches, or only its encoder is here.")
+            )
+        return found + measurements, left_out
+
+    def tokens(self, test: Pictures, seen: Embedded, attention: Tensor | None, removed: Tensor | None) -> Found:
+        """Object pixels on the patches that attention keeps, and on those that the method hides."""
+        settings = self.settings
+        rows, columns = seen.attention.shape[1:]
+        if not len(test.masked):
+            return [], [("tokens", no_masks(test))]
+        found, left_out = [], []
+        if len(seen.attention) != len(test.masked):
+            left_out.append(("tokens/object_pixels_kept", "The network has no CLS token whose attention could choose."))
+        elif rows % settings.block or columns % settings.block:
+            reason = (
+                f"A grid of {rows}x{columns} patches does not divide into blocks of {settings.block}x{settings.block}."
+            )
+            left_out.append(("tokens/object_pixels_kept", reason))
+        else:
+            chosen, whose = seen.attention, "the image encoder's CLS attention (mean of all layers and heads)"
+            if attention is not None and attention.shape[1:] == (rows, columns):
+                chosen = attention[test.masked]
+                whose = "the attention that the method shows (its teacher's where it has one)"
+            found.append(
+                tokens.measure(chosen, test.labels, keep_ratio=settings.keep_ratio, block=settings.block, whose=whose)
+            )
+        if removed is not None and bool(removed.any()):
+            found.append(tokens.measure_hidden(removed[test.masked], test.labels))
+        else:
+            left_out.append(
+                ("tokens/object_pixels_hidden", "The method hides no patches, or only its encoder is here.")
+            )
+        return found, left_out
+
+
+def _pixels(test: Pictures, train: Pictures, *, k: int, temperature: float) -> list[Measurement]:
+    """k-NN on raw pixels: what needs no network at all."""
+    pixels = (part.pixels.flatten(1).float() for part in (test, train))
+    queries, memory = (part - part.mean(dim=1, keepdim=True) for part in pixels)
+    found = knn.measure(queries, test.right, memory, train.right, k=k, temperature=temperature)
+    first = next(one for one in found if one.name == "knn/top1")
+    said = first.protocol.replace("pooled features before the projection", "raw pixels less each picture's mean")
+    return [replace(first, name="knn/pixels_top1", protocol=said)]
+
+
+def _guides(pictures: Pictures, count: int, how: str) -> Tensor | None:
+    """The images whose colors guide the upsampling, the first with known objects; None for a head without."""
+    return pictures.pixels[pictures.masked[:count]] if how == "windows" else None
+
+
+def named(pictures: Pictures) -> bool:
+    """Whether two or more categories are known, and one of them is in an image."""
+    return bool(pictures.right.any()) and pictures.right.shape[1] > 1
+
+
+def captioned(pictures: Pictures) -> bool:
+    return all(pictures.captions) and len({caption.lower() for caption in pictures.captions}) > 1
+
+
+def no_masks(pictures: Pictures, more: str = "") -> str:
+    """Why nothing is measured that needs exact masks."""
+    return pictures.unmasked or f"The source does not know the objects' exact masks{more}."
