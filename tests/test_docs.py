@@ -55,7 +55,7 @@ def test_the_table_and_the_sections_are_the_folder() -> None:
 def test_flags_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"--(?:method|trainer)\.[\w.-]+\w", text_of(page)))
     known = ""
-    for name in ("detailclip", "slip", "aclip", "tecoa", "simclr", "byol", "dino", "logo", "supervised"):
+    for name in methods.names():
         assert cli.main(["train", name, "--help"]) == 0
         known += capsys.readouterr().out
     assert named and not {flag for flag in named if not re.search(rf"{re.escape(flag)}[\s,]", known)}

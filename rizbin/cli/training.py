@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
 def descriptions() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
     rooms = Path(__file__).parent.parent
-    files = {path.stem: path for path in (rooms / "methods").glob("[a-z]*.py")}
+    package = find_spec("rizbin.methods")
+    assert package is not None and package.submodule_search_locations is not None  # it is a folder of this package
+    folders = [Path(folder) for folder in package.submodule_search_locations]
+    files = {path.stem: path for folder in folders for path in folder.glob("[a-z]*.py")}
     files["detector"] = rooms / "detection" / "teach.py"
     files["diffusion"] = rooms / "generation" / "diffusion" / "learn.py"
     found = {}

@@ -24,6 +24,8 @@ from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 def crop_map(
@@ -52,10 +54,10 @@ def crop_map(
 class ACLIP(Method):
     """Two masked views against the caption, each other and the teacher."""
 
+    arxiv = "2212.08653"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(
             crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5
         )
@@ -80,6 +82,15 @@ class ACLIP(Method):
         """Share of itself that the teacher keeps at an update, at the start of the run."""
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        return {
+            "small": small(cls.name, cls.Settings(view=MILD, projection_hidden=512, projection=128)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -39,15 +39,17 @@ from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import Rule, block_scores, half_resolution_places, select
 from rizbin.nets.vision import Features
 from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 class DetailCLIP(Method):
     """CLIP with attention-based token removal, self-distillation and pixel reconstruction; one flag turns each off."""
 
+    arxiv = "2409.06809"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(
             crop_area=(0.14, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2
         )
@@ -162,6 +164,60 @@ class DetailCLIP(Method):
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine. Below 1 the teacher keeps learning from the captions (SILC;
         paper: 1)."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            view=MILD,
+            head_hidden=256,
+            head_bottleneck=64,
+            decoder_width=128,
+            decoder_heads=4,
+            prototypes=512,
+            # One view beside the clean one: on scenes that never repeat a second view of the same teaches little, and
+            # costs a third of a step.
+            view_count=1,
+            # The whole image meets the caption: a step costs what CLIP's costs until the techniques start.
+            contrast_view="clean",
+            # What makes patches speak, and each object of its own word: from 56 to 94 percent in 900 steps
+            # (docs/LOG.md).
+            phrase_weight=1.0,
+            # At equal time none of the three techniques pays on this world: removal costs captions and names, the more
+            # the more there is that captions leave out, and the other two change nothing that seeds can tell at two to
+            # three times the cost (docs/studies/components.html, tokens.html; docs/LOG.md). They rest here; what
+            # follows is what was found to suit them, where a flag turns one on: --method.selection attention,
+            # --method.distillation, --method.reconstruction.
+            selection="none",
+            distillation=False,
+            reconstruction=False,
+            # Objects must be hidden for anything to be learned of them; by the paper's rule 4 percent of their pixels
+            # were.
+            hide="random",
+            teacher_resolution="half",
+            # Features teach from the first step; a young head's prototypes stood at ln 512 for hundreds (docs/LOG.md).
+            patch_target="features",
+            visible_weight=1.0,
+            cls_weight=0.1,
+            head_norm=True,
+            # Seen at half the resolution, to be predicted at the whole one.
+            low_resolution=2,
+            decoder_blocks=2,
+            # In a run of minutes the teacher has nothing to teach before the captions have taught it, and a step with
+            # all terms costs about three with the contrast alone.
+            late_start=0.7,
+            momentum=0.99,
+            final_momentum=0.999,
+        )
+        paper = yfcc15m(cls.name, cls.Settings())
+        # The paper's code stands on timm 0.5, whose CLS token starts like the other weights.
+        vision = replace(paper.settings.pair.vision, freeze_patch_embedding=True, cls_std=0.02)
+        settings = replace(paper.settings, pair=replace(paper.settings.pair, vision=vision))
+        return {
+            "small": small(cls.name, small_settings),
+            "vits16": vits16(cls.name, cls.Settings(decoder_width=384)),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": replace(paper, settings=settings),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

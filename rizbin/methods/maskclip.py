@@ -25,15 +25,17 @@ from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.nets.text import Transformer
 from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 class MaskCLIP(Method):
     """CLIP's loss, masked self-distillation and masked words."""
 
+    arxiv = "2208.12262"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
         """The one augmented view."""
         keep_ratio: float = 0.25
@@ -64,6 +66,18 @@ class MaskCLIP(Method):
         """Share of itself that the teacher keeps at an update, at the start of the run."""
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            view=MILD, prototypes=1024, head_hidden=256, head_bottleneck=64, decoder_width=128, decoder_heads=4
+        )
+        return {
+            "small": small(cls.name, small_settings),
+            "vits16": vits16(cls.name, cls.Settings(decoder_width=384)),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.weights import check_fit, shapes_of
+from rizbin.training.settings import Presets
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,13 @@ class Work:
 class Method(nn.Module, ABC):
     """Images (and captions) in, an encoder out. One file a method; `rizbin.methods` is discovered."""
 
+    name: ClassVar[str]
+    """What the command line calls it: its file's name, unless the class gives another."""
+    arxiv: ClassVar[str] = ""
+    """arXiv number of its paper."""
     Settings: ClassVar[type[Any]]
+    """Frozen, keyword-only; in `rizbin.methods` derived from `rizbin.training.settings.ImageSettings` or
+    `ImageTextSettings`."""
     views: ViewSpec
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
@@ -129,6 +136,19 @@ class Method(nn.Module, ABC):
     """Images that a step needs at least: methods that tell the images of a batch apart, or norm over them, need two."""
     most_phrases: int = 0
     """Most noun phrases of a caption that the method wants besides; 0 for none."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "name" not in vars(cls):
+            cls.name = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def presets(cls) -> Presets:
+        """Complete settings by name, for each size of work that the method is prepared for; the first is the default.
+
+        `rizbin.training.presets` holds what several methods share.
+        """
+        return {}
 
     @property
     @abstractmethod
