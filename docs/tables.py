@@ -102,10 +102,17 @@ def facts(training: Training[Any]) -> tuple[str, ...]:
     )
 
 
+def as_markdown(text: str) -> str:
+    """With an empty line before and after what is indented, which is then a block of code: the equations."""
+    text = re.sub(r"^(\S.*)\n(?=    )", r"\1\n\n", text, flags=re.MULTILINE)
+    return re.sub(r"^(    .*)\n(?=\S)", r"\1\n\n", text, flags=re.MULTILINE)
+
+
 def sections(page: str) -> str:
     """A section for each method that has none written by hand."""
     by_hand = set(re.findall(r"^## (\w+)$", MARKED.sub("", page), re.MULTILINE))
-    texts = [f"## {method.name}\n\n{docstring(method)}\n" for method in all_methods() if method.name not in by_hand]
+    missing = [method for method in all_methods() if method.name not in by_hand]
+    texts = [f"## {method.name}\n\n{as_markdown(docstring(method))}\n" for method in missing]
     return "\n".join(texts)
 
 
