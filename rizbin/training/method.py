@@ -79,6 +79,12 @@ class Progress:
         numbers = torch.rand(parallel.world_size() * rows, columns, generator=generator)
         return numbers[parallel.rank() * rows : (parallel.rank() + 1) * rows].to(device)
 
+    def uniform_of_views(
+        self, name: str, views: int, rows: int, columns: int, device: torch.device
+    ) -> Float[Tensor, "images columns"]:
+        """The same for each of several views of a batch, the first view's rows first: each image keeps its own."""
+        return torch.cat(self.uniform(name, rows, views * columns, device).chunk(views, dim=1))
+
 
 @dataclass(frozen=True)
 class Minimize:
@@ -106,6 +112,14 @@ class Look:
     reconstruction: Float[Tensor, "batch 3 height width"] | None
     """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
     term."""
+
+    @classmethod
+    def of(
+        cls, attention: Float[Tensor, "batch patches"], removed: Int[Tensor, "batch removed"], grid: tuple[int, int]
+    ) -> "Look":
+        """From the attention of all patches and the places of the removed ones, in row order of the grid."""
+        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
+        return cls(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
 
 
 @dataclass(frozen=True)

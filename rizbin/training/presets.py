@@ -11,7 +11,7 @@ several papers did. None of the three large ones was run to the end: no machine 
 """
 
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import View
@@ -87,19 +87,20 @@ def vitb16(method: str, settings: AnySettings) -> Training[AnySettings]:
     return _large(method, settings, VITB16, batch=1024)
 
 
-def yfcc15m(method: str, settings: OfPairs) -> Training[OfPairs]:
+def yfcc15m(method: str, settings: OfPairs, **vision: Any) -> Training[OfPairs]:
     """As SLIP, A-CLIP and DetailCLIP trained on YFCC-15M (arXiv 2112.12750, 2212.08653, 2409.06809): ViT-B/16, batch
     4096, AdamW 5e-4, weight decay 0.5; 25 epochs of 15 million images are 91,500 steps.
 
-    YFCC-15M cannot be had any more.
+    YFCC-15M cannot be had any more. vision: settings of the image tower that the paper has otherwise.
     """
     training = _large(method, settings, VITB16, batch=4096)
     pair = training.settings.pair
+    pair = replace(pair, vision=replace(pair.vision, **vision), text=replace(pair.text, quick_gelu=True))
     return replace(
         training,
         steps=91_500,
         checkpoint_every=1000,
-        settings=replace(training.settings, pair=replace(pair, text=replace(pair.text, quick_gelu=True))),
+        settings=replace(training.settings, pair=pair),
         trainer=replace(training.trainer, final_learning_rate=1e-5, warmup=0.04, warmup_start=1e-6),
     )
 

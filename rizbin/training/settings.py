@@ -7,6 +7,7 @@ They stand below the methods, so that a method's file can hold its own presets
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from rizbin.core.errors import RizbinError
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 
@@ -116,6 +117,23 @@ class Training(Generic[MethodSettings]):
     """Optimizer, precision, processes."""
     settings: MethodSettings
     """The method's own."""
+
+
+def check_between(
+    settings: Any, low: float | int, high: float | int, *names: str, above: bool = False, below: bool = False
+) -> None:
+    """Raises RizbinError when one of these fields is not from `low` to `high`.
+
+    above: `low` itself is not allowed; below: `high` is not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if (value > low if above else value >= low) and (value < high if below else value <= high):
+            continue
+        words = {(True, True): "above {} and below {}", (True, False): "above {}, up to {}"}
+        words |= {(False, True): "from {} to below {}", (False, False): "from {} to {}"}
+        limits = words[above, below].format(f"{low:g}", f"{high:g}").removesuffix(", up to inf")
+        raise RizbinError(f"{name} is {value:g}; choose a number {limits}.")
 
 
 Presets = dict[str, Training[Any]]
