@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench
+.PHONY: help demo test check format bench docs
 
 help:  ## Show these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -26,6 +26,9 @@ check: .venv/ready  ## Lint, types, import rules and spelling
 format: .venv/ready  ## Bring the code into the house's form
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
+
+docs: .venv/ready  ## Write the tables of methods into README.md and docs/methods.md
+	.venv/bin/python docs/tables.py
 
 bench: .venv/ready  ## Run every benchmark; each prints its table
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done

@@ -1,5 +1,6 @@
 """The docs are right: the method that they write out trains, flags exist, and an export is read as they say."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -44,18 +45,26 @@ def test_the_method_of_the_page_is_one_file_and_trains(tmp_path: Path, monkeypat
     assert losses[-1] < losses[0]
 
 
-def test_the_table_and_the_sections_are_the_folder() -> None:
+def test_the_tables_are_as_make_docs_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("docs_tables", DOCS / "tables.py")
+    assert spec is not None and spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    for name in tables.PAGES:
+        page = (DOCS.parent / name).read_text(encoding="utf-8")
+        assert tables.written(page) == page, f"the tables of {name} are stale; run `make docs`"
     page = text_of("methods.md")
-    rows = re.findall(r"^\| `(\w+)` \|.*arXiv", page, re.MULTILINE)
-    assert sorted(rows) == sorted(methods.names())
+    assert sorted(re.findall(r"^\| `(\w+)` \|.*arXiv", page, re.MULTILINE)) == sorted(methods.names())
     assert set(methods.names()) <= set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+    longer = page.replace("<!-- make docs: captions -->\n", "<!-- make docs: captions -->\n| a row of nothing |\n")
+    assert longer != page and tables.written(longer) == page
 
 
 @pytest.mark.parametrize("page", ["methods.md", "networks.md", "train.md"])
 def test_flags_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"--(?:method|trainer)\.[\w.-]+\w", text_of(page)))
     known = ""
-    for name in ("detailclip", "slip", "aclip", "tecoa", "simclr", "byol", "dino", "logo", "supervised"):
+    for name in methods.names():
         assert cli.main(["train", name, "--help"]) == 0
         known += capsys.readouterr().out
     assert named and not {flag for flag in named if not re.search(rf"{re.escape(flag)}[\s,]", known)}

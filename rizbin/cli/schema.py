@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def members(family: str) -> dict[str, str]:
 
 def methods() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
-    files = {path.stem: path for path in (_ROOMS / "methods").glob("[a-z]*.py")}
+    files = {path.stem: path for folder in _method_folders() for path in folder.glob("[a-z]*.py")}
     files["detector"] = _ROOMS / "detection" / "teach.py"
     files["diffusion"] = _ROOMS / "generation" / "diffusion" / "learn.py"
     found: dict[str, str] = {}
@@ -138,8 +139,15 @@ def _training(method: str) -> dict[str, Any]:
 
 def _fingerprint(method: str) -> str:
     """Of the file that defines the method; empty where it lies elsewhere."""
-    file = _ROOMS / "methods" / f"{method}.py"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+    files = [folder / f"{method}.py" for folder in _method_folders()]
+    return "".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file())
+
+
+def _method_folders() -> list[Path]:
+    """Where methods lie: the package's folder, and others that its path was extended by."""
+    package = find_spec("rizbin.methods")
+    assert package is not None and package.submodule_search_locations is not None  # it is a folder of this package
+    return [Path(folder) for folder in package.submodule_search_locations]
 
 
 def _command(name: str, kept: Mapping[str, Any]) -> Command:

@@ -22,6 +22,16 @@ def contrast(
     return clip_loss(images, texts, scale) if bias is None else sigmoid_loss(images, texts, scale, bias)
 
 
+def contrast_of_views(
+    images: Float[Tensor, "views embedding"],
+    texts: Float[Tensor, "batch embedding"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""] | None,
+) -> Float[Tensor, ""]:
+    """The mean `contrast` of several views of each image with its text, the first view's rows first."""
+    return torch.stack([contrast(view, texts, scale, bias) for view in images.split(len(texts))]).mean()
+
+
 def clip_loss(
     images: Float[Tensor, "batch embedding"], texts: Float[Tensor, "batch embedding"], scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:

@@ -1,5 +1,8 @@
 """Self-distillation: the student predicts what a slowly following teacher says."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,6 +10,48 @@ from torch.nn import functional as F
 
 from rizbin.core import parallel
 from rizbin.core.precision import wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """Of a student that predicts its teacher's CLS and patches: weights of the terms, prototypes, temperatures."""
+
+    distillation: bool = True
+    """Predict the teacher's CLS and patches. Off: one of the three techniques is gone."""
+    cls_weight: float = 1.0
+    """Weight a1 of the CLS term (paper: 1)."""
+    patch_weight: float = 1.0
+    """Weight a2 of the patch term on hidden places (paper: 1)."""
+    visible_weight: float = 0.0
+    """Weight of a patch term on visible places, taken from the encoder itself and normalized on its own (iBOT++ of
+    TIPSv2, arXiv 2604.12012; paper: 0)."""
+    patch_target: Literal["prototypes", "features"] = "prototypes"
+    """What the teacher says of a patch: a distribution over prototypes (iBOT; paper), or its features themselves,
+    normalized, predicted by a linear layer (as data2vec, arXiv 2202.03555), which teaches from the first step,
+    where a young head says nearly the same of every patch."""
+    prototypes: int = 8192
+    """How many prototypes CLS and patches are compared with (paper: 8192, shared)."""
+    head_hidden: int = 2048
+    """Width of the prototype head's two hidden layers."""
+    head_bottleneck: int = 256
+    """Size of the unit vectors that meet the prototypes."""
+    head_norm: bool = False
+    """Batch norm in the prototype head. Without it the head of a young network says the same of everything for
+    some hundred steps (paper: none)."""
+    student_temperature: float = 0.1
+    """Temperature of the student's distribution."""
+    teacher_temperature: float = 0.04
+    """Temperature of the teacher's CLS distribution: lower is sharper."""
+    patch_temperature: float = 0.07
+    """Temperature of the teacher's patch distribution after its warm-up."""
+    patch_temperature_start: float = 0.04
+    """The same during the warm-up."""
+    patch_temperature_warmup: float = 0.04
+    """Share of the run with the first of the two (paper's code: 1 epoch of 25)."""
+
+    def patch_temperature_at(self, fraction: float) -> float:
+        """Of the teacher's patch distribution at this part of the run."""
+        return self.patch_temperature_start if fraction < self.patch_temperature_warmup else self.patch_temperature
 
 
 class Center(nn.Module):
@@ -28,6 +73,15 @@ class Center(nn.Module):
         """Moves towards the mean score of this batch over all processes (which must hold equally many tokens)."""
         # Wide: under bf16 autocast the teacher's scores are bf16, and a running mean of small steps would stand still.
         self.value.lerp_(parallel.mean(wide(scores).mean(dim=0)).to(self.value.dtype), 1 - self.momentum)
+
+    @torch.no_grad()
+    def distribution(
+        self, scores: Float[Tensor, "tokens prototypes"], temperature: float
+    ) -> Float[Tensor, "tokens prototypes"]:
+        """`teacher_distribution` of the scores with the center as it is; after that it moves towards them."""
+        targets = teacher_distribution(scores, self.value, temperature)
+        self.update(scores)
+        return targets
 
 
 def teacher_distribution(

@@ -5,6 +5,9 @@ Pooling patches by their similarity to the whole caption (PACL, arXiv 2212.04994
 every word of their caption. Here the caption is split into its noun phrases, and each phrase is its own query.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +15,28 @@ from torch.nn import functional as F
 
 from rizbin.core import parallel
 from rizbin.core.precision import wide
+from rizbin.losses.contrast import contrast_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseSettings:
+    """Of the terms in which patches meet the caption without CLS: phrase by phrase, or all of it."""
+
+    phrase_weight: float = 0.0
+    """Weight of the phrase term, in which each noun phrase of a caption finds its own patches among those that meet
+    the caption (paper: 0)."""
+    phrases_most: int = 4
+    """Most phrases of a caption, the first ones; a caption without any is one phrase."""
+    phrase_temperature: float = 0.1
+    """Temperature, in cosines, at which a patch chooses among the phrases of its caption."""
+    patches_contrast_weight: float = 0.0
+    """Weight of a second CLIP term, in which the student's patches, pooled for a caption by `patches_pool`, meet it
+    without CLS (paper: 0)."""
+    patches_pool: Literal["mean", "text"] = "mean"
+    """How that second term pools the patches: their mean, or each weighted by its similarity to the caption (PACL,
+    arXiv 2212.04994), which pulls every object patch to all words of its caption."""
+    patches_temperature: float = 0.1
+    """Temperature, in cosines, of weights of patches for a caption or phrase: lower listens to fewer patches."""
 
 
 def text_weighted_similarity(
@@ -91,3 +116,33 @@ def phrase_contrast(
     by_image = by_image.masked_fill(held.T[phrase] & ~itself, float("-inf"))
     to_images = F.cross_entropy(by_image, image + own.start, reduction="none")
     return ((to_phrases + to_images) * share).sum() / 2
+
+
+def phrase_contrast_of_views(
+    patches: Float[Tensor, "views patches embedding"],
+    phrases: Float[Tensor, "batch most embedding"],
+    keys: Int[Tensor, "batch most"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""] | None,
+    settings: PhraseSettings,
+) -> Float[Tensor, ""]:
+    """The mean `phrase_contrast` of several views of each image, the first view's rows first."""
+    at = {"patch_temperature": settings.patches_temperature, "phrase_temperature": settings.phrase_temperature}
+    losses = [phrase_contrast(view, phrases, keys, scale, bias, **at) for view in patches.split(len(keys))]
+    return torch.stack(losses).mean()
+
+
+def text_pooled_contrast(
+    patches: Float[Tensor, "views patches embedding"],
+    texts: Float[Tensor, "batch embedding"],
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""] | None,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """CLIP's loss of patches pooled by their similarity to each text of all processes, the mean of several views.
+
+    Takes unit vectors, the first view's rows first. See `text_weighted_similarity`.
+    """
+    views, texts = patches.split(len(texts)), parallel.gather(texts)
+    similarities = [text_weighted_similarity(view, texts, temperature) for view in views]
+    return torch.stack([contrast_of(each, scale, bias) for each in similarities]).mean()

@@ -1,9 +1,34 @@
 """Pixel reconstruction: of removed patches (MAE, arXiv 2111.06377, section 3), and of what a low resolution lost."""
 
-from jaxtyping import Float, Int
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rizbin.core import parallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionSettings:
+    """Of a student that predicts pixels which it was not shown: weights of the terms, resolution, decoder."""
+
+    reconstruction: bool = True
+    """Predict the hidden pixels. Off: one of the three techniques is gone."""
+    reconstruction_weight: float = 1.0
+    """Weight a3 of the pixel term (paper: 1; 2 lost 0.7 points there)."""
+    low_resolution: Literal[1, 2, 4] = 1
+    """The predicting student sees its view at 1/2 or 1/4 of the resolution (brought back to size), and must predict
+    from visible patches what that took away. 1: full resolution (paper)."""
+    residual_weight: float = 1.0
+    """Weight of that second pixel term, whose error is 1 for bicubic upsampling; idle at full resolution."""
+    decoder_width: int = 768
+    """Channels of the decoder through which hidden places are predicted."""
+    decoder_blocks: int = 1
+    """Blocks of the decoder, 1 to 4 (paper's code: 1)."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
 
 
 def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch patches pixels"]:
@@ -32,6 +57,20 @@ def patch_statistics(
     """Mean and standard deviation (unbiased, as in MAE's code) of each patch over its pixels and channels."""
     variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
     return mean, (variance + EPSILON).sqrt()
+
+
+def painted(
+    patches: Float[Tensor, "batch patches pixels"],
+    predicted: Float[Tensor, "batch patches pixels"],
+    truth: Float[Tensor, "batch patches pixels"],
+    removed: Bool[Tensor, "batch patches"],
+) -> Float[Tensor, "batch patches pixels"]:
+    """The patches, with what was predicted in the place of the removed ones.
+
+    Predicted patches are normalized by their own statistics; the truth's are put back to show them, as MAE does.
+    """
+    mean, deviation = patch_statistics(truth)
+    return torch.where(removed.unsqueeze(-1), predicted * deviation + mean, patches)
 
 
 def pixel_loss(

@@ -17,13 +17,15 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import View
-from rizbin.losses.contrast import contrast, nt_xent
+from rizbin.losses.contrast import contrast_of_views, nt_xent
 from rizbin.losses.distill import regression
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
 from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 def crop_map(
@@ -52,10 +54,10 @@ def crop_map(
 class ACLIP(Method):
     """Two masked views against the caption, each other and the teacher."""
 
+    arxiv = "2212.08653"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(
             crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5
         )
@@ -80,6 +82,15 @@ class ACLIP(Method):
         """Share of itself that the teacher keeps at an update, at the start of the run."""
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        return {
+            "small": small(cls.name, cls.Settings(view=MILD, projection_hidden=512, projection=128)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -119,9 +130,8 @@ class ACLIP(Method):
         features = self.pair.vision(torch.cat(batch.views[:2]), self._keep(whole.attention, batch, progress))
         pooled = self.pair.pool(features)
         texts = self.pair.encode_texts(batch.texts)
-        u, v = self.pair.embed(features).chunk(2)
-        scale, bias = self.pair.scale, self.pair.logit_bias
-        language = (contrast(u, texts, scale, bias) + contrast(v, texts, scale, bias)) / 2
+        scale = self.pair.scale
+        language = contrast_of_views(self.pair.embed(features), texts, scale, self.pair.logit_bias)
         u, v = self.simclr_head(pooled).split(rows)
         simclr = nt_xent(u, v, settings.simclr_temperature)
         u, v = self.predictor(self.projector(pooled)).split(rows)
@@ -138,9 +148,7 @@ class ACLIP(Method):
         if settings.selection == "none":
             return None
         if settings.selection == "random":
-            scores = torch.cat(
-                progress.uniform("removal", rows, 2 * grid[0] * grid[1], attention.device).chunk(2, dim=1)
-            )
+            scores = progress.uniform_of_views("removal", 2, rows, grid[0] * grid[1], attention.device)
         else:
             seen = attention.view(rows, 1, *grid)
             scores = torch.cat(
@@ -152,9 +160,6 @@ class ACLIP(Method):
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
         grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
         attention = self.teacher["vision"](images, attend=True).attention
-        gone = torch.zeros_like(attention, dtype=torch.bool)
-        if self.settings.selection == "attention":
-            gone.scatter_(
-                1, select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1], True
-            )
-        return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
+        removed = select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1]
+        chosen = self.settings.selection == "attention"
+        return Look.of(attention, removed if chosen else removed[:, :0], grid)

@@ -21,6 +21,8 @@ from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
 from rizbin.training.method import Batch, Method, Minimize, Progress, Work
+from rizbin.training.presets import STRONG, imagenet_resnet50, nano, small, vitb16, vits16
+from rizbin.training.settings import ImageSettings, Presets
 
 _VIEW = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
 
@@ -44,10 +46,10 @@ def eigen_alignment(predictor: Float[Tensor, "dim dim"], projections: Float[Tens
 class BYOL(Method):
     """Regression onto a momentum target; one flag each takes away what keeps it from collapsing."""
 
+    arxiv = "2006.07733"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        encoder: ImageEncoder.Settings = ImageEncoder.Settings()
-        """The backbone, which is kept."""
+    class Settings(ImageSettings):
         view_1: View.Settings = _VIEW
         """The first view: always blurred, never solarized (paper, table 6)."""
         view_2: View.Settings = replace(_VIEW, blur=0.1, solarize=0.2)
@@ -84,6 +86,23 @@ class BYOL(Method):
         """The same at the end, reached by a cosine."""
         together: bool = False
         """Both views in one pass, which is faster; batch norm then counts both. Off (paper): one by one."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            view_1=STRONG, view_2=STRONG, projection_hidden=512, projection=64, momentum=0.97, together=True
+        )
+        # Rate 0.2 * batch / 256, 1000 epochs (appendix B).
+        paper = imagenet_resnet50(
+            cls.name, cls.Settings(), batch=4096, learning_rate=3.2, weight_decay=1.5e-6, epochs=1000
+        )
+        return {
+            "small": small(cls.name, small_settings),
+            "nano": nano(small(cls.name, small_settings)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": paper,
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

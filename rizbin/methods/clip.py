@@ -12,17 +12,28 @@ from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 class CLIP(Method):
     """Two towers and a contrastive loss; the baseline of the family."""
 
+    arxiv = "2103.00020"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
         """The one augmented view; crops of at least half the picture, as in SLIP's CLIP (arXiv 2112.12750)."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        return {
+            "small": small(cls.name, cls.Settings(view=MILD)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
 from rizbin.training.method import Batch, Method, Minimize, Progress, Work
+from rizbin.training.presets import IMAGENET, STRONG, STRONG_SMALL, VITS16, nano, small, vitb16, vits16
+from rizbin.training.settings import ImageSettings, Presets, TrainerSettings, Training
 
 _GLOBAL = View.Settings(crop_area=(0.4, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=1.0)
 
@@ -47,8 +49,10 @@ def multi_crop_loss(
 class DINO(Method):
     """Self-distillation without labels, with multi-crop; one flag each turns centering, sharpening and crops off."""
 
+    arxiv = "2104.14294"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
+    class Settings(ImageSettings):
         encoder: ImageEncoder.Settings = ImageEncoder.Settings(drop_path=0.1)
         """The backbone, which is kept; the teacher's copy drops no path."""
         global_view_1: View.Settings = _GLOBAL
@@ -93,6 +97,61 @@ class DINO(Method):
         ImageNet; 0.99 for small sets)."""
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            global_view_1=STRONG,
+            global_view_2=STRONG,
+            local_view=STRONG_SMALL,
+            local_crops=2,
+            prototypes=256,
+            head_hidden=256,
+            head_bottleneck=64,
+            # Without batch norm the head of a young network says the same of every picture, and in some hundred steps
+            # nothing teaches it otherwise: uniform code in every run tried (docs/LOG.md).
+            head_norm=True,
+            momentum=0.97,
+        )
+        nano_settings = replace(small_settings, local_view=replace(STRONG_SMALL, size=16))
+        return {
+            "small": small(cls.name, small_settings),
+            "nano": nano(small(cls.name, nano_settings)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": cls._paper(),
+        }
+
+    @classmethod
+    def _paper(cls) -> Training[Settings]:
+        """ViT-S/16, batch 1024, AdamW with rate 5e-4 * batch / 256, 300 epochs of ImageNet (appendix A)."""
+        settings = cls.Settings(
+            encoder=ImageEncoder.Settings(name=VITS16, image_size=224, drop_path=0.1),
+            # With eight small crops the large ones start at 0.25, the small ones end there (appendix E).
+            local_crops=10,
+            teacher_temperature=0.07,
+            teacher_temperature_warmup=0.1,
+            freeze_last_layer=1 / 300,
+        )
+        return Training(
+            method=cls.name,
+            steps=300 * IMAGENET // 1024,
+            batch=1024,
+            checkpoint_every=1000,
+            settings=settings,
+            trainer=TrainerSettings(
+                learning_rate=2e-3,
+                final_learning_rate=1e-6,
+                weight_decay=0.04,
+                weight_decay_growth=10.0,
+                beta2=0.999,
+                warmup=10 / 300,
+                warmup_start=0.0,
+                clip=3.0,
+                precision="bf16",
+                workers=8,
+            ),
+        )
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -40,6 +40,8 @@ from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import STRONG, STRONG_SMALL, nano, small, vitb16, vits16
+from rizbin.training.settings import ImageSettings, Presets, TrainerSettings, Training
 
 _GLOBAL = View.Settings(
     crop_area=(0.4, 1.0),
@@ -75,10 +77,10 @@ def tell_apart(same: Float[Tensor, " batch"], different: Float[Tensor, " batch"]
 class LoGo(Method):
     """Global-global and local-global attraction, local-local repulsion, on SimSiam, MoCo or BYOL."""
 
+    arxiv = "2203.17205"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        encoder: ImageEncoder.Settings = ImageEncoder.Settings()
-        """The backbone, which is kept."""
+    class Settings(ImageSettings):
         base: Literal["simsiam", "moco", "byol"] = "moco"
         """What attraction is: a predictor and the stopped gradient (SimSiam), contrast with a queue of keys (MoCo, as
         released), or a predictor and a momentum target (BYOL)."""
@@ -122,6 +124,50 @@ class LoGo(Method):
         """Its learning rate, in those of the encoder."""
         affinity_noise: float = 0.3
         """Length of the Gaussian noise on the embeddings of one picture that it learns from (released code: 0.3)."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            global_view=STRONG,
+            local_view=STRONG_SMALL,
+            projection_hidden=256,
+            projection=64,
+            # As in DINO's: without batch norm the projections of a young network lie in two directions.
+            head_norm=True,
+            queue=1024,
+            temperature=0.2,
+            momentum=0.97,
+            affinity_hidden=64,
+        )
+        nano_settings = replace(small_settings, local_view=replace(STRONG_SMALL, size=16))
+        return {
+            "small": small(cls.name, small_settings),
+            "nano": nano(small(cls.name, nano_settings)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": cls._paper(),
+        }
+
+    @classmethod
+    def _paper(cls) -> Training[Settings]:
+        """MoCo-LoGo as released: ResNet-34, batch 256, SGD 0.03, 200 epochs of ImageNet-100."""
+        return Training(
+            method=cls.name,
+            steps=200 * 126_689 // 256,
+            batch=256,
+            checkpoint_every=1000,
+            settings=cls.Settings(encoder=ImageEncoder.Settings(name="resnet34", image_size=224)),
+            trainer=TrainerSettings(
+                optimizer="sgd",
+                learning_rate=0.03,
+                final_learning_rate=0.0,
+                weight_decay=1e-4,
+                warmup=0.0,
+                clip=100.0,
+                precision="bf16",
+                workers=8,
+            ),
+        )
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -17,23 +17,25 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
-from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
+from rizbin.losses.distill import Center, cross_entropy
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher
-from rizbin.nets.selection import select
+from rizbin.nets.selection import select, take
 from rizbin.nets.text import Transformer
 from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 
 class MaskCLIP(Method):
     """CLIP's loss, masked self-distillation and masked words."""
 
+    arxiv = "2208.12262"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
         """The one augmented view."""
         keep_ratio: float = 0.25
@@ -64,6 +66,18 @@ class MaskCLIP(Method):
         """Share of itself that the teacher keeps at an update, at the start of the run."""
         final_momentum: float = 1.0
         """The same at the end, reached by a cosine."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(
+            view=MILD, prototypes=1024, head_hidden=256, head_bottleneck=64, decoder_width=128, decoder_heads=4
+        )
+        return {
+            "small": small(cls.name, small_settings),
+            "vits16": vits16(cls.name, cls.Settings(decoder_width=384)),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -116,15 +130,12 @@ class MaskCLIP(Method):
         grid, settings = self.pair.grid, self.settings
         scores = progress.uniform("removal", len(images), grid[0] * grid[1], images.device)
         keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=1)
-        place = removed.unsqueeze(-1)
         with torch.no_grad():
-            whole = self.teacher["vision"](images).patches
-            scored = self.teacher["head"](whole.gather(1, place.expand(-1, -1, whole.shape[-1])).flatten(0, 1))
-            target = teacher_distribution(scored, self.center.value, settings.patch_temperature)
-            self.center.update(scored)
+            scores = self.teacher["head"](take(self.teacher["vision"](images).patches, removed).flatten(0, 1))
+            target = self.center.distribution(scores, settings.patch_temperature)
         student = self.pair.vision(images, keep)
         decoded = self.from_decoder(self.decoder(student.cls, student.patches, keep, grid))
-        guesses = self.head(decoded.gather(1, place.expand(-1, -1, decoded.shape[-1])).flatten(0, 1))
+        guesses = self.head(take(decoded, removed).flatten(0, 1))
         return cross_entropy(guesses, target, settings.student_temperature).mean()
 
     def _words_term(self, tokens: Int[Tensor, "batch length"], progress: Progress) -> Float[Tensor, ""]:
@@ -154,6 +165,4 @@ class MaskCLIP(Method):
         grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
         attention = self.teacher["vision"](images, attend=True).attention
         scores = Progress(0, 1).uniform("look", len(images), grid[0] * grid[1], images.device)
-        removed = select(scores, grid, keep_ratio=self.settings.keep_ratio, block=1)[1]
-        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
-        return Look(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
+        return Look.of(attention, select(scores, grid, keep_ratio=self.settings.keep_ratio, block=1)[1], grid)

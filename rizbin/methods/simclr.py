@@ -17,15 +17,17 @@ from rizbin.losses.contrast import nt_xent
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import STRONG, imagenet_resnet50, nano, small, vitb16, vits16
+from rizbin.training.settings import ImageSettings, Presets
 
 
 class SimCLR(Method):
     """NT-Xent on projections, with negatives from the batch of all processes."""
 
+    arxiv = "2002.05709"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        encoder: ImageEncoder.Settings = ImageEncoder.Settings()
-        """The backbone, which is kept."""
+    class Settings(ImageSettings):
         view: View.Settings = View.Settings(
             crop_area=(0.08, 1.0),
             crop_ratio=(0.75, 1.3333),
@@ -55,6 +57,21 @@ class SimCLR(Method):
         """Batch norm behind each linear layer of the head, as in the official code."""
         together: bool = True
         """Both views in one pass, so that batch norm counts both; off, one by one."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        small_settings = cls.Settings(view=STRONG, temperature=0.2, projection_hidden=256, projection=64)
+        # Rate 0.3 * batch / 256, 1000 epochs (section 2.2).
+        paper = imagenet_resnet50(
+            cls.name, cls.Settings(), batch=4096, learning_rate=4.8, weight_decay=1e-6, epochs=1000
+        )
+        return {
+            "small": small(cls.name, small_settings),
+            "nano": nano(small(cls.name, small_settings)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": paper,
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -13,6 +13,8 @@ from rizbin.losses.contrast import contrast, nt_xent
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 STRONG = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5, jitter=0.8, grayscale=0.2, blur=0.5)
 
@@ -20,10 +22,10 @@ STRONG = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.
 class SLIP(Method):
     """CLIP's loss plus `simclr_weight` times SimCLR's."""
 
+    arxiv = "2112.12750"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
         """The mild view that meets the caption."""
         strong_view: View.Settings = STRONG
@@ -36,6 +38,15 @@ class SLIP(Method):
         """Width of SimCLR's three-layer projection head."""
         projection: int = 256
         """Size of SimCLR's projection."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        return {
+            "small": small(cls.name, cls.Settings(view=MILD, projection_hidden=512, projection=128)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

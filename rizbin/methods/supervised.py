@@ -20,6 +20,8 @@ from rizbin.data.sample import Named
 from rizbin.data.views import View
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import MILD, SMALL_ENCODER, imagenet_resnet50, nano, vitb16, vits16
+from rizbin.training.settings import ImageSettings, Presets, TrainerSettings, Training
 
 SEEN = 0.3
 """Least share of an object's box that a crop must leave, so that its name still holds."""
@@ -28,14 +30,42 @@ SEEN = 0.3
 class Supervised(Method):
     """One linear layer on the image's feature, a logit for each name."""
 
+    arxiv = "2110.00476"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        encoder: ImageEncoder.Settings = ImageEncoder.Settings()
-        """The backbone, which is kept."""
+    class Settings(ImageSettings):
         view: View.Settings = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """The one augmented view (ImageNet's usual crop and mirror)."""
         names: tuple[str, ...] = ()
         """The names that are taught; empty: all that the data name."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        # Several names an image, and crops that keep what stands in it, as with captions.
+        small = Training(
+            method=cls.name,
+            settings=cls.Settings(encoder=SMALL_ENCODER, view=MILD),
+            batch=32,
+            trainer=TrainerSettings(learning_rate=5e-4),
+        )
+        # 90 epochs (He et al., arXiv 1512.03385, section 3.4, with a cosine in place of its steps).
+        paper = imagenet_resnet50(
+            cls.name,
+            cls.Settings(),
+            batch=256,
+            learning_rate=0.1,
+            weight_decay=1e-4,
+            epochs=90,
+            optimizer="sgd",
+            warmup_epochs=0,
+        )
+        return {
+            "small": small,
+            "nano": nano(small),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": paper,
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -18,6 +18,8 @@ from rizbin.data.views import MEAN, STD, View
 from rizbin.losses.contrast import contrast
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
+from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
+from rizbin.training.settings import ImageTextSettings, Presets
 
 _STRIDE = 1.25
 """Length of one move in units of the bound: a little beyond it, and back to its edge (arXiv 2001.03994)."""
@@ -26,10 +28,10 @@ _STRIDE = 1.25
 class TeCoA(Method):
     """CLIP's loss on misleading pictures: what such an encoder looks at is what people see, and it can draw it."""
 
+    arxiv = "2212.07016"
+
     @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        pair: ImageTextPair.Settings = ImageTextPair.Settings()
-        """The two towers."""
+    class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
         """The one augmented view, before it is changed."""
         change: float = 4 / 255
@@ -40,6 +42,15 @@ class TeCoA(Method):
         paper, which starts with a trained CLIP."""
         moves: int = 1
         """Moves to the misleading picture; each costs as much as a step of CLIP (paper: 2)."""
+
+    @classmethod
+    def presets(cls) -> Presets:
+        return {
+            "small": small(cls.name, cls.Settings(view=MILD)),
+            "vits16": vits16(cls.name, cls.Settings()),
+            "vitb16": vitb16(cls.name, cls.Settings()),
+            "paper": yfcc15m(cls.name, cls.Settings()),
+        }
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

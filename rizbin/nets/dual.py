@@ -92,6 +92,15 @@ class ImageTextPair(nn.Module):
         """Unit-length embeddings of captions."""
         return F.normalize(self.text(tokens), dim=-1)
 
+    def encode_phrases(
+        self, tokens: Int[Tensor, "batch most words"], keys: Int[Tensor, "batch most"]
+    ) -> Float[Tensor, "batch most embedding"]:
+        """Unit-length embeddings of captions' noun phrases; phrases with equal keys are read once."""
+        _, number = keys.unique(return_inverse=True)
+        different = torch.zeros(int(number.max()) + 1, tokens.shape[-1], dtype=torch.long, device=keys.device)
+        different[number.flatten()] = tokens.flatten(0, 1)
+        return self.encode_texts(self.tokenizer.trim(different))[number]
+
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """CLS and patch features with attention, before any projection."""
         return self.vision(images, attend=True)

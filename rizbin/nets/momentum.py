@@ -1,10 +1,27 @@
 """The teacher: a copy of networks that follows them slowly and never gets a gradient."""
 
 import copy
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """Of the teacher of an image tower and its head: what it is a copy of, what it sees, how slowly it follows."""
+
+    teacher_resolution: Literal["full", "half"] = "full"
+    """Images for the teacher at full or half the side; half costs a quarter (A-CLIP-eff)."""
+    teacher_part: Literal["all", "head"] = "all"
+    """What of the teacher is a moving average: image tower and head, or the head alone, the tower being the
+    student's own (TIPSv2, arXiv 2604.12012), which saves a tower's memory."""
+    momentum: float = 0.996
+    """Share of itself that the teacher keeps at an update, at the start of the run."""
+    final_momentum: float = 1.0
+    """The same at the end, reached by a cosine. Below 1 the teacher keeps learning from the captions (SILC;
+    paper: 1)."""
 
 
 class Teacher(nn.ModuleDict):

@@ -1,5 +1,6 @@
 """Token removal: which patches of a picture are kept, given a score for each."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,6 +12,37 @@ from rizbin.core.errors import RizbinError
 
 Rule = Literal["attention", "random", "block", "inverse"]
 """Which patches are taken first: the most attended, random ones, a compact random block, the least attended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionSettings:
+    """Which patches meet the caption, and which must be predicted: what DetailCLIP and its ablations choose from."""
+
+    selection: Literal["attention", "random", "block", "inverse", "none"] = "attention"
+    """Which tokens meet the caption: those that the teacher's CLS attends to most, random ones, a random block, the
+    least attended ones, or all (no removal)."""
+    keep_ratio: float = 0.5
+    """Share of tokens that selection keeps, above 0 to 1 (the paper's code calls this the mask ratio; 0.5)."""
+    selection_share: float = 1.0
+    """Share of the run in which selection removes tokens, above 0 to 1; after it all are seen, as at inference
+    (FLIP's unmasked tuning, arXiv 2212.00794). 1: to the end (paper)."""
+    block: int = 2
+    """Side in patches of the squares that are kept or hidden together (paper's code: 2; its figures show 1)."""
+    hide: Literal["removed", "attention", "random", "block", "inverse"] = "removed"
+    """Which patches must be predicted: those that selection removes from the views (paper), or in a pass of its own
+    the most attended ones (AttMask, arXiv 2203.12719), random ones, a random block, or the least attended ones.
+    Selection then removes tokens from what meets the caption alone."""
+    hide_ratio: float = 0.5
+    """Share of patches that `hide` takes, above 0 and below 1; with "removed" it is what selection leaves."""
+
+    @property
+    def hides(self) -> bool:
+        """Whether there is a patch to predict: of what selection removes, or in a pass of its own."""
+        return self.hide != "removed" or self.selection != "none"
+
+    def removes(self, fraction: float) -> bool:
+        """Whether selection removes tokens at this part of the run."""
+        return self.selection != "none" and fraction < self.selection_share
 
 
 def blocks_kept(blocks: int, keep_ratio: float) -> int:
@@ -63,6 +95,31 @@ def _patches(blocks: Int[Tensor, "batch chosen"], grid: tuple[int, int], block: 
     inside = torch.arange(block, device=blocks.device)
     index = (row[:, :, None, None] + inside[:, None]) * grid[1] + column[:, :, None, None] + inside
     return index.flatten(1).sort(dim=1).values
+
+
+def rule_scores(
+    rule: Rule, grid: tuple[int, int], given: Float[Tensor, "batch patches"]
+) -> Float[Tensor, "batch patches"]:
+    """How much each patch is one that `rule` takes first; `given` is the attention, or for rules of chance random
+    numbers in [0, 1)."""
+    if rule == "block":
+        return block_scores(given, grid)
+    return -given if rule == "inverse" else given
+
+
+def take(
+    tokens: Float[Tensor, "batch all dim"], places: Int[Tensor, "batch places"]
+) -> Float[Tensor, "batch places dim"]:
+    """The tokens at these places, those of each image its own."""
+    return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def from_half_resolution(
+    attention: Float[Tensor, "batch quarter"], grid: tuple[int, int]
+) -> Float[Tensor, "batch patches"]:
+    """The values of a map of half the side for all patches of `grid`: each stands four times."""
+    coarse = attention.view(-1, 1, grid[0] // 2, grid[1] // 2)
+    return F.interpolate(coarse, scale_factor=2, mode="nearest").flatten(1)
 
 
 def half_resolution_places(places: Int[Tensor, "batch places"], grid: tuple[int, int]) -> Int[Tensor, "batch places"]:

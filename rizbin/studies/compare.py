@@ -15,6 +15,7 @@ from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.study import StudySettings, answer
+from rizbin.training.settings import ImageTextSettings
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.runs import load_run
@@ -71,7 +72,7 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
     first = trainings[names[0]]
     # One data set, batch and length for all: those of the first method's preset, unless told otherwise.
     data = data or first.data
-    if any(presets.reads_captions(one.settings) for one in trainings.values()) and data == "scenes:single":
+    if any(isinstance(one.settings, ImageTextSettings) for one in trainings.values()) and data == "scenes:single":
         data = "scenes:easy"
     equal: dict[str, Any] = {"data": data, "batch": first.batch, "steps": first.steps}
     variants = [Variant(name=name, training=replace(one, **equal)) for name, one in trainings.items()]
@@ -169,7 +170,7 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
         said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
-    kinds = [name for name in names if presets.reads_captions(find(name).Settings())]
+    kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
         said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
     return said

@@ -21,6 +21,7 @@ from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.weights import check_fit, shapes_of
+from rizbin.training.settings import Presets
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Progress:
         numbers = torch.rand(parallel.world_size() * rows, columns, generator=generator)
         return numbers[parallel.rank() * rows : (parallel.rank() + 1) * rows].to(device)
 
+    def uniform_of_views(
+        self, name: str, views: int, rows: int, columns: int, device: torch.device
+    ) -> Float[Tensor, "images columns"]:
+        """The same for each of several views of a batch, the first view's rows first: each image keeps its own."""
+        return torch.cat(self.uniform(name, rows, views * columns, device).chunk(views, dim=1))
+
 
 @dataclass(frozen=True)
 class Minimize:
@@ -106,6 +113,14 @@ class Look:
     """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
     term."""
 
+    @classmethod
+    def of(
+        cls, attention: Float[Tensor, "batch patches"], removed: Int[Tensor, "batch removed"], grid: tuple[int, int]
+    ) -> "Look":
+        """From the attention of all patches and the places of the removed ones, in row order of the grid."""
+        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
+        return cls(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -120,7 +135,13 @@ class Work:
 class Method(nn.Module, ABC):
     """Images (and captions) in, an encoder out. One file a method; `rizbin.methods` is discovered."""
 
+    name: ClassVar[str]
+    """What the command line calls it: its file's name, unless the class gives another."""
+    arxiv: ClassVar[str] = ""
+    """arXiv number of its paper."""
     Settings: ClassVar[type[Any]]
+    """Frozen, keyword-only; in `rizbin.methods` derived from `rizbin.training.settings.ImageSettings` or
+    `ImageTextSettings`."""
     views: ViewSpec
     """The crops it wants of every picture."""
     tokenizer: Tokenizer | None = None
@@ -129,6 +150,19 @@ class Method(nn.Module, ABC):
     """Images that a step needs at least: methods that tell the images of a batch apart, or norm over them, need two."""
     most_phrases: int = 0
     """Most noun phrases of a caption that the method wants besides; 0 for none."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "name" not in vars(cls):
+            cls.name = cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def presets(cls) -> Presets:
+        """Complete settings by name, for each size of work that the method is prepared for; the first is the default.
+
+        `rizbin.training.presets` holds what several methods share.
+        """
+        return {}
 
     @property
     @abstractmethod

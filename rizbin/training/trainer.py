@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from rizbin.data.views import normalize
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.optimizers import decay_groups, make_optimizer
 from rizbin.training.schedules import growth, warmup_cosine
+from rizbin.training.settings import TrainerSettings
 from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm, whole_state
 
 
@@ -67,46 +68,7 @@ Watch = Callable[[int, Method, dict[str, float]], Looked]
 class Trainer:
     """Runs a method over a source for a number of steps, in a run folder."""
 
-    @dataclass(frozen=True, kw_only=True)
-    class Settings:
-        optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-        """What moves the weights: AdamW; SGD with momentum (MoCo, SimSiam); or LARS, SGD whose step of each tensor is
-        scaled to the tensor's length (SimCLR, BYOL: batches of thousands; arXiv 1708.03888)."""
-        learning_rate: float = 1e-3
-        """Peak of the schedule."""
-        final_learning_rate: float = 1e-5
-        """Where the cosine ends."""
-        warmup: float = 0.05
-        """Share of the run over which the learning rate rises."""
-        warmup_start: float = 1e-5
-        """Learning rate of the first step, from which the warm-up rises (DetailCLIP: 1e-6; DINO, SimCLR, BYOL: 0)."""
-        weight_decay: float = 0.05
-        """On tensors of two and more dimensions."""
-        weight_decay_growth: float = 1.0
-        """Weight decay at the end of the run divided by that at its start, reached by a cosine (DINO: 10)."""
-        momentum: float = 0.9
-        """Of SGD and LARS."""
-        beta1: float = 0.9
-        """AdamW's decay of the mean gradient."""
-        beta2: float = 0.98
-        """AdamW's decay of the squared gradient; 0.98 as in CLIP, steadier than 0.999 in short runs."""
-        epsilon: float = 1e-8
-        """AdamW's guard against division by zero."""
-        clip: float = 0.0
-        """Largest norm of the gradient; 0 leaves it as it is."""
-        precision: Literal["fp32", "bf16"] = "fp32"
-        """Number format of the forward pass; weights stay fp32."""
-        compile: bool = False
-        """Compile the networks with torch.compile (in place; minutes at the start, faster after)."""
-        sharding: Literal["replicated", "fsdp"] = "replicated"
-        """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large
-        for one GPU."""
-        workers: int = 0
-        """Processes that prepare pictures; changes speed, never the pictures."""
-        keep_checkpoints: int = 2
-        """How many checkpoints stay on disk."""
-        log_every: int = 10
-        """Steps between lines of metrics.jsonl."""
+    Settings = TrainerSettings
 
     def __init__(
         self,
