@@ -208,7 +208,7 @@ def test_a_block_of_timm_with_anything_more_stays_as_it_is() -> None:
     richer = Block(32, 4, attn_layer=RowAttention)
     richer.gate = torch.nn.Linear(32, 1)
     scaled = Block(32, 4, attn_layer=RowAttention)
-    scaled.scale = 2.0
+    vars(scaled)["scale"] = 2.0
     learned = Block(32, 4, attn_layer=RowAttention)
     learned.token = torch.nn.Parameter(torch.zeros(1))
     assert not any(LastBlock.fits(other) for other in (richer, scaled, learned, LastBlock(block)))
