@@ -199,7 +199,9 @@ class Detector:
         _check(share, batch, tile, lap)
         images = [pixels_of(picture) for picture in pictures]
         pieces = [
-            (number, place) for number, image in enumerate(images) for place in places(*image.shape[:2], tile, lap)
+            (number, place)
+            for number, image in enumerate(images)
+            for place in places(image.shape[0], image.shape[1], tile, lap)
         ]
         left = Counter(number for number, _ in pieces)
         # Nothing is proposed where the network knows no word of any phrase, and so is asked for nothing.
