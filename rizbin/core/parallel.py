@@ -26,6 +26,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
+from rizbin.core import devices
 from rizbin.core.errors import RizbinError
 
 _BUCKET = 32 * 2**20
@@ -45,8 +46,8 @@ def start(kind: str = "best", *, timeout_minutes: float = 10.0) -> None:
 
     Reads torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Small messages go over gloo,
     tensors on a GPU over NCCL. A second call does nothing.
-    kind: "best" takes a GPU where there is one; "cpu"; "gpu" or "cuda", of which every process takes its own; "cuda:1",
-    a certain one, of one process alone.
+    kind: as `rizbin.core.devices.choose` takes it, without mps; of "best" and "cuda" every process takes its own GPU,
+    and "cuda:1" is for one process alone.
     timeout_minutes: how long to wait for the others, at the start and in every exchange.
     Raises RizbinError naming the process when the others do not come or the machine lacks the GPU, and for a kind that
     there is not.
@@ -124,10 +125,10 @@ def any_true(flag: bool) -> bool:
     """True in all processes when it is true in one of them."""
     if world_size() == 1:
         return bool(flag)
-    found = torch.tensor([int(flag)], dtype=torch.int32)
+    anywhere = torch.tensor([int(flag)], dtype=torch.int32)
     with _exchange("agreeing"):
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return bool(found.item())
+        dist.all_reduce(anywhere, op=dist.ReduceOp.MAX)
+    return bool(anywhere.item())
 
 
 def same_on_all(text: str) -> bool:
@@ -204,23 +205,20 @@ class _Gather(torch.autograd.Function):
 
 
 def _choose(kind: str) -> torch.device:
-    if kind == "cpu" or (kind == "best" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    name, colon, number = kind.partition(":")
-    if name not in ("best", "gpu", "cuda") or bool(colon) != number.isdecimal() or (colon and name != "cuda"):
-        raise RizbinError(f"There is no device {kind!r}; give cpu, cuda, or cuda:1 for a certain GPU.")
+    """The device of this process: what `devices.choose` gives, or of several GPUs the one that is its own."""
+    if kind == "mps":
+        raise RizbinError("Training runs on the processor and on GPUs of CUDA, not on mps; give cpu or cuda.")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if colon and several:
+    if kind.startswith("cuda:") and several:
         raise RizbinError(f"Several processes cannot all compute on {kind}; give cuda, and each takes its own GPU.")
-    if "LOCAL_RANK" not in os.environ and not torch.cuda.device_count():
-        raise RizbinError(f"{kind} was asked for, but torch sees no GPU here; give cpu, or see `rizbin doctor`.")
-    place = int(number) if colon else int(os.environ.get("LOCAL_RANK", "0"))
-    if place >= torch.cuda.device_count():
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    needs_gpu = kind in ("gpu", "cuda") or (kind == "best" and torch.cuda.is_available())
+    if "LOCAL_RANK" in os.environ and needs_gpu and own >= torch.cuda.device_count():
         raise RizbinError(
-            f"Process {os.environ.get('RANK', '0')} wants GPU {place}, but this machine shows "
+            f"Process {os.environ.get('RANK', '0')} wants GPU {own}, but this machine shows "
             f"{torch.cuda.device_count()}; start fewer processes on it or ask for the CPU."
         )
-    return torch.device("cuda", place)
+    return devices.choose(kind, own=own)
 
 
 def _check_alike(rows: Tensor) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError
-from rizbin.data.coco import Known, Truth, whole
+from rizbin.data.coco import Known, Truth
+from rizbin.data.coco_file import whole
 from rizbin.data.listing import Entry, Listing, Split, check_any, counted, is_text, located, such_as
 from rizbin.data.tables import MOST_TABLE
 

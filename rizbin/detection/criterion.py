@@ -43,7 +43,7 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Of the three terms, in the loss and in matching alike."""
+    """Weights of the three terms, in the loss and in matching alike."""
 
     focal: float = 2.0
     """Classification (paper's code: 2 in the loss; MMDetection 2 in matching, the paper's code 1)."""
@@ -74,10 +74,10 @@ def match(
     from scipy.optimize import linear_sum_assignment
 
     probability = logits.float().sigmoid().clamp(1e-8, 1 - 1e-8)
-    found = 0.25 * (1 - probability) ** 2 * -probability.log()
+    hit = 0.25 * (1 - probability) ** 2 * -probability.log()
     missed = 0.75 * probability**2 * -(1 - probability).log()
     named = truth.tokens.float()
-    focal = (found - missed) @ (named / named.sum(dim=1, keepdim=True).clamp(min=1)).T
+    focal = (hit - missed) @ (named / named.sum(dim=1, keepdim=True).clamp(min=1)).T
     near = torch.cdist(boxes.float(), truth.boxes.float(), p=1)
     giou = generalized_box_iou(_corners(boxes.float()), _corners(truth.boxes.float()))
     cost = weights.focal * focal + weights.l1 * near - weights.giou * giou
@@ -134,10 +134,10 @@ def predictions(model: Any, outputs: Any, text: Bool[Tensor, "batch tokens"]) ->
     """
     classes, boxes = outputs.enc_outputs_class, outputs.enc_outputs_coord_logits.sigmoid()
     best = classes.detach().amax(dim=-1).topk(model.config.num_queries, dim=1).indices[..., None]
-    found = [
+    proposals = [
         Predicted(classes.gather(1, best.expand(-1, -1, classes.shape[-1])), boxes.gather(1, best.expand(-1, -1, 4)))
     ]
-    return found + layers_of(
+    return proposals + layers_of(
         model,
         outputs.intermediate_hidden_states,
         outputs.init_reference_points,
@@ -164,15 +164,15 @@ def layers_of(
         refined: Those that each layer ended with.
         said: The text as the encoder left it, and in `text` which of it is no padding.
     """
-    found = []
+    layers = []
     for layer in range(hidden.shape[1]):
         before = begun if layer == 0 else refined[:, layer - 1]
         logits = model.class_embed[layer](
             vision_hidden_state=hidden[:, layer], text_hidden_state=said, text_token_mask=text
         )
         moved = model.bbox_embed[layer](hidden[:, layer]) + torch.special.logit(before, eps=1e-5)
-        found.append(Predicted(logits, moved.sigmoid()))
-    return found
+        layers.append(Predicted(logits, moved.sigmoid()))
+    return layers
 
 
 def _corners(boxes: Float[Tensor, "boxes 4"]) -> Float[Tensor, "boxes 4"]:

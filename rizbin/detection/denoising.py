@@ -69,12 +69,12 @@ def noised(truths: Sequence[Truth], names: Sequence[Bool[Tensor, "_ width"]], dr
     device = truths[0].boxes.device
     boxes = torch.full((len(truths), groups, 2, room, 4), 0.5, device=device)
     tokens = torch.zeros(len(truths), groups, 2, room, width, dtype=torch.bool, device=device)
-    for row, (truth, count, asked) in enumerate(zip(truths, counts, names, strict=True)):
+    for row, (truth, count, own_names) in enumerate(zip(truths, counts, names, strict=True)):
         if not count:
             continue
         drawn = draws[row].to(device).view(groups, MOST, DRAWS)[:, :count]
         wrong = drawn[..., 0] < LABEL_NOISE / 2
-        instead = asked.to(device)[(drawn[..., 1] * len(asked)).long()]
+        instead = own_names.to(device)[(drawn[..., 1] * len(own_names)).long()]
         tokens[row, :, :, :count] = torch.where(wrong[..., None], instead, truth.tokens[:count])[:, None]
         moves = drawn[..., 2:].view(groups, count, 2, 2, 4).permute(2, 0, 3, 1, 4)
         boxes[row, :, :, :count] = _moved(truth.boxes[:count], *moves)
@@ -129,27 +129,27 @@ def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> 
     answer = Answer()
     begun: list[Tensor] = []
 
-    def add(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        own, said = given["inputs_embeds"], given["text_encoder_hidden_states"]
-        named = noise.tokens[..., : said.shape[1]].to(said)
-        content = named @ said / named.sum(dim=-1, keepdim=True).clamp(min=1)
-        boxes = noise.boxes.to(given["reference_points"])
+    def add(_: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        own, text_states = inputs["inputs_embeds"], inputs["text_encoder_hidden_states"]
+        named = noise.tokens[..., : text_states.shape[1]].to(text_states)
+        content = named @ text_states / named.sum(dim=-1, keepdim=True).clamp(min=1)
+        boxes = noise.boxes.to(inputs["reference_points"])
         hidden = hidden_from(noise, queries)[:, None].to(own.device)
-        begun[:] = [said, boxes]
-        return args, given | {
+        begun[:] = [text_states, boxes]
+        return args, inputs | {
             "inputs_embeds": torch.cat([own, content.to(own.dtype)], dim=1),
-            "reference_points": torch.cat([given["reference_points"], boxes], dim=1),
+            "reference_points": torch.cat([inputs["reference_points"], boxes], dim=1),
             "self_attn_mask": own.new_zeros(()).masked_fill(hidden, torch.finfo(own.dtype).min),
         }
 
-    def take(_: Any, args: tuple[Any, ...], given: dict[str, Any], made: Any) -> Any:
-        said, boxes = begun
+    def take(_: Any, args: tuple[Any, ...], inputs: dict[str, Any], made: Any) -> Any:
+        text_states, boxes = begun
         answer.layers += layers_of(
             model,
             made.intermediate_hidden_states[:, :, queries:],
             boxes,
             made.intermediate_reference_points[:, :, queries:],
-            said,
+            text_states,
             text,
         )
         made.last_hidden_state = made.last_hidden_state[:, :queries]
@@ -192,8 +192,8 @@ def denoising_loss(
                 truth.boxes[:count].repeat(noise.groups, 1), truth.tokens[:count].repeat(noise.groups, 1), truth.text
             )
             chosen.append((mine, repeated))
-        found = [layer_loss(mine, [truth], weights, matching=in_order) for mine, truth in chosen]
-        terms = {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+        losses = [layer_loss(mine, [truth], weights, matching=in_order) for mine, truth in chosen]
+        terms = {name: torch.stack([terms_of_image[name] for terms_of_image in losses]).mean() for name in losses[0]}
         total += terms.values()
     return torch.stack(total).sum(), {f"denoising/{name}": value.detach() for name, value in terms.items()}
 

@@ -7,6 +7,7 @@ name or from a folder, through transformers.
 import copy
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
 Scale = Literal["full", "standard", "fast"]
 KINDS = ("grounding-dino", "mm-grounding-dino")
-"""Of transformers' models that are Grounding DINOs."""
+"""Model types of transformers that are Grounding DINOs."""
 LAP = 0.2
 """Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
 LARGEST = 16_384
@@ -82,21 +83,34 @@ class Preparation:
 class Detector:
     """A network, its tokenizer, and how it wants pictures."""
 
-    def __init__(self, model: Any, tokenizer: Any, preparation: Preparation = Preparation(), name: str = "") -> None:
+    has_network = True
+    """Whether `model` is the network itself, whose insides can be looked at; an exported file has none."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        preparation: Preparation = Preparation(),
+        name: str = "",
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        """name: what messages and reports call it. folder: where its weights lie, and what else belongs to them."""
         self.model = model.eval()
         quicken(self.model)
         self.tokenizer = tokenizer
         self.preparation = preparation
         self.name = name or type(model).__name__
+        self.folder = folder
 
     @staticmethod
     def is_one(folder: str | Path) -> bool:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""
         try:
-            kept = read_json(Path(folder) / "config.json")
+            config = read_json(Path(folder) / "config.json")
         except (OSError, ValueError):
             return False
-        return isinstance(kept, dict) and kept.get("model_type") in KINDS
+        return isinstance(config, dict) and config.get("model_type") in KINDS
 
     @classmethod
     def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Detector":
@@ -119,7 +133,8 @@ class Detector:
         with quietly():
             model = transformers_model(_class_of(kind), what, dtype=torch.float32)
         tokenizer = transformers_tokenizer(what)
-        return cls(model.to(device), tokenizer, _preparation(str(what)), str(what))
+        folder = Path(what) if Path(what).is_dir() else None
+        return cls(model.to(device), tokenizer, _preparation(str(what)), str(what), folder=folder)
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Writes a folder that `from_pretrained` and transformers load; half: with the weights in 16 bits."""
@@ -129,14 +144,14 @@ class Detector:
         with quietly():
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        one = self.preparation
-        kept = {
+        preparation = self.preparation
+        config = {
             "image_processor_type": "GroundingDinoImageProcessor",
-            "size": {"shortest_edge": one.shorter, "longest_edge": one.longer},
-            "image_mean": list(one.mean),
-            "image_std": list(one.std),
+            "size": {"shortest_edge": preparation.shorter, "longest_edge": preparation.longer},
+            "image_mean": list(preparation.mean),
+            "image_std": list(preparation.std),
         }
-        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_sums(Path(folder), ("*.json", "model*.safetensors", "vocab.txt"))
 
     @property
@@ -179,51 +194,39 @@ class Detector:
             lap: Share of a tile's side that the next one repeats.
             advance: Is told how many more pictures are done.
         """
-        asked = self.ask(phrases, alone=alone)
+        prompts = self.ask(phrases, alone=alone)
         share = SCALES[scale] if isinstance(scale, str) else scale
-        if not 0 < share <= 4:
-            raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
-        if batch < 1:
-            raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
-        if tile < 0 or not 0 <= lap < 1:
-            raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
-        shown = [pixels_of(one) for one in pictures]
+        _check(share, batch, tile, lap)
+        images = [pixels_of(picture) for picture in pictures]
         pieces = [
             (number, place)
-            for number, one in enumerate(shown)
-            for place in places(one.shape[0], one.shape[1], tile, lap)
+            for number, image in enumerate(images)
+            for place in places(image.shape[0], image.shape[1], tile, lap)
         ]
-        left = {number: sum(piece[0] == number for piece in pieces) for number in range(len(shown))}
-        boxes: list[list[np.ndarray]] = [[] for _ in shown]
-        scores: list[list[np.ndarray]] = [[] for _ in shown]
-        for size, members in self._sizes(shown, pieces, share).items():
+        left = Counter(number for number, _ in pieces)
+        # Nothing is proposed where the network knows no word of any phrase, and so is asked for nothing.
+        boxes: list[list[np.ndarray]] = [[np.zeros((0, 4), np.float32)] for _ in images]
+        scores: list[list[np.ndarray]] = [[np.zeros((0, len(prompts.phrases)), np.float32)] for _ in images]
+        for size, members in self._sizes(images, pieces, share).items():
             for start in range(0, len(members), batch):
                 some = members[start : start + batch]
-                views = torch.stack([self.preparation(cut(shown[number], place), size) for number, place in some])
-                for text in asked.texts:
-                    for (number, place), mine, theirs in zip(
-                        some, *self._pass(views, text, len(asked.phrases), over), strict=True
-                    ):
-                        inside, kept = into_picture(mine, place, shown[number].shape)
-                        boxes[number].append(inside[kept])
-                        scores[number].append(theirs[kept])
+                for number, its_boxes, its_scores in self._proposals(images, some, size, prompts, over):
+                    boxes[number].append(its_boxes)
+                    scores[number].append(its_scores)
                 for number, _ in some:
                     left[number] -= 1
                     advance(left[number] == 0)
-        if not asked.texts:  # the network knows no word of any phrase, so it was asked for nothing
-            boxes = [[np.zeros((0, 4), np.float32)] for _ in shown]
-            scores = [[np.zeros((0, len(asked.phrases)), np.float32)] for _ in shown]
         return [
             Found(
-                one.shape[1],
-                one.shape[0],
-                np.concatenate(mine),
-                np.concatenate(theirs),
-                asked.phrases,
-                asked.notes,
-                asked.unasked,
+                image.shape[1],
+                image.shape[0],
+                np.concatenate(its_boxes),
+                np.concatenate(its_scores),
+                prompts.phrases,
+                prompts.notes,
+                prompts.unasked,
             )
-            for one, mine, theirs in zip(shown, boxes, scores, strict=True)
+            for image, its_boxes, its_scores in zip(images, boxes, scores, strict=True)
         ]
 
     @torch.inference_mode()
@@ -243,33 +246,51 @@ class Detector:
         time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
         """
         share = SCALES[scale] if isinstance(scale, str) else scale
-        asked = self.ask(phrases, alone=alone)
-        if not asked.texts:
+        prompts = self.ask(phrases, alone=alone)
+        if not prompts.texts:
             return 0.0
         side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
         blank = torch.zeros(1, 3, *side)
         for _ in range(2):
             begin = time.perf_counter()
-            self._pass(blank, asked.texts[0], len(asked.phrases), "mean")
+            self.run_pass(blank, prompts.texts[0], len(prompts.phrases), "mean")
         seconds = time.perf_counter() - begin
-        seen = [
+        sizes = [
             self.preparation.size(bottom - top, right - left, share)
             for left, top, right, bottom in places(*size, tile, lap)
         ]
-        pixels = sum(height * width for height, width in seen)
-        return seconds * pixels / (side[0] * side[1]) * len(asked.texts)
+        pixels = sum(height * width for height, width in sizes)
+        return seconds * pixels / (side[0] * side[1]) * len(prompts.texts)
 
     def _sizes(
         self, shown: Sequence[np.ndarray], pieces: Sequence[tuple[int, "Place"]], share: float
     ) -> dict[tuple[int, int], list[tuple[int, "Place"]]]:
         """The pieces by the size at which they are seen: padding would change what Swin sees at the border."""
-        found: dict[tuple[int, int], list[tuple[int, Place]]] = {}
+        by_size: dict[tuple[int, int], list[tuple[int, Place]]] = {}
         for number, place in pieces:
             height, width = place[3] - place[1], place[2] - place[0]
-            found.setdefault(self.preparation.size(height, width, share), []).append((number, place))
-        return found
+            by_size.setdefault(self.preparation.size(height, width, share), []).append((number, place))
+        return by_size
 
-    def _pass(
+    def _proposals(
+        self,
+        images: Sequence[np.ndarray],
+        pieces: Sequence[tuple[int, "Place"]],
+        size: tuple[int, int],
+        prompts: Asked,
+        over: str,
+    ) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """For each text and each piece of an image: the image's number, boxes in its pixels, and their scores."""
+        views = torch.stack([self.preparation(cut(images[number], place), size) for number, place in pieces])
+        proposals = []
+        for text in prompts.texts:
+            all_boxes, all_scores = self.run_pass(views, text, len(prompts.phrases), over)
+            for (number, place), boxes, scores in zip(pieces, all_boxes, all_scores, strict=True):
+                inside, whole = into_picture(boxes, place, images[number].shape)
+                proposals.append((number, inside[whole], scores[whole]))
+        return proposals
+
+    def run_pass(
         self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Boxes (shares of the view, corners) and scores of each view for one text."""
@@ -281,8 +302,17 @@ class Detector:
         )
         center, side = outputs.pred_boxes.float().split(2, dim=-1)
         corners = torch.cat([center - side / 2, center + side / 2], dim=-1).cpu().numpy()
-        scores = [phrase_scores(one.float(), text, phrases, over=over).cpu().numpy() for one in outputs.logits]
+        scores = [phrase_scores(logits.float(), text, phrases, over=over).cpu().numpy() for logits in outputs.logits]
         return list(corners), scores
+
+
+def _check(share: float, batch: int, tile: int, lap: float) -> None:
+    if not 0 < share <= 4:
+        raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
+    if batch < 1:
+        raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
+    if tile < 0 or not 0 <= lap < 1:
+        raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
 
 
 @contextmanager
@@ -358,19 +388,19 @@ def _preparation(what: str) -> Preparation:
     from transformers.utils.hub import cached_file
 
     try:
-        kept = read_json(str(cached_file(what, "preprocessor_config.json")))
+        config = read_json(str(cached_file(what, "preprocessor_config.json")))
     except OSError:
         return Preparation()
     except (ValueError, RecursionError) as error:
         raise RizbinError(f"The preprocessor_config.json of {what} cannot be read; get the model again.") from error
     usual = Preparation()
     try:
-        size = kept.get("size") or {}
+        size = config.get("size") or {}
         sides = [
             int(size.get(name, own)) for name, own in (("shortest_edge", usual.shorter), ("longest_edge", usual.longer))
         ]
         colors = [
-            [float(value) for value in kept.get(f"image_{name}") or getattr(usual, name)] for name in ("mean", "std")
+            [float(value) for value in config.get(f"image_{name}") or getattr(usual, name)] for name in ("mean", "std")
         ]
         (red, green, blue), (wide_red, wide_green, wide_blue) = colors
         if not all(1 <= side <= LARGEST for side in sides) or not all(value > 0 for value in colors[1]):

@@ -15,7 +15,7 @@ _GOLDEN = 0.618034
 
 
 def color_of(number: int) -> Color:
-    """Of a class: bright enough for black letters."""
+    """The color of a class, bright enough for black letters."""
     red, green, blue = colorsys.hsv_to_rgb((0.33 + number * _GOLDEN) % 1, 0.65, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

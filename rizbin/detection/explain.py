@@ -17,10 +17,10 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
-from rizbin.detection.detector import LAP, PICTURE, Detector, cut, into_picture, pixels_of, places
+from rizbin.detection.detector import LAP, PICTURE, Detector, Place, cut, into_picture, pixels_of, places
 from rizbin.detection.fast import Sampling
 from rizbin.detection.found import OVERLAP, THRESHOLD, Found
-from rizbin.detection.phrases import Text, Wanted, batch_of, phrase_scores, read_phrases
+from rizbin.detection.phrases import Phrase, Text, Wanted, batch_of, phrase_scores, read_phrases
 
 OCCLUDED = 0.1
 """Share of the picture that the check takes out."""
@@ -30,7 +30,7 @@ ELSEWHERE = 4
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one box."""
+    """The explanation of one box."""
 
     name: str
     box: tuple[float, float, float, float]
@@ -47,7 +47,7 @@ class Explanation:
     without: float
     """The phrase's best score about this box once the most similar tenth of the picture is gray."""
     elsewhere: float
-    """The same with as much gray at other places, the mean of some."""
+    """The phrase's best score with as much gray at other places, the mean of some of them."""
 
     @property
     def honest(self) -> bool:
@@ -87,53 +87,30 @@ def explain(
     """
     if most < 1:
         raise RizbinError(f"most is {most}; give 1 or more boxes to explain.")
-    if not hasattr(detector, "model"):
+    if not detector.has_network:
         raise RizbinError(f"{detector.name} is exported and shows no insides; explain with what it was exported from.")
     count = len(read_phrases(phrases))
     pixels = pixels_of(picture)
-    asked = detector.ask([*phrases, *rivals])
-    height, width = pixels.shape[:2]
-    if not asked.texts:
+    prompts = detector.ask([*phrases, *rivals])
+    if not prompts.texts:
         return []
-    views = [(place, text) for place in places(height, width, tile, lap) for text in asked.texts]
-    passes = [_pass(detector, cut(pixels, place), text, len(asked.phrases)) for place, text in views]
-    # A box that a tile's border cuts is another view's to tell of; rows lead back to the pass and its query.
-    rows: list[tuple[int, int]] = []
-    boxes, scores = [], []
-    for number, ((place, _), made) in enumerate(zip(views, passes, strict=True)):
-        inside, kept = into_picture(made.shares, place, pixels.shape)
-        rows += [(number, int(query)) for query in np.flatnonzero(kept)]
-        boxes.append(inside[kept])
-        scores.append(made.scores[kept])
-    found = Found(width, height, np.concatenate(boxes), np.concatenate(scores), asked.phrases)
+    height, width = pixels.shape[:2]
+    views = [
+        _View(place, text, _pass(detector, cut(pixels, place), text, len(prompts.phrases)))
+        for place in places(height, width, tile, lap)
+        for text in prompts.texts
+    ]
+    found, rows = _proposed(views, pixels.shape, prompts.phrases)
     answer = found.choose(threshold, overlap=overlap)
-    explanations = []
-    answers = zip(answer.rows, answer.classes, answer.scores, strict=True)
-    for row, number, score in [one for one in answers if one[1] < count][:most]:
-        which, query = rows[int(row)]
-        made, (place, text) = passes[which], views[which]
-        words = _words(detector, text, int(number), made.tokens[query])
-        seen = cut(pixels, place)
-        similarity = np.zeros((height, width), np.float32)
-        cut(similarity, place)[:] = _similarity(made, text, int(number), seen.shape[:2])
-        without = elsewhere = float("nan")
-        if check:
-            without, elsewhere = _occluded(detector, seen, made, text, int(number), made.boxes[query])
-        left, top, right, bottom = (float(value) for value in found.boxes[row])
-        scale, offset = (place[2] - place[0], place[3] - place[1], 1), (place[0], place[1], 0)
-        explanations.append(
-            Explanation(
-                name=found.names[number],
-                box=(left, top, right, bottom),
-                score=float(score),
-                words=words,
-                similarity=similarity,
-                points=made.points[query] * np.array(scale, np.float32) + np.array(offset, np.float32),
-                without=without,
-                elsewhere=elsewhere,
-            )
-        )
-    return explanations
+    chosen = [
+        (*rows[int(row)], found.boxes[row], int(phrase), float(score))
+        for row, phrase, score in zip(answer.rows, answer.classes, answer.scores, strict=True)
+        if phrase < count
+    ]
+    return [
+        _explanation(detector, pixels, view, query, box, phrase, found.names[phrase], score, check=check)
+        for view, query, box, phrase, score in chosen[:most]
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,7 +120,7 @@ class _Pass:
     boxes: Float[np.ndarray, "queries 4"]
     """Pixels of what was seen, clipped."""
     shares: Float[np.ndarray, "queries 4"]
-    """The same as shares of its sides."""
+    """The same boxes as shares of the sides of what was seen."""
     scores: Float[np.ndarray, "queries phrases"]
     tokens: Float[Tensor, "queries width"]
     """Score of every token."""
@@ -152,6 +129,66 @@ class _Pass:
     levels: list[tuple[int, int]]
     points: Float[np.ndarray, "queries points 3"]
     """x and y as shares of the picture, and the share of attention."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of the picture that one text was asked about."""
+
+    place: Place
+    text: Text
+    made: _Pass
+
+
+def _proposed(
+    views: Sequence[_View], shape: tuple[int, ...], phrases: tuple[Phrase, ...]
+) -> tuple[Found, list[tuple[_View, int]]]:
+    """What all views propose for a picture of that shape, and for each box its view and its query there.
+
+    A box that a tile's border cuts is left to the view that shows all of it.
+    """
+    rows: list[tuple[_View, int]] = []
+    boxes, scores = [], []
+    for view in views:
+        inside, whole = into_picture(view.made.shares, view.place, shape)
+        rows += [(view, int(query)) for query in np.flatnonzero(whole)]
+        boxes.append(inside[whole])
+        scores.append(view.made.scores[whole])
+    return Found(shape[1], shape[0], np.concatenate(boxes), np.concatenate(scores), phrases), rows
+
+
+def _explanation(
+    detector: Detector,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    view: _View,
+    query: int,
+    box: Float[np.ndarray, " 4"],
+    phrase: int,
+    name: str,
+    score: float,
+    *,
+    check: bool,
+) -> Explanation:
+    """The explanation of the box that one query of a view proposed; `pixels` are those of the whole picture."""
+    made, place = view.made, view.place
+    part = cut(pixels, place)
+    similarity = np.zeros(pixels.shape[:2], np.float32)
+    cut(similarity, place)[:] = _similarity(made, view.text, phrase, part.shape[:2])
+    without = elsewhere = float("nan")
+    if check:
+        without, elsewhere = _occluded(detector, part, made, view.text, phrase, made.boxes[query])
+    left, top, right, bottom = (float(value) for value in box)
+    scale, offset = (place[2] - place[0], place[3] - place[1], 1), (place[0], place[1], 0)
+    return Explanation(
+        name=name,
+        box=(left, top, right, bottom),
+        score=score,
+        words=_words(detector, view.text, phrase, made.tokens[query]),
+        similarity=similarity,
+        points=made.points[query] * np.array(scale, np.float32) + np.array(offset, np.float32),
+        without=without,
+        elsewhere=elsewhere,
+    )
 
 
 @torch.inference_mode()
@@ -168,14 +205,14 @@ def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text:
     center, side = outputs.pred_boxes[0].float().cpu().split(2, dim=-1)
     corners = torch.cat([center - side / 2, center + side / 2], dim=-1).clamp(0, 1).numpy()
     logits = outputs.logits[0].float().cpu()
-    where_to, shares, levels = [], [], []
+    locations, shares, levels = [], [], []
     for sizes, where, weights in looks:
         levels = sizes
-        where_to.append(where[0].float().cpu().flatten(1, -2))
+        locations.append(where[0].float().cpu().flatten(1, -2))
         shares.append(weights[0].float().cpu().flatten(1))
     weight = torch.cat(shares, dim=1)
     weight = weight / weight.sum(dim=1, keepdim=True)
-    points = torch.cat([torch.cat(where_to, dim=1), weight[..., None]], dim=-1)
+    points = torch.cat([torch.cat(locations, dim=1), weight[..., None]], dim=-1)
     order = points[..., 2].argsort(dim=1, descending=True)
     return _Pass(
         boxes=corners * np.array([width, height] * 2, np.float32),
@@ -197,10 +234,10 @@ def _recording(model: Any) -> Iterator[list[Look]]:
     """Notes what the decoder's deformable attention samples."""
     looks: list[Look] = []
 
-    def note(_: Any, given: tuple, named: dict) -> None:
-        sizes = given[2] if len(given) > 2 else named["value_spatial_shapes_list"]
-        where = given[4] if len(given) > 4 else named["sampling_locations"]
-        weights = given[5] if len(given) > 5 else named["attention_weights"]
+    def note(_: Any, inputs: tuple, named: dict) -> None:
+        sizes = inputs[2] if len(inputs) > 2 else named["value_spatial_shapes_list"]
+        where = inputs[4] if len(inputs) > 4 else named["sampling_locations"]
+        weights = inputs[5] if len(inputs) > 5 else named["attention_weights"]
         looks.append(([(int(height), int(width)) for height, width in sizes], where, weights))
 
     hooks = [

@@ -46,25 +46,25 @@ def sample(
     # A place's left or upper neighbor and its share of the weight, then its right or lower one and theirs.
     columns, across = _neighbors(where[..., 0].reshape(batch, queries, heads, count), widths)
     rows, down = _neighbors(where[..., 1].reshape(batch, queries, heads, count), heights)
-    asked = weights.reshape(batch, queries, heads, count)
+    sample_weights = weights.reshape(batch, queries, heads, count)
     first = starts + places * torch.arange(batch, dtype=torch.int32, device=value.device).view(-1, 1, 1, 1)
     shape = (batch, queries, heads, 4, count)
     index = torch.empty(shape, dtype=torch.int32, device=value.device)
     share = value.new_empty(shape)
     for row, vertical in enumerate(down):
-        vertical.mul_(asked)
+        vertical.mul_(sample_weights)
         rows[row].mul_(widths).add_(first)
         for column, horizontal in enumerate(across):
             torch.add(rows[row], columns[column], out=index[..., 2 * row + column, :])
             torch.mul(vertical, horizontal, out=share[..., 2 * row + column, :])
     index.mul_(heads).add_(torch.arange(heads, dtype=torch.int32, device=value.device).view(-1, 1, 1))
-    found = F.embedding_bag(
+    sums = F.embedding_bag(
         index.view(-1, 4 * count),
         value.reshape(batch * places * heads, dim),
         mode="sum",
         per_sample_weights=share.view(-1, 4 * count),
     )
-    return found.view(batch, queries, heads * dim)
+    return sums.view(batch, queries, heads * dim)
 
 
 def _neighbors(
@@ -102,7 +102,7 @@ class Sampling(nn.Module):
         im2col_step: int,
     ) -> Tensor:
         learns = torch.is_grad_enabled() and any(
-            one.requires_grad for one in (value, sampling_locations, attention_weights)
+            tensor.requires_grad for tensor in (value, sampling_locations, attention_weights)
         )
         # The rows of the table are numbered in 32 bits.
         fits = value.shape[0] * value.shape[1] * value.shape[2] < 2**31
@@ -135,13 +135,12 @@ def fuse(
     """
     heads, dim = self.num_heads, self.head_dim
     if text_features.shape[1] >= dim or (self.training and self.dropout):
-        given = vision_features, text_features, vision_attention_mask, text_attention_mask
-        return type(self).forward(self, *given)
+        return type(self).forward(self, vision_features, text_features, vision_attention_mask, text_attention_mask)
     split = (heads, dim)
     keys = self.text_proj(text_features).unflatten(-1, split) * self.scale
-    asked = torch.einsum("bthe,hed->bhtd", keys, self.vision_proj.weight.unflatten(0, split)).flatten(1, 2)
+    place_keys = torch.einsum("bthe,hed->bhtd", keys, self.vision_proj.weight.unflatten(0, split)).flatten(1, 2)
     offset = torch.einsum("bthe,he->bht", keys, self.vision_proj.bias.unflatten(0, split)).flatten(1)
-    scores = torch.baddbmm(offset.unsqueeze(1), vision_features, asked.transpose(1, 2)).unflatten(-1, (heads, -1))
+    scores = torch.baddbmm(offset.unsqueeze(1), vision_features, place_keys.transpose(1, 2)).unflatten(-1, (heads, -1))
     scores = (scores - scores.max()).clamp(-50000, 50000)  # as there, for half precision
 
     by_token = scores.permute(0, 2, 3, 1)
@@ -163,7 +162,14 @@ def fuse(
 
 
 def quicken(model: Any) -> None:
-    """Puts `Sampling` and `fuse` where a Grounding DINO of transformers has its own; weights stay as they are."""
+    """Puts `Sampling` and `fuse` where a Grounding DINO of transformers has its own; weights stay as they are.
+
+    This is the one place where a method of transformers is replaced: `fuse` becomes the `forward` of each fusion module
+    of this one network, and transformers' classes stay as they are. A module in its place, as `Sampling` is, would
+    have to hold the same weights under the same names as the one beside it for the long texts that are left to
+    transformers, and adapters or a cast put on the one would have to reach the other. tests/detection/test_fast.py
+    compares both ways, counts what was replaced, and fails when transformers names or calls these modules otherwise.
+    """
     for module in model.modules():
         # Of what a linear layer has just made, and nobody else reads: a twentieth of the time.
         if isinstance(getattr(module, "activation_fn", None), nn.ReLU):
@@ -178,6 +184,8 @@ def quicken(model: Any) -> None:
 def slacken(model: Any) -> None:
     """Takes them out again, for those who trace or copy the model."""
     for module in model.modules():
+        if isinstance(getattr(module, "activation_fn", None), nn.ReLU):
+            module.activation_fn.inplace = False
         if isinstance(getattr(module, "attn", None), Sampling):
             module.attn = module.attn.stock
         if getattr(vars(module).get("forward"), "__func__", None) is fuse:

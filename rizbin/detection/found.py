@@ -35,7 +35,7 @@ class Answer:
     scores: Float[np.ndarray, " answers"]
     """0 to 1."""
     names: tuple[str, ...]
-    """Of all phrases asked for; `names[classes[i]]` is the i-th answer's."""
+    """Names of all phrases that were asked for; `names[classes[i]]` is that of the i-th answer."""
     rows: Int[np.ndarray, " answers"]
     """Which box of `Found` each answer is: its scores for the other phrases stand there."""
 
@@ -70,8 +70,9 @@ class Found:
     """All that the network proposes for one picture."""
 
     width: int
-    """Of the picture, pixels."""
+    """Width of the image in pixels."""
     height: int
+    """Height of the image in pixels."""
     boxes: Float[np.ndarray, "boxes 4"]
     """As in `Answer`."""
     scores: Float[np.ndarray, "boxes phrases"]
@@ -84,7 +85,7 @@ class Found:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the phrases, in their order."""
+        """Names of the phrases, in their order."""
         return tuple(phrase.name for phrase in self.phrases)
 
     def choose(
@@ -120,15 +121,15 @@ class Found:
         rows, classes = np.nonzero(reached)
         values = scores[rows, classes]
         if overlap < 1 and len(rows):
-            kept = batched_nms(
+            order = batched_nms(
                 torch.from_numpy(self.boxes[rows]).float(),
                 torch.from_numpy(values).float(),
                 torch.from_numpy(classes),
                 overlap,
             ).numpy()
         else:
-            kept = np.argsort(-values, kind="stable")
-        rows, classes, values = rows[kept], classes[kept], values[kept]
+            order = np.argsort(-values, kind="stable")
+        rows, classes, values = rows[order], classes[order], values[order]
         return Answer(self.boxes[rows], classes, values, self.names, rows)
 
     def pairs(self, most: int = 300) -> Boxes:
@@ -136,6 +137,6 @@ class Found:
         scores = np.nan_to_num(self.scores, nan=-1.0)
         order = np.argsort(-scores, axis=None, kind="stable")[:most]
         rows, classes = np.unravel_index(order, scores.shape)
-        asked = scores[rows, classes] >= 0
-        rows, classes = rows[asked], classes[asked]
+        valid = scores[rows, classes] >= 0
+        rows, classes = rows[valid], classes[valid]
         return Boxes(self.boxes[rows], classes, scores=scores[rows, classes])

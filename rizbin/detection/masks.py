@@ -63,14 +63,16 @@ class Segmenter:
         masks, scores = [], []
         for start in range(0, len(boxes), AT_ONCE):
             some = boxes[start : start + AT_ONCE]
-            given = self.processor(images=pixels.copy(), input_boxes=[some.astype(float).tolist()], return_tensors="pt")
-            if embeddings is None:
-                embeddings = self.model.get_image_embeddings(given["pixel_values"].to(device))
-            outputs = self.model(
-                image_embeddings=embeddings, input_boxes=given["input_boxes"].to(device), multimask_output=False
+            inputs = self.processor(
+                images=pixels.copy(), input_boxes=[some.astype(float).tolist()], return_tensors="pt"
             )
-            found = self.processor.post_process_masks(outputs.pred_masks.cpu(), given["original_sizes"])[0]
-            masks.append(found[:, 0].numpy().astype(bool))
+            if embeddings is None:
+                embeddings = self.model.get_image_embeddings(inputs["pixel_values"].to(device))
+            outputs = self.model(
+                image_embeddings=embeddings, input_boxes=inputs["input_boxes"].to(device), multimask_output=False
+            )
+            masks_of_some = self.processor.post_process_masks(outputs.pred_masks.cpu(), inputs["original_sizes"])[0]
+            masks.append(masks_of_some[:, 0].numpy().astype(bool))
             scores.append(outputs.iou_scores[0, :, 0].float().cpu().numpy())
         return np.concatenate(masks), np.concatenate(scores)
 

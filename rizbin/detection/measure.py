@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -78,34 +78,27 @@ def measure(
             f"The source '{source.name}' has no picture with objects of the names asked for{reason}; a detector is "
             "measured on scenes or on a COCO file with instances."
         )
-    networks = [detector, random_like(detector, settings.seed)] if settings.baseline else [detector]
     questions = questions_about(samples, asked, settings)
+    networks = [detector, random_like(detector, settings.seed)] if settings.baseline else [detector]
     total = len(networks) * (len(samples) + len(questions))
-    parts: list[list[Measurement]] = []
-    lost: list[str] = []
     with advancing(bar, total, "measuring") as advance:
-        for network in networks:
-            found = network.detect([one.image for one in samples], named(asked), batch=settings.batch, advance=advance)
-            numbers = boxes_measured(samples, found, asked)
-            if questions:
-                alone = ask(network, samples, questions, settings.batch, advance)
-                numbers += presence_measured(alone, calibration)
-                numbers += presence_measured(among(found, asked, questions), None, among=len(asked))
-            parts.append(numbers)
-            lost = [asked[place] for place in found[0].unasked]
-    values = {one.name: one.value for one in parts[-1]} if settings.baseline else {}
+        results = [
+            _measured(network, samples, asked, questions, calibration, settings.batch, advance) for network in networks
+        ]
+    measurements, unknown = results[0]
+    baselines = {each.name: each.value for each in results[-1][0]} if settings.baseline else {}
     left_out = [] if questions else [("presence", "Names there and not there are needed, and `presence` above 0.")]
-    if lost:
-        shown = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         left_out.append(
             (
                 "unknown names",
-                f"The network does not know the words of {len(lost)} of {len(asked)} names ({shown}); it was not asked "
-                "for them, so their objects count as not found.",
+                f"The network does not know the words of {len(unknown)} of {len(asked)} names ({shown}); it was not "
+                "asked for them, so their objects count as not found.",
             )
         )
     return Report(
-        measurements=tuple(_beside(one, values.get(one.name)) for one in parts[0]),
+        measurements=tuple(_beside(each, baselines.get(each.name)) for each in measurements),
         left_out=tuple(left_out),
         images=len(samples),
         source=source.name,
@@ -113,12 +106,31 @@ def measure(
     )
 
 
+def _measured(
+    detector: Detector,
+    samples: Sequence[Sample],
+    names: Sequence[str],
+    questions: Sequence[tuple[int, str, bool]],
+    calibration: Calibration | None,
+    batch: int,
+    advance: Advance,
+) -> tuple[list[Measurement], list[str]]:
+    """All numbers of one network, and the names whose words it does not know."""
+    found = detector.detect([sample.image for sample in samples], named(names), batch=batch, advance=advance)
+    numbers = boxes_measured(samples, found, names)
+    if questions:
+        alone = ask(detector, samples, questions, batch, advance)
+        numbers += presence_measured(alone, calibration)
+        numbers += presence_measured(among(found, names, questions), None, among=len(names))
+    return numbers, [names[place] for place in found[0].unasked]
+
+
 def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]) -> list[Measurement]:
     """COCO's numbers of what was found, percent."""
     number = {name: place for place, name in enumerate(names)}
     truths = []
-    for one in samples:
-        things = [thing for thing in one.things if thing.name in number]
+    for sample in samples:
+        things = [thing for thing in sample.things if thing.name in number]
         truths.append(
             Boxes(
                 np.array([thing.box for thing in things], np.float64).reshape(-1, 4),
@@ -126,9 +138,9 @@ def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Seq
                 areas=np.array([thing.area for thing in things], np.float64),
             )
         )
-    values = average_precision(truths, [one.pairs() for one in found])
+    values = average_precision(truths, [proposals.pairs() for proposals in found])
     how = f"by COCO's protocol over {len(names)} names, the best 300 pairs of box and name a picture, mean over names"
-    said = {
+    protocols = {
         "ap50": f"Average precision at an intersection over union of 0.5, {how}.",
         "ap": f"Mean of the average precision at 0.50, 0.55 to 0.95, {how}.",
         "ap75": f"Average precision at 0.75, {how}.",
@@ -137,7 +149,7 @@ def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Seq
     }
     return [
         Measurement(name=f"boxes/{name}", value=100 * values[name], protocol=protocol)
-        for name, protocol in said.items()
+        for name, protocol in protocols.items()
         if values[name] == values[name]  # nan: nothing of that size is there
     ]
 
@@ -192,7 +204,12 @@ def ask(
             places, detector.detect(pictures, named([name]), batch=batch, advance=advance), strict=True
         ):
             scores[place] = np.nan_to_num(found.scores, nan=0.0).max(initial=0.0)
-    return Cases(scores, np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
+    return _cases(scores, questions)
+
+
+def _cases(scores: Float[np.ndarray, " cases"], questions: Sequence[tuple[int, str, bool]]) -> Cases:
+    there = np.array([holds for _, _, holds in questions])
+    return Cases(scores, there, np.array([picture for picture, _, _ in questions]))
 
 
 def among(found: Sequence[Found], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
@@ -201,7 +218,7 @@ def among(found: Sequence[Found], names: Sequence[str], questions: Sequence[tupl
     scores = [
         np.nan_to_num(found[place].scores[:, number[name]], nan=0.0).max(initial=0.0) for place, name, _ in questions
     ]
-    return Cases(np.array(scores), np.array([one[2] for one in questions]), np.array([one[0] for one in questions]))
+    return _cases(np.array(scores), questions)
 
 
 def presence_measured(cases: Cases, calibration: Calibration | None, *, among: int = 0) -> list[Measurement]:
@@ -215,30 +232,30 @@ def presence_measured(cases: Cases, calibration: Calibration | None, *, among: i
         calibration = calibrate(cases.scores[fit], cases.there[fit])
         how = f"a calibration fitted to {int(fit.sum())} questions about other pictures"
     scores, there = cases.scores[held], cases.there[held]
-    said = scores >= calibration.threshold
-    asked = f"{len(there)} questions after one name each, half of them after something that is not there, by {how}"
-    asked += f"; all {among} names were asked for at once" if among else ""
+    says_yes = scores >= calibration.threshold
+    questions = f"{len(there)} questions after one name each, half of them after something that is not there, by {how}"
+    questions += f"; all {among} names were asked for at once" if among else ""
     room = "presence_among" if among else "presence"
     return [
         Measurement(
             name=f"{room}/accuracy",
-            value=100 * float((said == there).mean()),
+            value=100 * float((says_yes == there).mean()),
             chance=50.0,
-            protocol=f"Share of right answers to {asked}.",
+            protocol=f"Share of right answers to {questions}.",
         ),
         Measurement(
             name=f"{room}/mcc",
-            value=matthews(said, there),
+            value=matthews(says_yes, there),
             unit="number",
             chance=0.0,
-            protocol=f"Matthews' correlation, -1 to 1, of the answers to {asked}.",
+            protocol=f"Matthews' correlation, -1 to 1, of the answers to {questions}.",
         ),
         Measurement(
             name=f"{room}/calibration_error",
             value=calibration_error(calibration.probability(scores), there),
             unit="number",
             higher_is_better=False,
-            protocol=f"Expected calibration error in 15 equal bins of the probability, 0 to 1, of {asked}.",
+            protocol=f"Expected calibration error in 15 equal bins of the probability, 0 to 1, of {questions}.",
         ),
     ]
 
@@ -259,7 +276,7 @@ def kept(
         samples, _ = pictures_with(source, set(names), settings)
         if not samples or not names:
             continue
-        pictures = [one.image for one in samples]
+        pictures = [sample.image for sample in samples]
         values = []
         for detector in (before, after):
             found = detector.detect(pictures, named(names), batch=settings.batch)
@@ -288,5 +305,5 @@ def random_like(detector: Detector, seed: int = 0) -> Detector:
     return Detector(model.to(detector.device), detector.tokenizer, detector.preparation, "random weights")
 
 
-def _beside(one: Measurement, baseline: float | None) -> Measurement:
-    return one if baseline is None else Measurement(**{**vars(one), "baseline": baseline})
+def _beside(measurement: Measurement, baseline: float | None) -> Measurement:
+    return measurement if baseline is None else replace(measurement, baseline=baseline)

@@ -19,25 +19,26 @@ class Size:
     """How large a network is that starts from nothing. The defaults make 1.3 million parameters."""
 
     width: int = 64
-    """Of all tokens after the backbones; a multiple of 32, for group norm counts 32 groups."""
+    """Width of all tokens after the backbones; a multiple of 32, because group norm has 32 groups."""
     queries: int = 30
     """Boxes that are predicted in a picture, at most as many as its smallest size has places."""
     layers: int = 2
-    """Of the feature enhancer and of the decoder each (paper: 6)."""
+    """Number of layers of the feature enhancer and of the decoder each (paper: 6)."""
     heads: int = 4
-    """Of attention; even, and their number divides the width."""
+    """Number of attention heads; even, and a divisor of the width."""
     feedforward: int = 128
     """Width inside the layers."""
     backbone_width: int = 24
-    """Of the first stage of the Swin transformer, a multiple of 24 or below it; doubled at each of the three others."""
+    """Width of the first stage of the Swin transformer, a multiple of 24 or below it; each of the three others doubles
+    it."""
     backbone_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
     """Blocks of its stages (Swin-T: 2, 2, 6, 2)."""
     window: int = 6
     """Side in patches of the squares within which it attends."""
     text_width: int = 64
-    """Of the text encoder."""
+    """Width of the text encoder."""
     text_layers: int = 2
-    """Of the text encoder (BERT: 12)."""
+    """Number of layers of the text encoder (BERT: 12)."""
     text_tokens: int = 128
     """The longest text that one pass reads."""
 

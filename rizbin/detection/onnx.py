@@ -60,14 +60,19 @@ class _Traced(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        with _given(self.model, mask, positions):
+        with _fixed_mask(self.model, mask, positions):
             outputs = self.model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
         return outputs.logits, outputs.pred_boxes
 
 
 @contextmanager
-def _given(model: Any, mask: Tensor, positions: Tensor) -> Iterator[None]:
-    """The network's own function for mask and positions replaced by what is given."""
+def _fixed_mask(model: Any, mask: Tensor, positions: Tensor) -> Iterator[None]:
+    """The network's own function for mask and positions replaced by these two until the block ends.
+
+    transformers takes neither as an argument, and both of torch's exporters fail on that function (see above). The test
+    that an exported file answers as the network does fails when transformers calls it no more; when it is gone, so does
+    the export.
+    """
     import importlib
 
     module = importlib.import_module(type(model).__module__)
@@ -98,7 +103,7 @@ def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int
         with torch.no_grad(), _silent():
             torch.onnx.export(
                 _Traced(detector.model).eval(),
-                (pixels, ids, *(one[None] for one in text_mask(ids[0]))),
+                (pixels, ids, *(tensor[None] for tensor in text_mask(ids[0]))),
                 str(target),
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
@@ -110,9 +115,9 @@ def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int
         quicken(detector.model)
     _single_precision(target)
     detector.tokenizer.save_pretrained(folder)
-    kept = {"height": height, "width": width, "limit": detector.model.config.max_text_len}
-    kept |= {"mean": detector.preparation.mean, "std": detector.preparation.std}
-    (folder / "detector.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    facts = {"height": height, "width": width, "limit": detector.model.config.max_text_len}
+    facts |= {"mean": detector.preparation.mean, "std": detector.preparation.std}
+    (folder / "detector.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     apart = _apart(detector, OnnxDetector(folder), pixels)
     if not apart <= PARITY:
         raise RizbinError(f"The exported file answers otherwise than the network (by {apart:.1e}); it is of no use.")
@@ -152,7 +157,7 @@ def _apart(detector: Detector, exported: "OnnxDetector", pixels: Float[Tensor, "
     worst = 0.0
     for lengths in ((2,), (1, 1, 1, 2, 1)):
         text = _text_of(detector, *lengths)
-        mine, theirs = (one._pass(pixels, text, len(lengths), "mean") for one in (detector, exported))
+        mine, theirs = (each.run_pass(pixels, text, len(lengths), "mean") for each in (detector, exported))
         for a, b in zip((*mine[0], *mine[1]), (*theirs[0], *theirs[1]), strict=True):
             worst = max(worst, float(np.abs(a - b).max()))
     return worst
@@ -160,6 +165,8 @@ def _apart(detector: Detector, exported: "OnnxDetector", pixels: Float[Tensor, "
 
 class OnnxDetector(Detector):
     """A detector that runs by onnxruntime; every picture is seen at the size of the export, one at a time."""
+
+    has_network = False
 
     def __init__(self, folder: str | Path, *, threads: int = 0) -> None:
         """threads: of onnxruntime; 0: all cores. Raises RizbinError when the folder holds no export."""
@@ -169,7 +176,7 @@ class OnnxDetector(Detector):
         folder = Path(folder)
         check_sums(folder)
         try:
-            kept = read_json(folder / "detector.json")
+            facts = read_json(folder / "detector.json")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
             self.session = onnxruntime.InferenceSession(
@@ -179,18 +186,19 @@ class OnnxDetector(Detector):
             raise RizbinError(f"{folder} holds no exported detector ({error}); make one with rizbin export.") from error
         except Exception as error:  # onnxruntime raises types of its own
             raise RizbinError(f"{folder / 'model.onnx'} cannot be run ({error}); export it again.") from error
-        self.limit = int(kept["limit"])
+        self.limit = int(facts["limit"])
         self.tokenizer = transformers_tokenizer(folder)
-        height, width = int(kept["height"]), int(kept["width"])
+        height, width = int(facts["height"]), int(facts["width"])
         self.preparation = _Fixed(
             shorter=min(height, width),
             longer=max(height, width),
-            mean=tuple(kept["mean"]),
-            std=tuple(kept["std"]),
+            mean=tuple(facts["mean"]),
+            std=tuple(facts["std"]),
             height=height,
             width=width,
         )
         self.name = str(folder)
+        self.folder = folder
 
     @property
     def device(self) -> torch.device:
@@ -200,16 +208,16 @@ class OnnxDetector(Detector):
     def longest_text(self) -> int:
         return self.limit
 
-    def _pass(
+    def run_pass(
         self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         ids, _ = batch_of([text])
         mask, positions = text_mask(ids[0])
-        given = {"ids": ids.numpy(), "mask": mask[None].numpy(), "positions": positions[None].numpy()}
+        inputs = {"ids": ids.numpy(), "mask": mask[None].numpy(), "positions": positions[None].numpy()}
         corners, scores = [], []
         for view in views:
-            found: Any = self.session.run(list(OUTPUTS), {"pixels": view[None].float().numpy(), **given})
-            logits, boxes = found
+            outputs: Any = self.session.run(list(OUTPUTS), {"pixels": view[None].float().numpy(), **inputs})
+            logits, boxes = outputs
             center, side = np.split(boxes[0], 2, axis=-1)
             corners.append(np.concatenate([center - side / 2, center + side / 2], axis=-1))
             scores.append(phrase_scores(torch.from_numpy(logits[0]), text, phrases, over=over).numpy())

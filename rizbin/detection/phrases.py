@@ -32,7 +32,7 @@ _DOT_BETWEEN = re.compile(r"\s*[.\u3002](?:\s+|$)")
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer; all of transformers' are one."""
+    """The methods of a tokenizer that are used here; all of transformers' tokenizers have them."""
 
     @property
     def unk_token_id(self) -> int | None: ...
@@ -44,10 +44,10 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Phrase:
-    """One thing to look for."""
+    """An object to look for, and the prompts that ask for it."""
 
     name: str
-    """What the answer calls it."""
+    """Its name in the answer."""
     prompts: tuple[str, ...]
     """What the network is asked, lower case, without dots; the best score of them counts."""
 
@@ -64,16 +64,16 @@ def read_phrases(wanted: Sequence[Wanted]) -> tuple[Phrase, ...]:
     """
     if isinstance(wanted, str):
         wanted = [wanted]
-    found = [one for some in wanted for one in _read(some)]
-    if not found:
+    phrases = [phrase for some in wanted for phrase in _read(some)]
+    if not phrases:
         raise RizbinError('There is nothing to look for; name one thing or more, such as "a cat".')
-    names = [one.name for one in found]
+    names = [phrase.name for phrase in phrases]
     for name in names:
         if names.count(name) > 1:
             raise RizbinError(
                 f'"{_short(name)}" is asked for twice; name it once, with all its prompts: "NAME=PROMPT|PROMPT".'
             )
-    return tuple(found)
+    return tuple(phrases)
 
 
 def named(names: Sequence[str]) -> tuple[Phrase, ...]:
@@ -90,15 +90,15 @@ def _read(wanted: Wanted) -> list[Phrase]:
     if isinstance(wanted, str):
         name, equals, prompts = wanted.partition("=")
         if not equals:
-            return [Phrase(one, (_cleaned(one),)) for one in _between_dots(wanted) if _named(one, one)]
+            return [Phrase(part, (_cleaned(part),)) for part in _between_dots(wanted) if _named(part, part)]
         wanted = {name.strip(): prompts.split("|")}
     return [
         Phrase(
             name,
             tuple(
-                _cleaned(one)
+                _cleaned(part)
                 for prompt in ([prompts] if isinstance(prompts, str) else prompts)
-                for one in _between_dots(prompt)
+                for part in _between_dots(prompt)
             ),
         )
         for name, prompts in wanted.items()
@@ -200,34 +200,36 @@ class Asked:
     @property
     def unasked(self) -> tuple[int, ...]:
         """Positions of the phrases of which no prompt is asked for: nothing can be said of them."""
-        asked = {phrase for text in self.texts for phrase in text.phrases}
-        return tuple(place for place in range(len(self.phrases)) if place not in asked)
+        in_texts = {phrase for text in self.texts for phrase in text.phrases}
+        return tuple(place for place in range(len(self.phrases)) if place not in in_texts)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the reader should know, a sentence each."""
-        found = []
+        sentences = []
         if len(self.texts) > 1:
-            found.append(
+            sentences.append(
                 f"The phrases were asked for in {len(self.texts)} passes; scores of different passes compare less well."
             )
-        found += [f'"{one[:40]}..." is longer than a whole text; its beginning was asked for.' for one in self.cut]
-        found += [
-            f'The network knows no word of "{_short(one)}", so it was not asked for it and cannot say whether it is '
+        sentences += [
+            f'"{prompt[:40]}..." is longer than a whole text; its beginning was asked for.' for prompt in self.cut
+        ]
+        sentences += [
+            f'The network knows no word of "{_short(prompt)}", so it was not asked for it and cannot say whether it is '
             "there."
-            for one in self.unknown
+            for prompt in self.unknown
         ]
-        found += [
-            f'The network does not know {_quoted(words)}; "{_short(one)}" was asked for without '
+        sentences += [
+            f'The network does not know {_quoted(words)}; "{_short(prompt)}" was asked for without '
             f"{'it' if len(words) == 1 else 'them'}."
-            for one, words in self.partly
+            for prompt, words in self.partly
         ]
-        found += [
-            f'Without the words that the network does not know, "{_short(one)}" is "{_short(other)}", so it was not '
+        sentences += [
+            f'Without the words that the network does not know, "{_short(prompt)}" is "{_short(other)}", so it was not '
             "asked for."
-            for one, other in self.alike
+            for prompt, other in self.alike
         ]
-        return tuple(found)
+        return tuple(sentences)
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -240,7 +242,8 @@ class _Read:
     """A prompt as a tokenizer reads it."""
 
     phrase: int
-    prompt: str
+    """Position among the phrases."""
+    text: str
     tokens: tuple[int, ...]
     silent: tuple[int, ...]
     """Places of articles among the tokens."""
@@ -261,8 +264,10 @@ def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, al
     other. Raises RizbinError when the tokenizer is not the one that transformers expects, or the limit leaves no room.
     """
     _check(tokenizer, limit)
-    read = [_read_prompt(place, one, tokenizer) for place, phrase in enumerate(phrases) for one in phrase.prompts]
-    usable, alike = _apart([one for one in read if one.deciding])
+    prompts = [
+        _read_prompt(place, prompt, tokenizer) for place, phrase in enumerate(phrases) for prompt in phrase.prompts
+    ]
+    usable, alike = _apart([prompt for prompt in prompts if prompt.deciding])
     texts: list[Text] = []
     cut: list[str] = []
     ids: list[int] = [CLS]
@@ -274,47 +279,47 @@ def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, al
         ids[:], spans[:] = [CLS], []
 
     last = -1
-    for one in usable:
-        if alone and one.phrase != last:
+    for prompt in usable:
+        if alone and prompt.phrase != last:
             end()
-        last = one.phrase
-        tokens, silent = one.tokens, one.silent
+        last = prompt.phrase
+        tokens, silent = prompt.tokens, prompt.silent
         if len(tokens) > limit - 3:
-            cut.append(one.prompt)
+            cut.append(prompt.text)
             tokens = tokens[: limit - 3]
             silent = tuple(place for place in silent if place < len(tokens))
             silent = () if len(silent) == len(tokens) else silent
         if len(ids) + len(tokens) + 2 > limit:
             end()
         first = len(ids)
-        spans.append(Span(one.phrase, first, first + len(tokens), tuple(first + place for place in silent)))
+        spans.append(Span(prompt.phrase, first, first + len(tokens), tuple(first + place for place in silent)))
         ids += [*tokens, DOT]
     end()
     return Asked(
         tuple(phrases),
         tuple(texts),
         cut=tuple(cut),
-        unknown=tuple(one.prompt for one in read if not one.deciding),
-        partly=tuple((one.prompt, one.unknown) for one in usable if one.unknown),
+        unknown=tuple(prompt.text for prompt in prompts if not prompt.deciding),
+        partly=tuple((prompt.text, prompt.unknown) for prompt in usable if prompt.unknown),
         alike=tuple(alike),
     )
 
 
-def _apart(read: Sequence[_Read]) -> tuple[list[_Read], list[tuple[str, str]]]:
+def _apart(prompts: Sequence[_Read]) -> tuple[list[_Read], list[tuple[str, str]]]:
     """The prompts that can be told apart, and those that cannot, each with the one that it would be taken for.
 
     Of equal ones those count that the network knows whole, then the first.
     """
     takers: dict[tuple[int, ...], _Read] = {}
-    for one in sorted(read, key=lambda one: bool(one.unknown)):
-        takers.setdefault(one.deciding, one)
+    for prompt in sorted(prompts, key=lambda prompt: bool(prompt.unknown)):
+        takers.setdefault(prompt.deciding, prompt)
     usable, alike = [], []
-    for one in read:
-        taker = takers[one.deciding]
-        if one.unknown and taker is not one:
-            alike.append((one.prompt, taker.prompt))
+    for prompt in prompts:
+        taker = takers[prompt.deciding]
+        if prompt.unknown and taker is not prompt:
+            alike.append((prompt.text, taker.text))
         else:
-            usable.append(one)
+            usable.append(prompt)
     return usable, alike
 
 
@@ -326,15 +331,15 @@ def _read_prompt(phrase: int, prompt: str, tokenizer: Tokenizer) -> _Read:
     # A tokenizer's time grows with the length, and no more than a text of it can be asked for.
     words = prompt[:8192].split()
     for place, word in enumerate(words):
-        found = [
+        word_tokens = [
             token
             for token in tokenizer.encode(word, add_special_tokens=False)
             if token not in (CLS, SEP, DOT, QUESTION, 0)
         ]
-        known = [token for token in found if token != tokenizer.unk_token_id]
+        known = [token for token in word_tokens if token != tokenizer.unk_token_id]
         # The last word is what the thing is called, whatever it looks like: "vitamin a".
         article = word in ARTICLES and place + 1 < len(words)
-        if len(known) < len(found) and not article:
+        if len(known) < len(word_tokens) and not article:
             unknown.append(word)
         if article:
             silent += range(len(tokens), len(tokens) + len(known))
@@ -343,10 +348,10 @@ def _read_prompt(phrase: int, prompt: str, tokenizer: Tokenizer) -> _Read:
 
 
 def _check(tokenizer: Tokenizer, limit: int) -> None:
-    found = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])
-    if list(found) != [CLS, SEP, DOT, QUESTION]:
+    numbers = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])
+    if list(numbers) != [CLS, SEP, DOT, QUESTION]:
         raise RizbinError(
-            f"The tokenizer numbers [CLS], [SEP], dot and question mark {', '.join(map(str, found))}; transformers' "
+            f"The tokenizer numbers [CLS], [SEP], dot and question mark {', '.join(map(str, numbers))}; transformers' "
             f"Grounding DINO needs {CLS}, {SEP}, {DOT} and {QUESTION}, as bert-base-uncased has them."
         )
     if limit < 4:

@@ -32,14 +32,14 @@ class Calibration:
     """From a score to the probability that the thing is there: sigmoid(slope * logit(score) + offset), Platt's form."""
 
     slope: float = 1.0
-    """1 leaves scores as they are."""
+    """Factor of the score's log odds; 1 leaves scores as they are."""
     offset: float = 0.0
-    """Added to the log odds: how much the detector says too little (above 0) or too much."""
+    """Added to the log odds: above 0 where the detector's scores are too low, below 0 where they are too high."""
     threshold: float = 0.3
     """Score at which presence is as likely as not, or where it was fitted to be decided."""
 
     def probability(self, scores: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """0 to 1."""
+        """The calibrated probability of each score, 0 to 1."""
         return _sigmoid(self.slope * _logit(scores) + self.offset)
 
     def save(self, path: Path) -> None:
@@ -82,7 +82,7 @@ def calibrate(scores: Float[np.ndarray, " cases"], there: Bool[np.ndarray, " cas
 def _best_threshold(scores: Float[np.ndarray, " cases"], there: Bool[np.ndarray, " cases"]) -> float:
     values = np.unique(scores)
     middles = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2, [(values[-1] + 1) / 2]])
-    rated = np.array([matthews(scores >= one, there) for one in middles])
+    rated = np.array([matthews(scores >= threshold, there) for threshold in middles])
     best = np.nonzero(rated >= rated.max() - 1e-12)[0]
     # Between neighbors any threshold decides alike: the widest gap leaves most room to both sides.
     edges = np.concatenate([[0.0], values, [1.0]])
@@ -90,10 +90,10 @@ def _best_threshold(scores: Float[np.ndarray, " cases"], there: Bool[np.ndarray,
     return float(middles[widest])
 
 
-def matthews(said: Bool[np.ndarray, " cases"], there: Bool[np.ndarray, " cases"]) -> float:
+def matthews(decisions: Bool[np.ndarray, " cases"], there: Bool[np.ndarray, " cases"]) -> float:
     """Matthews' correlation of decisions with the truth, -1 to 1; 0 where one side is all of one kind."""
-    tp, tn = float((said & there).sum()), float((~said & ~there).sum())
-    fp, fn = float((said & ~there).sum()), float((~said & there).sum())
+    tp, tn = float((decisions & there).sum()), float((~decisions & ~there).sum())
+    fp, fn = float((decisions & ~there).sum()), float((~decisions & there).sum())
     below = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return float((tp * tn - fp * fn) / below) if below else 0.0
 
@@ -107,8 +107,8 @@ def calibration_error(
     """
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     error = 0.0
-    for one in range(bins):
-        inside = place == one
+    for number in range(bins):
+        inside = place == number
         if inside.any():
             error += inside.mean() * abs(float(probabilities[inside].mean()) - float(there[inside].mean()))
     return float(error)
@@ -116,18 +116,18 @@ def calibration_error(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one phrase."""
+    """The verdict on one phrase."""
 
     name: str
     state: State
     probability: float
-    """That it is there, 0 to 1, by the calibration."""
+    """Calibrated probability that the object is in the image, 0 to 1."""
     score: float
-    """The detector's best for it, of a box that no rival fits better."""
+    """The highest score that the detector gives the phrase on a box that no rival fits better."""
     count: int
-    """How many are there: boxes above the calibration's threshold that are not the same thing."""
+    """Number of objects: boxes above the calibration's threshold after non-maximum suppression."""
     boxes: tuple[tuple[float, float, float, float], ...]
-    """Theirs: left, top, right, bottom in pixels, the best first."""
+    """Boxes of these objects: left, top, right, bottom in pixels, the best first."""
     rival: str = ""
     """The phrase that fitted the best box better, where that is why it is not there."""
     notes: tuple[str, ...] = ()
@@ -193,10 +193,10 @@ def verify(
         raise RizbinError(f"margin is {margin:g}; give a share from 0 to 1.")
     if not 0 <= unsure[0] <= unsure[1] <= 1:
         raise RizbinError(f"unsure is {unsure[0]:g} to {unsure[1]:g}; give two shares, the lower one first.")
-    wanted, against = read_phrases(phrases), read_phrases(rivals) if rivals else ()
+    sought, rival_phrases = read_phrases(phrases), read_phrases(rivals) if rivals else ()
     verdicts = []
-    for phrase in wanted:
-        others = [one for one in against if one.name != phrase.name]
+    for phrase in sought:
+        others = [rival for rival in rival_phrases if rival.name != phrase.name]
         (found,) = detector.detect([picture], [phrase, *others])
         verdicts.append(judge(found, margin=margin, calibration=calibration, unsure=unsure))
     return verdicts
@@ -219,8 +219,8 @@ def judge(
     rival = ""
     if len(mine) and not free[mine.argmax()]:
         rival = found.names[1 + int(scores[mine.argmax(), 1:].argmax())]
-    kept = Found(found.width, found.height, found.boxes[free], mine[free][:, None], found.phrases[:1])
-    answer = kept.choose(min(max(calibration.threshold, 0.0), 1.0), overlap=SAME)
+    uncontested = Found(found.width, found.height, found.boxes[free], mine[free][:, None], found.phrases[:1])
+    answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), overlap=SAME)
     probability = float(calibration.probability(np.array([best]))[0])
     state: State = "unsure"
     if probability >= unsure[1]:

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from PIL import Image
 from rizbin.core import outputs
 from rizbin.core.commands import HIDDEN
 from rizbin.core.errors import RizbinError
-from rizbin.core.progress import MakeBar, advancing
+from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.core.results import Table
 from rizbin.data.files import picture_files
 from rizbin.data.gate import read_image
@@ -24,7 +24,7 @@ from rizbin.detection.draw import color_of, drawn
 from rizbin.detection.explain import Explanation, explain
 from rizbin.detection.found import OVERLAP, THRESHOLD, Answer, Found
 from rizbin.detection.masks import Segmenter, tinted
-from rizbin.detection.phrases import Wanted, read_phrases
+from rizbin.detection.phrases import Phrase, Wanted, read_phrases
 from rizbin.detection.write import Labelled, write
 
 GROUP = 16
@@ -115,76 +115,118 @@ def search(
 
     Raises RizbinError when there is nothing to look for or at, or no picture can be used.
     """
-    wanted = read_phrases(find)
-    against = [one for one in (read_phrases(rivals) if rivals else ()) if one.name not in {w.name for w in wanted}]
+    phrases = read_phrases(find)
+    names = {phrase.name for phrase in phrases}
+    others = tuple(phrase for phrase in (read_phrases(rivals) if rivals else ()) if phrase.name not in names)
     files = files_of(where)
     if settings.batch < 1:
         raise RizbinError(f"batch is {settings.batch}; give 1 or more pictures a pass.")
     if draw is not None:
-        _made(draw)
-    pictures: list[Labelled] = []
-    skipped: list[str] = []
-    notes: tuple[str, ...] = ()
-    told_why: list[tuple[str, np.ndarray, tuple[Explanation, ...]]] = []
-    told = False
+        _make(draw)
     with advancing(bar, len(files), "looking") as advance:
-        items = list(files.items())
+        run = _Run(detector, phrases, others, settings, draw, explained, segmenter, advance)
+        items, foretold = list(files.items()), False
         for start in range(0, len(items), GROUP):
-            group: list[tuple[str, np.ndarray]] = []
-            for file, name in items[start : start + GROUP]:
-                try:
-                    group.append((name, read_image(file, name=name)))
-                except Refused as reason:
-                    skipped.append(str(reason))
-                    advance(1)
-            if group and not told:
-                seconds = detector.expected_seconds(
-                    group[0][1].shape[:2],
-                    [*wanted, *against],
-                    scale=settings.scale,
-                    alone=settings.separate,
-                    tile=settings.tile,
-                )
+            images = run.read(items[start : start + GROUP])
+            if images and not foretold:
+                seconds = run.seconds(images[0][1].shape)
                 say(f"{len(files)} pictures, about {_duration(seconds * len(files))} on this machine.")
-                told = True
+                foretold = True
+            run.look(images)
+    if not run.labelled:
+        raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {run.skipped[0]}")
+    return Searched(
+        tuple(run.labelled),
+        tuple(phrase.name for phrase in phrases),
+        tuple(run.skipped),
+        run.notes,
+        tuple(run.explanations),
+    )
 
-            found = detector.detect(
-                [pixels for _, pixels in group],
-                [*wanted, *against],
-                scale=settings.scale,
-                over=settings.token_pooling,
-                alone=settings.separate,
-                tile=settings.tile,
-                batch=settings.batch,
-                advance=advance,
-            )
-            for (name, pixels), one in zip(group, found, strict=True):
-                answer, notes = _answer(one, settings, len(wanted)), one.notes
-                masks = segmenter.masks(pixels, answer.boxes)[0] if segmenter is not None else None
-                pictures.append(Labelled(name, one.width, one.height, answer, masks))
-                if explained:
-                    reasons = explain(
-                        detector,
-                        pixels,
-                        wanted,
-                        rivals=against,
-                        most=explained,
-                        threshold=settings.threshold,
-                        overlap=settings.nms_iou,
-                        tile=settings.tile,
-                    )
-                    told_why.append((name, pixels, tuple(reasons)))
-                if draw is not None:
-                    shown_here = pixels
-                    if masks is not None:
-                        colors = [color_of(int(number)) for number in answer.classes]
-                        shown_here = tinted(pixels, list(masks), colors)
-                    held = io.BytesIO()
-                    Image.fromarray(drawn(shown_here, answer)).save(held, "PNG")
-                    outputs.write(draw / f"{Path(name).stem}-{len(pictures):04d}.png", held.getvalue())
-    if not pictures:
-        raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {skipped[0]}")
-    return Searched(tuple(pictures), tuple(one.name for one in wanted), tuple(skipped), notes, tuple(told_why))
+
+_NamedImage = tuple[str, UInt8[np.ndarray, "_ _ 3"]]  # of any sizes
+
+
+@dataclass
+class _Run:
+    """What one search has done so far."""
+
+    detector: Detector
+    phrases: tuple[Phrase, ...]
+    rivals: tuple[Phrase, ...]
+    settings: Search
+    draw: Path | None
+    explained: int
+    segmenter: Segmenter | None
+    advance: Advance
+    labelled: list[Labelled] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    explanations: list[tuple[str, np.ndarray, tuple[Explanation, ...]]] = field(default_factory=list)
+
+    def read(self, files: Sequence[tuple[Path, str]]) -> list[_NamedImage]:
+        """Names and pixels of the files that can be used; of the others the reason is listed."""
+        images = []
+        for file, name in files:
+            try:
+                images.append((name, read_image(file, name=name)))
+            except Refused as reason:
+                self.skipped.append(str(reason))
+                self.advance(1)
+        return images
+
+    def seconds(self, size: tuple[int, ...]) -> float:
+        """About how long a picture of that height and width takes."""
+        settings = self.settings
+        return self.detector.expected_seconds(
+            (size[0], size[1]),
+            [*self.phrases, *self.rivals],
+            scale=settings.scale,
+            alone=settings.separate,
+            tile=settings.tile,
+        )
+
+    def look(self, images: Sequence[_NamedImage]) -> None:
+        """Looks through some pictures, and explains and draws what was found where that was asked for."""
+        settings = self.settings
+        found = self.detector.detect(
+            [pixels for _, pixels in images],
+            [*self.phrases, *self.rivals],
+            scale=settings.scale,
+            over=settings.token_pooling,
+            alone=settings.separate,
+            tile=settings.tile,
+            batch=settings.batch,
+            advance=self.advance,
+        )
+        for (name, pixels), proposals in zip(images, found, strict=True):
+            answer = _answer(proposals, settings, len(self.phrases))
+            self.notes = proposals.notes
+            masks = self.segmenter.masks(pixels, answer.boxes)[0] if self.segmenter is not None else None
+            self.labelled.append(Labelled(name, proposals.width, proposals.height, answer, masks))
+            if self.explained:
+                self.explanations.append((name, pixels, tuple(self._explain(pixels))))
+            if self.draw is not None:
+                self._draw(self.draw, name, pixels, answer, masks)
+
+    def _explain(self, pixels: np.ndarray) -> list[Explanation]:
+        return explain(
+            self.detector,
+            pixels,
+            self.phrases,
+            rivals=self.rivals,
+            most=self.explained,
+            threshold=self.settings.threshold,
+            overlap=self.settings.nms_iou,
+            tile=self.settings.tile,
+        )
+
+    def _draw(self, folder: Path, name: str, pixels: np.ndarray, answer: Answer, masks: np.ndarray | None) -> None:
+        if masks is not None:
+            pixels = tinted(pixels, list(masks), [color_of(int(number)) for number in answer.classes])
+        content = io.BytesIO()
+        Image.fromarray(drawn(pixels, answer)).save(content, "PNG")
+        outputs.write(folder / f"{Path(name).stem}-{len(self.labelled):04d}.png", content.getvalue())
 
 
 def files_of(where: Sequence[str]) -> dict[Path, str]:
@@ -205,17 +247,17 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
     return files
 
 
-def _answer(found: Found, settings: Search, wanted: int) -> Answer:
-    """The answers without those of rivals, which have taken their boxes."""
+def _answer(found: Found, settings: Search, phrases: int) -> Answer:
+    """The answers for the first `phrases` without those of rivals, which have taken their boxes."""
     answer = found.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.nms_iou)
-    kept = answer.classes < wanted
+    own = answer.classes < phrases
     return replace(
         answer,
-        boxes=answer.boxes[kept],
-        classes=answer.classes[kept],
-        scores=answer.scores[kept],
-        rows=answer.rows[kept],
-        names=answer.names[:wanted],
+        boxes=answer.boxes[own],
+        classes=answer.classes[own],
+        scores=answer.scores[own],
+        rows=answer.rows[own],
+        names=answer.names[:phrases],
     )
 
 
@@ -224,7 +266,7 @@ def save(found: Searched, to: Path, form: str = "") -> list[Path]:
     return write(found.pictures, found.names, to, form)
 
 
-def _made(folder: Path) -> None:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,7 +51,7 @@ class Teaching(Method):
         start: str = ""
         """Name or folder of a trained Grounding DINO to go on from; empty: a new one of `size`."""
         size: Size = Size()
-        """Of a new network."""
+        """Size of a new network."""
         image_size: int = 96
         """Side in pixels of the square views that it learns from."""
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
@@ -62,8 +62,8 @@ class Teaching(Method):
         alone: float = 0.2
         """Share of pictures that are asked for one name alone, of something there or not there alike."""
         weights: Weights = Weights(focal=6.0)
-        """Of the loss's terms; focal's three times the paper's: in short runs from nothing several queries else say the
-        same thing (docs/LOG.md). A published network was trained with the paper's 2."""
+        """Weights of the loss's terms; focal's is three times the paper's: in short runs from nothing several queries
+        else say the same thing (docs/LOG.md). A published network was trained with the paper's 2."""
         denoising: int = 5
         """How often each object is given to the decoder a second time, shifted and perhaps misnamed, to be put right
         (DN-DETR, DINO; MMDetection: about 100 divided by twice the objects of a picture). 0: never. Costs time with the
@@ -71,9 +71,10 @@ class Teaching(Method):
         freeze: tuple[Literal["text", "backbone"], ...] = ()
         """Parts that keep their weights: for small sets, both (MMDetection's advice)."""
         text_rate: float = 1.0
-        """Of the learning rate, for the text encoder: for a published network 0.1 (MMDetection), 1 from nothing."""
+        """Share of the learning rate for the text encoder: 0.1 for a published network (MMDetection), 1 from
+        nothing."""
         backbone_rate: float = 1.0
-        """The same for what looks at the picture first."""
+        """Share of the learning rate for the image backbone."""
         lora: int = 0
         """Rank of adapters that learn in the place of all weights but the heads' (arXiv 2106.09685): for a published
         network that shall forget little, 8 to 16. 0: none."""
@@ -138,13 +139,13 @@ class Teaching(Method):
         for part in resting:
             part.requires_grad_(False)
         limit = self.model.config.max_text_len
-        asked = ask(self.phrases, self.text_tokenizer, limit)
-        if lost := [*asked.unknown, *(prompt for prompt, _ in asked.alike)]:
+        prompts = ask(self.phrases, self.text_tokenizer, limit)
+        if lost := [*prompts.unknown, *(prompt for prompt, _ in prompts.alike)]:
             raise RizbinError(
                 f"The network to start from does not know the words of {len(lost)} of {len(self.phrases)} names "
                 f'("{lost[0]}"), so they could not be told apart; start from a published network, or from nothing.'
             )
-        self.lengths = [len(ask([one], self.text_tokenizer, limit).texts[0].ids) - 2 for one in self.phrases]
+        self.lengths = [len(ask([phrase], self.text_tokenizer, limit).texts[0].ids) - 2 for phrase in self.phrases]
         self.limit = limit - 2  # [CLS] and [SEP]
         self.views = (replace(settings.view, size=settings.image_size),)
 
@@ -182,14 +183,14 @@ class Teaching(Method):
             in_view(things, crop, bool(flip))
             for things, crop, flip in zip(batch.things, batch.crops[0].cpu(), batch.flips[0], strict=True)
         ]
-        texts = [self._text([name for name, _ in some], row) for some, row in zip(seen, draws, strict=True)]
-        ids, known = (one.to(images.device) for one in batch_of(texts))
+        texts = [self._text([name for name, _ in objects], row) for objects, row in zip(seen, draws, strict=True)]
+        ids, text_mask = (tensor.to(images.device) for tensor in batch_of(texts))
         width = self.limit + 2
-        truths = [self._truth(some, text, width, images.device) for some, text in zip(seen, texts, strict=True)]
+        truths = [self._truth(objects, text, width, images.device) for objects, text in zip(seen, texts, strict=True)]
         noise = self._noise(truths, texts, progress)
-        with nullcontext() if noise is None else denoising(self.model, noise, known) as answer:
-            outputs = self.model(pixel_values=images, input_ids=ids, attention_mask=known.long())
-        loss, records = grounding_loss(predictions(self.model, outputs, known), truths, self.settings.weights)
+        with nullcontext() if noise is None else denoising(self.model, noise, text_mask) as answer:
+            outputs = self.model(pixel_values=images, input_ids=ids, attention_mask=text_mask.long())
+        loss, records = grounding_loss(predictions(self.model, outputs, text_mask), truths, self.settings.weights)
         if noise is not None and answer is not None:
             more, terms = denoising_loss(answer.layers, noise, truths, self.settings.weights)
             loss, records = loss + more, records | terms
@@ -215,12 +216,12 @@ class Teaching(Method):
         there = [place for place in order if place in known]
         absent = [place for place in order if place not in known]
         if alone < self.settings.alone:
-            asked = there[:1] if there and (which < 0.5 or not absent) else absent[:1]
+            candidates = there[:1] if there and (which < 0.5 or not absent) else absent[:1]
         else:
             # A picture of nothing is asked for something all the same.
-            asked = [*there, *absent[: max(int(amount * (self.settings.negatives + 1)), not there)]]
+            candidates = [*there, *absent[: max(int(amount * (self.settings.negatives + 1)), not there)]]
         chosen, used = [], 0
-        for place in asked:
+        for place in candidates:
             if used + self.lengths[place] <= self.limit:
                 chosen.append(place)
                 used += self.lengths[place]
@@ -234,10 +235,10 @@ class Teaching(Method):
         self, seen: Sequence[tuple[str, Float[Tensor, " 4"]]], text: Text, width: int, device: torch.device
     ) -> Truth:
         tokens = phrase_map(text, len(self.phrases), width)
-        asked = [(self.number[name], box) for name, box in seen if name in self.number]
-        asked = [(place, box) for place, box in asked if tokens[place].any()]
-        boxes = torch.stack([box for _, box in asked]) if asked else torch.zeros(0, 4)
-        named = tokens[[place for place, _ in asked]]
+        objects = [(self.number[name], box) for name, box in seen if name in self.number]
+        objects = [(place, box) for place, box in objects if tokens[place].any()]
+        boxes = torch.stack([box for _, box in objects]) if objects else torch.zeros(0, 4)
+        named = tokens[[place for place, _ in objects]]
         return Truth(boxes.to(device), named.to(device), (torch.arange(width) < len(text.ids)).to(device))
 
     def cautions(self, work: Work) -> list[str]:
@@ -252,9 +253,9 @@ class Teaching(Method):
 def in_view(things: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> list[tuple[str, Float[Tensor, " 4"]]]:
     """Names and boxes (center, width, height, shares of the view) of what a crop still shows enough of."""
     left, top, right, bottom = crop.tolist()
-    found = []
-    for one in things:
-        low_x, low_y, high_x, high_y = one.box
+    visible = []
+    for thing in things:
+        low_x, low_y, high_x, high_y = thing.box
         area = (high_x - low_x) * (high_y - low_y)
         low_x, high_x = max(low_x, left), min(high_x, right)
         low_y, high_y = max(low_y, top), min(high_y, bottom)
@@ -263,5 +264,5 @@ def in_view(things: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> l
         wide, high = right - left, bottom - top
         x, y = ((low_x + high_x) / 2 - left) / wide, ((low_y + high_y) / 2 - top) / high
         box = torch.tensor([1 - x if flip else x, y, (high_x - low_x) / wide, (high_y - low_y) / high])
-        found.append((one.name, box))
-    return found
+        visible.append((thing.name, box))
+    return visible

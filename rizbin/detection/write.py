@@ -21,27 +21,28 @@ from rizbin.detection.masks import run_lengths
 
 @dataclass(frozen=True)
 class Labelled:
-    """One picture with its answer."""
+    """An image with its detections."""
 
     file: str
-    """Its file's name, as it shall stand in what is written."""
+    """Name of the image's file, as it is written into the results."""
     width: int
     """Pixels."""
     height: int
+    """Pixels."""
     answer: Answer
     masks: Bool[np.ndarray, "answers height width"] | None = None
-    """Of the answers, where they were asked for."""
+    """Masks of the answers, where they were asked for."""
 
 
 def coco(pictures: Sequence[Labelled], names: Sequence[str]) -> dict[str, Any]:
     """One object for all: images, categories from 1 on in the order asked for, annotations with boxes and scores."""
     annotations = []
-    for number, one in enumerate(pictures, 1):
+    for number, image in enumerate(pictures, 1):
         for place, (box, kind, score) in enumerate(
-            zip(one.answer.boxes, one.answer.classes, one.answer.scores, strict=True)
+            zip(image.answer.boxes, image.answer.classes, image.answer.scores, strict=True)
         ):
             left, top, right, bottom = (float(value) for value in box)
-            mask = None if one.masks is None else one.masks[place]
+            mask = None if image.masks is None else image.masks[place]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -56,37 +57,37 @@ def coco(pictures: Sequence[Labelled], names: Sequence[str]) -> dict[str, Any]:
             )
     return {
         "images": [
-            {"id": number, "file_name": one.file, "width": one.width, "height": one.height}
-            for number, one in enumerate(pictures, 1)
+            {"id": number, "file_name": image.file, "width": image.width, "height": image.height}
+            for number, image in enumerate(pictures, 1)
         ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
         "annotations": annotations,
     }
 
 
-def yolo(one: Labelled) -> str:
+def yolo(image: Labelled) -> str:
     """A line each: class from 0 on, center and size as shares of the picture, score."""
     lines = []
-    for box, kind, score in zip(one.answer.boxes, one.answer.classes, one.answer.scores, strict=True):
+    for box, kind, score in zip(image.answer.boxes, image.answer.classes, image.answer.scores, strict=True):
         left, top, right, bottom = (float(value) for value in box)
         shares = (
-            (left + right) / 2 / one.width,
-            (top + bottom) / 2 / one.height,
-            (right - left) / one.width,
-            (bottom - top) / one.height,
+            (left + right) / 2 / image.width,
+            (top + bottom) / 2 / image.height,
+            (right - left) / image.width,
+            (bottom - top) / image.height,
         )
         lines.append(" ".join([str(int(kind)), *(f"{value:.6f}" for value in shares), f"{float(score):.5f}"]))
     return "".join(f"{line}\n" for line in lines)
 
 
-def voc(one: Labelled) -> str:
+def voc(image: Labelled) -> str:
     """Pascal VOC's annotation of one picture; pixels count from 1 there."""
     root = ElementTree.Element("annotation")
-    ElementTree.SubElement(root, "filename").text = one.file
+    ElementTree.SubElement(root, "filename").text = image.file
     size = ElementTree.SubElement(root, "size")
-    for name, value in (("width", one.width), ("height", one.height), ("depth", 3)):
+    for name, value in (("width", image.width), ("height", image.height), ("depth", 3)):
         ElementTree.SubElement(size, name).text = str(value)
-    for box, label, score in zip(one.answer.boxes, one.answer.labels, one.answer.scores, strict=True):
+    for box, label, score in zip(image.answer.boxes, image.answer.labels, image.answer.scores, strict=True):
         thing = ElementTree.SubElement(root, "object")
         ElementTree.SubElement(thing, "name").text = _plain(label)
         ElementTree.SubElement(thing, "difficult").text = "0"
@@ -101,7 +102,7 @@ def voc(one: Labelled) -> str:
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def labelme(one: Labelled) -> dict[str, Any]:
+def labelme(image: Labelled) -> dict[str, Any]:
     """LabelMe's object of one picture, a rectangle for each answer."""
     return {
         "version": "5.5.0",
@@ -115,12 +116,12 @@ def labelme(one: Labelled) -> dict[str, Any]:
                 "description": f"score {float(score):.5f}",
                 "flags": {},
             }
-            for box, label, score in zip(one.answer.boxes, one.answer.labels, one.answer.scores, strict=True)
+            for box, label, score in zip(image.answer.boxes, image.answer.labels, image.answer.scores, strict=True)
         ],
-        "imagePath": one.file,
+        "imagePath": image.file,
         "imageData": None,
-        "imageHeight": one.height,
-        "imageWidth": one.width,
+        "imageHeight": image.height,
+        "imageWidth": image.width,
     }
 
 
@@ -129,9 +130,9 @@ def table(pictures: Sequence[Labelled]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["file", "name", "score", "left", "top", "right", "bottom"])
-    for one in pictures:
-        for box, label, score in zip(one.answer.boxes, one.answer.labels, one.answer.scores, strict=True):
-            writer.writerow([one.file, label, f"{float(score):.5f}", *(f"{float(value):.2f}" for value in box)])
+    for image in pictures:
+        for box, label, score in zip(image.answer.boxes, image.answer.labels, image.answer.scores, strict=True):
+            writer.writerow([image.file, label, f"{float(score):.5f}", *(f"{float(value):.2f}" for value in box)])
     return out.getvalue()
 
 
@@ -143,12 +144,12 @@ def write(pictures: Sequence[Labelled], names: Sequence[str], to: Path, form: st
     as `planned` does, and when nothing can be written.
     """
     form = form_of(to, form)
-    files = planned([one.file for one in pictures], to, form)
+    files = planned([image.file for image in pictures], to, form)
     if form in ("coco", "csv"):
         text = table(pictures) if form == "csv" else json.dumps(coco(pictures, names), ensure_ascii=False, indent=1)
         return [outputs.write(to, text if text.endswith("\n") else text + "\n")]
     _, make = _EACH[form]
-    texts = [make(one) for one in pictures]
+    texts = [make(image) for image in pictures]
     if form == "yolo":
         texts.append("".join(f"{_plain(name)}\n" for name in names))
     return [outputs.write(file, text) for file, text in zip(files, texts, strict=True)]
@@ -173,11 +174,11 @@ def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
     if form in ("coco", "csv"):
         outputs.refuse_taken(to)
         return [to]
-    paths = [PurePosixPath(one) for one in pictures]
+    paths = [PurePosixPath(path) for path in pictures]
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
         stems = [path.with_suffix("").as_posix() for path in paths]
-        if strange := [one for one in paths if one.is_absolute() or ".." in one.parts]:
+        if strange := [path for path in paths if path.is_absolute() or ".." in path.parts]:
             raise RizbinError(f"{strange[0]} leads out of the folder {to}; write coco or csv.")
     if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
         raise RizbinError(

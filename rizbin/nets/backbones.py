@@ -5,6 +5,8 @@ convolutional stem gave 81 (Xiao et al., "Early Convolutions Help Transformers S
 same finding at scale).
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -41,9 +43,9 @@ class VisibleBatchNorm(BatchNormAct2d):
     act: nn.Module
 
     visible: Float[Tensor, "batch 1 height width"] | None = None
-    """1 on pixels of kept patches, set by the encoder for one forward pass; None means all."""
+    """1 on pixels of kept patches, set by `norms_seeing` for one forward pass; None means all."""
     tracked: bool = True
-    """Whether that pass shapes the running statistics, which evaluation uses; set by the encoder as well."""
+    """Whether that pass shapes the running statistics, which evaluation uses; set by `norms_seeing` as well."""
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
         if not self.training or (self.visible is None and self.tracked and parallel.world_size() == 1):
@@ -72,6 +74,28 @@ class VisibleBatchNorm(BatchNormAct2d):
         self.running_mean = torch.lerp(self.running_mean, mean, self.momentum)
         self.running_var = torch.lerp(self.running_var, variance, self.momentum)
         self.num_batches_tracked.add_(1)
+
+
+@contextmanager
+def norms_seeing(
+    norms: Sequence[VisibleBatchNorm],
+    visible: Float[Tensor, "batch 1 height width"] | None = None,
+    *,
+    track: bool = True,
+) -> Iterator[None]:
+    """Within it these norms take their statistics from the pixels that are 1 in `visible` (None: from all of them).
+
+    With `track` those statistics also shape the running ones, which evaluation uses. A norm is called by timm's own
+    stem with nothing but a feature map, so what else one pass is to know is laid down in it, and taken away again at
+    the end even when that pass raises: the next one would otherwise be normalized by the wrong pixels.
+    """
+    for norm in norms:
+        norm.visible, norm.tracked = visible, track
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.visible, norm.tracked = None, True
 
 
 class SmallConvolutions(nn.Module):

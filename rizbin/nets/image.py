@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
-from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 from rizbin.nets.vision import Features, VisionEncoder
@@ -107,11 +107,8 @@ class ImageEncoder(nn.Module):
             return self.vision(images, attend=attend, track=track)
         assert self.convolutions is not None  # one of the two is always built
         norms = [module for module in self.convolutions.modules() if isinstance(module, VisibleBatchNorm)]
-        for norm in norms:
-            norm.tracked = track
-        places, pooled = _map_and_pooled(self.convolutions, for_convolutions(images))
-        for norm in norms:
-            norm.tracked = True
+        with norms_seeing(norms, track=track):
+            places, pooled = _map_and_pooled(self.convolutions, for_convolutions(images))
         return Features(cls=pooled, patches=places.flatten(2).transpose(1, 2), attention=None)
 
     def pool(self, features: Features) -> Float[Tensor, "batch dim"]:

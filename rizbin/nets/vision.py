@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.nets.attend import attend
-from rizbin.nets.backbones import VisibleBatchNorm
+from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 
@@ -77,8 +77,8 @@ class RowAttention(Attention):
         to_query, to_key, to_value = self.qkv.weight.chunk(3)
         query_bias, _, value_bias = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
         query = F.linear(x[:, 0], to_query, query_bias).unflatten(1, shape) * self.scale
-        asked = torch.einsum("bhe,hed->bhd", query, to_key.unflatten(0, shape))
-        weights = (asked @ x.transpose(1, 2)).softmax(-1)
+        query_of_tokens = torch.einsum("bhe,hed->bhd", query, to_key.unflatten(0, shape))
+        weights = (query_of_tokens @ x.transpose(1, 2)).softmax(-1)
         gathered = torch.einsum("bhd,hed->bhe", weights @ x, to_value.unflatten(0, shape)).flatten(1)
         gathered = gathered if value_bias is None else gathered + value_bias
         return self.proj_drop(self.proj(self.norm(gathered[:, None])))
@@ -95,12 +95,36 @@ class RowAttention(Attention):
 
 
 class LastBlock(Block):
-    """timm's block that can also make its first token (CLS) alone, for almost nothing."""
+    """timm's block that can also make its first token (CLS) alone, for almost nothing.
 
-    alone: bool = False
+    It is made of the parts of a block that timm has built, under the same names: weights and random numbers stay as
+    they were. timm's own `block_fn` would also replace blocks of another kind. Should a later version of timm give its
+    blocks other parts or state beside them, `fits` says no, the block stays as it is and `VisionEncoder.cls` makes a
+    whole pass (tests/nets/test_vision.py notices).
+    """
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        if not self.alone:
+    PARTS = ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
+
+    def __init__(self, block: Block) -> None:
+        nn.Module.__init__(self)  # Block's own would build and draw new parts
+        for name, part in block.named_children():
+            self.add_module(name, part)
+        self.train(block.training)
+
+    @classmethod
+    def fits(cls, block: nn.Module) -> bool:
+        """Whether `forward` knows all that this block does."""
+        if type(block) is not Block or tuple(name for name, _ in block.named_children()) != cls.PARTS:
+            return False
+        # Of its own state a module of torch has nothing but what every module has.
+        stateless = vars(block).keys() == vars(nn.Module()).keys()
+        owns_tensors = any(True for _ in block.parameters(recurse=False)) or any(True for _ in block.buffers(False))
+        return stateless and not owns_tensors and cast(RowAttention, block.attn).plain
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, first_alone: bool = False
+    ) -> Tensor:
+        if not first_alone:
             return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
         first = x[:, :1] + self.drop_path1(self.ls1(cast(RowAttention, self.attn).of_first(self.norm1(x))))
         return first + self.drop_path2(self.ls2(self.mlp(self.norm2(first))))
@@ -159,8 +183,8 @@ class VisionEncoder(nn.Module):
             )
         self.trunk = trunk
         last = trunk.blocks[-1]
-        if type(last) is Block and cast(RowAttention, last.attn).plain:
-            last.__class__ = LastBlock  # timm's `block_fn` would also replace blocks of another kind
+        if LastBlock.fits(last):
+            trunk.blocks[-1] = LastBlock(cast(Block, last))
         if settings.cls_std != CLS_STD and not settings.pretrained:
             nn.init.trunc_normal_(trunk.cls_token, std=settings.cls_std)
         if settings.freeze_patch_embedding:
@@ -196,14 +220,13 @@ class VisionEncoder(nn.Module):
 
     def cls(self, images: Float[Tensor, "batch 3 height width"], *, track: bool = True) -> Float[Tensor, "batch dim"]:
         """The CLS token as `forward` gives it, where nobody asks for patches: the last block makes no other token."""
-        last = self.trunk.blocks[-1]
+        *blocks, last = self.trunk.blocks
         if not isinstance(last, LastBlock):
             return self(images, track=track).cls
-        last.alone = True
-        try:
-            return self.trunk.norm(self.trunk.blocks(self.tokens(images, track=track)))[:, 0]
-        finally:
-            last.alone = False
+        tokens = self.tokens(images, track=track)
+        for block in blocks:
+            tokens = block(tokens)
+        return self.trunk.norm(last(tokens, first_alone=True))[:, 0]
 
     def tokens(
         self,
@@ -218,18 +241,16 @@ class VisionEncoder(nn.Module):
                 f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of "
                 f"{self.patch_size}; resize it."
             )
+        visible = None
         if keep is not None and self._stem_overlaps:
             visible = self.visible(keep, images.shape[-2], images.shape[-1]).to(images.dtype)
             images = images * visible
-            for norm in self._stem_norms:
-                norm.visible = visible
-        for norm in self._stem_norms:
-            norm.tracked = track
         if self._stem_overlaps:
             images = for_convolutions(images)
-        tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
-        for norm in self._stem_norms:
-            norm.visible, norm.tracked = None, True
+        with norms_seeing(self._stem_norms, visible, track=track):
+            # timm's private name for adding positions and prefix tokens; its public `forward_features` goes on to the
+            # blocks. The test that features equal timm's fails when it changes.
+            tokens = self.trunk._pos_embed(self.trunk.patch_embed(images))
         if keep is not None:
             prefix = self.trunk.num_prefix_tokens
             patches = tokens[:, prefix:].gather(1, keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -9,7 +9,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
 from rizbin.data.sample import Source
 from rizbin.training.method import Method
-from rizbin.training.trainer import Trainer, load_method, read_failure
+from rizbin.training.state import load_method, read_failure
+from rizbin.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,14 @@
-"""The loop. It knows the contract of a method and the name of none.
+"""The training loop, `Trainer.fit`. It knows the contract of a method and the name of none.
 
-It owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure function
-of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing else.
+The trainer owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure
+function of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing
+else. Beside it: what lies on disk (`rizbin.training.state`) and what a run says of itself (`rizbin.training.logbook`).
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,26 @@ from rizbin.data.loader import MOST_REFUSED_SHARE, Loader
 from rizbin.data.loader import Batch as RawBatch
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
+from rizbin.training.logbook import Logbook, Looked, Watch
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.optimizers import decay_groups, make_optimizer
 from rizbin.training.schedules import growth, warmup_cosine
 from rizbin.training.settings import TrainerSettings
-from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm, whole_state
+from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm
+from rizbin.training.state import FAILURES, load_method, read_failure, resume, save_failure, state_of, sweep
+
+__all__ = [
+    "FAILURES",
+    "Looked",
+    "NotFinite",
+    "Outcome",
+    "Stopped",
+    "Trainer",
+    "Watch",
+    "load_method",
+    "read_failure",
+    "sweep",
+]
 
 
 class NotFinite(RizbinError):
@@ -46,23 +60,6 @@ class Outcome:
     """Updates made in all."""
     seconds: float
     """Of this call, without what came before a resume."""
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What one look at a method in training gave."""
-
-    numbers: dict[str, float]
-    alarms: tuple[str, ...] = ()
-    """What is wrong, each in a sentence."""
-    silent: bool = False
-    """Record the alarms and do not say them."""
-
-
-FAILURES = "failures"
-"""Folder in that of a run where the state before a step that was not finite is kept."""
-Watch = Callable[[int, Method, dict[str, float]], Looked]
-"""Steps made, the method, and the last step's records in; called on the main process alone."""
 
 
 class Trainer:
@@ -106,73 +103,53 @@ class Trainer:
         saved).
         """
         begin = time.perf_counter()
+        optimizers = self._prepare(method)
+        start = resume(method, optimizers, run)
+        last = self.steps if until is None else min(until, self.steps)
+        loader = self._loader(method, source, start, last)
+        shares = [(self.steps / len(costs), cost) for cost in costs]
+        quiet = quiet or not parallel.is_main()
+        with graceful() as stop, Bar(last, run.path.name, start=start, quiet=quiet, costs=shares) as bar:
+            log = Logbook(run, bar, begin=begin, batch=self.batch)
+            saved = start
+            for step, raw in enumerate(loader, start):
+                records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
+                done = step + 1
+                log.refused(raw.refused)
+                due = watch is not None and watch_every > 0 and (done % watch_every == 0 or done == self.steps)
+                if due or done % self.settings.log_every == 0 or done == last:
+                    log.write(done, records, method, watch if due else None)
+                else:
+                    bar.update(done)
+                stopping = parallel.any_true(stop.asked)
+                if stopping or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
+                    saved = done if self._save(method, optimizers, run, done, bar) else saved
+                    self._check_end(done, last, saved, stopping)
+        return Outcome(last, time.perf_counter() - begin)
+
+    def _prepare(self, method: Method) -> dict[str, torch.optim.Optimizer]:
+        """Brings the method to its device, sharded and compiled as the settings say; returns its optimizers."""
         method.to(self.device).train()
         if self.settings.sharding == "fsdp":
             shard(method)
         if self.settings.compile:
             compile_blocks(method)
-        optimizers = self.optimizers(method)
-        start = self._resume(method, optimizers, run)
-        last = self.steps if until is None else min(until, self.steps)
-        loader = self._loader(method, source, start, last)
-        with (
-            graceful() as stop,
-            Bar(
-                last,
-                run.path.name,
-                start=start,
-                quiet=quiet or not parallel.is_main(),
-                costs=[(self.steps / len(costs), cost) for cost in costs],
-            ) as bar,
-        ):
-            saved = start
-            said = False
-            for step, raw in enumerate(loader, start):
-                records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
-                done = step + 1
-                if parallel.is_main():
-                    run.note_refused(raw.refused)
-                    if raw.refused and not said:
-                        said = True
-                        bar.warn(
-                            f"An image was skipped: {raw.refused[0][1].rstrip('.')}. All of them are listed in "
-                            f"{run.refused_list}."
-                        )
-                due = watch is not None and watch_every > 0 and (done % watch_every == 0 or done == self.steps)
-                if done % self.settings.log_every == 0 or done == last or due:
-                    numbers: dict[str, Any] = {name: round(float(value), 6) for name, value in records.items()}
-                    if due and watch is not None and parallel.is_main():
-                        looked = watch(done, method, numbers)
-                        numbers |= looked.numbers
-                        for sentence in () if looked.silent else looked.alarms:
-                            bar.warn(f"At step {done}: {sentence}")
-                        if looked.alarms:
-                            numbers["alarm"] = " ".join(looked.alarms)
-                    if parallel.is_main():
-                        elapsed = round(time.perf_counter() - begin, 3)
-                        run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
-                    bar.update(done, **{name: numbers[name] for name in ("loss", "contrast") if name in numbers})
-                else:
-                    bar.update(done)
-                asked = parallel.any_true(stop.asked)
-                if asked or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
-                    if self._save(method, optimizers, run, done, bar):
-                        saved = done
-                    elif done == last:
-                        raise RizbinError(
-                            f"All {last} steps are made, but the last checkpoint could not be written (the newest is "
-                            f"of step {saved}); free some space and give the same command again."
-                        )
-                    if asked and done < last:
-                        if saved != done:
-                            raise RizbinError(
-                                f"Asked to stop at step {done}, but the checkpoint could not be written; "
-                                f"the newest is of step {saved}."
-                            )
-                        raise Stopped(
-                            f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there."
-                        )
-        return Outcome(last, time.perf_counter() - begin)
+        return self.optimizers(method)
+
+    def _check_end(self, done: int, last: int, saved: int, stopping: bool) -> None:
+        """After a save: raises Stopped where the run was asked to stop, RizbinError where its end is not on disk."""
+        if done == last and saved != done:
+            raise RizbinError(
+                f"All {last} steps are made, but the last checkpoint could not be written (the newest is of step "
+                f"{saved}); free some space and give the same command again."
+            )
+        if not stopping or done == last:
+            return
+        if saved != done:
+            raise RizbinError(
+                f"Asked to stop at step {done}, but the checkpoint could not be written; the newest is of step {saved}."
+            )
+        raise Stopped(f"Stopped and saved after step {done} of {self.steps}; the same command goes on from there.")
 
     def time_steps(self, method: Method, source: Source, *, warm: int, places: int, repeats: int = 2) -> float:
         """Mean seconds of a step, data included, over `places` of the run; see `place_costs`."""
@@ -207,8 +184,8 @@ class Trainer:
         for name, parts in method.optimizers().items():
             groups = []
             for parameters, decay in zip(decay_groups(parts), (settings.weight_decay, 0.0), strict=True):
-                for share in sorted({shares.get(id(one), 1.0) for one in parameters}, reverse=True):
-                    some = [one for one in parameters if shares.get(id(one), 1.0) == share]
+                for share in sorted({shares.get(id(parameter), 1.0) for parameter in parameters}, reverse=True):
+                    some = [parameter for parameter in parameters if shares.get(id(parameter), 1.0) == share]
                     groups += [
                         {"params": alike, "weight_decay": decay, "share": share} for alike in split_sharded(some)
                     ]
@@ -339,11 +316,8 @@ class Trainer:
         )
         where = ""
         if run is not None:
-            folder = run.path / FAILURES
-            tensors, state = self._state(method, {wish.by: optimizer})
-            if parallel.is_main():
-                state |= {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
-                checkpoint.save(folder, step, tensors, state, keep=1)
+            facts = {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
+            folder = save_failure(method, {wish.by: optimizer}, run, step, facts)
             where = f"; weights, batch and randomness of the step are kept in {folder} (rizbin replay makes it again)"
         return (
             f"Step {step + 1} gave a loss or gradient that is not finite ({parts}), so the update was not made{where}; "
@@ -379,24 +353,10 @@ class Trainer:
             things=raw.things,
         )
 
-    def _state(
-        self, method: Method, optimizers: dict[str, torch.optim.Optimizer]
-    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Everything that shapes the next step.
-
-        That is the method's tensors (weights, teachers, centers), and each optimizer's.
-        """
-        tensors = {"method": whole_state(method.state_dict())}
-        for name, optimizer in optimizers.items():
-            moments = optimizer.state_dict()["state"]
-            flat = {f"{index}.{key}": value for index, values in moments.items() for key, value in values.items()}
-            tensors[f"optimizer_{name}"] = whole_state(flat)
-        return tensors, {"world_size": parallel.world_size()}
-
     def _save(
         self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder, step: int, bar: Bar
     ) -> bool:
-        tensors, state = self._state(method, optimizers)
+        tensors, state = state_of(method, optimizers)
         failed = ""
         if parallel.is_main():
             try:
@@ -405,71 +365,3 @@ class Trainer:
                 failed = str(error)
                 bar.warn(f"{failed} Training goes on and the next save is tried as planned.")
         return not parallel.any_true(bool(failed))
-
-    def _resume(self, method: Method, optimizers: dict[str, torch.optim.Optimizer], run: RunFolder) -> int:
-        """Loads the newest good checkpoint; returns how many steps it holds."""
-        if parallel.is_main():
-            sweep(run)
-        found = checkpoint.load(run.checkpoints, warn=run.warn)
-        if found is None:
-            if list(run.checkpoints.glob("step_*")):
-                raise RizbinError(
-                    f"None of the checkpoints in {run.checkpoints} is whole; "
-                    "remove that folder to train from the start."
-                )
-            if parallel.is_main():
-                # A kill before the first checkpoint leaves records of steps to be made again.
-                run.metrics.truncate_after(0)
-            return 0
-        load_method(method, found.tensors["method"])
-        for name, optimizer in optimizers.items():
-            _load_optimizer(optimizer, found.tensors[f"optimizer_{name}"])
-        if parallel.is_main():
-            run.metrics.truncate_after(found.step)
-        parallel.barrier()
-        return found.step
-
-
-def sweep(run: RunFolder) -> None:
-    """Removes what a kill left half written among the checkpoints of a run whose lock this process holds."""
-    for folder in (run.checkpoints, run.path / FAILURES):
-        checkpoint.sweep(folder)
-
-
-def load_method(method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copies a checkpoint's tensors into a method, sharded or not."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-    if any(is_sharded(parameter) for parameter in method.parameters()):
-        set_model_state_dict(method, {**tensors}, options=StateDictOptions(full_state_dict=True))
-    else:
-        method.load_state_dict(tensors)
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for key, value in flat.items():
-        index, name = key.split(".", 1)
-        parameter = parameters[int(index)]
-        if is_sharded(parameter) and value.ndim:
-            from torch.distributed.tensor import distribute_tensor
-
-            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-        elif value.ndim:
-            # In the parameter's own order of memory (channels last): in another, an update rounds otherwise.
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def read_failure(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the run in `path` kept of a step that was not finite.
-
-    First the positions of its samples, its seed, step and the parts of its loss; then the method's tensors before its
-    update. Raises RizbinError when there is none.
-    """
-    found = checkpoint.load(path / FAILURES)
-    if found is None:
-        raise RizbinError(f"{path} keeps no failed step, so there is nothing to make again.")
-    return found.state, found.tensors["method"]

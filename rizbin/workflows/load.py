@@ -248,8 +248,8 @@ def load_painter(model: Place, *, device: str = "cpu", half: bool = False, offlo
 
 def calibration_of(detector: Detector) -> Calibration | None:
     """What lies beside the detector's weights; None where nothing does."""
-    kept = Path(detector.name) / "calibration.json"
-    return Calibration.load(kept) if kept.is_file() else None
+    file = None if detector.folder is None else detector.folder / "calibration.json"
+    return Calibration.load(file) if file is not None and file.is_file() else None
 
 
 def is_onnx(folder: Path) -> bool:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.coco import decode_runs, fill_polygon, open_coco
+from rizbin.data.coco import open_coco
+from rizbin.data.coco_masks import decode_runs, fill_polygon
 from rizbin.data.sample import Refused
 from tests.data.pictures import write
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as reference
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.coco import decode_runs, fill_polygon
+from rizbin.data.coco_masks import decode_runs, fill_polygon
 from rizbin.detection.detector import Detector, Preparation
 from rizbin.detection.masks import Segmenter, polygons, run_lengths, tinted
 from rizbin.detection.search import Search, save, search

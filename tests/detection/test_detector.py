@@ -13,6 +13,8 @@ from transformers import GroundingDinoImageProcessor
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused
 from rizbin.detection.detector import Detector, Preparation, into_picture, places
+from rizbin.detection.presence import Calibration
+from rizbin.workflows.load import calibration_of
 from tests.detection.toys import tiny, tokenizer
 
 SMALL = Preparation(shorter=64, longer=128)
@@ -214,3 +216,19 @@ def test_the_time_told_beforehand_counts_tiles_and_texts(detector: Detector, mon
     assert detector.expected_seconds((64, 128), ["cat"], tile=64, lap=0.0) == 2
     large = Detector(detector.model, detector.tokenizer, Preparation(shorter=256, longer=512))
     assert large.expected_seconds((256, 256), ["cat"]) == 4, "a look at half the sides"
+
+
+def test_what_lies_beside_the_weights_is_looked_for_there_alone(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is for messages: a folder that happens to be called so is not the detector's."""
+    detector.save(tmp_path / "model")
+    Calibration(threshold=0.25).save(tmp_path / "model/calibration.json")
+    loaded = Detector.from_pretrained(tmp_path / "model")
+    assert loaded.folder == tmp_path / "model"
+    assert calibration_of(loaded) == Calibration(threshold=0.25)
+    loaded.name = "another name"
+    assert calibration_of(loaded) == Calibration(threshold=0.25)
+    monkeypatch.chdir(tmp_path)
+    named = Detector(detector.model, detector.tokenizer, detector.preparation, name="model")
+    assert named.folder is None and calibration_of(named) is None

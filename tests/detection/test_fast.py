@@ -1,6 +1,7 @@
 """The quick attention: equal to transformers' own, everywhere, and out of the way where it must be."""
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -131,6 +132,39 @@ def test_a_long_text_takes_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch, "baddbmm", None)
     with torch.inference_mode():
         run(model, torch.randn(1, 3, 64, 64), texts)
+
+
+@pytest.mark.parametrize("kind", ["grounding-dino", "mm-grounding-dino"])
+def test_all_that_transformers_has_of_both_kinds_is_replaced_and_given_back(kind: str) -> None:
+    """One sampling a layer of encoder and decoder, one fusion a layer of the encoder: else a name there has changed."""
+    model = tiny() if kind == "mm-grounding-dino" else original(tiny())
+    layers = model.config.encoder_layers, model.config.decoder_layers
+
+    def replaced() -> tuple[int, int]:
+        samplings = [module for module in model.modules() if isinstance(module, Sampling)]
+        fusions = [module for module in model.modules() if "forward" in vars(module)]
+        assert all(vars(module)["forward"].__func__ is fuse for module in fusions)
+        return len(samplings), len(fusions)
+
+    assert min(layers) > 0 and replaced() == (0, 0)
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    before = [module.inplace for module in relus]
+    quicken(model)
+    assert replaced() == (sum(layers), layers[0])
+    slacken(model)
+    assert replaced() == (0, 0) and [module.inplace for module in relus] == before
+
+
+def test_transformers_calls_the_replaced_modules_as_they_expect() -> None:
+    from transformers.models.grounding_dino import modeling_grounding_dino as first
+    from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as second
+
+    ours = [list(inspect.signature(kind).parameters) for kind in (Sampling.forward, fuse)]
+    for samples, fuses in (
+        (first.MultiScaleDeformableAttention, first.GroundingDinoBiMultiHeadAttention),
+        (second.MultiScaleDeformableAttention, second.MMGroundingDinoBiMultiHeadAttention),
+    ):
+        assert [list(inspect.signature(kind.forward).parameters) for kind in (samples, fuses)] == ours
 
 
 def test_a_detector_is_quick_and_is_kept_as_it_was() -> None:

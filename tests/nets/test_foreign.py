@@ -1,6 +1,7 @@
 """The one door: no code beside weights, no question, no pickle, no tensor left random or dropped; each a sentence."""
 
 import ast
+import importlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from rizbin.models.timm import load_timm
 from rizbin.models.transformers import load_transformers
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import load_encoder, load_pair, save_open_clip, save_timm
+from rizbin.nets.foreign_guard import CODE_LOADER, CODE_LOADERS, QUESTION_SECONDS, guarded
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.vision import VisionEncoder
 from rizbin.workflows.load import load
@@ -493,6 +495,25 @@ def test_timm_brings_no_code(tmp_path: Path, planted: Callable[[Path], Path], mo
             with pytest.raises(RizbinError):
                 door(tmp_path)
     assert not marker.exists()
+
+
+def test_the_functions_that_are_replaced_are_still_where_they_were() -> None:
+    """Replacing what a library no longer has would guard nothing and say nothing."""
+    for name in CODE_LOADERS:
+        module = importlib.import_module(name)
+        assert callable(getattr(module, CODE_LOADER)) and isinstance(getattr(module, QUESTION_SECONDS), int), name
+        # Whoever loads code there looks it up in that module, and so meets what stands in its place.
+        calls = [
+            node.func.id
+            for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        assert CODE_LOADER in calls, name
+    assert callable(torch.load) and callable(torch.jit.load)
+    before = torch.load
+    with pytest.raises(RizbinError, match="pickles are never read"), guarded("a model", "transformers"):
+        torch.load("weights.bin")
+    assert torch.load is before
 
 
 # ---- nothing leads out -----------------------------------------------------------------------------------------------

@@ -166,14 +166,14 @@ LAST: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("short", [True, False])
 @pytest.mark.parametrize("name", LAST)
-def test_the_cls_token_alone_is_that_of_a_whole_pass(name: str, short: bool) -> None:
+def test_the_cls_token_alone_is_that_of_a_whole_pass(name: str, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """And so is its gradient, whatever path is dropped; a last block of another kind makes a whole pass."""
     settings = VisionEncoder.Settings(**LAST[name])
+    if not short:
+        monkeypatch.setattr(RowAttention, "plain", False)
     network = encoder(settings).double().train()
     kinds = [type(block) for block in network.trunk.blocks]
-    assert kinds == [Block] * (len(kinds) - 1) + [LastBlock]
-    if not short:
-        network.trunk.blocks[-1].__class__ = Block
+    assert kinds == [Block] * (len(kinds) - 1) + [LastBlock if short else Block]
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim < 2:
@@ -188,6 +188,43 @@ def test_the_cls_token_alone_is_that_of_a_whole_pass(name: str, short: bool) -> 
     for whole, alone in zip(*results, strict=True):
         assert torch.allclose(alone, whole, rtol=1e-9, atol=1e-9)
     assert network(pictures).patches.shape[1] == network.grid[0] * network.grid[1], "set back"
+
+
+def test_the_last_block_has_the_parts_the_weights_and_the_randomness_of_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = encoder(PLAIN).train()
+    after = torch.rand(1)
+    monkeypatch.setattr(LastBlock, "fits", lambda _: False)
+    timms = encoder(PLAIN).train()
+    assert torch.equal(torch.rand(1), after)
+    state, expected = network.state_dict(), timms.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in state)
+    assert all(block.training for block in network.trunk.blocks)
+
+
+def test_a_block_of_timm_with_anything_more_stays_as_it_is() -> None:
+    block = Block(32, 4, attn_layer=RowAttention)
+    assert LastBlock.fits(block)
+    richer = Block(32, 4, attn_layer=RowAttention)
+    richer.gate = torch.nn.Linear(32, 1)
+    scaled = Block(32, 4, attn_layer=RowAttention)
+    vars(scaled)["scale"] = 2.0
+    learned = Block(32, 4, attn_layer=RowAttention)
+    learned.token = torch.nn.Parameter(torch.zeros(1))
+    assert not any(LastBlock.fits(other) for other in (richer, scaled, learned, LastBlock(block)))
+
+
+def test_norms_are_set_back_after_a_pass_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, keep = encoder(STEM).train(), torch.zeros(2, 4, dtype=torch.long)
+    assert network._stem_norms
+
+    def broken(_: Tensor) -> Tensor:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(network.trunk, "_pos_embed", broken)
+    with pytest.raises(ValueError, match="planted"):
+        network(images(32), keep, track=False)
+    assert all(norm.visible is None and norm.tracked for norm in network._stem_norms)
 
 
 def test_watched_blocks_share_one_compilation() -> None:

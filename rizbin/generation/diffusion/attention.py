@@ -79,7 +79,7 @@ class Capture:
             raise RizbinError("This capture is in use already; make another one for a pass inside a pass.")
         self._hooks.append(self.unet.register_forward_pre_hook(self._begin, with_kwargs=True))
         for name, layer in self.layers.items():
-            self._hooks.append(layer.register_forward_pre_hook(self._meet(name), with_kwargs=True))
+            self._hooks.append(layer.register_forward_pre_hook(self._before(name), with_kwargs=True))
         return self
 
     def __exit__(
@@ -118,7 +118,8 @@ class Capture:
             self._last = ""
 
     def maps(self) -> dict[str, Float[Tensor, "batch heads queries tokens"]]:
-        """Of the last pass, by the layer's name, in the order in which they were made. Each query's tokens sum to 1."""
+        """Attention maps of the last pass by the layer's name, in the order of the layers; each query's tokens sum to
+        1."""
         if not self._maps:
             raise RizbinError(self._nothing())
         return dict(self._maps)
@@ -144,19 +145,19 @@ class Capture:
         return self._mean("attn1", row)
 
     def _mean(self, kind: str, row: int) -> Float[Tensor, "rows columns tokens"]:
-        chosen = {name: one for name, one in self.maps().items() if name.endswith(kind)}
+        chosen = {name: heads for name, heads in self.maps().items() if name.endswith(kind)}
         if not chosen:
             raise RizbinError(f"No {kind} layer was captured; ask for it when the capture is made.")
         largest = max(self._seen[name] for name in chosen)
-        heads = []
-        for name, one in chosen.items():
-            spatial = one[row].unflatten(1, self._seen[name])
+        layers = []
+        for name, heads in chosen.items():
+            spatial = heads[row].unflatten(1, self._seen[name])
             if self._seen[name] != largest:
                 channels_first = spatial.permute(0, 3, 1, 2)
                 stretched = F.interpolate(channels_first, largest, mode="bilinear", align_corners=False)
                 spatial = stretched.permute(0, 2, 3, 1)
-            heads.append(spatial)
-        return torch.cat(heads).mean(dim=0)
+            layers.append(spatial)
+        return torch.cat(layers).mean(dim=0)
 
     def _call(
         self, latents: Tensor, timestep: Tensor | int | float, embeddings: Tensor, added: dict[str, Tensor] | None
@@ -176,25 +177,25 @@ class Capture:
             self._call(latents, timestep, embeddings, added)
         finally:
             self._dry = False
-        wanted = [name for name, grid in self._seen.items() if min(grid) in self.resolutions]
-        if not wanted:
+        captured = [name for name, grid in self._seen.items() if min(grid) in self.resolutions]
+        if not captured:
             raise RizbinError(self._nothing())
-        return wanted[-1]
+        return captured[-1]
 
-    def _begin(self, _: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _begin(self, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """At the start of a pass: the maps of the one before go, and the latents' size is noted."""
-        sample = given[0] if given else named["sample"]
+        sample = inputs[0] if inputs else named["sample"]
         self._grid = (sample.shape[-2], sample.shape[-1])
         self._maps = {}
         self._seen = {}
         # Processors of a pass that was broken off, or of latents of another size, in which other layers are meant.
         self._give_back()
 
-    def _meet(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def _before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         """Before a layer runs: it gets a processor that captures if its queries make a wanted grid."""
 
-        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            states = given[0] if given else named["hidden_states"]
+        def hook(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            states = inputs[0] if inputs else named["hidden_states"]
             grid = grid_of(self._grid, states.shape[1])
             self._seen[name] = grid
             if self._dry or name in self._previous or min(grid) not in self.resolutions:
@@ -223,12 +224,12 @@ class Capture:
         self._previous.clear()
 
     def _nothing(self) -> str:
-        asked = " or ".join(str(side) for side in self.resolutions)
+        resolutions = " or ".join(str(side) for side in self.resolutions)
         grids = sorted(set(self._seen.values()), reverse=True)
         if not grids:
             return "No pass was made, so there are no attention maps; run the network inside the `with` block."
         there = ", ".join(f"{rows}x{columns}" for rows, columns in grids)
-        return f"No attention layer has {asked} cells along its shorter side, only {there}; ask for one of these."
+        return f"No attention layer has {resolutions} cells along its shorter side, only {there}; ask for one of these."
 
 
 def grid_of(latents: Grid, queries: int) -> Grid:

@@ -25,7 +25,7 @@ KL_FLOOR = 1e-8
 SHARPNESS = 100.0
 """What Attend-and-Excite multiplies the mean attention with before its second softmax."""
 SIGMA = 0.5**0.5
-"""Of the smoothing, in cells."""
+"""Standard deviation of the smoothing, in cells."""
 CELLS = 10.0
 """What the loss of distances is divided by, in cells."""
 
@@ -150,16 +150,16 @@ def statistics(maps: Maps) -> dict[str, float]:
     """
     shares = _normalized(maps)
     squares = (_grid(maps) - _centers(shares)[:, None, None]).square().sum(dim=-1)
-    found = {
+    values = {
         "intensity": float(maps.flatten(1).mean(dim=1).amin()),
         "spread": float((shares * squares).sum(dim=(1, 2)).mean()),
     }
     if len(maps) > 1:
-        found["iou"] = float(iou(maps))
-        found["distance"] = -CELLS * float(center_distance(maps))
-        found["kl"] = -float(kl(maps))
-        found["total_variation"] = -float(total_variation(maps))
-    return found
+        values["iou"] = float(iou(maps))
+        values["distance"] = -CELLS * float(center_distance(maps))
+        values["kl"] = -float(kl(maps))
+        values["total_variation"] = -float(total_variation(maps))
+    return values
 
 
 def _normalized(maps: Maps) -> Maps:

@@ -14,7 +14,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.scenes.captions import article
 from rizbin.generation.diffusion.guidance import Guidance, Record
 from rizbin.generation.diffusion.noise import InitialNoise, NoiseRecord
-from rizbin.generation.diffusion.painter import Composed, Moment, Painter
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.sampling import Composed, Moment
 from rizbin.generation.diffusion.spans import Span, end_of_text, objects_in, spans_of
 
 Cure = Literal[
@@ -32,7 +33,7 @@ Cure = Literal[
 objects' own prompts, all of which must hold (Composable Diffusion, arXiv 2206.01714)."""
 CURES: tuple[Cure, ...] = get_args(Cure)
 SCALE = 20.0
-"""Of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
+"""Scale of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
 gradients and need more."""
 MOST = 16
 """Cells along the shorter side of the maps at most: what the papers look at in Stable Diffusion."""
@@ -142,8 +143,8 @@ def steering(
     # Only Attend-and-Excite refines up to thresholds of the peaks; losses of pairs have one update a step.
     usual = Guidance.Settings(scale=scale) if needed == 1 else Guidance.Settings(scale=scale, refinement=())
     guided = settings if isinstance(settings, Guidance.Settings) else usual
-    wanted = replace(guided, loss=cure.replace("-", "_"), resolution=resolution_of(painter))
-    return Steering(Guidance(wanted), spans, ends, []), notes
+    settings = replace(guided, loss=cure.replace("-", "_"), resolution=resolution_of(painter))
+    return Steering(Guidance(settings), spans, ends, []), notes
 
 
 def resolution_of(painter: Painter) -> int:

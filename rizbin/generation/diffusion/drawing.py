@@ -8,24 +8,16 @@ from pathlib import Path
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.generation.diffusion.painter import (
-    SEEDS,
-    Composed,
-    Frame,
-    Guide,
-    Painted,
-    Painter,
-    Sampling,
-    fingerprint,
-)
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.sampling import SEEDS, Composed, Frame, Guide, Painted, Sampling, fingerprint
 from rizbin.generation.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
 
 RECORD = "drawn.json"
-"""Tells how each picture of a folder was drawn: all that makes it again."""
+"""File that records how each image of a folder was drawn: all that is needed to make it again."""
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the grid that shows what strength does."""
+"""Strengths across the grid of `grid`."""
 GUIDANCES = (1.0, 3.0, 7.5, 12.0)
-"""Of the same grid."""
+"""Scales of classifier-free guidance down the same grid."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def draw(
     if sampling.seed + count - 1 > SEEDS[1]:
         raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
     made: list[Drawn] = []
-    total = len(prompts) * count * _asked(painter, sampling, start is not None)
+    total = len(prompts) * count * _steps_made(painter, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:
 
         def stepped(frame: Frame) -> None:
@@ -75,9 +67,9 @@ def draw(
         for prompt in prompts:
             for number in range(count):
                 chosen = replace(sampling, seed=sampling.seed + number)
-                steering, said = guide(prompt)
+                steering, sentences = guide(prompt)
                 painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
-                painted = replace(painted, notes=[*said, *painted.notes])
+                painted = replace(painted, notes=[*sentences, *painted.notes])
                 file = write_png(painted.image, folder / f"{len(made):04d}.png")
                 made.append(Drawn(file, prompt, chosen, painted))
                 if film:
@@ -90,11 +82,12 @@ def grid(painter: Painter, prompt: str, start: Pixels, sampling: Sampling, *, ba
     """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
     rows: list[list[Labelled]] = []
     changed = [[replace(sampling, strength=s, guidance=g) for s in STRENGTHS] for g in GUIDANCES]
-    total = sum(_asked(painter, one, True) for row in changed for one in row)
+    total = sum(_steps_made(painter, cell, True) for row in changed for cell in row)
     with advancing(bar, total, "grid of strength and guidance") as advance:
         for row in changed:
-            made = [painter.paint(prompt, one, start=start, watch=lambda frame: advance(1)) for one in row]
-            rows.append([(painted.image, f"strength {one.strength:g}") for painted, one in zip(made, row, strict=True)])
+            made = [painter.paint(prompt, cell, start=start, watch=lambda frame: advance(1)) for cell in row]
+            labelled = [(image.image, f"strength {cell.strength:g}") for image, cell in zip(made, row, strict=True)]
+            rows.append(labelled)
     return sheet(rows, heads=[f"guidance {value:g}" for value in GUIDANCES])
 
 
@@ -102,8 +95,7 @@ def noised_starts(painter: Painter, start: Pixels, sampling: Sampling) -> list[L
     """What is left of a start picture at each strength before the first step."""
     shown = []
     for strength in (0.0, *STRENGTHS[:-1]):
-        one = replace(sampling, strength=strength, guidance=1.0)
-        noised = painter.noised(start, one)
+        noised = painter.noised(start, replace(sampling, strength=strength, guidance=1.0))
         shown.append((painter.decode(noised), f"strength {strength:g}"))
     return shown
 
@@ -116,7 +108,7 @@ def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[L
     ]
 
 
-def _asked(painter: Painter, sampling: Sampling, from_picture: bool) -> int:
+def _steps_made(painter: Painter, sampling: Sampling, from_picture: bool) -> int:
     """How many steps a picture takes."""
     from rizbin.generation.diffusion.schedulers import scheduler_named
 
@@ -138,17 +130,17 @@ def write_strip(painter: Painter, drawn: Drawn) -> None:
 def _record(painter: Painter, made: Sequence[Drawn], folder: Path, about: Mapping[str, object]) -> None:
     lines = [
         {
-            "file": one.file.name,
-            "prompt": one.prompt,
+            "file": drawn.file.name,
+            "prompt": drawn.prompt,
             "model": painter.name,
             **about,
-            **asdict(one.sampling),
-            "size": [one.painted.image.shape[1], one.painted.image.shape[0]],
-            "steps_made": len(one.painted.frames),
-            "seconds": round(one.painted.seconds, 2),
-            "notes": one.painted.notes,
-            "pixels": fingerprint(one.painted.image),
+            **asdict(drawn.sampling),
+            "size": [drawn.painted.image.shape[1], drawn.painted.image.shape[0]],
+            "steps_made": len(drawn.painted.frames),
+            "seconds": round(drawn.painted.seconds, 2),
+            "notes": drawn.painted.notes,
+            "pixels": fingerprint(drawn.painted.image),
         }
-        for one in made
+        for drawn in made
     ]
     outputs.write(folder / RECORD, json.dumps(lines, indent=2, ensure_ascii=False) + "\n")

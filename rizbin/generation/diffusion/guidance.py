@@ -23,7 +23,7 @@ Loss = Literal["attend_and_excite", "center_distance", "iou", "kl", "total_varia
 """Names in `attention_losses`."""
 
 Latents = Float[Tensor, "batch channels height width"]
-"""Of one picture."""
+"""Latents of one image."""
 
 
 @runtime_checkable
@@ -42,18 +42,18 @@ class Record(TypedDict, total=False):
     note: str
     """Why nothing was done; absent when something was."""
     loss: float
-    """Of the latents as they came."""
+    """Loss of the latents before any update of this step."""
     peaks: list[float]
-    """Each object's highest sharpened attention, 0 to 1, as they came."""
+    """Each object's highest sharpened attention, 0 to 1, before any update."""
     statistics: dict[str, float]
     """`attention_losses.statistics` of the maps as they came."""
     last_loss: float
-    """In the last pass: before the last update."""
+    """Loss in the last pass, before the last update."""
     last_peaks: list[float]
     passes: int
     """Passes with gradient."""
     updates: int
-    """Moves of the latents."""
+    """Number of updates of the latents."""
 
 
 class Guidance:
@@ -100,7 +100,7 @@ class Guidance:
 
     def __init__(self, settings: Settings = Settings()) -> None:
         """Raises RizbinError when a setting is out of its range."""
-        shares = [("steps", settings.steps), *(("refinement", one) for pair in settings.refinement for one in pair)]
+        shares = [("steps", settings.steps), *(("refinement", share) for pair in settings.refinement for share in pair)]
         for name, share in shares:
             if not 0 <= share <= 1:
                 raise RizbinError(f"The setting {name} holds {share}; give shares from 0 to 1.")
@@ -159,8 +159,8 @@ class Guidance:
 
     def _threshold(self, step: int, steps: int) -> float | None:
         """The peak to be reached at this step, if it is one of refinement."""
-        found = [peak for share, peak in self.settings.refinement if round(share * steps) == step]
-        return max(found, default=None)
+        peaks = [peak for share, peak in self.settings.refinement if round(share * steps) == step]
+        return max(peaks, default=None)
 
     def _moved(
         self, run: "_Run", latents: Latents, size: float, guided: bool, threshold: float | None

@@ -45,27 +45,27 @@ class Drawing(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         size: Size = Size()
-        """Of the networks."""
+        """Sizes of the networks."""
         image_size: int = 64
         """Side in pixels of the square pictures that it learns and draws; a multiple of 8."""
         view: View.Settings = View.Settings()
         """What is done to a picture; its size is `image_size`. Unchanged by default: it shall draw what it saw."""
         tokenizer: Tokenizer.Settings = Tokenizer.Settings(context=32)
-        """Of the captions; longer ones are cut."""
+        """Tokenizer of the captions; longer ones are cut."""
         autoencoder_share: float = 0.12
         """Share of the run that trains the autoencoder alone, 0 to 1; after it, it rests."""
         autoencoder_updates: int = 4
-        """Of the autoencoder in a step, each on its share of the batch: it learns from many updates, not from many
-        pictures at once."""
+        """Updates of the autoencoder in a step, each on its share of the batch: it learns from many updates, not from
+        many images at once."""
         autoencoder_rate: float = 3.0
-        """Of the schedule's learning rate; the autoencoder bears more than the UNet."""
+        """Factor of the schedule's learning rate for the autoencoder, which bears more than the UNet."""
         edges_weight: float = 1.0
-        """Of the error of the differences between neighboring pixels, beside that of the pixels: without it black
-        outlines come out gray."""
+        """Weight of the error of the differences between neighboring pixels, beside that of the pixels: without it
+        black outlines come out gray."""
         drop_caption: float = 0.1
         """Share of captions replaced by none, so that the network can draw without (arXiv 2207.12598: 0.1 to 0.2)."""
         momentum: float = 0.999
-        """Of the slow copy of UNet and text encoder that is kept; lower at the start, (1 + step) / (10 + step)."""
+        """Momentum of the EMA of UNet and text encoder that is kept; lower at the start, (1 + step) / (10 + step)."""
 
     least_batch = 1
     scale: Tensor
@@ -166,12 +166,12 @@ class Drawing(Method):
         times = (draws[:, 0] * STEPS).long().clamp(max=STEPS - 1)
         noise = normal(progress, "noise", latents)
         keep, add = self.signal[times].sqrt()[:, None, None, None], (1 - self.signal[times]).sqrt()[:, None, None, None]
-        noised, wanted = keep * latents + add * noise, keep * noise - add * latents
+        noised, velocity = keep * latents + add * noise, keep * noise - add * latents
         dropped = draws[:, 1] < self.settings.drop_caption
         words = self.text(self._filled(texts, dropped)).last_hidden_state
         noised = noised.contiguous(memory_format=torch.channels_last)
         predicted = self.unet(noised, times, encoder_hidden_states=words).sample.float()
-        errors = F.mse_loss(predicted, wanted, reduction="none").mean(dim=(1, 2, 3))
+        errors = F.mse_loss(predicted, velocity, reduction="none").mean(dim=(1, 2, 3))
         # Late times decide what is drawn and where, early ones how it looks in detail.
         late = times >= STEPS // 2
         records = {
@@ -230,10 +230,10 @@ def signed(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batc
 
 
 def edge_error(
-    made: Float[Tensor, "batch 3 height width"], wanted: Float[Tensor, "batch 3 height width"]
+    made: Float[Tensor, "batch 3 height width"], original: Float[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, ""]:
     """Mean absolute error of the differences between neighbors, down and across."""
-    gap = made - wanted
+    gap = made - original
     return gap.diff(dim=2).abs().mean() + gap.diff(dim=3).abs().mean()
 
 

@@ -59,7 +59,7 @@ def _quietly() -> Iterator[None]:
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    said = of_diffusers.get_verbosity()
+    verbosity = of_diffusers.get_verbosity()
     bars = of_transformers.is_progress_bar_enabled()
     of_diffusers.set_verbosity_error()
     of_diffusers.disable_progress_bar()
@@ -67,7 +67,7 @@ def _quietly() -> Iterator[None]:
     try:
         yield
     finally:
-        of_diffusers.set_verbosity(said)
+        of_diffusers.set_verbosity(verbosity)
         of_diffusers.enable_progress_bar()
         if bars:
             of_transformers.enable_progress_bar()
@@ -87,12 +87,12 @@ def _check_folder(folder: Path) -> None:
         raise RizbinError(f"{path} cannot be read; save the pipeline again.") from error
     if not hasattr(diffusers, str(kind)):
         raise RizbinError(f"{path} asks for {kind}, which diffusers does not have; code beside weights is never run.")
-    for part, kept in index.items():
-        if part.startswith("_") or not isinstance(kept, list) or None in kept or part == "safety_checker":
+    for part, entry in index.items():
+        if part.startswith("_") or not isinstance(entry, list) or None in entry or part == "safety_checker":
             continue
         if not (folder / part).is_dir():
             raise RizbinError(f"{folder} is not whole: the folder {part} is missing.")
-        module = str(kept[1])
+        module = str(entry[1])
         if "Tokenizer" in module or "Scheduler" in module or "Processor" in module or "Extractor" in module:
             continue
         for needed in ("config.json", "*.safetensors"):

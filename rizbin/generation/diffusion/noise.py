@@ -66,14 +66,25 @@ class NoiseRecord(TypedDict):
     cross: float
     """1 - the worst object's peak, 0 to 1, of the noise that was chosen."""
     conflict: float
-    """Of self-attention, 0 to 0.5."""
+    """Conflict of self-attention, 0 to 0.5."""
     divergence: float
-    """From the standard normal distribution, nats a number."""
+    """KL divergence from the standard normal distribution, in nats per latent number."""
     passes: int
     rounds: int
-    """Noises tried."""
+    """Number of noises tried."""
     reached: bool
     """Whether both thresholds were reached."""
+
+
+NOTHING_SOUGHT: NoiseRecord = {
+    "note": "There is no object to look for, so the noise is as it was.",
+    "cross": 0.0,
+    "conflict": 0.0,
+    "divergence": 0.0,
+    "passes": 0,
+    "rounds": 0,
+    "reached": True,
+}
 
 
 class InitialNoise:
@@ -143,15 +154,7 @@ class InitialNoise:
             end_of_text: As for `Guidance.steer`.
         """
         if not spans:
-            return noise, {
-                "note": "There is no object to look for, so the noise is as it was.",
-                "cross": 0.0,
-                "conflict": 0.0,
-                "divergence": 0.0,
-                "passes": 0,
-                "rounds": 0,
-                "reached": True,
-            }
+            return noise, {**NOTHING_SOUGHT}
         tokens = [span.tokens for span in spans]
         capture = Capture(unet, (self.settings.resolution,), self_attention=True, stop_after_last=True)
 
@@ -182,10 +185,10 @@ class InitialNoise:
         for tried in range(self.settings.rounds):
             if tried:
                 noise = torch.randn(noise.shape, generator=generator, device=generator.device).to(noise)
-            found = search.improved(_Candidate.at(noise), self.settings.updates)
-            if found.reached(self.settings):
-                return found, tried + 1
-            best = found if best is None or found.score < best.score else best
+            candidate = search.improved(_Candidate.at(noise), self.settings.updates)
+            if candidate.reached(self.settings):
+                return candidate, tried + 1
+            best = candidate if best is None or candidate.score < best.score else best
         assert best is not None  # there is one round at least
         return search.improved(best, self.settings.last_updates), self.settings.rounds
 

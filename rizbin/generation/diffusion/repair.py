@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.core.progress import MakeBar, advancing
+from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.scenes.captions import article
 from rizbin.generation.diffusion.cure import SCALE, Cure, steering
-from rizbin.generation.diffusion.painter import Frame, Moment, Painted, Painter, Sampling, fingerprint, seed_after
+from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.sampling import Frame, Moment, Painted, Sampling, fingerprint, seed_after
 from rizbin.generation.diffusion.spans import objects_in
 from rizbin.generation.film import Pixels
 
@@ -34,19 +35,19 @@ ALONE: Cure = "attend-and-excite"
 
 @dataclass(frozen=True)
 class Presence:
-    """What a verifier says of one object."""
+    """What a verifier says about one object."""
 
     probability: float
-    """That it is in the picture, 0 to 1."""
+    """Probability that it is in the image, 0 to 1."""
     box: Box | None = None
-    """Where, when it is."""
+    """Its bounding box, where the verifier gives one."""
     known: bool = True
     """Whether the verifier knows what the object is; what it does not know cannot be verified."""
 
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Looks for things in a picture. A detector is one; the room above passes it in."""
+    """Verifies which objects an image shows. A detector can; the caller passes it in."""
 
     def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[Presence]:
         """One presence for each phrase."""
@@ -55,16 +56,16 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """What is tried, in which order."""
+    """Repairs to try, and in which order."""
 
     rungs: tuple[Rung, ...] = ("attention", "place", "reseed")
     """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
     chance before another picture is begun."""
     cure: Cure = "center-distance"
-    """Of the rung attention, where two objects and more are named; one alone gets attend-and-excite. In trials on 60
-    pairs it was the one that repaired more than it broke (docs/LOG.md)."""
+    """Attention guidance of the rung attention, where two objects or more are named; one alone gets attend-and-excite.
+    In trials on 60 pairs it was the one that repaired more than it broke (docs/LOG.md)."""
     scale: float = SCALE
-    """Of its updates."""
+    """Guidance scale of the updates of the rung attention."""
     seeds: int = 4
     """Other seeds at most, for the rung reseed."""
     places: int = 2
@@ -72,37 +73,38 @@ class Ladder:
     threshold: float = 0.5
     """Probability from which an object counts as there."""
     share: float = 0.75
-    """Of the steps in which a free place is drawn anew; the first, noisy ones would only move what is around it."""
+    """Share of the steps in which a free place is drawn anew; the first, noisy ones would only move what is around
+    it."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One picture on the way."""
+    """One image that was drawn and verified."""
 
     how: Literal["draw", "reseed", "attention", "place"]
     seed: int
     image: Pixels
     found: dict[str, Presence]
     seconds: float
-    """Drawing and looking."""
+    """Time to draw the image and to verify it."""
     painted: Painted
     """How it came to be."""
     sampling: Sampling
     cure: Cure = "none"
-    """What guided."""
+    """The attention guidance that was used."""
 
     @property
     def known(self) -> dict[str, Presence]:
         """What was found of the objects that the verifier knows."""
-        return {name: one for name, one in self.found.items() if one.known}
+        return {name: presence for name, presence in self.found.items() if presence.known}
 
     def there(self, threshold: float) -> int:
-        """How many objects are."""
-        return sum(one.probability >= threshold for one in self.known.values())
+        """Number of objects whose probability is at least `threshold`."""
+        return sum(presence.probability >= threshold for presence in self.known.values())
 
     def sure(self) -> float:
         """Least probability of any object: which of two equally complete pictures is the better one."""
-        return min((one.probability for one in self.known.values()), default=1.0)
+        return min((presence.probability for presence in self.known.values()), default=1.0)
 
 
 @dataclass(frozen=True)
@@ -122,17 +124,17 @@ class Repaired:
         """What was tried and what it cost, for a file."""
         return [
             {
-                "how": one.how,
-                "seed": one.seed,
-                "cure": one.cure,
-                "seconds": round(one.seconds, 2),
-                "there": one.there(threshold),
-                "probabilities": {name: round(value.probability, 3) for name, value in one.found.items()},
-                "unknown_to_the_judge": [name for name, value in one.found.items() if not value.known],
-                "kept": one is self.best,
-                "pixels": fingerprint(one.image),
+                "how": attempt.how,
+                "seed": attempt.seed,
+                "cure": attempt.cure,
+                "seconds": round(attempt.seconds, 2),
+                "there": attempt.there(threshold),
+                "probabilities": {name: round(value.probability, 3) for name, value in attempt.found.items()},
+                "unknown_to_the_judge": [name for name, value in attempt.found.items() if not value.known],
+                "kept": attempt is self.best,
+                "pixels": fingerprint(attempt.image),
             }
-            for one in self.attempts
+            for attempt in self.attempts
         ]
 
 
@@ -154,70 +156,105 @@ def repair(
     is then never whole, and no stage is tried for it alone. attend: as for `Painter.paint`.
     """
     sampling, ladder = sampling or Sampling(), ladder or Ladder()
-    wanted = tuple(objects) or tuple(objects_in(prompt))
-    notes = [] if wanted else ["No object was found in the prompt; it was drawn once and not looked through."]
-    attempts: list[Attempt] = []
+    objects = tuple(objects) or tuple(objects_in(prompt))
+    notes = [] if objects else ["No object was found in the prompt; it was drawn once and not looked through."]
     tries = {"reseed": ladder.seeds, "attention": 1, "place": ladder.places}
-
-    with advancing(bar, 1 + sum(tries[rung] for rung in ladder.rungs), "drawing and looking") as advance:
-
-        def tried(
-            how: Literal["draw", "reseed", "attention", "place"],
-            painted: Painted,
-            drawn_by: Sampling = sampling,
-            cure: Cure = "none",
-        ) -> bool:
-            begin = time.perf_counter()
-            looked = verifier(painted.image, wanted) if wanted else []
-            found = dict(zip(wanted, looked, strict=True))
-            seconds = painted.seconds + time.perf_counter() - begin
-            attempt = Attempt(how, drawn_by.seed, painted.image, found, seconds, painted, drawn_by, cure)
-            attempts.append(attempt)
-            said = [
-                f'The judge does not know "{name}", so whether it is there cannot be verified.'
-                for name, one in found.items()
-                if not one.known
-            ]
-            notes.extend(one for one in [*said, *painted.notes] if one not in notes)
-            advance(1)
-            return attempt.there(ladder.threshold) == len(attempt.known)
-
-        done = tried("draw", painter.paint(prompt, sampling, attend=attend))
+    total = 1 + sum(tries[rung] for rung in ladder.rungs)
+    with advancing(bar, total, "drawing and looking") as advance:
+        repairs = _Repairs(painter, prompt, verifier, objects, sampling, ladder, attend, advance, notes)
+        whole = repairs.draw()
         for rung in ladder.rungs:
             for number in range(tries[rung]):
-                if done:
-                    break
-                if rung == "reseed":
-                    other = replace(sampling, seed=seed_after(sampling.seed, 1 + number))
-                    done = tried("reseed", painter.paint(prompt, other, attend=attend), other)
-                elif rung == "attention":
-                    cure, scale = ladder.cure, ladder.scale
-                    if len(wanted) == 1 and cure != ALONE:
-                        notes.append(f"One object has no other to be parted from; in place of {cure}, {ALONE} guides.")
-                        cure, scale = ALONE, SCALE
-                    guide, said = steering(painter, prompt, cure, objects=wanted, scale=scale)
-                    notes.extend(said)
-                    if guide is not None:
-                        done = tried(
-                            "attention", painter.paint(prompt, sampling, guide=guide, attend=attend), cure=cure
-                        )
-                else:
-                    painted = _placed(painter, _best(attempts, ladder.threshold), sampling, ladder, number)
-                    done = tried("place", painted)
-    best = _best(attempts, ladder.threshold)
-    return Repaired(best, attempts, wanted, best.there(ladder.threshold) == len(wanted), notes)
+                if not whole:
+                    whole = repairs.make(rung, number)
+    best = repairs.best()
+    return Repaired(best, repairs.attempts, objects, best.there(ladder.threshold) == len(objects), notes)
 
 
-def _best(attempts: Sequence[Attempt], threshold: float) -> Attempt:
-    """Most objects there; of equals the surer one, of equals again the first."""
-    return max(attempts, key=lambda one: (one.there(threshold), one.sure()))
+@dataclass
+class _Repairs:
+    """The attempts at one prompt, each drawn and looked through."""
+
+    painter: Painter
+    prompt: str
+    verifier: Verifier
+    objects: tuple[str, ...]
+    sampling: Sampling
+    ladder: Ladder
+    attend: int
+    advance: Advance
+    notes: list[str]
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def best(self) -> Attempt:
+        """Most objects there; of equals the surer one, of equals again the first."""
+        threshold = self.ladder.threshold
+        return max(self.attempts, key=lambda attempt: (attempt.there(threshold), attempt.sure()))
+
+    def draw(self) -> bool:
+        """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
+        return self._verify("draw", self.painter.paint(self.prompt, self.sampling, attend=self.attend))
+
+    def make(self, rung: Rung, number: int) -> bool:
+        """Makes the repair `rung` for the time `number`, from 0."""
+        if rung == "reseed":
+            return self._reseed(number)
+        if rung == "attention":
+            return self._guide()
+        return self._verify("place", _placed(self.painter, self.best(), self.sampling, self.ladder, number))
+
+    def _reseed(self, number: int) -> bool:
+        other = replace(self.sampling, seed=seed_after(self.sampling.seed, 1 + number))
+        return self._verify("reseed", self.painter.paint(self.prompt, other, attend=self.attend), sampling=other)
+
+    def _guide(self) -> bool:
+        """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
+        cure, scale = self.ladder.cure, self.ladder.scale
+        if len(self.objects) == 1 and cure != ALONE:
+            self.notes.append(f"One object has no other to be parted from; in place of {cure}, {ALONE} guides.")
+            cure, scale = ALONE, SCALE
+        guide, sentences = steering(self.painter, self.prompt, cure, objects=self.objects, scale=scale)
+        self.notes.extend(sentences)
+        if guide is None:
+            return False
+        painted = self.painter.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
+        return self._verify("attention", painted, cure=cure)
+
+    def _verify(
+        self,
+        how: Literal["draw", "reseed", "attention", "place"],
+        painted: Painted,
+        *,
+        sampling: Sampling | None = None,
+        cure: Cure = "none",
+    ) -> bool:
+        """Asks the verifier for every object and adds the attempt."""
+        begin = time.perf_counter()
+        presences = self.verifier(painted.image, self.objects) if self.objects else []
+        found = dict(zip(self.objects, presences, strict=True))
+        seconds = painted.seconds + time.perf_counter() - begin
+        sampling = sampling or self.sampling
+        attempt = Attempt(how, sampling.seed, painted.image, found, seconds, painted, sampling, cure)
+        self.attempts.append(attempt)
+        unknown = [
+            f'The judge does not know "{name}", so whether it is there cannot be verified.'
+            for name, presence in found.items()
+            if not presence.known
+        ]
+        self.notes.extend(note for note in [*unknown, *painted.notes] if note not in self.notes)
+        self.advance(1)
+        return attempt.there(self.ladder.threshold) == len(attempt.known)
 
 
 def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladder, number: int) -> Painted:
     """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
-    name = min(attempt.known, key=lambda one: attempt.found[one].probability)
+    name = min(attempt.known, key=lambda name: attempt.found[name].probability)
     height, width = attempt.image.shape[:2]
-    taken = [one.box for one in attempt.found.values() if one.box is not None and one.probability >= ladder.threshold]
+    taken = [
+        presence.box
+        for presence in attempt.found.values()
+        if presence.box is not None and presence.probability >= ladder.threshold
+    ]
     left, top, right, bottom = free_place(taken, height, width)
     latents = painter.encode(attempt.image, height, width)
     rows, columns = latents.shape[-2:]
@@ -235,13 +272,13 @@ def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladd
         known = moment.scheduler.add_noise(latents, noise, moment.timestep.reshape(1))
         return mask * moment.latents + (1 - mask) * known
 
-    seen: list[Frame] = []
+    frames: list[Frame] = []
     drawn = painter.paint(
         article(name),
         replace(sampling, strength=ladder.share, seed=seed_after(sampling.seed, number), height=height, width=width),
         start=attempt.image,
         guide=blended,
-        watch=seen.append,
+        watch=frames.append,
     )
     # What was not to be drawn stays pixel for pixel: the autoencoder would have blurred it.
     share = torch.nn.functional.interpolate(mask.float().cpu(), (height, width), mode="bilinear")[0, 0].numpy()[
@@ -263,7 +300,7 @@ def free_place(taken: Sequence[Box], height: int, width: int, *, least: float = 
         for top in np.linspace(0, height - side, 9):
             for left in np.linspace(0, width - side, 9):
                 box = (float(left), float(top), float(left) + side, float(top) + side)
-                covered = sum(_shared(box, one) for one in taken)
+                covered = sum(_shared(box, other) for other in taken)
                 if best is None or (covered, -side) < best[:2]:
                     best = (covered, -side, box)
     if best is None:
@@ -271,8 +308,8 @@ def free_place(taken: Sequence[Box], height: int, width: int, *, least: float = 
     return best[2]
 
 
-def _shared(one: Box, other: Box) -> float:
+def _shared(first: Box, second: Box) -> float:
     """Area that two boxes share, pixels."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
+    wide = min(first[2], second[2]) - max(first[0], second[0])
+    high = min(first[3], second[3]) - max(first[1], second[1])
     return max(wide, 0.0) * max(high, 0.0)

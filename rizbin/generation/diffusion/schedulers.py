@@ -56,6 +56,15 @@ def is_flow(scheduler: Any) -> bool:
     return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas", False))
 
 
+def step_place(scheduler: Any, timestep: Tensor) -> int:
+    """The place in the list of noise levels at which the next step will be made, also before the first one."""
+    if scheduler.step_index is not None:
+        return scheduler.step_index
+    if scheduler.begin_index is not None:
+        return scheduler.begin_index
+    return int(scheduler.index_for_timestep(timestep.to(scheduler.timesteps.device)))
+
+
 def signal_at(scheduler: Any, timestep: Tensor) -> float:
     """The share of signal in what the network sees at this step, squared: alpha bar of DDPM, from 0 to 1.
 
@@ -67,9 +76,7 @@ def signal_at(scheduler: Any, timestep: Tensor) -> float:
     if factor != 1.0:
         return factor**2
     if hasattr(scheduler, "sigmas") and hasattr(scheduler, "step_index"):
-        if scheduler.step_index is None:
-            scheduler._init_step_index(timestep)
-        return 1.0 / (1.0 + float(scheduler.sigmas[scheduler.step_index]) ** 2)
+        return 1.0 / (1.0 + float(scheduler.sigmas[step_place(scheduler, timestep)]) ** 2)
     return float(scheduler.alphas_cumprod[int(timestep)])
 
 
@@ -84,9 +91,7 @@ def clean_latents(
     Raises RizbinError for another kind of prediction.
     """
     if is_flow(scheduler):
-        if scheduler.step_index is None:
-            scheduler._init_step_index(timestep)
-        return latents - float(scheduler.sigmas[scheduler.step_index]) * output
+        return latents - float(scheduler.sigmas[step_place(scheduler, timestep)]) * output
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind == "sample":
         return output

@@ -14,7 +14,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 
 STEPS = 1000
-"""Of the noise schedule in training (DDPM, arXiv 2006.11239)."""
+"""Number of timesteps of the noise schedule in training (DDPM, arXiv 2006.11239)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +22,22 @@ class Size:
     """How large the networks are. The defaults make 8.9 million parameters, 8.0 of them the UNet's."""
 
     latent_channels: int = 8
-    """Of the autoencoder's latent, a quarter of the picture's side (Stable Diffusion: 4, an eighth)."""
+    """Channels of the latent, whose side is a quarter of the image's (Stable Diffusion: 4 channels, an eighth)."""
     autoencoder_width: int = 32
     """Channels of the autoencoder at every size, 8 or more."""
     widths: tuple[int, int] = (64, 192)
-    """Of the UNet at the latent's side and at its half; multiples of 32. Most of the work lies at the half, where a
-    channel costs a quarter."""
+    """Channels of the UNet at the latent's side and at its half; multiples of 32. Most of the work lies at the half,
+    where a channel costs a quarter."""
     attend_fully: bool = False
     """Attend to words at the latent's side too, not at its half alone; a third slower on a processor."""
     head_width: int = 32
     """Channels of an attention head."""
     text_width: int = 128
-    """Of the text encoder and of what the UNet reads."""
+    """Width of the text encoder and of what the UNet reads."""
     text_layers: int = 2
-    """Of the text encoder (CLIP ViT-L: 12)."""
+    """Number of layers of the text encoder (CLIP ViT-L: 12)."""
     text_heads: int = 4
-    """Of its attention."""
+    """Number of attention heads of the text encoder."""
 
 
 def new_autoencoder(size: Size, *, image_size: int) -> Any:
@@ -83,7 +83,7 @@ def _pass_colors(layers: nn.Sequential) -> None:
                 else:
                     layer.weight[channel, channel, 1, 1] = 1
         elif hasattr(layer, "fuse"):
-            last = [one for one in layer.modules() if isinstance(one, nn.Conv2d)][-1]
+            last = [module for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]
             nn.init.zeros_(last.weight)
             if last.bias is not None:
                 nn.init.zeros_(last.bias)

@@ -82,15 +82,15 @@ def objects_in(prompt: str) -> list[str]:
 
 def phrases_in(prompt: str) -> list[Phrase]:
     """As `objects_in`, with the noun of each phrase."""
-    found = []
+    phrases = []
     for part in _SEPARATOR.split(prompt):
         words = _PICTURE.sub("", part.strip()).split()
         while words and words[0].casefold() in ARTICLES:
             words = words[1:]
         text = _AMOUNT.sub("", " ".join(words)).strip(string.punctuation + " ")
         if any(letter.isalnum() for letter in text) and text.casefold() not in _ABOUT_THE_PICTURE:
-            found.append(Phrase(text, _noun(text)))
-    return found
+            phrases.append(Phrase(text, _noun(text)))
+    return phrases
 
 
 def _noun(text: str) -> str:
@@ -116,15 +116,15 @@ def spans_of(
     tokenizers = [tokenizer] if callable(tokenizer) else list(tokenizer)
     if not tokenizers:
         raise RizbinError("No tokenizer was given; give the one that belongs to the text encoder.")
-    layouts = [_layout(prompt, one) for one in tokenizers]
+    layouts = [_layout(prompt, tokenizer) for tokenizer in tokenizers]
     places, notes = _places(prompt, words)
     spans = []
     for word, place in zip(words, places, strict=True):
         if place is None:
             continue
-        found = {_positions(prompt, place, *both) for both in zip(tokenizers, layouts, strict=True)}
-        tokens = found.pop()
-        if found:
+        positions = {_positions(prompt, place, *both) for both in zip(tokenizers, layouts, strict=True)}
+        tokens = positions.pop()
+        if positions:
             notes.append(f'The text encoders split the prompt differently at "{word}", so it is left out.')
         elif not tokens:
             notes.append(f'The tokenizer makes no token of its own of "{word}", so it is left out.')
@@ -150,7 +150,7 @@ class _Layout:
     """How a tokenizer lays a prompt out."""
 
     ids: tuple[int, ...]
-    """Of the prompt alone, however long."""
+    """Token ids of the prompt alone, however long."""
     start: int
     """Special tokens before them."""
     end: int
@@ -183,20 +183,20 @@ def _places(prompt: str, words: Sequence[str]) -> tuple[list[_Place | None], lis
     places: list[_Place | None] = [None] * len(words)
     notes: list[str] = []
     taken: list[_Place] = []
-    for index in sorted(range(len(words)), key=lambda one: (-len(words[one]), one)):
+    for index in sorted(range(len(words)), key=lambda index: (-len(words[index]), index)):
         word = words[index]
         parts = word.split()
         if not parts:
             notes.append("An empty word names no object, so it is left out.")
             continue
         pattern = r"(?<!\w)" + r"\s+".join(re.escape(part) for part in parts) + r"(?!\w)"
-        found = [match.span() for match in re.finditer(pattern, prompt, re.I)]
-        free = [one for one in found if all(one[1] <= start or end <= one[0] for start, end in taken)]
+        occurrences = [match.span() for match in re.finditer(pattern, prompt, re.I)]
+        free = [place for place in occurrences if all(place[1] <= start or end <= place[0] for start, end in taken)]
         if free:
             places[index] = free[0]
             taken.append(free[0])
-        elif found:
-            times = "once" if len(found) == 1 else f"{len(found)} times"
+        elif occurrences:
+            times = "once" if len(occurrences) == 1 else f"{len(occurrences)} times"
             notes.append(f'"{word}" stands {times} in the prompt and is taken there already, so one is left out.')
         else:
             notes.append(f'"{word}" is not in the prompt, so it is left out.')

@@ -1,5 +1,6 @@
 """Every scheduler on offer: the finished picture at each step, steps of a start picture, the same seed."""
 
+import inspect
 import math
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_the_finished_picture_is_known_at_every_step(name: str, kind: str) -> No
         }[kind]
         clean = clean_latents(scheduler, output, latents, timestep)
         torch.testing.assert_close(clean, wanted, rtol=0, atol=tolerance)
-        more = {"generator": generator} if "generator" in scheduler.step.__code__.co_varnames else {}
+        more = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         latents = scheduler.step(output, timestep, latents, **more).prev_sample
 
 
