@@ -27,8 +27,10 @@ format: .venv/ready  ## Bring the code into the house's form
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-docs: .venv/ready  ## Write the tables of methods into README.md and docs/methods.md
+docs: .venv/ready  ## Write what is made from the code: tables of methods, the picture of the floors, the shipped flags
 	.venv/bin/python docs/tables.py
+	.venv/bin/python docs/architecture.py
+	.venv/bin/python -c "from rizbin.cli import schema; schema.write()"
 
 bench: .venv/ready  ## Run every benchmark; each prints its table
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done

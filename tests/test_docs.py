@@ -91,3 +91,16 @@ def test_the_pair_does_what_the_page_says() -> None:
         compile(head.replace("guided_upsample(scores", "pixels = guided_upsample(scores"), "networks.md", "exec"), names
     )
     assert names["scores"].shape == (2, 2, 16, 16) and names["pixels"].shape == (2, 2, 64, 64)
+
+
+def test_the_picture_of_the_floors_and_their_table_are_those_of_the_import_rules() -> None:
+    """`make docs` draws the picture; the table of ARCHITECTURE.md is written by hand, floor by floor."""
+    spec = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
+    assert spec is not None and spec.loader is not None
+    architecture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(architecture)
+    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.picture(), "stale: run make docs"
+    text = (DOCS.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text.partition("## Floors")[2].partition("## Contracts")[0], re.M)
+    written = [re.findall(r"`(\w+)`", row) for row in table]
+    assert [sorted(rooms) for rooms in written] == [sorted(rooms) for rooms in architecture.floors()]

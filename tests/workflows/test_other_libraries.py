@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 
-from rizbin import api
+import rizbin
 from rizbin.core.measurement import Report
+from rizbin.evaluation.suite import Evaluation
 from rizbin.generation.ascent.settings import Settings as Ascent
+from rizbin.workflows.evaluate import measured as measured_by
 from tests.models.small import VIT, save_clip, save_open_clip_model, save_siglip, save_timm_model
 
-FEW = api.Evaluation.Settings(
+FEW = Evaluation.Settings(
     images=20, train_images=24, least_images=10, batch=20, k=3, probe_steps=2, decays=(0.1,), dense_images=4
 )
 DATA = "scenes:easy,categories=6"
 
 
 def measured(folder: Path, settings: Any = FEW) -> Report:
-    return api.measure(folder, data=DATA, settings=settings, quiet=True)
+    return rizbin.evaluate(folder, data=DATA, settings=settings, quiet=True)
 
 
 IN_WORDS = {"zero_shot/top1", "retrieval/image_to_text/r1"}
@@ -77,8 +79,8 @@ def test_a_network_that_cannot_be_built_untrained_has_no_baseline(tmp_path: Path
 def test_a_report_is_written(make: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rizbin.reports.encoder.SEARCHED", 8)
     make(tmp_path / "model")
-    monkeypatch.setattr(api, "measured", _few(api.measured))
-    page = api.report(tmp_path / "model", data=DATA, to=tmp_path / "page.html", quiet=True).read_text()
+    monkeypatch.setattr("rizbin.workflows.report.measured", _few(measured_by))
+    page = rizbin.report(tmp_path / "model", data=DATA, output=tmp_path / "page.html", quiet=True).read_text()
     if make is MODELS["timm"][0]:
         assert "What it looks at" in page and "head 2" in page
     else:
@@ -96,8 +98,8 @@ def _few(measure: Callable[..., Any]) -> Callable[..., Any]:
 def test_images_are_drawn_and_climbed(tmp_path: Path) -> None:
     save_open_clip_model(tmp_path / "clip")
     for drawing in ("attention", "pca", "neighbors", "words"):
-        page = api.visualize(drawing, tmp_path / "clip", "scenes:easy", limit=2, to=tmp_path / drawing)
+        page = rizbin.visualize(drawing, tmp_path / "clip", "scenes:easy", limit=2, output=tmp_path / drawing)
         assert page.is_file()
     settings = Ascent(steps=2, copies=1, size=32)
-    (made,) = api.ascend("a fox", model=tmp_path / "clip", to=tmp_path / "made", settings=settings, quiet=True)
+    (made,) = rizbin.ascend("a fox", model=tmp_path / "clip", output=tmp_path / "made", settings=settings, quiet=True)
     assert made.file.is_file() and made.score == made.score
