@@ -170,16 +170,16 @@ def delivered(results: Results) -> list[str]:
         hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
         arrived = hidden >= chance / 2
         sentences.append(
-            f"{'Delivered' if arrived else 'Not delivered'}: {name} hides {hidden:.0f} percent of the object pixels "
-            f"(of all patches {chance:.0f})"
+            f"{'Delivered' if arrived else 'Not delivered'}: {name.removeprefix('and ')} hides {hidden:.0f} percent of "
+            f"the object pixels (of all patches {chance:.0f})"
             + ("." if arrived else ", so nothing can be concluded about predicting objects.")
         )
     for name in (name_of((DISTILLATION,)), PAPER):
         target = results.mean(name, "target/objects")
         if target == target:
             sentences.append(
-                f"What the patch target of {name} tells apart: {target:.1f} nats on hidden objects, "
-                f"{results.mean(name, 'target/ground'):.1f} on hidden ground."
+                f"What the patch target of {name.removeprefix('and ')} tells apart: {target:.1f} nats on hidden "
+                f"objects, {results.mean(name, 'target/ground'):.1f} on hidden ground."
             )
     return sentences
 
