@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from rizbin.detection.detector import Detector, Preparation
-from rizbin.detection.fast import quicken, slacken
-from rizbin.detection.models import Size, new_model, words_tokenizer
+from rizbin.detection.fast import disable_fast_attention, enable_fast_attention
+from rizbin.detection.models import DetectorSize, new_model, words_tokenizer
 
 PHRASES = ["a cat", "a dog", "a bus", "a tree", "a red car", "a person", "a remote", "a blue cup", "a chair", "a bird"]
 REPEATS = 3
@@ -48,12 +48,12 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = words_tokenizer({word for phrase in PHRASES for word in phrase.split()})
     if "--small" in sys.argv:
-        model, shorter = new_model(Size(), tokenizer, image_size=96), 96
+        model, shorter = new_model(DetectorSize(), tokenizer, image_size=96), 96
     else:
         model, shorter = MMGroundingDinoForObjectDetection(MMGroundingDinoConfig()), 480
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     detector = Detector(model, tokenizer, Preparation(shorter=shorter, longer=2 * shorter))
-    (text,) = detector.ask(PHRASES).texts
+    (text,) = detector.build_prompts(PHRASES).texts
     ids = torch.tensor([text.ids])
     pixels = torch.randn(1, 3, *detector.preparation.size(480, 640))
 
@@ -62,7 +62,7 @@ def main() -> None:
             return model(pixel_values=pixels, input_ids=ids, attention_mask=torch.ones_like(ids))
 
     fast, mine = seconds(forward), forward()
-    slacken(model)
+    disable_fast_attention(model)
     stock, theirs = seconds(forward), forward()
     seen = theirs.enc_outputs_class.isfinite()
     apart = max(
@@ -87,7 +87,7 @@ def main() -> None:
         device="cpu",
     )
     pipelined = seconds(lambda: theirs(picture, candidate_labels=PHRASES), 1)
-    quicken(model)
+    enable_fast_attention(model)
     whole = seconds(lambda: detector.detect([picture], PHRASES))
     print(f"ten phrases: the pipeline {pipelined:.2f} s, rizbin {whole:.2f} s: {pipelined / whole:.1f} times as fast")
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
 
 SIDE = 128

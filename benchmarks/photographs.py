@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_rgba
+from rizbin.data.image_io import read_rgba
 from rizbin.data.sample import Refused
 
 INSTALLED = Path("/usr/share/tuxpaint/stamps")

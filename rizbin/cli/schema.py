@@ -20,7 +20,7 @@ from rizbin.core.commands import Command, Flag, flags_of
 SHIPPED = Path(__file__).with_name("schema.json")
 _ROOMS = Path(__file__).parent.parent
 EVALUATIONS = {
-    "encoder": "rizbin.workflows.evaluate_model:Evaluate",
+    "encoder": "rizbin.workflows.evaluate_model:EvaluateEncoder",
     "detector": "rizbin.workflows.evaluate_model:EvaluateDetector",
     "text-to-image": "rizbin.workflows.evaluate_model:EvaluateDiffusion",
 }
@@ -53,8 +53,8 @@ def members(family: str) -> dict[str, str]:
 def methods() -> dict[str, str]:
     """Method -> what it is in one sentence: the first line of its file, read without importing it."""
     files = {path.stem: path for folder in _method_folders() for path in folder.glob("[a-z]*.py")}
-    files["detector"] = _ROOMS / "detection" / "teach.py"
-    files["diffusion"] = _ROOMS / "generation" / "diffusion" / "learn.py"
+    files["detector"] = _ROOMS / "detection" / "train.py"
+    files["diffusion"] = _ROOMS / "generation" / "diffusion" / "train.py"
     found: dict[str, str] = {}
     for name, path in sorted(files.items()):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -109,9 +109,9 @@ def _described(name: str, settings: Any, *, about: str = "") -> Command:
 
 def _members(family: str) -> dict[str, str]:
     if family == "visualize":
-        from rizbin.visualization.pictures import DRAWINGS, does
+        from rizbin.visualization.visualizers import VISUALIZERS, does
 
-        return {name: does(drawing) for name, drawing in DRAWINGS.items()}
+        return {name: does(drawing) for name, drawing in VISUALIZERS.items()}
     if family == "study":
         from rizbin.studies import questions
 

@@ -11,10 +11,10 @@ from rizbin.core.errors import RizbinError
 if TYPE_CHECKING:  # torch and its company load in seconds; here they are needed for annotations alone
     from rizbin.core.measurement import Report
     from rizbin.detection.presence import Verdicts
-    from rizbin.detection.search import Searched
-    from rizbin.generation.diffusion.drawing import Drawn
+    from rizbin.detection.search import DetectionResults
+    from rizbin.generation.diffusion.drawing import SavedImage
     from rizbin.generation.diffusion.repair import Repaired
-    from rizbin.workflows.ascend import Climbed
+    from rizbin.workflows.ascend import AscendedImage
 
 ABSENT, UNSURE = 1, 3
 """Exit codes of `rizbin verify`; 2 is said of faults, as everywhere."""
@@ -49,7 +49,7 @@ def exported(made: Path, settings: Any) -> int:
     return 0
 
 
-def detections(made: "Searched", settings: Any) -> int:
+def detections(made: "DetectionResults", settings: Any) -> int:
     """A line for each box."""
     for image in made.pictures:
         if not len(image.answer):
@@ -71,7 +71,7 @@ def verdicts(made: "Verdicts", settings: Any) -> int:
     return ABSENT if "absent" in states else UNSURE if "unsure" in states else 0
 
 
-def drawn(made: "Sequence[Drawn]", settings: Any) -> int:
+def drawn(made: "Sequence[SavedImage]", settings: Any) -> int:
     """A line for each image."""
     for image in made:
         _notes(image.painted.notes)
@@ -93,7 +93,7 @@ def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
     return 0 if all(image.whole for image in made) else MISSING
 
 
-def ascended(made: "Sequence[Climbed]", settings: Any) -> int:
+def ascended(made: "Sequence[AscendedImage]", settings: Any) -> int:
     """A line for each image."""
     for image in made:
         print(f"{image.file}: {image.prompt or 'by its images'} (seed {image.seed}, score {image.score:.2f})")

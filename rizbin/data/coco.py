@@ -24,7 +24,7 @@ from rizbin.data.coco_file import (
     whole,
 )
 from rizbin.data.coco_masks import Unfit, box_of, thing_of
-from rizbin.data.listing import NAMED, Entry, Listing, Split, check_any, check_caption, counted, located, such_as
+from rizbin.data.listing import NAMED, Listing, ListingEntry, Split, check_any, check_caption, counted, located, such_as
 from rizbin.data.sample import Refused, Sample
 
 MOST_MASKS = 768 * 2**20
@@ -69,7 +69,7 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
         entries.append(_entry(image, folder, texts, problem, unusable))
     check_any(entries, str(path))
     truths = {
-        entry.key: Truth(image, tuple(objects))
+        entry.key: ImageTruth(image, tuple(objects))
         for entry, image in zip(entries, images, strict=True)
         if (objects := placed.objects[id_of(image, "id")])
     }
@@ -191,7 +191,7 @@ def _unlisted(file: str, kind: str, annotations: Sequence[Record]) -> str:
 
 
 @dataclass(frozen=True)
-class Truth:
+class ImageTruth:
     """The objects of one picture, as the file has them."""
 
     image: Record
@@ -204,8 +204,8 @@ class Known(Listing):
     def __init__(
         self,
         name: str,
-        entries: list[Entry],
-        truths: dict[str, Truth],
+        entries: list[ListingEntry],
+        truths: dict[str, ImageTruth],
         names: dict[Any, str],
         *,
         split: Split,
@@ -247,15 +247,15 @@ class Known(Listing):
         return Sample(key, sample.image, sample.caption, things=things, captions=sample.captions)
 
 
-def _entry(image: Record, folder: Path, texts: list[str] | None, problem: str, unusable: list[str]) -> Entry:
+def _entry(image: Record, folder: Path, texts: list[str] | None, problem: str, unusable: list[str]) -> ListingEntry:
     """One image as an entry. Captions that are left out beside better ones are added to `unusable`."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name or "\0" in name:
         key = f"image {spelled(image.get('id'))}"
-        return Entry(key, folder, problem=f"{key} has no file_name; give it one.")
+        return ListingEntry(key, folder, problem=f"{key} has no file_name; give it one.")
     path = located(folder, name)
     if texts is None or problem:
-        return Entry(name, path, problem=problem)
+        return ListingEntry(name, path, problem=problem)
     captions: list[str] = []
     bad: list[str] = []
     for text in texts:
@@ -265,6 +265,6 @@ def _entry(image: Record, folder: Path, texts: list[str] | None, problem: str, u
             bad.append(str(error))
     if captions:
         unusable += [sentence.rstrip(".") for sentence in bad]
-        return Entry(name, path, tuple(captions))
+        return ListingEntry(name, path, tuple(captions))
     problem = bad[-1] if bad else f"{name} has no caption among the annotations; add one or remove the picture."
-    return Entry(name, path, problem=problem)
+    return ListingEntry(name, path, problem=problem)

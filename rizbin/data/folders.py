@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from rizbin.core.errors import RizbinError, printable
-from rizbin.data.gate import ENDINGS, UNREAD
-from rizbin.data.listing import Entry, Listing, Split, check_any, counted, leads_out, such_as
+from rizbin.data.image_io import ENDINGS, UNREAD
+from rizbin.data.listing import Listing, ListingEntry, Split, check_any, counted, leads_out, such_as
 from rizbin.data.tables import read_table
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.jsonl", "captions.csv", "captions.tsv")
@@ -37,7 +37,7 @@ def open_folder(folder: Path, *, split: Split, size: int = 0) -> Listing:
     found = _walk(folder)
     notices = found.notices()
     tables = _tables(folder, found.files)
-    entries: list[Entry] = []
+    entries: list[ListingEntry] = []
     if tables:
         for table in tables:
             rows, left_out = read_table(table, folder)
@@ -131,7 +131,7 @@ def _tables(folder: Path, files: Sequence[Path]) -> list[Path]:
     return tables
 
 
-def _unlisted(folder: Path, pictures: Sequence[Path], entries: Sequence[Entry]) -> list[str]:
+def _unlisted(folder: Path, pictures: Sequence[Path], entries: Sequence[ListingEntry]) -> list[str]:
     """What is said of pictures that no table names."""
     named = {os.path.normpath(entry.path) for entry in entries}
     left = [path for path in pictures if os.path.normpath(path) not in named]
@@ -190,14 +190,14 @@ def _text_of(picture: Path, texts: dict[str, Path]) -> Path | None:
     return None
 
 
-def _entry(folder: Path, path: Path, text: Path | None, has_texts: bool, in_parts: bool) -> Entry:
+def _entry(folder: Path, path: Path, text: Path | None, has_texts: bool, in_parts: bool) -> ListingEntry:
     """One picture; `has_texts` says whether any picture has a caption file, `in_parts` whether splits come first."""
     place = path.relative_to(folder)
     if not has_texts:
         labels = place.parts[int(in_parts) : -1]
         caption = printable(labels[0]).replace("_", " ").strip() if labels else ""
-        return Entry(place.as_posix(), path, (caption,) if caption else (), label=caption)
+        return ListingEntry(place.as_posix(), path, (caption,) if caption else (), label=caption)
     if text is None:
         problem = f"{path} has no caption; write one into {path.with_suffix('.txt').name} beside it."
-        return Entry(place.as_posix(), path, problem=problem)
-    return Entry(place.as_posix(), path, text=text)
+        return ListingEntry(place.as_posix(), path, problem=problem)
+    return ListingEntry(place.as_posix(), path, text=text)

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from rizbin.core.bounded import read_regular
 from rizbin.core.errors import RizbinError, printable
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused, Sample
 
 Split = Literal["train", "test", "all"]
@@ -29,7 +29,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListingEntry:
     """One picture that a source has found, not yet read."""
 
     key: str
@@ -58,7 +58,7 @@ class Listing:
     def __init__(
         self,
         name: str,
-        entries: Sequence[Entry],
+        entries: Sequence[ListingEntry],
         *,
         split: Split,
         size: int = 0,
@@ -191,7 +191,7 @@ def fingerprint(facts: Iterable[str], split: Split) -> str:
     return digest.hexdigest()
 
 
-def check_any(entries: Sequence[Entry], place: str) -> None:
+def check_any(entries: Sequence[ListingEntry], place: str) -> None:
     """Raises `RizbinError` when there is no entry at all."""
     if not entries:
         raise RizbinError(f"{place} holds no pictures; give one that has some (JPEG, PNG, WebP, BMP, GIF).")
@@ -210,7 +210,7 @@ def _encoded(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _facts(entries: Sequence[Entry]) -> Iterable[str]:
+def _facts(entries: Sequence[ListingEntry]) -> Iterable[str]:
     for entry in entries:
         text = _bytes(entry.text) if entry.text else ""
         yield f"{entry.key}\t{_bytes(entry.path)}\t{text}\t{entry.captions}\t{entry.label}"

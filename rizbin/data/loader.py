@@ -34,7 +34,7 @@ _PREFETCH = 2
 
 
 @dataclass(frozen=True)
-class Batch:
+class LoadedBatch:
     """This process's part of one step's samples."""
 
     views: list[UInt8[Tensor, "batch _ _ 3"]]
@@ -60,7 +60,7 @@ class Batch:
 class _Part:
     """What a worker hands over. No exception crosses from a worker: torch would bury its sentence under a traceback."""
 
-    batch: Batch | None
+    batch: LoadedBatch | None
     """None when the samples of a position could not be replaced."""
     refused: list[tuple[str, str]]
     drawn: int
@@ -70,12 +70,12 @@ class _Part:
 
 
 class Loader:
-    """Iterates the `Batch`es of the steps from `start_step` to `steps` - 1, for one process of `world`.
+    """Iterates the `LoadedBatch`es of the steps from `start_step` to `steps` - 1, for one process of `world`.
 
     `batch` samples make a step over all processes together; process `rank` gets the contiguous slice of positions
     step * batch + rank * batch / world and on, so that batches gathered in order of rank equal a single process's.
     Endless sources are read by position, finite ones in a new order each epoch (`index_at`). A sample that is refused
-    is replaced by another that the seed, the position and nothing else decides, and is listed in `Batch.refused`.
+    is replaced by another that the seed, the position and nothing else decides, and is listed in `LoadedBatch.refused`.
     `phrases` is the most noun phrases of a caption that are wanted as tokens besides; a caption without any is one
     phrase. `workers` processes prepare batches ahead; with 0 this process makes each one when it is asked for.
 
@@ -119,7 +119,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[LoadedBatch]:
         for part in self._read():
             if part.batch is None:
                 raise RizbinError(part.failure)
@@ -206,7 +206,7 @@ class _Parts(Dataset):
         except RizbinError as error:
             return _Part(None, refused, len(captions), str(error))
         texts = self._tokenizer.trim(self._tokenizer.encode(captions)) if self._tokenizer else None
-        batch = Batch(
+        batch = LoadedBatch(
             [torch.from_numpy(view) for view in views],
             torch.from_numpy(crops),
             torch.from_numpy(flips),

@@ -10,9 +10,9 @@ from typing import Any
 
 from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError
-from rizbin.data.coco import Known, Truth
+from rizbin.data.coco import ImageTruth, Known
 from rizbin.data.coco_file import whole
-from rizbin.data.listing import Entry, Listing, Split, check_any, counted, is_text, located, such_as
+from rizbin.data.listing import Listing, ListingEntry, Split, check_any, counted, is_text, located, such_as
 from rizbin.data.tables import MOST_TABLE
 
 _LONGEST_LINE = 2**20
@@ -73,8 +73,8 @@ def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listin
             place = numbers.setdefault(said, len(numbers))
             kept.append({"category_id": place, "bbox": [left, top, right - left, bottom - top]})
     # Without captions: a grounding's caption names its phrases, which are the names here.
-    entries = [Entry(name, located(folder, name), problem=problems.get(name, "")) for name in objects]
-    truths = {name: Truth(sizes[name], tuple(found)) for name, found in objects.items() if found}
+    entries = [ListingEntry(name, located(folder, name), problem=problems.get(name, "")) for name in objects]
+    truths = {name: ImageTruth(sizes[name], tuple(found)) for name, found in objects.items() if found}
     check_any(entries, str(path))
     notices = []
     if flat:

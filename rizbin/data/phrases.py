@@ -140,7 +140,7 @@ class Token(NamedTuple):
     kind: str
 
 
-class Phrase(NamedTuple):
+class NounPhrase(NamedTuple):
     """A noun phrase, and where it stands."""
 
     text: str
@@ -165,7 +165,7 @@ def phrases(caption: str) -> list[str]:
 
 
 @lru_cache(maxsize=65_536)
-def phrases_with_spans(caption: str) -> tuple[Phrase, ...]:
+def phrases_with_spans(caption: str) -> tuple[NounPhrase, ...]:
     """As `phrases`, with the position of each in the lower-cased caption."""
     text = caption.lower()
     tokens = _tokens(text)
@@ -173,14 +173,14 @@ def phrases_with_spans(caption: str) -> tuple[Phrase, ...]:
     foreign = sum(token.word in _FOREIGN for token in tokens)
     if not english or foreign > english:
         return ()
-    result: list[Phrase] = []
+    result: list[NounPhrase] = []
     position = 0
     while position < len(tokens) and len(result) < MAX_PHRASES:
         end = _end(tokens, position)
         if end > position:
             if _is_phrase(tokens, position, end):
                 first, last = tokens[position].start, tokens[end - 1].end
-                result.append(Phrase(text[first:last], first, last))
+                result.append(NounPhrase(text[first:last], first, last))
             position = end
         else:
             position += 1

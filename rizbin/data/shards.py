@@ -27,7 +27,7 @@ from jaxtyping import UInt8
 from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError, printable
 from rizbin.data import tars
-from rizbin.data.gate import ENDINGS, MOST_BYTES, UNREAD, read_image, read_indices
+from rizbin.data.image_io import ENDINGS, MOST_BYTES, UNREAD, read_image, read_indices
 from rizbin.data.listing import ENOUGH, Split, check_caption, choose, counted, fingerprint, is_text, such_as
 from rizbin.data.sample import Refused, Sample, Thing
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import ENDINGS, UNREAD
+from rizbin.data.image_io import ENDINGS, UNREAD
 from rizbin.data.listing import (
-    Entry,
     Listing,
+    ListingEntry,
     Split,
     check_any,
     check_caption,
@@ -62,7 +62,7 @@ def open_table(path: Path, *, split: Split, size: int = 0) -> Listing:
     return Listing(path.name, entries, split=split, size=size, notices=notices)
 
 
-def read_table(path: Path, root: Path | None = None) -> tuple[list[Entry], list[str]]:
+def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry], list[str]]:
     """One entry for each picture of the table, in order of first appearance; and what is left out, in sentences.
 
     The pictures are called by their path from `root`, the table's own folder unless another above it is given.
@@ -79,7 +79,7 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[Entry], list[
             f"the picture, and one of {', '.join(CAPTION)} for the caption or {', '.join(LABEL)} for the category."
         )
     prefix = "" if root is None or root == path.parent else f"{path.parent.relative_to(root).as_posix()}/"
-    found: dict[str, Entry] = {}
+    found: dict[str, ListingEntry] = {}
     captions: dict[str, list[str]] = {}
     bad: list[str] = []
     labelled: list[str] = []
@@ -227,31 +227,31 @@ def _json_row(content: str) -> Row:
 
 def _entry(
     path: Path, line: int, row: Row, problem: str, image: str, caption: str | None, label: str | None, prefix: str
-) -> Entry:
+) -> ListingEntry:
     """One row as an entry; what is wrong with it becomes its `problem`."""
     name = row.get(image)
     where = f"{path}, line {line}"
     if problem:
         named = name.strip() if isinstance(name, str) else ""
         file = located(path.parent, named) if named else path
-        return Entry(where, file, problem=f"{where} ({named[:80] or 'no name'}) is left out: {problem}.")
+        return ListingEntry(where, file, problem=f"{where} ({named[:80] or 'no name'}) is left out: {problem}.")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        return Entry(where, path, problem=f"{where} names no picture in its column {image}; fill it in.")
+        return ListingEntry(where, path, problem=f"{where} names no picture in its column {image}; fill it in.")
     key = name.strip()
     if "://" in key:
-        return Entry(key, path, problem=f"{where} names a network address ({key}); download it first.")
+        return ListingEntry(key, path, problem=f"{where} names a network address ({key}); download it first.")
     file = located(path.parent, key)
     if file != path.parent / key:
         key = file.relative_to(path.parent).as_posix()
     key = key if Path(key).is_absolute() else prefix + key
     category = _category(row.get(label) if label else None)
     if not is_text(category):
-        return Entry(key, file, problem=f"the category of {key} ({where}) is not UTF-8; save it as UTF-8.")
+        return ListingEntry(key, file, problem=f"the category of {key} ({where}) is not UTF-8; save it as UTF-8.")
     try:
         captions = tuple(_captions(row.get(caption) if caption else category, f"{key} ({where})"))
     except Refused as error:
-        return Entry(key, file, label=category, problem=str(error))
-    return Entry(key, file, captions, label=category)
+        return ListingEntry(key, file, label=category, problem=str(error))
+    return ListingEntry(key, file, captions, label=category)
 
 
 def _category(found: object) -> str:
@@ -268,7 +268,7 @@ def _captions(found: object, name: str) -> Iterator[str]:
         yield check_caption(text if isinstance(text, str) else "", name)
 
 
-def _merged(first: Entry, second: Entry) -> Entry:
+def _merged(first: ListingEntry, second: ListingEntry) -> ListingEntry:
     """Two rows about one picture, but for the captions; a bad one does not spoil a good one."""
     if second.problem:
         return first

@@ -19,7 +19,7 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 
 @dataclass(frozen=True)
-class Truth:
+class BoxTargets:
     """What is in one picture."""
 
     boxes: Float[Tensor, "objects 4"]
@@ -38,7 +38,7 @@ class Predicted:
     logits: Float[Tensor, "batch queries width"]
     """Minus infinity on padding."""
     boxes: Float[Tensor, "batch queries 4"]
-    """As in `Truth`."""
+    """As in `BoxTargets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def focal_loss(
 
 @torch.no_grad()
 def match(
-    logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: Truth, weights: Weights
+    logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: BoxTargets, weights: Weights
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
     """Which query answers for which object: the pairs, in all, that cost least (Hungarian algorithm).
 
@@ -86,12 +86,12 @@ def match(
     return torch.from_numpy(rows).to(boxes.device), torch.from_numpy(columns).to(boxes.device)
 
 
-Matching = Callable[[Tensor, Tensor, Truth, Weights], tuple[Tensor, Tensor]]
+Matching = Callable[[Tensor, Tensor, BoxTargets, Weights], tuple[Tensor, Tensor]]
 """Logits and boxes of one picture's queries in, pairs of query and object out, as `match` gives them."""
 
 
 def layer_loss(
-    predicted: Predicted, truths: Sequence[Truth], weights: Weights, matching: Matching = match
+    predicted: Predicted, truths: Sequence[BoxTargets], weights: Weights, matching: Matching = match
 ) -> dict[str, Float[Tensor, ""]]:
     """Focal, L1 and GIoU of one prediction layer, each already weighted: means over the pictures."""
     sums: dict[str, list[Tensor]] = {"focal": [], "l1": [], "giou": []}
@@ -109,7 +109,7 @@ def layer_loss(
 
 
 def grounding_loss(
-    layers: Sequence[Predicted], truths: Sequence[Truth], weights: Weights = Weights()
+    layers: Sequence[Predicted], truths: Sequence[BoxTargets], weights: Weights = Weights()
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The sum over all layers, and the terms of the last one and of each other under their names.
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from rizbin.detection.criterion import Predicted, Truth, Weights, layer_loss, layers_of
+from rizbin.detection.criterion import BoxTargets, Predicted, Weights, layer_loss, layers_of
 
 LABEL_NOISE = 0.5
 """Twice the share of names that are drawn anew, possibly the right one (DINO, MMDetection)."""
@@ -55,7 +55,9 @@ class Noised:
         return first.flatten(), (first + room).flatten()
 
 
-def noised(truths: Sequence[Truth], names: Sequence[Bool[Tensor, "_ width"]], draws: Tensor, groups: int) -> Noised:
+def noised(
+    truths: Sequence[BoxTargets], names: Sequence[Bool[Tensor, "_ width"]], draws: Tensor, groups: int
+) -> Noised:
     """Noised queries for the objects of a batch.
 
     Args:
@@ -112,21 +114,21 @@ def hidden_from(noise: Noised, queries: int) -> Bool[Tensor, "batch all all"]:
 
 
 @dataclass
-class Answer:
+class DenoisedQueries:
     """What the decoder made of the noised queries of one pass."""
 
     layers: list[Predicted] = field(default_factory=list)
 
 
 @contextmanager
-def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> Iterator[Answer]:
+def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> Iterator[DenoisedQueries]:
     """Within, a pass of the model decodes noised queries beside its own.
 
     The outputs are as if they were not there; what the decoder made of them is in the answer.
     """
     decoder = model.model.decoder
     queries, config = model.config.num_queries, decoder.config
-    answer = Answer()
+    answer = DenoisedQueries()
     begun: list[Tensor] = []
 
     def add(_: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -173,7 +175,7 @@ def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> 
 
 
 def denoising_loss(
-    layers: Sequence[Predicted], noise: Noised, truths: Sequence[Truth], weights: Weights
+    layers: Sequence[Predicted], noise: Noised, truths: Sequence[BoxTargets], weights: Weights
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Near boxes against their objects, far ones against nothing; the sum over layers, and the last one's terms.
 
@@ -183,12 +185,12 @@ def denoising_loss(
     terms: dict[str, Tensor] = {}
     total: list[Tensor] = []
     for layer in layers:
-        chosen: list[tuple[Predicted, Truth]] = []
+        chosen: list[tuple[Predicted, BoxTargets]] = []
         for picture, (truth, count) in enumerate(zip(truths, noise.counts, strict=True)):
             near, far = noise.places(picture)
             rows = torch.cat([near, far]).to(layer.logits.device)
             mine = Predicted(layer.logits[picture, rows][None], layer.boxes[picture, rows][None])
-            repeated = Truth(
+            repeated = BoxTargets(
                 truth.boxes[:count].repeat(noise.groups, 1), truth.tokens[:count].repeat(noise.groups, 1), truth.text
             )
             chosen.append((mine, repeated))
@@ -199,7 +201,7 @@ def denoising_loss(
 
 
 def in_order(
-    logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: Truth, weights: Weights
+    logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: BoxTargets, weights: Weights
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
     """The first query answers for the first object, and so on: instead of `criterion.match`."""
     places = torch.arange(len(truth.boxes), device=boxes.device)

@@ -23,16 +23,24 @@ from torch.nn import functional as F
 from rizbin.core.bounded import read_json
 from rizbin.core.checksums import write_sums
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import AnyImage, as_rgb
-from rizbin.detection.fast import quicken, slacken
-from rizbin.detection.found import Found
-from rizbin.detection.phrases import Asked, Text, Wanted, ask, batch_of, phrase_scores, read_phrases
+from rizbin.data.image_io import AnyImage, as_rgb
+from rizbin.detection.detections import Proposals
+from rizbin.detection.fast import disable_fast_attention, enable_fast_attention
+from rizbin.detection.phrases import (
+    PhraseLike,
+    PromptBatch,
+    PromptText,
+    batch_of,
+    build_prompts,
+    phrase_scores,
+    read_phrases,
+)
 from rizbin.nets.foreign import transformers_config, transformers_model, transformers_tokenizer
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
 PICTURE = AnyImage
-"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.gate.as_rgb` takes them."""
+"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.image_io.as_rgb` takes them."""
 SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
 Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
@@ -97,7 +105,7 @@ class Detector:
     ) -> None:
         """name: what messages and reports call it. folder: where its weights lie, and what else belongs to them."""
         self.model = model.eval()
-        quicken(self.model)
+        enable_fast_attention(self.model)
         self.tokenizer = tokenizer
         self.preparation = preparation
         self.name = name or type(model).__name__
@@ -138,9 +146,9 @@ class Detector:
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Writes a folder that `from_pretrained` and transformers load; half: with the weights in 16 bits."""
-        slacken(self.model)
+        disable_fast_attention(self.model)
         model = copy.deepcopy(self.model).half() if half else self.model
-        quicken(self.model)
+        enable_fast_attention(self.model)
         with quietly():
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -159,9 +167,9 @@ class Detector:
         """Where the network is."""
         return next(self.model.parameters()).device
 
-    def ask(self, phrases: Sequence[Wanted], *, alone: bool = False) -> Asked:
+    def build_prompts(self, phrases: Sequence[PhraseLike], *, alone: bool = False) -> PromptBatch:
         """The texts that these phrases need. Raises RizbinError when they cannot be looked for."""
-        return ask(read_phrases(phrases), self.tokenizer, self.longest_text, alone=alone)
+        return build_prompts(read_phrases(phrases), self.tokenizer, self.longest_text, alone=alone)
 
     @property
     def longest_text(self) -> int:
@@ -172,7 +180,7 @@ class Detector:
     def detect(
         self,
         pictures: Sequence[PICTURE],
-        phrases: Sequence[Wanted],
+        phrases: Sequence[PhraseLike],
         *,
         scale: Scale | float = "full",
         over: Literal["mean", "max"] = "mean",
@@ -181,7 +189,7 @@ class Detector:
         lap: float = LAP,
         batch: int = 4,
         advance: Callable[[int], None] = lambda done: None,
-    ) -> list[Found]:
+    ) -> list[Proposals]:
         """All that the network proposes for each picture.
 
         Args:
@@ -194,7 +202,7 @@ class Detector:
             lap: Share of a tile's side that the next one repeats.
             advance: Is told how many more pictures are done.
         """
-        prompts = self.ask(phrases, alone=alone)
+        prompts = self.build_prompts(phrases, alone=alone)
         share = SCALES[scale] if isinstance(scale, str) else scale
         _check(share, batch, tile, lap)
         images = [pixels_of(picture) for picture in pictures]
@@ -217,7 +225,7 @@ class Detector:
                     left[number] -= 1
                     advance(left[number] == 0)
         return [
-            Found(
+            Proposals(
                 image.shape[1],
                 image.shape[0],
                 np.concatenate(its_boxes),
@@ -233,7 +241,7 @@ class Detector:
     def expected_seconds(
         self,
         size: tuple[int, int],
-        phrases: Sequence[Wanted],
+        phrases: Sequence[PhraseLike],
         *,
         scale: Scale | float = "full",
         alone: bool = False,
@@ -246,7 +254,7 @@ class Detector:
         time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
         """
         share = SCALES[scale] if isinstance(scale, str) else scale
-        prompts = self.ask(phrases, alone=alone)
+        prompts = self.build_prompts(phrases, alone=alone)
         if not prompts.texts:
             return 0.0
         side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
@@ -277,7 +285,7 @@ class Detector:
         images: Sequence[np.ndarray],
         pieces: Sequence[tuple[int, "Place"]],
         size: tuple[int, int],
-        prompts: Asked,
+        prompts: PromptBatch,
         over: str,
     ) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """For each text and each piece of an image: the image's number, boxes in its pixels, and their scores."""
@@ -291,7 +299,7 @@ class Detector:
         return proposals
 
     def run_pass(
-        self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
+        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, over: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Boxes (shares of the view, corners) and scores of each view for one text."""
         ids, known = batch_of([text] * len(views))

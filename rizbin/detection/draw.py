@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from rizbin.detection.found import Answer
+from rizbin.detection.detections import Detections
 
 Color = tuple[int, int, int]
 _GOLDEN = 0.618034
@@ -21,7 +21,7 @@ def color_of(number: int) -> Color:
 
 
 def drawn(
-    picture: UInt8[np.ndarray, "height width 3"], answer: Answer, *, least: int = 320
+    picture: UInt8[np.ndarray, "height width 3"], answer: Detections, *, least: int = 320
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The picture with its boxes; a small one is enlarged to `least` pixels of its shorter side, so that names fit.
 

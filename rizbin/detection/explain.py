@@ -17,10 +17,10 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
+from rizbin.detection.detections import OVERLAP, THRESHOLD, Proposals
 from rizbin.detection.detector import LAP, PICTURE, Detector, Place, cut, into_picture, pixels_of, places
-from rizbin.detection.fast import Sampling
-from rizbin.detection.found import OVERLAP, THRESHOLD, Found
-from rizbin.detection.phrases import Phrase, Text, Wanted, batch_of, phrase_scores, read_phrases
+from rizbin.detection.fast import DeformableSampling
+from rizbin.detection.phrases import Phrase, PhraseLike, PromptText, batch_of, phrase_scores, read_phrases
 
 OCCLUDED = 0.1
 """Share of the picture that the check takes out."""
@@ -58,9 +58,9 @@ class Explanation:
 def explain(
     detector: Detector,
     picture: PICTURE,
-    phrases: Sequence[Wanted],
+    phrases: Sequence[PhraseLike],
     *,
-    rivals: Sequence[Wanted] = (),
+    rivals: Sequence[PhraseLike] = (),
     most: int = 3,
     threshold: float = THRESHOLD,
     overlap: float = OVERLAP,
@@ -77,7 +77,7 @@ def explain(
         rivals: Asked for too, and may take boxes away, but are not explained.
         most: Boxes at most.
         threshold: Lowest score of a box.
-        overlap: As for `Found.choose`.
+        overlap: As for `Proposals.choose`.
         tile: As for `Detector.detect`; a box that was found in a tile is explained within it.
         lap: As for `Detector.detect`.
         check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
@@ -91,7 +91,7 @@ def explain(
         raise RizbinError(f"{detector.name} is exported and shows no insides; explain with what it was exported from.")
     count = len(read_phrases(phrases))
     pixels = pixels_of(picture)
-    prompts = detector.ask([*phrases, *rivals])
+    prompts = detector.build_prompts([*phrases, *rivals])
     if not prompts.texts:
         return []
     height, width = pixels.shape[:2]
@@ -136,13 +136,13 @@ class _View:
     """A part of the picture that one text was asked about."""
 
     place: Place
-    text: Text
+    text: PromptText
     made: _Pass
 
 
 def _proposed(
     views: Sequence[_View], shape: tuple[int, ...], phrases: tuple[Phrase, ...]
-) -> tuple[Found, list[tuple[_View, int]]]:
+) -> tuple[Proposals, list[tuple[_View, int]]]:
     """What all views propose for a picture of that shape, and for each box its view and its query there.
 
     A box that a tile's border cuts is left to the view that shows all of it.
@@ -154,7 +154,7 @@ def _proposed(
         rows += [(view, int(query)) for query in np.flatnonzero(whole)]
         boxes.append(inside[whole])
         scores.append(view.made.scores[whole])
-    return Found(shape[1], shape[0], np.concatenate(boxes), np.concatenate(scores), phrases), rows
+    return Proposals(shape[1], shape[0], np.concatenate(boxes), np.concatenate(scores), phrases), rows
 
 
 def _explanation(
@@ -192,7 +192,7 @@ def _explanation(
 
 
 @torch.inference_mode()
-def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text: Text, phrases: int) -> _Pass:
+def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text: PromptText, phrases: int) -> _Pass:
     height, width = pixels.shape[:2]
     view = detector.preparation(pixels, detector.preparation.size(height, width))[None]
     ids, known = batch_of([text])
@@ -243,7 +243,7 @@ def _recording(model: Any) -> Iterator[list[Look]]:
     hooks = [
         module.register_forward_pre_hook(note, with_kwargs=True)
         for module in model.model.decoder.modules()
-        if isinstance(module, Sampling)
+        if isinstance(module, DeformableSampling)
     ]
     try:
         yield looks
@@ -253,7 +253,7 @@ def _recording(model: Any) -> Iterator[list[Look]]:
 
 
 def _words(
-    detector: Detector, text: Text, phrase: int, tokens: Float[Tensor, " width"]
+    detector: Detector, text: PromptText, phrase: int, tokens: Float[Tensor, " width"]
 ) -> tuple[tuple[str, float], ...]:
     """The tokens that decide of the phrase's best prompt, with their scores."""
     spans = [span for span in text.spans if span.phrase == phrase]
@@ -262,7 +262,9 @@ def _words(
     return tuple((str(name), float(tokens[place])) for place, name in zip(best.deciding, names, strict=True))
 
 
-def _similarity(made: _Pass, text: Text, phrase: int, shape: tuple[int, int]) -> Float[np.ndarray, "height width"]:
+def _similarity(
+    made: _Pass, text: PromptText, phrase: int, shape: tuple[int, int]
+) -> Float[np.ndarray, "height width"]:
     """The best of all levels, each stretched over the picture."""
     scores = phrase_scores(made.encoder, text, made.scores.shape[1])[:, phrase].numpy()
     height, width = shape
@@ -278,7 +280,7 @@ def _occluded(
     detector: Detector,
     pixels: UInt8[np.ndarray, "height width 3"],
     made: _Pass,
-    text: Text,
+    text: PromptText,
     phrase: int,
     box: Float[np.ndarray, " 4"],
 ) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def _neighbors(
     return inside, (low_share, high_share)
 
 
-class Sampling(nn.Module):
+class DeformableSampling(nn.Module):
     """Stands where transformers has its sampling: `sample` on a processor without gradient, else what was there."""
 
     def __init__(self, stock: nn.Module) -> None:
@@ -161,12 +161,12 @@ def fuse(
     return (vision, of_vision.transpose(1, 2).flatten(0, 1)), (text, of_text.flatten(0, 1))
 
 
-def quicken(model: Any) -> None:
-    """Puts `Sampling` and `fuse` where a Grounding DINO of transformers has its own; weights stay as they are.
+def enable_fast_attention(model: Any) -> None:
+    """Puts `DeformableSampling` and `fuse` where a Grounding DINO of transformers has its own; weights stay.
 
     This is the one place where a method of transformers is replaced: `fuse` becomes the `forward` of each fusion module
-    of this one network, and transformers' classes stay as they are. A module in its place, as `Sampling` is, would
-    have to hold the same weights under the same names as the one beside it for the long texts that are left to
+    of this one network, and transformers' classes stay as they are. A module in its place, as `DeformableSampling` is,
+    would have to hold the same weights under the same names as the one beside it for the long texts that are left to
     transformers, and adapters or a cast put on the one would have to reach the other. tests/detection/test_fast.py
     compares both ways, counts what was replaced, and fails when transformers names or calls these modules otherwise.
     """
@@ -176,17 +176,17 @@ def quicken(model: Any) -> None:
             module.activation_fn.inplace = True
         inner = getattr(module, "attn", None)
         if type(inner).__name__ == "MultiScaleDeformableAttention":
-            module.attn = Sampling(cast(nn.Module, inner))
+            module.attn = DeformableSampling(cast(nn.Module, inner))
         if type(module).__name__.endswith("BiMultiHeadAttention"):
             module.forward = MethodType(fuse, module)
 
 
-def slacken(model: Any) -> None:
+def disable_fast_attention(model: Any) -> None:
     """Takes them out again, for those who trace or copy the model."""
     for module in model.modules():
         if isinstance(getattr(module, "activation_fn", None), nn.ReLU):
             module.activation_fn.inplace = False
-        if isinstance(getattr(module, "attn", None), Sampling):
+        if isinstance(getattr(module, "attn", None), DeformableSampling):
             module.attn = module.attn.stock
         if getattr(vars(module).get("forward"), "__func__", None) is fuse:
             del module.forward

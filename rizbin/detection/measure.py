@@ -15,8 +15,8 @@ from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Sample, Source
 from rizbin.detection.average_precision import Boxes, average_precision
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.found import Found
 from rizbin.detection.phrases import named
 from rizbin.detection.presence import Calibration, calibrate, calibration_error, matthews
 
@@ -24,7 +24,7 @@ _AREAS = {"small": "under 32 x 32", "medium": "from 32 x 32 to 96 x 96", "large"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class DetectionSettings:
     """How a detector is measured."""
 
     images: int = 300
@@ -55,7 +55,7 @@ def measure(
     *,
     names: Sequence[str] = (),
     calibration: Calibration | None = None,
-    settings: Settings = Settings(),
+    settings: DetectionSettings = DetectionSettings(),
     bar: MakeBar | None = None,
 ) -> Report:
     """All numbers of a detector on a source whose samples have `things`.
@@ -125,7 +125,7 @@ def _measured(
     return numbers, [names[place] for place in found[0].unasked]
 
 
-def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str]) -> list[Measurement]:
+def boxes_measured(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str]) -> list[Measurement]:
     """COCO's numbers of what was found, percent."""
     number = {name: place for place, name in enumerate(names)}
     truths = []
@@ -154,7 +154,9 @@ def boxes_measured(samples: Sequence[Sample], found: Sequence[Found], names: Seq
     ]
 
 
-def pictures_with(source: Source, names: set[str], settings: Settings) -> tuple[list[Sample], list[tuple[str, str]]]:
+def pictures_with(
+    source: Source, names: set[str], settings: DetectionSettings
+) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Pictures with an object of these names, and (index, reason) of refused ones."""
     samples: list[Sample] = []
     refused: list[tuple[str, str]] = []
@@ -173,7 +175,9 @@ def pictures_with(source: Source, names: set[str], settings: Settings) -> tuple[
     return samples, refused
 
 
-def questions_about(samples: Sequence[Sample], names: Sequence[str], settings: Settings) -> list[tuple[int, str, bool]]:
+def questions_about(
+    samples: Sequence[Sample], names: Sequence[str], settings: DetectionSettings
+) -> list[tuple[int, str, bool]]:
     """(picture, name, whether it is there): as many there as not there, of each picture."""
     made = []
     for place, sample in enumerate(samples):
@@ -212,7 +216,7 @@ def _cases(scores: Float[np.ndarray, " cases"], questions: Sequence[tuple[int, s
     return Cases(scores, there, np.array([picture for picture, _, _ in questions]))
 
 
-def among(found: Sequence[Found], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
+def among(found: Sequence[Proposals], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
     """The same questions answered by a pass that asked for all names at once."""
     number = {name: place for place, name in enumerate(names)}
     scores = [
@@ -265,7 +269,7 @@ def kept(
     after: Detector,
     source: Source,
     groups: Mapping[str, Sequence[str]],
-    settings: Settings = Settings(),
+    settings: DetectionSettings = DetectionSettings(),
 ) -> list[tuple[str, float, float]]:
     """What teaching gave and took: (group of names, AP50 before, AP50 after), percent.
 
@@ -285,7 +289,7 @@ def kept(
     return rows
 
 
-def calibrated(detector: Detector, source: Source, *, settings: Settings = Settings()) -> Calibration:
+def calibrated(detector: Detector, source: Source, *, settings: DetectionSettings = DetectionSettings()) -> Calibration:
     """The calibration of a detector, fitted to all questions that `settings` make of the source.
 
     Raises RizbinError when the source has no picture with objects.

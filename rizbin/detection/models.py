@@ -15,7 +15,7 @@ _FIRST_WORD = 1030
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class DetectorSize:
     """How large a network is that starts from nothing. The defaults make 1.3 million parameters."""
 
     width: int = 64
@@ -68,7 +68,7 @@ def words_tokenizer(words: Iterable[str]) -> Any:
     return BertTokenizer(vocab={token: place for place, token in enumerate(listed)})
 
 
-def new_model(size: Size, tokenizer: Any, *, image_size: int) -> Any:
+def new_model(size: DetectorSize, tokenizer: Any, *, image_size: int) -> Any:
     """An untrained MM-Grounding-DINO of that size, for square pictures of `image_size` pixels and larger.
 
     The MM variant, because its scores are scaled and start at a bias of -4.6: the original's first loss is a hundred
@@ -118,7 +118,7 @@ def new_model(size: Size, tokenizer: Any, *, image_size: int) -> Any:
     )
 
 
-def _check(size: Size, image_size: int) -> None:
+def _check(size: DetectorSize, image_size: int) -> None:
     if size.width % 32 or size.width % size.heads or size.heads % 2:
         raise RizbinError(
             f"A width of {size.width} with {size.heads} heads cannot be built; the width must be a multiple of 32 and "

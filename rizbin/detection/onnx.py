@@ -22,9 +22,9 @@ from rizbin.core.bounded import read_json
 from rizbin.core.checksums import check_sums
 from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import Detector, Preparation, quietly
-from rizbin.detection.fast import quicken, slacken
+from rizbin.detection.fast import disable_fast_attention, enable_fast_attention
 from rizbin.detection.models import UNKNOWN
-from rizbin.detection.phrases import CLS, DOT, QUESTION, SEP, Span, Text, batch_of, phrase_scores
+from rizbin.detection.phrases import CLS, DOT, QUESTION, SEP, PromptSpan, PromptText, batch_of, phrase_scores
 from rizbin.nets.foreign import transformers_tokenizer
 
 INPUTS = ("pixels", "ids", "mask", "positions")
@@ -98,7 +98,7 @@ def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int
     text = _text_of(detector, 2, 1)
     pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([text.ids])
-    slacken(detector.model)
+    disable_fast_attention(detector.model)
     try:
         with torch.no_grad(), _silent():
             torch.onnx.export(
@@ -112,7 +112,7 @@ def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int
                 dynamo=False,
             )
     finally:
-        quicken(detector.model)
+        enable_fast_attention(detector.model)
     _single_precision(target)
     detector.tokenizer.save_pretrained(folder)
     facts = {"height": height, "width": width, "limit": detector.model.config.max_text_len}
@@ -124,14 +124,14 @@ def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int
     return apart
 
 
-def _text_of(detector: Detector, *lengths: int) -> Text:
+def _text_of(detector: Detector, *lengths: int) -> PromptText:
     """A text with phrases of so many unknown tokens, which every tokenizer has at the same place."""
     ids: list[int] = [CLS]
-    spans: list[Span] = []
+    spans: list[PromptSpan] = []
     for place, length in enumerate(lengths):
-        spans.append(Span(place, len(ids), len(ids) + length))
+        spans.append(PromptSpan(place, len(ids), len(ids) + length))
         ids += [UNKNOWN] * length + [DOT]
-    return Text((*ids, SEP), tuple(spans))
+    return PromptText((*ids, SEP), tuple(spans))
 
 
 def _single_precision(path: Path) -> None:
@@ -209,7 +209,7 @@ class OnnxDetector(Detector):
         return self.limit
 
     def run_pass(
-        self, views: Float[Tensor, "batch 3 height width"], text: Text, phrases: int, over: str
+        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, over: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         ids, _ = batch_of([text])
         mask, positions = text_mask(ids[0])

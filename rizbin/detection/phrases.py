@@ -31,7 +31,7 @@ _DOT_BETWEEN = re.compile(r"\s*[.\u3002](?:\s+|$)")
 
 
 @runtime_checkable
-class Tokenizer(Protocol):
+class PromptTokenizer(Protocol):
     """The methods of a tokenizer that are used here; all of transformers' tokenizers have them."""
 
     @property
@@ -52,12 +52,12 @@ class Phrase:
     """What the network is asked, lower case, without dots; the best score of them counts."""
 
 
-Wanted = str | Phrase | Mapping[str, Sequence[str] | str]
+PhraseLike = str | Phrase | Mapping[str, Sequence[str] | str]
 """A phrase as a user may give it: "a cat", "remote=a remote control|tv remote", or {"remote": ["a remote control"]};
 several in Grounding DINO's own form, "a cat. a remote control."."""
 
 
-def read_phrases(wanted: Sequence[Wanted]) -> tuple[Phrase, ...]:
+def read_phrases(wanted: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
     """The phrases in the order given; their positions are the class ids of the answer.
 
     Raises RizbinError when there is none, one has no word, or a name comes twice.
@@ -84,7 +84,7 @@ def named(names: Sequence[str]) -> tuple[Phrase, ...]:
     return read_phrases([Phrase(name, (name,)) for name in names])
 
 
-def _read(wanted: Wanted) -> list[Phrase]:
+def _read(wanted: PhraseLike) -> list[Phrase]:
     if isinstance(wanted, Phrase):
         return [Phrase(wanted.name, tuple(_cleaned(prompt) for prompt in wanted.prompts))]
     if isinstance(wanted, str):
@@ -151,7 +151,7 @@ def _short(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Span:
+class PromptSpan:
     """The tokens of one prompt in a text."""
 
     phrase: int
@@ -169,12 +169,12 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Text:
+class PromptText:
     """What the network reads in one pass."""
 
     ids: tuple[int, ...]
     """[CLS] prompt . prompt . [SEP]"""
-    spans: tuple[Span, ...]
+    spans: tuple[PromptSpan, ...]
 
     @property
     def phrases(self) -> tuple[int, ...]:
@@ -183,11 +183,11 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptBatch:
     """All texts that a set of phrases needs, and what became of prompts that cannot be asked for as they are."""
 
     phrases: tuple[Phrase, ...]
-    texts: tuple[Text, ...]
+    texts: tuple[PromptText, ...]
     cut: tuple[str, ...] = ()
     """Prompts longer than a whole text; their beginning is asked for."""
     unknown: tuple[str, ...] = ()
@@ -255,7 +255,9 @@ class _Read:
         return tuple(token for place, token in enumerate(self.tokens) if place not in self.silent)
 
 
-def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, alone: bool = False) -> Asked:
+def build_prompts(
+    phrases: Sequence[Phrase], tokenizer: PromptTokenizer, limit: int = 256, *, alone: bool = False
+) -> PromptBatch:
     """Puts the prompts into as few texts as `limit` tokens a text allow, the order kept.
 
     Words that the tokenizer does not know are left out, and articles do not decide: a network that knows "zebra" and
@@ -268,14 +270,14 @@ def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, al
         _read_prompt(place, prompt, tokenizer) for place, phrase in enumerate(phrases) for prompt in phrase.prompts
     ]
     usable, alike = _apart([prompt for prompt in prompts if prompt.deciding])
-    texts: list[Text] = []
+    texts: list[PromptText] = []
     cut: list[str] = []
     ids: list[int] = [CLS]
-    spans: list[Span] = []
+    spans: list[PromptSpan] = []
 
     def end() -> None:
         if spans:
-            texts.append(Text((*ids, SEP), tuple(spans)))
+            texts.append(PromptText((*ids, SEP), tuple(spans)))
         ids[:], spans[:] = [CLS], []
 
     last = -1
@@ -292,10 +294,10 @@ def ask(phrases: Sequence[Phrase], tokenizer: Tokenizer, limit: int = 256, *, al
         if len(ids) + len(tokens) + 2 > limit:
             end()
         first = len(ids)
-        spans.append(Span(prompt.phrase, first, first + len(tokens), tuple(first + place for place in silent)))
+        spans.append(PromptSpan(prompt.phrase, first, first + len(tokens), tuple(first + place for place in silent)))
         ids += [*tokens, DOT]
     end()
-    return Asked(
+    return PromptBatch(
         tuple(phrases),
         tuple(texts),
         cut=tuple(cut),
@@ -323,7 +325,7 @@ def _apart(prompts: Sequence[_Read]) -> tuple[list[_Read], list[tuple[str, str]]
     return usable, alike
 
 
-def _read_prompt(phrase: int, prompt: str, tokenizer: Tokenizer) -> _Read:
+def _read_prompt(phrase: int, prompt: str, tokenizer: PromptTokenizer) -> _Read:
     """Word by word, so that each unknown token has its word; BERT parts texts at spaces first anyway."""
     tokens: list[int] = []
     silent: list[int] = []
@@ -347,7 +349,7 @@ def _read_prompt(phrase: int, prompt: str, tokenizer: Tokenizer) -> _Read:
     return _Read(phrase, prompt, tuple(tokens), tuple(silent), tuple(dict.fromkeys(unknown)))
 
 
-def _check(tokenizer: Tokenizer, limit: int) -> None:
+def _check(tokenizer: PromptTokenizer, limit: int) -> None:
     numbers = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])
     if list(numbers) != [CLS, SEP, DOT, QUESTION]:
         raise RizbinError(
@@ -358,7 +360,7 @@ def _check(tokenizer: Tokenizer, limit: int) -> None:
         raise RizbinError(f"A text of {limit} tokens has no room for a phrase; give 4 or more.")
 
 
-def batch_of(texts: Sequence[Text]) -> tuple[Int[Tensor, "texts tokens"], Bool[Tensor, "texts tokens"]]:
+def batch_of(texts: Sequence[PromptText]) -> tuple[Int[Tensor, "texts tokens"], Bool[Tensor, "texts tokens"]]:
     """Token ids padded with 0, and where they are no padding: one row for each picture of a pass."""
     longest = max(len(text.ids) for text in texts)
     ids = torch.zeros(len(texts), longest, dtype=torch.long)
@@ -367,7 +369,7 @@ def batch_of(texts: Sequence[Text]) -> tuple[Int[Tensor, "texts tokens"], Bool[T
     return ids, ids != 0
 
 
-def phrase_map(text: Text, phrases: int, width: int) -> Bool[Tensor, "{phrases} {width}"]:
+def phrase_map(text: PromptText, phrases: int, width: int) -> Bool[Tensor, "{phrases} {width}"]:
     """Which tokens are each phrase's; of a phrase with several prompts, all of theirs."""
     tokens = torch.zeros(phrases, width, dtype=torch.bool)
     for span in text.spans:
@@ -376,7 +378,7 @@ def phrase_map(text: Text, phrases: int, width: int) -> Bool[Tensor, "{phrases} 
 
 
 def phrase_scores(
-    logits: Float[Tensor, "boxes tokens"], text: Text, phrases: int, *, over: str = "mean"
+    logits: Float[Tensor, "boxes tokens"], text: PromptText, phrases: int, *, over: str = "mean"
 ) -> Float[Tensor, "boxes {phrases}"]:
     """How well each box fits each phrase, 0 to 1; nan for phrases that this text did not ask for.
 

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.results import Table
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import PICTURE
-from rizbin.detection.found import Found
-from rizbin.detection.phrases import Wanted, read_phrases
+from rizbin.detection.phrases import PhraseLike, read_phrases
 
 State = Literal["present", "absent", "unsure"]
 SAME = 0.5
@@ -163,15 +163,15 @@ class Verdicts(Table, Sequence[Verdict]):
 class Finds(Protocol):
     """What verifying asks of a detector; `rizbin.detection.detector.Detector` is one."""
 
-    def detect(self, pictures: Sequence[PICTURE], phrases: Sequence[Wanted]) -> list[Found]: ...
+    def detect(self, pictures: Sequence[PICTURE], phrases: Sequence[PhraseLike]) -> list[Proposals]: ...
 
 
 def verify(
     detector: Finds,
     picture: PICTURE,
-    phrases: Sequence[Wanted],
+    phrases: Sequence[PhraseLike],
     *,
-    rivals: Sequence[Wanted] = (),
+    rivals: Sequence[PhraseLike] = (),
     margin: float = 0.0,
     calibration: Calibration = Calibration(),
     unsure: tuple[float, float] = (0.35, 0.65),
@@ -203,7 +203,7 @@ def verify(
 
 
 def judge(
-    found: Found, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
+    found: Proposals, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
 ) -> Verdict:
     """The verdict on the first phrase of `found`; all others are its rivals.
 
@@ -219,7 +219,7 @@ def judge(
     rival = ""
     if len(mine) and not free[mine.argmax()]:
         rival = found.names[1 + int(scores[mine.argmax(), 1:].argmax())]
-    uncontested = Found(found.width, found.height, found.boxes[free], mine[free][:, None], found.phrases[:1])
+    uncontested = Proposals(found.width, found.height, found.boxes[free], mine[free][:, None], found.phrases[:1])
     answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), overlap=SAME)
     probability = float(calibration.probability(np.array([best]))[0])
     state: State = "unsure"
@@ -231,7 +231,7 @@ def judge(
     return Verdict(found.names[0], state, probability, best, len(boxes), boxes, rival, found.notes)
 
 
-def _rivals(found: Found, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:
+def _rivals(found: Proposals, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:
     """The best that a rival gets on a box about the same thing: the network may find it by another query."""
     if scores.shape[1] < 2 or not len(scores):
         return np.zeros(len(scores))

@@ -17,15 +17,15 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.core.results import Table
 from rizbin.data.files import picture_files
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
+from rizbin.detection.detections import OVERLAP, THRESHOLD, Detections, Proposals
 from rizbin.detection.detector import Detector, Scale
 from rizbin.detection.draw import color_of, drawn
 from rizbin.detection.explain import Explanation, explain
-from rizbin.detection.found import OVERLAP, THRESHOLD, Answer, Found
 from rizbin.detection.masks import Segmenter, tinted
-from rizbin.detection.phrases import Phrase, Wanted, read_phrases
-from rizbin.detection.write import Labelled, write
+from rizbin.detection.phrases import Phrase, PhraseLike, read_phrases
+from rizbin.detection.write import ImageDetections, write
 
 GROUP = 16
 """Pictures held at a time."""
@@ -54,10 +54,10 @@ class Search:
 
 
 @dataclass(frozen=True, repr=False)
-class Searched(Table):
+class DetectionResults(Table):
     """The detections in all images: a row a box."""
 
-    pictures: tuple[Labelled, ...]
+    pictures: tuple[ImageDetections, ...]
     names: tuple[str, ...]
     """What was looked for, in order."""
     skipped: tuple[str, ...]
@@ -89,16 +89,16 @@ class Searched(Table):
 def search(
     detector: Detector,
     where: Sequence[str],
-    find: Sequence[Wanted],
+    find: Sequence[PhraseLike],
     *,
-    rivals: Sequence[Wanted] = (),
+    rivals: Sequence[PhraseLike] = (),
     settings: Search = Search(),
     draw: Path | None = None,
     explained: int = 0,
     segmenter: Segmenter | None = None,
     bar: MakeBar | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Searched:
+) -> DetectionResults:
     """Looks for `find` in all pictures that `where` names.
 
     Args:
@@ -135,7 +135,7 @@ def search(
             run.look(images)
     if not run.labelled:
         raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {run.skipped[0]}")
-    return Searched(
+    return DetectionResults(
         tuple(run.labelled),
         tuple(phrase.name for phrase in phrases),
         tuple(run.skipped),
@@ -159,7 +159,7 @@ class _Run:
     explained: int
     segmenter: Segmenter | None
     advance: Advance
-    labelled: list[Labelled] = field(default_factory=list)
+    labelled: list[ImageDetections] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     explanations: list[tuple[str, np.ndarray, tuple[Explanation, ...]]] = field(default_factory=list)
@@ -203,7 +203,7 @@ class _Run:
             answer = _answer(proposals, settings, len(self.phrases))
             self.notes = proposals.notes
             masks = self.segmenter.masks(pixels, answer.boxes)[0] if self.segmenter is not None else None
-            self.labelled.append(Labelled(name, proposals.width, proposals.height, answer, masks))
+            self.labelled.append(ImageDetections(name, proposals.width, proposals.height, answer, masks))
             if self.explained:
                 self.explanations.append((name, pixels, tuple(self._explain(pixels))))
             if self.draw is not None:
@@ -221,7 +221,7 @@ class _Run:
             tile=self.settings.tile,
         )
 
-    def _draw(self, folder: Path, name: str, pixels: np.ndarray, answer: Answer, masks: np.ndarray | None) -> None:
+    def _draw(self, folder: Path, name: str, pixels: np.ndarray, answer: Detections, masks: np.ndarray | None) -> None:
         if masks is not None:
             pixels = tinted(pixels, list(masks), [color_of(int(number)) for number in answer.classes])
         content = io.BytesIO()
@@ -247,7 +247,7 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
     return files
 
 
-def _answer(found: Found, settings: Search, phrases: int) -> Answer:
+def _answer(found: Proposals, settings: Search, phrases: int) -> Detections:
     """The answers for the first `phrases` without those of rivals, which have taken their boxes."""
     answer = found.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.nms_iou)
     own = answer.classes < phrases
@@ -261,7 +261,7 @@ def _answer(found: Found, settings: Search, phrases: int) -> Answer:
     )
 
 
-def save(found: Searched, to: Path, form: str = "") -> list[Path]:
+def save(found: DetectionResults, to: Path, form: str = "") -> list[Path]:
     """Writes all answers; see `rizbin.detection.write.write`."""
     return write(found.pictures, found.names, to, form)
 

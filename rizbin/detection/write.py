@@ -15,12 +15,12 @@ from jaxtyping import Bool
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
-from rizbin.detection.found import Answer
+from rizbin.detection.detections import Detections
 from rizbin.detection.masks import run_lengths
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ImageDetections:
     """An image with its detections."""
 
     file: str
@@ -29,12 +29,12 @@ class Labelled:
     """Pixels."""
     height: int
     """Pixels."""
-    answer: Answer
+    answer: Detections
     masks: Bool[np.ndarray, "answers height width"] | None = None
     """Masks of the answers, where they were asked for."""
 
 
-def coco(pictures: Sequence[Labelled], names: Sequence[str]) -> dict[str, Any]:
+def coco(pictures: Sequence[ImageDetections], names: Sequence[str]) -> dict[str, Any]:
     """One object for all: images, categories from 1 on in the order asked for, annotations with boxes and scores."""
     annotations = []
     for number, image in enumerate(pictures, 1):
@@ -65,7 +65,7 @@ def coco(pictures: Sequence[Labelled], names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def yolo(image: Labelled) -> str:
+def yolo(image: ImageDetections) -> str:
     """A line each: class from 0 on, center and size as shares of the picture, score."""
     lines = []
     for box, kind, score in zip(image.answer.boxes, image.answer.classes, image.answer.scores, strict=True):
@@ -80,7 +80,7 @@ def yolo(image: Labelled) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def voc(image: Labelled) -> str:
+def voc(image: ImageDetections) -> str:
     """Pascal VOC's annotation of one picture; pixels count from 1 there."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = image.file
@@ -102,7 +102,7 @@ def voc(image: Labelled) -> str:
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def labelme(image: Labelled) -> dict[str, Any]:
+def labelme(image: ImageDetections) -> dict[str, Any]:
     """LabelMe's object of one picture, a rectangle for each answer."""
     return {
         "version": "5.5.0",
@@ -125,7 +125,7 @@ def labelme(image: Labelled) -> dict[str, Any]:
     }
 
 
-def table(pictures: Sequence[Labelled]) -> str:
+def table(pictures: Sequence[ImageDetections]) -> str:
     """Comma-separated, a row for each answer: file, name, score, left, top, right, bottom."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -136,7 +136,7 @@ def table(pictures: Sequence[Labelled]) -> str:
     return out.getvalue()
 
 
-def write(pictures: Sequence[Labelled], names: Sequence[str], to: Path, form: str = "") -> list[Path]:
+def write(pictures: Sequence[ImageDetections], names: Sequence[str], to: Path, form: str = "") -> list[Path]:
     """Writes the answers and returns the files.
 
     form: coco or csv (one file), yolo, voc or labelme (a folder with a file for each picture; yolo's has the names in
@@ -195,7 +195,7 @@ def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
     return files
 
 
-_EACH: dict[str, tuple[str, Callable[[Labelled], str]]] = {
+_EACH: dict[str, tuple[str, Callable[[ImageDetections], str]]] = {
     "yolo": (".txt", yolo),
     "voc": (".xml", voc),
     "labelme": (".json", lambda one: json.dumps(labelme(one), ensure_ascii=False, indent=1) + "\n"),

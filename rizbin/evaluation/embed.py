@@ -20,7 +20,7 @@ from rizbin.nets.dense import DenseHead
 
 
 @dataclass(frozen=True)
-class Seen:
+class PreparedImage:
     """One picture as the network will get it, with what is known about it in the same frame."""
 
     pixels: UInt8[np.ndarray, "size size 3"]
@@ -51,7 +51,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class LabeledImages:
     """Pictures with the truth about them as tensors. Pixel frames are those of the square that the network gets."""
 
     pixels: UInt8[Tensor, "pictures size size 3"]
@@ -67,7 +67,9 @@ class Pictures:
     """Why no masks are used although the source may know them; empty: nothing forbids it."""
 
     @classmethod
-    def of(cls, seen: Sequence[Seen], categories: tuple[str, ...], size: int, grid: tuple[int, int]) -> "Pictures":
+    def of(
+        cls, seen: Sequence[PreparedImage], categories: tuple[str, ...], size: int, grid: tuple[int, int]
+    ) -> "LabeledImages":
         """Gathers samples. Names outside `categories` are no answers, and their objects are background."""
         number = {name: position for position, name in enumerate(categories)}
         right = torch.zeros(len(seen), len(categories), dtype=torch.bool)
@@ -100,10 +102,10 @@ class Pictures:
             objects=objects,
         )
 
-    def first(self, count: int) -> "Pictures":
+    def first(self, count: int) -> "LabeledImages":
         """The first so many."""
         masked = self.masked[self.masked < count]
-        return Pictures(
+        return LabeledImages(
             pixels=self.pixels[:count],
             captions=self.captions[:count],
             right=self.right[:count],
@@ -139,7 +141,7 @@ class Embedded:
     """Why no patch was compared with words, where the network reads text; empty: they were."""
 
 
-def without_masks(pictures: Pictures, reason: str) -> Pictures:
+def without_masks(pictures: LabeledImages, reason: str) -> LabeledImages:
     """The same images as if nothing were known of the objects' masks, with the reason."""
     nothing = pictures.masked[:0]
     return replace(
@@ -149,14 +151,14 @@ def without_masks(pictures: Pictures, reason: str) -> Pictures:
 
 def read(
     source: Source, count: int, size: int, *, seed: int, advance: Advance
-) -> tuple[list[Seen], list[tuple[str, str]]]:
+) -> tuple[list[PreparedImage], list[tuple[str, str]]]:
     """Up to `count` samples as central squares of `size` pixels, and the refused ones with their reasons.
 
     An endless source gives its first samples, a finite one a random choice that `seed` decides.
     """
     # Refused samples of an endless source are replaced, but a source that gives nothing else must end.
     positions = count + 100 if source.endless else len(source)
-    seen: list[Seen] = []
+    seen: list[PreparedImage] = []
     refused: list[tuple[str, str]] = []
     for position in range(positions):
         if len(seen) == count:
@@ -169,7 +171,7 @@ def read(
             continue
         things = tuple((thing.name, _squared(thing.mask, size)) for thing in sample.things)
         seen.append(
-            Seen(
+            PreparedImage(
                 pixels=whole(sample.image, size),
                 caption=sample.caption.strip(),
                 names=sample.names,
@@ -200,7 +202,7 @@ def embed_texts(encoder: AnyEncoder, texts: Sequence[str], *, batch: int) -> Flo
 
 def embed(
     encoder: AnyEncoder,
-    pictures: Pictures,
+    pictures: LabeledImages,
     words: Float[Tensor, "categories embedding"] | None,
     *,
     batch: int,

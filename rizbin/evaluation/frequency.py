@@ -13,8 +13,8 @@ from rizbin.core.measurement import Measurement
 
 
 @runtime_checkable
-class Look(Protocol):
-    """What a method shows of a batch; `rizbin.training.method.Look` is one."""
+class Reconstructed(Protocol):
+    """What a method shows of a batch; `rizbin.training.method.MethodView` is one."""
 
     @property
     def attention(self) -> Tensor: ...
@@ -32,7 +32,7 @@ class Look(Protocol):
 NAMES = ("low_frequency", "middle_frequency", "high_frequency")
 """Of three bands; other numbers of bands are counted."""
 
-Looker = Callable[[Float[Tensor, "batch 3 height width"]], Look | None]
+Looker = Callable[[Float[Tensor, "batch 3 height width"]], Reconstructed | None]
 
 
 def patches_of(
@@ -91,7 +91,7 @@ def smooth_fill(
 
 
 def measure(
-    shown: Iterable[tuple[Float[Tensor, "_ 3 height width"], Look | None]], edges: tuple[float, ...]
+    shown: Iterable[tuple[Float[Tensor, "_ 3 height width"], Reconstructed | None]], edges: tuple[float, ...]
 ) -> list[Measurement]:
     """Relative error by band over all removed patches of all (pictures, look); empty without reconstructions."""
     truth = torch.zeros(len(edges) + 1, dtype=torch.double)

@@ -23,8 +23,8 @@ from rizbin.evaluation import (
     tokens,
     zero_shot,
 )
-from rizbin.evaluation.embed import Embedded, Pictures
-from rizbin.evaluation.settings import Settings
+from rizbin.evaluation.embed import Embedded, LabeledImages
+from rizbin.evaluation.settings import EvaluationSettings
 
 Found = tuple[list[Measurement], list[tuple[str, str]]]
 """Measurements, and (name, reason) of what was left out."""
@@ -33,10 +33,10 @@ Found = tuple[list[Measurement], list[tuple[str, str]]]
 class Sections:
     """All of them under the same settings."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvaluationSettings) -> None:
         self.settings = settings
 
-    def with_words(self, test: Pictures, seen: Embedded, words: Tensor | None, texts: Tensor | None) -> Found:
+    def with_words(self, test: LabeledImages, seen: Embedded, words: Tensor | None, texts: Tensor | None) -> Found:
         """What an image and texts decide alone: zero-shot classification and retrieval."""
         found: list[Measurement] = []
         left_out: list[tuple[str, str]] = []
@@ -54,9 +54,9 @@ class Sections:
 
     def whole_images(
         self,
-        test: Pictures,
+        test: LabeledImages,
         seen: Embedded,
-        train: Pictures,
+        train: LabeledImages,
         train_seen: Embedded | None,
         words: Tensor | None,
         texts: Tensor | None,
@@ -83,7 +83,7 @@ class Sections:
         return found, left_out
 
     def patches(
-        self, test: Pictures, seen: Embedded, train: Pictures, train_seen: Embedded | None, picked: Tensor
+        self, test: LabeledImages, seen: Embedded, train: LabeledImages, train_seen: Embedded | None, picked: Tensor
     ) -> Found:
         """Segmentation: zero-shot from both dense heads, and by a linear layer."""
         settings = self.settings
@@ -139,7 +139,7 @@ class Sections:
         )
         return found, left_out
 
-    def grounding(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
+    def grounding(self, test: LabeledImages, seen: Embedded, words: Tensor | None) -> Found:
         """Which of the words present stands where, by both dense heads."""
         if words is None:
             return [], [("grounding", "The network reads no text.")]
@@ -169,7 +169,7 @@ class Sections:
             left_out += apart
         return found, left_out
 
-    def sizes(self, test: Pictures, seen: Embedded, words: Tensor | None) -> Found:
+    def sizes(self, test: LabeledImages, seen: Embedded, words: Tensor | None) -> Found:
         """Recall by object size."""
         if words is None:
             return [], [("sizes", "The network reads no text.")]
@@ -180,7 +180,7 @@ class Sections:
         )
         return found, left_out + ([("sizes/localized", seen.unscored)] if seen.unscored else [])
 
-    def attended(self, test: Pictures, seen: Embedded) -> Found:
+    def attended(self, test: LabeledImages, seen: Embedded) -> Found:
         """Whether the heads of the last layer look at objects."""
         if not len(test.masked):
             return [], [("attention", no_masks(test))]
@@ -190,7 +190,7 @@ class Sections:
 
     def looked(
         self,
-        test: Pictures,
+        test: LabeledImages,
         seen: Embedded,
         look: frequency.Looker | None,
         reconstruct: reconstruction.Reconstructor | None,
@@ -200,7 +200,7 @@ class Sections:
         settings = self.settings
         looks: list[tuple[Tensor, Tensor] | None] = []
 
-        def looked(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Look | None]]:
+        def looked(look: frequency.Looker) -> Iterator[tuple[Tensor, frequency.Reconstructed | None]]:
             for some in test.pixels.split(settings.batch):
                 images = normalize(some.to(device))
                 shown = look(images)
@@ -236,7 +236,7 @@ class Sections:
             )
         return found + measurements, left_out
 
-    def tokens(self, test: Pictures, seen: Embedded, attention: Tensor | None, removed: Tensor | None) -> Found:
+    def tokens(self, test: LabeledImages, seen: Embedded, attention: Tensor | None, removed: Tensor | None) -> Found:
         """Object pixels on the patches that attention keeps, and on those that the method hides."""
         settings = self.settings
         rows, columns = seen.attention.shape[1:]
@@ -267,7 +267,7 @@ class Sections:
         return found, left_out
 
 
-def _pixels(test: Pictures, train: Pictures, *, k: int, temperature: float) -> list[Measurement]:
+def _pixels(test: LabeledImages, train: LabeledImages, *, k: int, temperature: float) -> list[Measurement]:
     """k-NN on raw pixels: what needs no network at all."""
     pixels = (part.pixels.flatten(1).float() for part in (test, train))
     queries, memory = (part - part.mean(dim=1, keepdim=True) for part in pixels)
@@ -277,20 +277,20 @@ def _pixels(test: Pictures, train: Pictures, *, k: int, temperature: float) -> l
     return [replace(first, name="knn/pixels_top1", protocol=said)]
 
 
-def _guides(pictures: Pictures, count: int, how: str) -> Tensor | None:
+def _guides(pictures: LabeledImages, count: int, how: str) -> Tensor | None:
     """The images whose colors guide the upsampling, the first with known objects; None for a head without."""
     return pictures.pixels[pictures.masked[:count]] if how == "windows" else None
 
 
-def named(pictures: Pictures) -> bool:
+def named(pictures: LabeledImages) -> bool:
     """Whether two or more categories are known, and one of them is in an image."""
     return bool(pictures.right.any()) and pictures.right.shape[1] > 1
 
 
-def captioned(pictures: Pictures) -> bool:
+def captioned(pictures: LabeledImages) -> bool:
     return all(pictures.captions) and len({caption.lower() for caption in pictures.captions}) > 1
 
 
-def no_masks(pictures: Pictures, more: str = "") -> str:
+def no_masks(pictures: LabeledImages, more: str = "") -> str:
     """Why nothing is measured that needs exact masks."""
     return pictures.unmasked or f"The source does not know the objects' exact masks{more}."

@@ -7,7 +7,7 @@ from rizbin.evaluation import zero_shot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluationSettings:
     images: int = 1000
     """Pictures to measure on; 1,000 put the standard error of a share at 1.6 points or less."""
     train_images: int = 2000
@@ -57,7 +57,7 @@ class Settings:
     network of the same architecture on the same data."""
 
 
-def check(settings: Settings) -> None:
+def check(settings: EvaluationSettings) -> None:
     """Refuses settings that nothing can be measured with."""
     for name, least in (
         ("images", 1),

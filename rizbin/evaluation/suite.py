@@ -14,9 +14,9 @@ from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.sample import Source
 from rizbin.evaluation import frequency, reconstruction, zero_shot
 from rizbin.evaluation.baseline import Kept as _Kept
-from rizbin.evaluation.embed import Pictures, Seen, embed, embed_texts, pick_patches, read, without_masks
+from rizbin.evaluation.embed import LabeledImages, PreparedImage, embed, embed_texts, pick_patches, read, without_masks
 from rizbin.evaluation.sections import Found, Sections, captioned
-from rizbin.evaluation.settings import Settings, check
+from rizbin.evaluation.settings import EvaluationSettings, check
 from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 
@@ -38,9 +38,9 @@ class TooFew(RizbinError):
 class Evaluation:
     """Measures encoders under fixed settings."""
 
-    Settings = Settings
+    Settings = EvaluationSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvaluationSettings) -> None:
         check(settings)
         self.settings = settings
         self.sections = Sections(settings)
@@ -78,12 +78,14 @@ class Evaluation:
                     "point the evaluation at other data."
                 )
             self._check_count(len(seen), source, reason)
-            train_seen: list[Seen] = []
+            train_seen: list[PreparedImage] = []
             if train_source is not None:
                 train_seen, more = read(train_source, counts[1], pair.image_size, seed=settings.seed, advance=advance)
                 refused += more
             categories = source.categories or tuple(sorted({name for one in seen + train_seen for name in one.names}))
-            test, train = (Pictures.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen))
+            test, train = (
+                LabeledImages.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen)
+            )
             if refusal := _no_patches(pair):
                 test, train = without_masks(test, refusal), without_masks(train, refusal)
             found, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance, first)
@@ -108,8 +110,8 @@ class Evaluation:
     def _measure(
         self,
         pair: FeatureExtractor,
-        test: Pictures,
-        train: Pictures,
+        test: LabeledImages,
+        train: LabeledImages,
         categories: tuple[str, ...],
         look: frequency.Looker | None,
         reconstruct: reconstruction.Reconstructor | None,

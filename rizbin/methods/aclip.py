@@ -23,7 +23,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select
-from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, MethodView, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
 from rizbin.training.settings import ImageTextSettings, Presets
 
@@ -157,9 +157,9 @@ class ACLIP(Method):
         return select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)[0]
 
     @torch.no_grad()
-    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
         grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
         attention = self.teacher["vision"](images, attend=True).attention
         removed = select(attention, grid, keep_ratio=self.settings.keep_ratio, block=self.settings.block)[1]
         chosen = self.settings.selection == "attention"
-        return Look.of(attention, removed if chosen else removed[:, :0], grid)
+        return MethodView.of(attention, removed if chosen else removed[:, :0], grid)

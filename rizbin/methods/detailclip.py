@@ -39,7 +39,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher, TeacherSettings
 from rizbin.nets.vision import Features
-from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, MethodView, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
 from rizbin.training.settings import ImageTextSettings, Presets, check_between
 
@@ -394,7 +394,7 @@ class DetailCLIP(Method):
         return F.interpolate(view, (size, size), mode="bilinear", antialias=True)
 
     @torch.no_grad()
-    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
         grid = self._grid(images)
         attention = self._attention(self._whole(images, attend=True), grid)
         if self.settings.teacher_resolution == "half":
@@ -403,7 +403,7 @@ class DetailCLIP(Method):
         # Without a decoder nothing is predicted, and then only the paper's one pass hides anything.
         hides = self.decoder is not None or self.settings.hide == "removed"
         hidden = hidden[: len(images), : hidden.shape[1] if hides else 0]
-        look = Look.of(attention, hidden, grid)
+        look = MethodView.of(attention, hidden, grid)
         return replace(look, reconstruction=self.reconstruct(images, look.removed) if hidden.shape[1] else None)
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.momentum import Teacher
 from rizbin.nets.selection import select, take
 from rizbin.nets.text import Transformer
-from rizbin.training.method import Batch, Look, Method, Minimize, Progress
+from rizbin.training.method import Batch, Method, MethodView, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
 from rizbin.training.settings import ImageTextSettings, Presets
 
@@ -161,8 +161,8 @@ class MaskCLIP(Method):
         return per_caption.mean()
 
     @torch.no_grad()
-    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
         grid = images.shape[-2] // self.pair.patch_size, images.shape[-1] // self.pair.patch_size
         attention = self.teacher["vision"](images, attend=True).attention
         scores = Progress(0, 1).uniform("look", len(images), grid[0] * grid[1], images.device)
-        return Look.of(attention, select(scores, grid, keep_ratio=self.settings.keep_ratio, block=1)[1], grid)
+        return MethodView.of(attention, select(scores, grid, keep_ratio=self.settings.keep_ratio, block=1)[1], grid)

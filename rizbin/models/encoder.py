@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import as_rgb
+from rizbin.data.image_io import as_rgb
 from rizbin.data.views import MEAN, STD, whole
 from rizbin.models.attention import QueryRows, fused, row_of_patches
 from rizbin.models.protocol import CLS, RGB, ImageFeatures, NoAttention, NoPatches
@@ -203,8 +203,8 @@ class Encoder(ABC):
     def prepare(self, images: Sequence[RGB]) -> Float[Tensor, "images 3 height width"]:
         """RGB images of one size at that size, normalized, on the network's device.
 
-        Other arrays become RGB as of files (`rizbin.data.gate.as_rgb`). Raises RizbinError for what is no image, and
-        for images of several sizes.
+        Other arrays become RGB as of files (`rizbin.data.image_io.as_rgb`). Raises RizbinError for what is no
+        image and for images of several sizes.
         """
         shown = [as_rgb(image, name="the image") for image in images]
         if len(sizes := {image.shape[:2] for image in shown}) > 1:

@@ -23,12 +23,12 @@ from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.pages.charts import COLORS, Mark, Series, clean, line_chart
 from rizbin.pages.pieces import (
-    Bar,
+    BarCell,
     Cell,
     Fact,
     Number,
+    PageImage,
     Part,
-    Picture,
     Score,
     Swatch,
     cell_html,
@@ -153,7 +153,7 @@ class Page:
             columns: Their names. A click on one sorts within the groups where scripts run.
             groups: (heading, rows); an empty heading draws none. Rows have as many cells as there are columns.
             caption: Above the table.
-            legend: What the ticks of the rows' bars stand for, in the order of `Bar.ticks`.
+            legend: What the ticks of the rows' bars stand for, in the order of `BarCell.ticks`.
         """
         rows = [row for _, members in groups for row in members]
         for row in rows:
@@ -165,7 +165,7 @@ class Page:
         head = ""
         for index, column in enumerate(columns):
             kinds = {type(row[index]) for row in rows}
-            kind = "bars" if Bar in kinds else "number" if kinds and kinds <= {int, float, Number} else ""
+            kind = "bars" if BarCell in kinds else "number" if kinds and kinds <= {int, float, Number} else ""
             head += f'<th scope="col" class="{kind}">{clean(column)}</th>'
         body = ""
         for heading, members in groups:
@@ -202,15 +202,15 @@ class Page:
         for number, (start, stop) in enumerate(pairwise(edges), 1):
             some = [(heading, [[row[0], *row[start:stop]] for row in members]) for heading, members in groups]
             said = f"{caption or columns[0]} ({number} of {parts})"
-            keys = legend if any(isinstance(cell, Bar) for _, rows in some for row in rows for cell in row) else ()
+            keys = legend if any(isinstance(cell, BarCell) for _, rows in some for row in rows for cell in row) else ()
             self.table([columns[0], *columns[start:stop]], some, caption=said, legend=keys)
 
-    def pictures(self, pictures: Sequence[Picture]) -> None:
+    def pictures(self, pictures: Sequence[PageImage]) -> None:
         """Adds pictures side by side, as many in a row as fit."""
         if pictures:
             self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
 
-    def sheets(self, pictures: Sequence[Picture]) -> None:
+    def sheets(self, pictures: Sequence[PageImage]) -> None:
         """Adds pictures one under the other, each at its own width up to the page's: contact sheets, strips."""
         if pictures:
             self._add(f'<div class="sheets">{"".join(map(figure_html, pictures))}</div>')
@@ -218,7 +218,7 @@ class Page:
     def card(
         self,
         title: str,
-        pictures: Sequence[Picture],
+        pictures: Sequence[PageImage],
         *,
         small: str = "",
         legend: Sequence[Swatch] = (),

@@ -47,7 +47,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class PageImage:
     """One picture with what it shows."""
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -63,7 +63,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class BarCell:
     """A table cell that shows a value as a bar, with a tick for each thing it is compared with."""
 
     value: Real
@@ -103,7 +103,7 @@ class Number:
     """What the column is sorted by; None comes last."""
 
 
-Cell = str | int | float | Number | Bar | Link
+Cell = str | int | float | Number | BarCell | Link
 """What a table can hold; plain numbers are written with three digits."""
 
 
@@ -146,7 +146,7 @@ def parts_html(parts: Sequence[Part]) -> str:
     return "".join(out)
 
 
-def figure_html(picture: Picture) -> str:
+def figure_html(picture: PageImage) -> str:
     """One `<figure>`. Width and height are given, so that the page does not jump while it opens."""
     height, width, _ = picture.image.shape
     # Under 160 px a picture is enlarged on the page; soft edges would then hide what the network really saw.
@@ -169,7 +169,7 @@ def _verdict(good: bool | None) -> str:
     return f'<span class="{"yes" if good else "no"}" role="img" aria-label="{word}">{sign}</span> '
 
 
-def bar_html(bar: Bar) -> str:
+def bar_html(bar: BarCell) -> str:
     """The SVG of one bar, 100 units wide."""
 
     def place(value: Real) -> float:
@@ -191,7 +191,7 @@ def bar_html(bar: Bar) -> str:
 
 def cell_html(cell: Cell, label: str) -> str:
     """One `<td>`; the label is what a narrow screen shows beside the value."""
-    if isinstance(cell, Bar):
+    if isinstance(cell, BarCell):
         return f'<td class="bars" data-sort="{cell.value!r}">{bar_html(cell)}</td>'
     if isinstance(cell, Link):
         return f"<td>{parts_html([cell])}</td>"
@@ -205,7 +205,7 @@ def cell_html(cell: Cell, label: str) -> str:
 def scores_html(scores: Sequence[Score]) -> str:
     """A small ranking: name, bar, percent."""
     rows = "".join(
-        f"<li><span>{_verdict(score.good)}{clean(score.name)}</span>{bar_html(Bar(value=score.value))}"
+        f"<li><span>{_verdict(score.good)}{clean(score.name)}</span>{bar_html(BarCell(value=score.value))}"
         f'<span class="percent">{100 * score.value:.0f} %</span></li>'
         for score in scores
     )

@@ -9,13 +9,13 @@ from rizbin.core.measurement import Report
 from rizbin.data.sample import Sample, Source
 from rizbin.data.scenes.source import CREDIT
 from rizbin.detection.average_precision import iou_matrix
+from rizbin.detection.detections import THRESHOLD, Detections
 from rizbin.detection.detector import Detector
 from rizbin.detection.draw import drawn
-from rizbin.detection.found import THRESHOLD, Answer
-from rizbin.detection.measure import Settings, pictures_with
+from rizbin.detection.measure import DetectionSettings, pictures_with
 from rizbin.detection.phrases import named
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Number, Picture
+from rizbin.pages.pieces import Number, PageImage
 from rizbin.reports.encoder import curves, how_made, read_json, subtitle
 from rizbin.reports.numbers import numbers
 
@@ -51,7 +51,7 @@ def write_detector_report(
     Raises RizbinError when the file cannot be written.
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
-    samples, _ = pictures_with(source, set(names), Settings(images=SEARCHED))
+    samples, _ = pictures_with(source, set(names), DetectionSettings(images=SEARCHED))
     found = detector.detect([one.image for one in samples], named(names), batch=16)
     answers = [one.choose(THRESHOLD) for one in found]
     faults = [_faults(sample, answer, set(names)) for sample, answer in zip(samples, answers, strict=True)]
@@ -79,7 +79,7 @@ def write_detector_report(
     return page.write(target)
 
 
-def _faults(sample: Sample, answer: Answer, names: set[str]) -> list[str]:
+def _faults(sample: Sample, answer: Detections, names: set[str]) -> list[str]:
     """What is missed and what is wrong, in words."""
     things = [thing for thing in sample.things if thing.name in names]
     left, said = list(range(len(things))), []
@@ -98,10 +98,10 @@ def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> n
     return iou_matrix(box[None].astype(np.float64), table, np.zeros(len(table), bool))[0]
 
 
-def _card(page: Page, sample: Sample, answer: Answer, faults: Sequence[str], names: Sequence[str]) -> None:
+def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str], names: Sequence[str]) -> None:
     place = {name: number for number, name in enumerate(names)}
     things = [thing for thing in sample.things if thing.name in place]
-    truth = Answer(
+    truth = Detections(
         np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
         np.array([place[thing.name] for thing in things], np.int64),
         np.ones(len(things), np.float32),
@@ -111,8 +111,10 @@ def _card(page: Page, sample: Sample, answer: Answer, faults: Sequence[str], nam
     page.card(
         "; ".join(faults) or "all found, nothing else",
         [
-            Picture(image=drawn(sample.image, answer), caption="Found", alt=f"Boxes found: {', '.join(answer.labels)}"),
-            Picture(image=drawn(sample.image, truth), caption="Truth", alt=f"True boxes: {', '.join(truth.labels)}"),
+            PageImage(
+                image=drawn(sample.image, answer), caption="Found", alt=f"Boxes found: {', '.join(answer.labels)}"
+            ),
+            PageImage(image=drawn(sample.image, truth), caption="Truth", alt=f"True boxes: {', '.join(truth.labels)}"),
         ],
         small=sample.key,
     )

@@ -18,11 +18,11 @@ from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.pages.charts import Mark, Series
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Link, Part, Picture, Score, Swatch
+from rizbin.pages.pieces import Link, PageImage, Part, Score, Swatch
 from rizbin.reports.examples import TEMPLATES, Pool, ask, embedded, first_samples, looks
 from rizbin.reports.image_encoder import pictures_of
 from rizbin.reports.numbers import label, numbers
-from rizbin.training.method import Look, Method
+from rizbin.training.method import Method, MethodView
 from rizbin.visualization import attention, pca, reconstruct, removed, words
 from rizbin.visualization.colors import distinct
 
@@ -223,7 +223,7 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
     colored = pca.pca_of(pair, pool.pictures[shown_first])
     page.pictures(
         [
-            Picture(
+            PageImage(
                 image=np.concatenate([pool.pictures[index], one]),
                 alt=f"Picture {index + 1} and under it the colors of its patches",
             )
@@ -232,9 +232,9 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
     )
 
 
-def _columns(look: Look | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
+def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
     """One plain sentence for each kind of picture in a card."""
-    entries = [("Picture", "What the network is given.")]
+    entries = [("PageImage", "What the network is given.")]
     if look is not None:
         entries.append(
             ("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little.")
@@ -273,14 +273,14 @@ def _card(
     pool: Pool,
     index: int,
     pair: FeatureExtractor,
-    own: tuple[Look, int] | None,
+    own: tuple[MethodView, int] | None,
     categories: Sequence[str],
     vocabulary: np.ndarray | None,
     embedder: words.WordEmbedder,
 ) -> None:
     """One picture with all that the network makes of it."""
     sample, picture = pool.samples[index], pool.pictures[index]
-    pictures = [Picture(image=picture, caption="Picture", alt=sample.caption or sample.key)]
+    pictures = [PageImage(image=picture, caption="PageImage", alt=sample.caption or sample.key)]
     if own is not None:
         pictures += _tokens(picture, *own)
     asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
@@ -293,11 +293,11 @@ def _card(
         maps = words.similarities(pair, picture, asked, against=vocabulary, embedder=embedder)
         places = words.segmented(maps, height, width)
         spoken = f"The picture colored by the words {', '.join(asked)}"
-        pictures.append(Picture(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
+        pictures.append(PageImage(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
         if sample.things:
             masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
             truth = words.painted(picture, words.true_numbers(masks, asked), colors)
-            pictures.append(Picture(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
+            pictures.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
     page.card(
         sample.caption or "(no caption)",
         pictures,
@@ -312,19 +312,19 @@ def _square(mask: np.ndarray, size: int) -> np.ndarray:
     return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
 
 
-def _tokens(picture: np.ndarray, look: Look, at: int) -> list[Picture]:
+def _tokens(picture: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
     """Attention, removed tokens and reconstruction of one picture, as far as there are any."""
     heat = attention.overlay(picture, look.attention[at].numpy())
-    out = [Picture(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
+    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
     if not bool(look.removed.any()):
         return out
     gone = look.removed[at].numpy()
     hatched = removed.removed(picture, gone)
-    out.append(Picture(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
+    out.append(PageImage(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
     if look.reconstruction is not None:
         guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
         filled = reconstruct.filled(picture, guess, gone)
-        out.append(Picture(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
+        out.append(PageImage(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
     return out
 
 
@@ -343,7 +343,7 @@ def _search(page: Page, pool: Pool) -> None:
         page.card(
             pool.samples[index].caption,
             [
-                Picture(
+                PageImage(
                     image=pool.pictures[found],
                     caption=pool.samples[found].caption,
                     alt=f"Number {rank}: {pool.samples[found].caption}",

@@ -12,7 +12,7 @@ from rizbin.data.views import normalize, whole
 from rizbin.evaluation.suite import Evaluation
 from rizbin.evaluation.zero_shot import TemplateSet, embed_categories
 from rizbin.models.wrap import AnyEncoder, extractor
-from rizbin.training.method import Look, Method
+from rizbin.training.method import Method, MethodView
 
 BATCH = 64
 """Pictures encoded together: enough for speed, small enough for any memory."""
@@ -21,7 +21,7 @@ TEMPLATES: TemplateSet = Evaluation.Settings().templates
 
 
 @dataclass(frozen=True)
-class Answer:
+class RankedText:
     """One of the best texts for a picture."""
 
     text: str
@@ -51,11 +51,11 @@ class Pool:
         sample = self.samples[index]
         return text in sample.names if self.named else text == sample.caption
 
-    def answers(self, index: int, count: int = 3) -> list[Answer]:
+    def answers(self, index: int, count: int = 3) -> list[RankedText]:
         """The `count` most probable texts of a sample."""
         row = self.chances[index]
         best = np.argsort(-row, kind="stable")[:count]
-        return [Answer(self.texts[at], float(row[at]), self.right(index, self.texts[at])) for at in best]
+        return [RankedText(self.texts[at], float(row[at]), self.right(index, self.texts[at])) for at in best]
 
     def worst(self, count: int) -> list[int]:
         """Samples whose first answer is wrong, the surest first; fewer than `count` where fewer are."""
@@ -117,19 +117,19 @@ def ask(
 
 
 @torch.no_grad()
-def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"]) -> Look | None:
+def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
     """What the method shows of the pictures, on the CPU; None without a method or when it has nothing to show."""
     if method is None or not len(pictures):
         return None
     device = next(method.parameters()).device
-    parts: list[Look] = []
+    parts: list[MethodView] = []
     for part in _parts(pictures, device):
         look = method.look(normalize(part))
         if look is None:
             return None
         parts.append(look)
     made = [part.reconstruction for part in parts if part.reconstruction is not None]
-    return Look(
+    return MethodView(
         torch.cat([part.attention for part in parts]).float().cpu(),
         torch.cat([part.removed for part in parts]).cpu(),
         torch.cat(made).float().cpu() if len(made) == len(parts) else None,

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from rizbin.detection.detections import Detections
 from rizbin.detection.draw import drawn
 from rizbin.detection.explain import Explanation
-from rizbin.detection.found import Answer
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture, Score
+from rizbin.pages.pieces import PageImage, Score
 from rizbin.visualization.attention import overlay
 
 POINTS = 48
@@ -56,7 +56,7 @@ def write_explanations(
 
 
 def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> None:
-    answer = Answer(
+    answer = Detections(
         np.array([one.box], np.float32),
         np.zeros(1, np.int64),
         np.array([one.score], np.float32),
@@ -73,14 +73,14 @@ def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> 
     page.card(
         f"{one.name} {one.score:.2f}",
         [
-            Picture(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
-            Picture(
+            PageImage(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
+            PageImage(
                 image=overlay(picture, one.similarity, low=0.0, high=100.0),
                 caption="Looks like it",
                 alt=f"Where the picture looks like {one.name}, as heat",
                 smooth=True,
             ),
-            Picture(image=_points(picture, one), caption="Where it looked", alt="The places that the query read"),
+            PageImage(image=_points(picture, one), caption="Where it looked", alt="The places that the query read"),
         ],
         small=told,
         scores=[Score(name=word, value=value) for word, value in one.words],

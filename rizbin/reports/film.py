@@ -4,18 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rizbin.generation.diffusion.drawing import Drawn, noised_starts, seen
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.drawing import SavedImage, noised_starts, seen
 from rizbin.generation.diffusion.spans import objects_in, spans_of
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.film import Labelled, Pixels, chosen
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 from rizbin.visualization.attention import overlay
 
 
 def write_film(
-    painter: Painter,
-    made: Sequence[Drawn],
+    painter: TextToImage,
+    made: Sequence[SavedImage],
     start: Pixels | None,
     target: Path,
     *,
@@ -76,7 +76,7 @@ def _spelled(value: object) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def _attention(page: Page, painter: Painter, one: Drawn) -> None:
+def _attention(page: Page, painter: TextToImage, one: SavedImage) -> None:
     """Where each object's words were read, at some steps, over what the network saw then."""
     frames = [frame for frame in one.painted.frames if frame.attention is not None]
     spans, _ = spans_of(one.prompt, objects_in(one.prompt), painter.pipeline.tokenizer) if frames else ([], [])
@@ -90,5 +90,5 @@ def _attention(page: Page, painter: Painter, one: Drawn) -> None:
         page.card(f'Where "{span.word}" is read', _shown(pictures, f"attention to {span.word}"))
 
 
-def _shown(pictures: Sequence[Labelled], what: str) -> list[Picture]:
-    return [Picture(image=image, caption=words, alt=f"{what}, {words}") for image, words in pictures]
+def _shown(pictures: Sequence[Labelled], what: str) -> list[PageImage]:
+    return [PageImage(image=image, caption=words, alt=f"{what}, {words}") for image, words in pictures]

@@ -7,9 +7,9 @@ from rizbin.core.measurement import Report
 from rizbin.data.sample import Source
 from rizbin.data.scenes.source import CREDIT
 from rizbin.generation.diffusion.drawing import seen
-from rizbin.generation.diffusion.painter import Painter, Sampling
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 from rizbin.reports.encoder import curves, how_made, read_json, subtitle
 from rizbin.reports.numbers import numbers
 
@@ -23,7 +23,7 @@ def write_drawing_report(
     folder: Path,
     target: Path,
     *,
-    painter: Painter,
+    painter: TextToImage,
     source: Source,
     evaluation: Report,
     history: Sequence[dict],
@@ -54,14 +54,14 @@ def write_drawing_report(
     ]
     page.pictures(
         [
-            Picture(image=painted.image, caption=one.caption, alt=f"drawn: {one.caption}")
+            PageImage(image=painted.image, caption=one.caption, alt=f"drawn: {one.caption}")
             for painted, one in zip(made, samples, strict=True)
         ]
     )
     page.heading("Step by step")
     page.text("What the network believed the first of these to be, from nothing but noise to the end.")
     steps = seen(painter, made[0].frames, most=12)
-    page.pictures([Picture(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
+    page.pictures([PageImage(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
     page.heading("What the autoencoder keeps")
     page.text("A picture and the same through the autoencoder: nothing finer than this can be drawn.")
     for one in samples[:4]:
@@ -69,8 +69,8 @@ def write_drawing_report(
         page.card(
             one.caption,
             [
-                Picture(image=one.image, caption="picture", alt=f"picture: {one.caption}"),
-                Picture(image=kept, caption="kept", alt=f"kept of it: {one.caption}"),
+                PageImage(image=one.image, caption="picture", alt=f"picture: {one.caption}"),
+                PageImage(image=kept, caption="kept", alt=f"kept of it: {one.caption}"),
             ],
         )
     curves(page, list(history))

@@ -10,7 +10,7 @@ from rizbin.data.sample import Sample
 from rizbin.data.views import whole
 from rizbin.models.protocol import FeatureExtractor
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 from rizbin.visualization.attention import overlay
 
 ALIKE = 5
@@ -34,16 +34,16 @@ def pictures_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample]
         cosines = features @ features[index]
         cosines[index] = -2.0  # not itself
         near = cosines.topk(min(ALIKE, len(samples) - 1)).indices.tolist()
-        cells = [Picture(image=squares[index], caption="the picture", alt=samples[index].caption or "a picture")]
+        cells = [PageImage(image=squares[index], caption="the picture", alt=samples[index].caption or "a picture")]
         if encoder.attends:
             maps = encoder.attention_rows(images[index : index + 1])[0].float().cpu().numpy()
             cells += [
-                Picture(image=overlay(squares[index], one), caption=f"head {number}", alt="attention", smooth=True)
+                PageImage(image=overlay(squares[index], one), caption=f"head {number}", alt="attention", smooth=True)
                 for number, one in enumerate(maps, 1)
             ]
         for other in near:
             names = samples[index].names
             good = bool(names & samples[other].names) if names else None
             said = ", ".join(sorted(samples[other].names)) or samples[other].key
-            cells.append(Picture(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=said, good=good))
+            cells.append(PageImage(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=said, good=good))
         page.card(samples[index].caption or samples[index].key, cells)

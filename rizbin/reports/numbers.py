@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rizbin.core.measurement import Measurement, Report
 from rizbin.pages.charts import number
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Bar, Cell, Fact, Number, Part, Strong
+from rizbin.pages.pieces import BarCell, Cell, Fact, Number, Part, Strong
 
 _WORDS = {
     "knn": "k-NN",
@@ -222,6 +222,6 @@ def _row(evaluation: Report, one: Measurement) -> list[Cell]:
     return [
         name + side,
         *(Number(shown(value, one.unit), value) for value in (one.value, one.baseline, one.chance)),
-        Bar(value=one.value, ticks=ticks, high=top),
+        BarCell(value=one.value, ticks=ticks, high=top),
         Number(evaluation.behind(one), count),
     ]

@@ -16,20 +16,21 @@ from rizbin.core.environment import describe
 from rizbin.data.sample import Source
 from rizbin.evaluation.stills import HARMS, coarse_likeness, spectrum_slope, total_variation
 from rizbin.generation.ascent.ascend import as_floats
-from rizbin.generation.ascent.settings import PRESETS, Settings
-from rizbin.generation.ascent.targets import Image, Text
+from rizbin.generation.ascent.settings import PRESETS, AscentSettings
+from rizbin.generation.ascent.targets import ImageTarget, TextTarget
 from rizbin.generation.diffusion.repair import Verifier
 from rizbin.models.protocol import Embedder
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 from rizbin.reports.encoder import OPENMOJI
-from rizbin.studies.ascent_cells import (
-    Drawn,
+from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_pictures, show_rebuilt
+from rizbin.studies.ascent_runs import (
+    AscentImage,
+    AscentVariant,
     Measured,
     Question,
     Rebuilt,
-    Variant,
     drawn,
     embedded,
     found_of,
@@ -40,7 +41,6 @@ from rizbin.studies.ascent_cells import (
     questions,
     seen_by,
 )
-from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_pictures, show_rebuilt
 
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 CHUNK = 32
@@ -48,7 +48,7 @@ CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class StudySize:
     """How much is drawn."""
 
     prompts: int = 50
@@ -63,32 +63,36 @@ class Size:
     """Pictures drawn again from their embedding."""
 
 
-def forms(size: Size) -> list[Variant]:
+def forms(size: StudySize) -> list[AscentVariant]:
     """What is compared: the default, its rivals and its adversary; the paper's on a few prompts."""
     default, many = replace(PRESETS["default"](), chunk=CHUNK), {"prompts": size.prompts, "seeds": size.seeds}
     slow = {"prompts": size.paper, "seeds": 1}
     paper = _seen_as(PRESETS["paper"](), default)
     return [
-        Variant(name="several resolutions (default)", settings=default, **many),
-        Variant(name="waves", settings=replace(default, parametrization="fourier"), **many),
-        Variant(name="pixels, same copies and smoothness", settings=replace(default, parametrization="pixels"), **many),
+        AscentVariant(name="several resolutions (default)", settings=default, **many),
+        AscentVariant(name="waves", settings=replace(default, parametrization="fourier"), **many),
+        AscentVariant(
+            name="pixels, same copies and smoothness", settings=replace(default, parametrization="pixels"), **many
+        ),
         _adversary("plain pixels, no copies", size),
-        Variant(name="paper", settings=paper, **slow),
-        Variant(
+        AscentVariant(name="paper", settings=paper, **slow),
+        AscentVariant(
             name="paper, ten times its rate", settings=replace(paper, learning_rate=10 * paper.learning_rate), **slow
         ),
     ]
 
 
-def _adversary(name: str, size: Size) -> Variant:
+def _adversary(name: str, size: StudySize) -> AscentVariant:
     """One seed: without shifts and noise nothing is drawn by lot."""
-    return Variant(name=name, settings=replace(PRESETS["adversarial"](), chunk=CHUNK), prompts=size.prompts, seeds=1)
+    return AscentVariant(
+        name=name, settings=replace(PRESETS["adversarial"](), chunk=CHUNK), prompts=size.prompts, seeds=1
+    )
 
 
-def ablations(size: Size) -> list[Variant]:
+def ablations(size: StudySize) -> list[AscentVariant]:
     """The default with one thing changed; a few change a second one."""
     base = replace(PRESETS["default"](), chunk=CHUNK)
-    changes: dict[str, Settings] = {
+    changes: dict[str, AscentSettings] = {
         "as it is": base,
         "half the smoothness": replace(base, smooth=base.smooth / 2),
         "twice the smoothness": replace(base, smooth=2 * base.smooth),
@@ -109,16 +113,16 @@ def ablations(size: Size) -> list[Variant]:
         "coarse ones alone (1 to 16)": replace(base, resolutions=(1, 2, 4, 8, 16)),
         "finest alone (64)": replace(base, resolutions=(64,)),
     }
-    return [Variant(name=name, settings=one, prompts=size.few, seeds=size.seeds) for name, one in changes.items()]
+    return [AscentVariant(name=name, settings=one, prompts=size.few, seeds=size.seeds) for name, one in changes.items()]
 
 
-def _seen_as(settings: Settings, other: Settings) -> Settings:
+def _seen_as(settings: AscentSettings, other: AscentSettings) -> AscentSettings:
     """With the canvas and the shifts of the other, so that they are not what is compared; the noise is its own."""
     seen = replace(other.augment, noise=settings.augment.noise)
     return replace(settings, size=other.size, room=other.room, augment=seen, chunk=other.chunk)
 
 
-def _with_noise(settings: Settings, noise: float) -> Settings:
+def _with_noise(settings: AscentSettings, noise: float) -> AscentSettings:
     return replace(settings, augment=replace(settings.augment, noise=noise))
 
 
@@ -134,7 +138,7 @@ def write_study(
     autoencoder: Any,
     blind: Embedder,
     run: Path,
-    size: Size = Size(),
+    size: StudySize = StudySize(),
     quiet: bool = False,
 ) -> Path:
     """Draws, measures, writes the page and returns its path; what is in `run` is not drawn again.
@@ -144,7 +148,7 @@ def write_study(
     at what both draw again.
     """
     asked = questions(source, AMONG)
-    wishes = [[Text(text=one.text)] for one in asked]
+    wishes = [[TextTarget(text=one.text)] for one in asked]
     compared = {one.name: drawn(encoder, one, wishes, run, quiet=quiet) for one in forms(size)}
     numbers = {name: measured(one, asked, encoder, judge, detector, harms=True) for name, one in compared.items()}
     first = next(iter(compared.values()))
@@ -267,7 +271,7 @@ def answer_changes(changes: dict[str, Measured]) -> list[str]:
     ]
 
 
-def pace(compared: dict[str, Drawn], asked: Sequence[Question], judge: Embedder) -> tuple[str, list[Series]]:
+def pace(compared: dict[str, AscentImage], asked: Sequence[Question], judge: Embedder) -> tuple[str, list[Series]]:
     """When the default and the paper's settings reach what both reach in the end, on the prompts that both drew."""
     names = list(compared)
     default, papers = names[0], names[4:]
@@ -314,16 +318,16 @@ def _rebuilt(
     """What an encoder keeps of pictures, by drawing them again from what it says of them."""
     blind, detector = looks
     originals = [one.real for one in asked]
-    wishes = [[Image(picture=as_floats(one))] for one in originals]
+    wishes = [[ImageTarget(picture=as_floats(one))] for one in originals]
     # Without noise, which blinds who never saw any.
     settings = _with_noise(PRESETS["default"](), 0.0)
-    variant = Variant(name=f"again from {encoder.name}", settings=settings, prompts=len(originals), seeds=1)
+    variant = AscentVariant(name=f"again from {encoder.name}", settings=settings, prompts=len(originals), seeds=1)
     made = drawn(encoder, variant, wishes, run, quiet=quiet).pictures
     cosine = [float((embedded(one, made) * embedded(one, originals)).sum(dim=1).mean()) for one in (blind, other)]
     return Rebuilt(
         encoder=Path(encoder.name).name,
         pictures=[
-            Picture(image=one, alt=f"drawn again from an embedding: {q.text}")
+            PageImage(image=one, alt=f"drawn again from an embedding: {q.text}")
             for one, q in zip(made, asked, strict=True)
         ],
         likeness=np.array([coarse_likeness(*both) for both in zip(made, originals, strict=True)]),

@@ -9,14 +9,14 @@ from rizbin.core.commands import Argument, Place, job, part
 from rizbin.core.devices import BEST, choose
 from rizbin.data.open import open_source
 from rizbin.detection.presence import Calibration
-from rizbin.studies.ascent import Size, write_study
-from rizbin.workflows.load import calibration_of, load_detector, load_encoder, load_painter
+from rizbin.studies.ascent import StudySize, write_study
+from rizbin.workflows.load import calibration_of, load_detector, load_encoder, load_text_to_image
 from rizbin.workflows.report import readable, writable
-from rizbin.workflows.verifier import Judge
+from rizbin.workflows.verifier import DetectorVerifier
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyAscent(Size):
+class StudyAscent(StudySize):
     """Draw by gradient ascent on an encoder and have the images judged by encoders and a detector that were in no loss.
 
     The same command again goes on.
@@ -59,14 +59,14 @@ def study_ascent(settings: StudyAscent) -> Path:
     return write_study(
         encoder,
         load_encoder(settings.judge, device=device),
-        Judge(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
+        DetectorVerifier(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
         open_source(settings.data, split="test", size=encoder.image_size),
         page,
         rival=load_encoder(settings.rival, device=device),
         rebuild=[load_encoder(name, device=device) for name in settings.rebuild],
-        autoencoder=load_painter(settings.autoencoder, device=device).pipeline.vae,
+        autoencoder=load_text_to_image(settings.autoencoder, device=device).pipeline.vae,
         blind=load_encoder("dino-mini", device=device),
         run=Path(settings.run),
-        size=part(settings, Size),
+        size=part(settings, StudySize),
         quiet=settings.quiet,
     )

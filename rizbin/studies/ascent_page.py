@@ -6,8 +6,8 @@ import numpy as np
 
 from rizbin.evaluation.stills import HARMS
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Cell, Number, Picture
-from rizbin.studies.ascent_cells import Drawn, Measured, Question, Rebuilt, gap, margin, percent
+from rizbin.pages.pieces import Cell, Number, PageImage
+from rizbin.studies.ascent_runs import AscentImage, Measured, Question, Rebuilt, gap, margin, percent
 
 AMONG = 100
 """Prompts that the own one must be nearest of; chance is one in so many."""
@@ -15,7 +15,7 @@ SHOWN = 8
 """Pictures of a variant on the page."""
 
 
-def show_forms(page: Page, compared: dict[str, Drawn], numbers: dict[str, Measured], real: Measured) -> None:
+def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], real: Measured) -> None:
     page.heading("What a picture is made of")
     page.text(
         f"Right: the own prompt is the nearest of {AMONG}, by the held-out judge; after ±, half the 95 percent "
@@ -76,7 +76,7 @@ def _row(name: str, one: Measured, real: Measured, seconds: str, climbed: float 
 
 
 def show_pictures(
-    page: Page, compared: dict[str, Drawn], numbers: dict[str, Measured], asked: Sequence[Question]
+    page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], asked: Sequence[Question]
 ) -> None:
     page.heading("The pictures, failures among them")
     page.text("The first of each, none left out; right and wrong is what the held-out judge says.")
@@ -84,7 +84,7 @@ def show_pictures(
         page.heading(name, level=3)
         page.pictures(
             [
-                Picture(image=picture, caption=asked[which].text, alt=asked[which].text, good=bool(right))
+                PageImage(image=picture, caption=asked[which].text, alt=asked[which].text, good=bool(right))
                 for picture, which, right in zip(
                     one.pictures[:SHOWN], one.which, numbers[name].held_out.right, strict=False
                 )
@@ -92,7 +92,7 @@ def show_pictures(
         )
 
 
-def show_changes(page: Page, changed: dict[str, Drawn], changes: dict[str, Measured]) -> None:
+def show_changes(page: Page, changed: dict[str, AscentImage], changes: dict[str, Measured]) -> None:
     page.heading("What of the default matters")
     rows: list[list[Cell]] = [
         [
@@ -118,7 +118,7 @@ def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Questio
         "comes back is what the embedding holds, without grain. The first are shown."
     )
     count = min(len(rebuilt[0].pictures), SHOWN)
-    page.card("originals", [Picture(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
+    page.card("originals", [PageImage(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
     for one in rebuilt:
         page.card(
             one.encoder,

@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Bar, Cell, Number
+from rizbin.pages.pieces import BarCell, Cell, Number
 from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
@@ -129,7 +129,7 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
                     ("one above", value + spread),
                 )
                 rows.append(
-                    [name, Number(results.shown(name, measured), value), Bar(value=value, ticks=ticks, high=100)]
+                    [name, Number(results.shown(name, measured), value), BarCell(value=value, ticks=ticks, high=100)]
                 )
         if rows:
             groups.append((label(measured), rows))

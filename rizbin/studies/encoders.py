@@ -13,9 +13,9 @@ from rizbin.evaluation.collapse import color_shortcut
 from rizbin.nets.image import ImageEncoder
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Bar, Cell, Number
+from rizbin.pages.pieces import BarCell, Cell, Number
 from rizbin.studies.lab import Numbers, Results, Variant
-from rizbin.workflows.diagnostics import Watching
+from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import build, load_run
 
@@ -41,7 +41,7 @@ def measure_encoder(folder: Path) -> Numbers:
     encoder = run.encoder
     assert isinstance(encoder, ImageEncoder)  # these studies train nothing else
     train, test = (open_source(run.training.data, split=part, size=encoder.image_size) for part in ("train", "test"))
-    watching = Watching(build(run.training), train, test, memory=MEMORY, queries=QUERIES)
+    watching = CollapseDiagnostics(build(run.training), train, test, memory=MEMORY, queries=QUERIES)
     numbers = dict(watching(run.step, run.method, {}).numbers)
     with torch.no_grad():
         pixels = watching.queries.pixels
@@ -58,7 +58,7 @@ def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str
         row: list[Cell] = [
             one.name,
             Number(results.shown(one.name, "knn"), knn),
-            Bar(
+            BarCell(
                 value=knn,
                 ticks=(("random weights", random), ("pixels", results.mean(one.name, "knn_pixels"))),
                 high=100,

@@ -20,9 +20,9 @@ from rizbin.core.progress import Bar, MakeBar, advancing
 from rizbin.data.open import open_source
 from rizbin.data.sample import Sample, Source
 from rizbin.detection.average_precision import iou_matrix
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.found import Found
-from rizbin.detection.measure import Cases, Settings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detection.measure import Cases, DetectionSettings, among, boxes_measured, pictures_with, questions_about
 from rizbin.detection.phrases import named
 from rizbin.detection.presence import calibrate, calibration_error, matthews
 from rizbin.pages.charts import Series
@@ -75,13 +75,13 @@ def write_study(
     images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
     when the source has no objects.
     """
-    settings = Settings(images=images, seed=seed)
+    settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
     samples, _ = pictures_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
         raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
     pictures = [one.image for one in samples]
-    found: list[list[Found]] = []
+    found: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
         with advancing(bar, len(pictures), label) as advance:
             found.append(detector.detect(pictures, named(names), alone=alone, batch=settings.batch, advance=advance))
@@ -107,7 +107,7 @@ def write_study(
     return page.write(target)
 
 
-def counted(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str], threshold: float) -> Counted:
+def counted(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float) -> Counted:
     """Right boxes, all boxes and all things at a threshold; a thing is found once."""
     right = said = true = 0
     for sample, one in zip(samples, found, strict=True):
@@ -117,7 +117,7 @@ def counted(samples: Sequence[Sample], found: Sequence[Found], names: Sequence[s
 
 
 def _hits(
-    sample: Sample, found: Found, names: Sequence[str], threshold: float
+    sample: Sample, found: Proposals, names: Sequence[str], threshold: float
 ) -> tuple[Bool[np.ndarray, " things"], int]:
     """Which things are found, and how many boxes were given."""
     things = [thing for thing in sample.things if thing.name in set(names)]
@@ -141,7 +141,7 @@ def best(counts: Sequence[Counted]) -> Counted:
 
 
 def by_size(
-    samples: Sequence[Sample], found: Sequence[Found], names: Sequence[str], threshold: float
+    samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
     """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
     sides, hits = [], []

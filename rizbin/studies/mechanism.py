@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.views import normalize
-from rizbin.evaluation.embed import Pictures
+from rizbin.evaluation.embed import LabeledImages
 from rizbin.losses.distill import teacher_distribution
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.training.method import Batch, Progress
@@ -22,7 +22,7 @@ MOST = 128
 """Images of one batch: shares of gradient then move by less than a percent from batch to batch."""
 
 
-def mechanism(method: DetailCLIP, pictures: Pictures) -> dict[str, float]:
+def mechanism(method: DetailCLIP, pictures: LabeledImages) -> dict[str, float]:
     """Numbers of one step on test images whose masks are known.
 
     hidden/object_pixels, hidden/chance: percent of object pixels on patches that must be predicted, and of all patches.

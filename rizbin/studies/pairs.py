@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from rizbin.data.open import open_source
-from rizbin.evaluation.embed import Pictures, read
+from rizbin.evaluation.embed import LabeledImages, read
 from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.methods.detailclip import DetailCLIP
 from rizbin.pages.page import Page
@@ -63,7 +63,7 @@ def measure_pair(folder: Path) -> Numbers:
     numbers = {one.name: one.value for one in report.measurements}
     if isinstance(method, DetailCLIP):
         seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
-        numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))
+        numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
     hard_train, hard = (open_source(SMALL, split=part, size=pair.image_size) for part in ("train", "test"))
     of_hard = evaluate(pair, hard, train_source=hard_train, settings=settings)
     numbers |= {f"small/{one.name}": one.value for one in of_hard.measurements}

@@ -14,7 +14,7 @@ from rizbin.training.method import Method
 
 
 @dataclass(frozen=True)
-class Looked:
+class Diagnostics:
     """What one look at a method in training gave."""
 
     numbers: dict[str, float]
@@ -24,7 +24,7 @@ class Looked:
     """Record the alarms and do not say them."""
 
 
-Watch = Callable[[int, Method, dict[str, float]], Looked]
+Callback = Callable[[int, Method, dict[str, float]], Diagnostics]
 """Steps made, the method, and the last step's records in; called on the main process alone."""
 
 
@@ -48,7 +48,7 @@ class Logbook:
             )
 
     def write(
-        self, done: int, records: Mapping[str, Tensor | float], method: Method, watch: Watch | None = None
+        self, done: int, records: Mapping[str, Tensor | float], method: Method, watch: Callback | None = None
     ) -> None:
         """A line of metrics.jsonl after `done` steps, with the numbers and alarms of a `watch` where one is due."""
         numbers: dict[str, Any] = {name: round(float(value), 6) for name, value in records.items()}

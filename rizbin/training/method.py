@@ -104,7 +104,7 @@ class Minimize:
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodView:
     """What a method can show of pictures: what its teacher attends to, what it removes, what it makes of the rest."""
 
     attention: Float[Tensor, "batch rows columns"]
@@ -116,7 +116,7 @@ class Look:
     @classmethod
     def of(
         cls, attention: Float[Tensor, "batch patches"], removed: Int[Tensor, "batch removed"], grid: tuple[int, int]
-    ) -> "Look":
+    ) -> "MethodView":
         """From the attention of all patches and the places of the removed ones, in row order of the grid."""
         gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
         return cls(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
@@ -209,7 +209,7 @@ class Method(nn.Module, ABC):
     def save(self, folder: Path) -> None:
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
-    def look(self, images: Float[Tensor, "batch 3 height width"]) -> Look | None:
+    def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
         """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
         return None
 

@@ -19,10 +19,10 @@ from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.signals import graceful
 from rizbin.data.loader import MOST_REFUSED_SHARE, Loader
-from rizbin.data.loader import Batch as RawBatch
+from rizbin.data.loader import LoadedBatch as RawBatch
 from rizbin.data.sample import Source
 from rizbin.data.views import normalize
-from rizbin.training.logbook import Logbook, Looked, Watch
+from rizbin.training.logbook import Callback, Diagnostics, Logbook
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.optimizers import decay_groups, make_optimizer
 from rizbin.training.schedules import growth, warmup_cosine
@@ -32,12 +32,12 @@ from rizbin.training.state import FAILURES, load_method, read_failure, resume, s
 
 __all__ = [
     "FAILURES",
-    "Looked",
+    "Callback",
+    "Diagnostics",
     "NotFinite",
     "Outcome",
     "Stopped",
     "Trainer",
-    "Watch",
     "load_method",
     "read_failure",
     "sweep",
@@ -90,7 +90,7 @@ class Trainer:
         *,
         quiet: bool = False,
         until: int | None = None,
-        watch: Watch | None = None,
+        watch: Callback | None = None,
         watch_every: int = 0,
         costs: Sequence[float] = (),
     ) -> Outcome:

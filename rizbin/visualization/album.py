@@ -9,8 +9,8 @@ from PIL import Image
 
 from rizbin.core import outputs
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
-from rizbin.visualization.pictures import Sheet
+from rizbin.pages.pieces import PageImage
+from rizbin.visualization.visualizers import Sheet
 
 PAGE = "index.html"
 
@@ -38,7 +38,7 @@ def write_album(
         outputs.write(place / f"{sheet.name}.png", _png(sheet.picture))
         for number, mask in enumerate(sheet.masks, 1):
             outputs.write(place / f"{sheet.name}-mask-{number:03d}.png", _png(np.ascontiguousarray(mask)))
-    page.sheets([Picture(image=sheet.picture, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
+    page.sheets([PageImage(image=sheet.picture, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
     for note in notes:
         page.note(note)
     if credit:

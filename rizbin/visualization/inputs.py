@@ -11,7 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.files import picture_files
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.scenes.source import CREDIT
@@ -25,7 +25,7 @@ ENDLESS = 16
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImage:
     """One picture at the size at which the network sees it."""
 
     name: str
@@ -41,10 +41,10 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ReadImages:
     """What was read."""
 
-    shown: list[Shown]
+    shown: list[ShownImage]
     skipped: list[str]
     """A sentence for each picture that could not be used, and for what else the data hold that is left out."""
     left_out: int
@@ -55,7 +55,7 @@ class Pictures:
 
 def read_pictures(
     where: str | Sequence[str], encoder: FeatureExtractor, *, size: int = 0, limit: int = 0, masks: str | Path = ""
-) -> Pictures:
+) -> ReadImages:
     """The pictures as the network can take them: the shorter side at `size`, both cut to whole patches.
 
     where: folders, files, patterns ("frames/*.png"), or data as training takes it ("scenes:easy", a table, COCO JSON),
@@ -82,7 +82,7 @@ def read_pictures(
         )
     if masks and not Path(masks).is_dir():
         raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
-    shown: list[Shown] = []
+    shown: list[ShownImage] = []
     skipped: list[str] = []
     left_out, drawn = 0, False
     for text in spelled:
@@ -102,7 +102,7 @@ def read_pictures(
         skipped += reading.notices
     if not shown:
         raise RizbinError(f"None of the pictures in {', '.join(spelled)} can be used; the first: {skipped[0]}")
-    return Pictures(shown, skipped, left_out, CREDIT if drawn else "")
+    return ReadImages(shown, skipped, left_out, CREDIT if drawn else "")
 
 
 def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> None:
@@ -113,7 +113,7 @@ def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> Non
         raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
 
 
-def _with_truth(one: Shown, masks: Path, encoder: FeatureExtractor) -> Shown:
+def _with_truth(one: ShownImage, masks: Path, encoder: FeatureExtractor) -> ShownImage:
     """The picture with the mask of its name, where there is one."""
     path = masks / f"{Path(one.name).stem}.png"
     if not path.is_file():
@@ -124,7 +124,7 @@ def _with_truth(one: Shown, masks: Path, encoder: FeatureExtractor) -> Shown:
     )
 
 
-def read_mask(path: str | Path, like: Shown, encoder: FeatureExtractor) -> UInt8[np.ndarray, "height width"]:
+def read_mask(path: str | Path, like: ShownImage, encoder: FeatureExtractor) -> UInt8[np.ndarray, "height width"]:
     """The numbers of things in a PNG, brought to the size of the picture that it belongs to.
 
     Each gray value or color other than black is a thing, numbered from 1 in the order of its color, so that DAVIS'
@@ -179,7 +179,7 @@ def _sample(file: Path, name: str, enough: int) -> Sample:
     return Sample(name, read_image(file, enough=enough), "")
 
 
-def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> Shown:
+def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> ShownImage:
     """The sample at the size at which it is looked at."""
     image = _cut(sample.image, side, encoder)
     count = image.shape[0] * image.shape[1] // encoder.patch_size**2
@@ -189,7 +189,7 @@ def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> Shown:
         (thing.name, _cut(thing.mask.astype(np.uint8), side, encoder, cv2.INTER_NEAREST).astype(bool))
         for thing in sample.things
     )
-    return Shown(sample.key, image, things, sample.caption)
+    return ShownImage(sample.key, image, things, sample.caption)
 
 
 def _cut(pixels: np.ndarray, side: int, encoder: FeatureExtractor, how: int | None = None) -> np.ndarray:

@@ -17,19 +17,19 @@ from rizbin.core.commands import HIDDEN, Argument, Place, job
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.generation.ascent.ascend import (
     Ascended,
-    Frame,
-    NotFinite,
+    AscentDiverged,
+    AscentFrame,
     as_floats,
     check_mask,
 )
 from rizbin.generation.ascent.ascend import ascend as climb
 from rizbin.generation.ascent.layers import middle_layer
 from rizbin.generation.ascent.parametrize import Parametrization
-from rizbin.generation.ascent.settings import PRESETS, Settings
-from rizbin.generation.ascent.targets import Content, Image, Style, Target, Text
+from rizbin.generation.ascent.settings import PRESETS, AscentSettings
+from rizbin.generation.ascent.targets import ContentTarget, ImageTarget, StyleTarget, Target, TextTarget
 from rizbin.generation.film import Pixels, sheet, write_gif, write_png
 from rizbin.models.protocol import Embedder
 from rizbin.workflows.known_words import unknown_in
@@ -40,7 +40,7 @@ ASIDE = 0.3
 
 
 @dataclass(frozen=True)
-class Climbed:
+class AscendedImage:
     """One picture on disk."""
 
     file: Path
@@ -70,7 +70,7 @@ class Ascend:
     preset: Literal["default", "paper", "adversarial"] = "default"
     """default is quick; paper is Direct Ascent Synthesis as published; adversarial is plain pixels, which fool the
     encoder and show nothing."""
-    settings: Annotated[Settings | None, HIDDEN] = None
+    settings: Annotated[AscentSettings | None, HIDDEN] = None
     """Complete settings of the ascent, in place of the preset; the flags below still change them."""
     steps: int | None = None
     """Updates of the image. None: the preset's."""
@@ -125,7 +125,7 @@ class Ascend:
 
 
 @job(Ascend)
-def ascend(asked: Ascend) -> list[Climbed]:
+def ascend(asked: Ascend) -> list[AscendedImage]:
     """Draws an image of each prompt with each of `count` seeds by gradient ascent on an encoder.
 
     In the folder: the images as they grow, for each a strip and a GIF, and ascended.json. The same call goes on where
@@ -143,13 +143,13 @@ def ascend(asked: Ascend) -> list[Climbed]:
     if not (words or asked.image or asked.style or asked.content):
         raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
     begun, allowed = _begun(asked.start or "", asked.mask or "", settings.size)
-    sides = [Text(text=text, weight=weight) for text, weight in weighted(also, ASIDE)]
-    sides += [Text(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
+    sides = [TextTarget(text=text, weight=weight) for text, weight in weighted(also, ASIDE)]
+    sides += [TextTarget(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
     shown = {name: as_floats(read_image(paths[name])) for name in ("image", "style", "content") if paths[name]}
     names = [asked.model] if isinstance(asked.model, str | PathLike) else list(asked.model)
     encoders = [load_encoder(name, device=device) for name in names]
     followed = _followed(shown, asked.layer or "", encoders)
-    wishes = [[*([Text(text=text)] if text else []), *followed, *sides] for text in words or [""]]
+    wishes = [[*([TextTarget(text=text)] if text else []), *followed, *sides] for text in words or [""]]
     latents = _autoencoder(asked.autoencoder or "", device)
     folder, made, told = Path(asked.output), [], []
     with Bar(0, "", quiet=quiet) as line, outputs.reading([Path(path) for path in read]):
@@ -160,7 +160,7 @@ def ascend(asked: Ascend) -> list[Climbed]:
             files = [outputs.free_name(folder / f"{place * count + number:04d}.png") for place in range(len(wishes))]
             state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
-            def seen(frame: Frame, files: list[Path] = files) -> None:
+            def seen(frame: AscentFrame, files: list[Path] = files) -> None:
                 _write(frame.pictures, files)
 
             try:
@@ -176,14 +176,14 @@ def ascend(asked: Ascend) -> list[Climbed]:
                     say=line.say,
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
-            except NotFinite as stopped:
+            except AscentDiverged as stopped:
                 _write(stopped.kept.pictures, files)
                 raise
             _write(climbed.pictures, files)
             _films(climbed, files)
             outputs.remove_folder(state)
             made += [
-                Climbed(file, text, chosen.seed, score, climbed.seconds)
+                AscendedImage(file, text, chosen.seed, score, climbed.seconds)
                 for file, text, score in zip(files, words or [""], climbed.scores[-1], strict=True)
             ]
             told += [_told(one, names, chosen, also, negative) for one in made[-len(files) :]]
@@ -191,7 +191,7 @@ def ascend(asked: Ascend) -> list[Climbed]:
     return sorted(made, key=lambda one: one.file)
 
 
-def settings_from(asked: Ascend) -> Settings:
+def settings_from(asked: Ascend) -> AscentSettings:
     """A preset, or complete settings, with what is asked otherwise."""
     settings = asked.settings if asked.settings is not None else PRESETS[asked.preset]()
     names = ("parametrization", "optimizer", "steps", "copies", "learning_rate", "smooth", "change", "size", "seed")
@@ -230,15 +230,15 @@ def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]
     """The targets that are pictures."""
     found: list[Target] = []
     if "image" in shown:
-        found.append(Image(picture=shown["image"]))
+        found.append(ImageTarget(picture=shown["image"]))
     if "style" in shown or "content" in shown:
         if len(encoders) > 1 and not layer:
             raise RizbinError("Several encoders have no layer in common; give one --model, or name a --layer of all.")
         at = layer or middle_layer(encoders[0])
         if "content" in shown:
-            found.append(Content(picture=shown["content"], layer=at))
+            found.append(ContentTarget(picture=shown["content"], layer=at))
         if "style" in shown:
-            found.append(Style(picture=shown["style"], layer=at))
+            found.append(StyleTarget(picture=shown["style"], layer=at))
     return found
 
 
@@ -265,15 +265,15 @@ def _autoencoder(folder: Place, device: str) -> Any:
     """The autoencoder of a pipeline; None where none is asked for."""
     if not folder:
         return None
-    from rizbin.workflows.load import load_painter
+    from rizbin.workflows.load import load_text_to_image
 
-    return load_painter(folder, device=device).pipeline.vae
+    return load_text_to_image(folder, device=device).pipeline.vae
 
 
 def _now_and_then(seen: Any) -> Any:
     """Lets a few of the frames through: every tenth of the way is enough for a preview."""
 
-    def watch(frame: Frame) -> None:
+    def watch(frame: AscentFrame) -> None:
         if frame.step * 10 // frame.steps != (frame.step - 1) * 10 // frame.steps:
             seen(frame)
 
@@ -294,7 +294,7 @@ def _films(climbed: Ascended, files: Sequence[Path]) -> None:
 
 
 def _told(
-    one: Climbed, names: Sequence[Place], settings: Settings, also: Sequence[str], negative: Sequence[str]
+    one: AscendedImage, names: Sequence[Place], settings: AscentSettings, also: Sequence[str], negative: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "file": one.file.name,

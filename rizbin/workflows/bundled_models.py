@@ -204,9 +204,9 @@ RECIPES = {
 
 SETTINGS = Evaluation.Settings()
 """How the card's figures are measured: as `rizbin evaluate` does."""
-DETECTION = detection.Settings(images=500)
+DETECTION = detection.DetectionSettings(images=500)
 """The same of a detector."""
-DRAWING = drawn.Settings(seeds=6, pairs=110, scenes=200)
+DRAWING = drawn.DiffusionSettings(seeds=6, pairs=110, scenes=200)
 """And of what draws."""
 
 

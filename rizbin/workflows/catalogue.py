@@ -15,13 +15,13 @@ def names() -> tuple[str, ...]:
 def find(name: str) -> type[Method]:
     """The class of a method, of `DETECTOR` or of `DIFFUSION`. Raises RizbinError naming the choices."""
     if name == DETECTOR:
-        from rizbin.detection.teach import Teaching
+        from rizbin.detection.train import GroundingDINOTraining
 
-        return Teaching
+        return GroundingDINOTraining
     if name == DIFFUSION:
-        from rizbin.generation.diffusion.learn import Drawing
+        from rizbin.generation.diffusion.train import LatentDiffusion
 
-        return Drawing
+        return LatentDiffusion
     if name not in methods.names():
         raise RizbinError(f"There is no method '{name}'; choose one of {', '.join(names())}.")
     return methods.find(name)

@@ -15,14 +15,14 @@ from rizbin.core.progress import Bar
 from rizbin.detection import search
 from rizbin.detection.masks import DEFAULT as SAM
 from rizbin.detection.masks import Segmenter
-from rizbin.detection.phrases import Wanted, read_phrases
-from rizbin.detection.search import Search, Searched
+from rizbin.detection.phrases import PhraseLike, read_phrases
+from rizbin.detection.search import DetectionResults, Search
 from rizbin.detection.write import planned
 from rizbin.reports.explanations import write_explanations
 from rizbin.workflows.load import load_detector
 
 Format = Literal["coco", "csv", "yolo", "voc", "labelme"]
-Phrases = str | Sequence[Wanted]
+Phrases = str | Sequence[PhraseLike]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Detect(Search):
 
 
 @job(Detect)
-def detect(settings: Detect) -> Searched:
+def detect(settings: Detect) -> DetectionResults:
     """Finds objects in images by words.
 
     Raises RizbinError when there is nothing to look for or at, or where no image can be used.

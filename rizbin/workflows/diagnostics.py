@@ -12,11 +12,11 @@ from rizbin.data.sample import Source
 from rizbin.data.views import View, normalize
 from rizbin.evaluation.alarms import collapse_alarms
 from rizbin.evaluation.collapse import alignment, health, lidar, uniformity
-from rizbin.evaluation.embed import Pictures, read
+from rizbin.evaluation.embed import LabeledImages, read
 from rizbin.evaluation.knn import vote
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Method
-from rizbin.training.trainer import Looked
+from rizbin.training.trainer import Diagnostics
 
 MEMORY, QUERIES = 500, 250
 """Training pictures that vote and test pictures that ask: seconds a look, a standard error of 3 points."""
@@ -30,8 +30,8 @@ K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
 
 
-class Watching:
-    """A `rizbin.training.trainer.Watch` over some pictures of a source, read once."""
+class CollapseDiagnostics:
+    """A `rizbin.training.trainer.Callback` over some pictures of a source, read once."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Watching:
             count = count if source.endless else min(count, len(source))
             seen, _ = read(source, count, size, seed=0, advance=lambda _: None)
             categories = source.categories or tuple(sorted({name for one in seen for name in one.names}))
-            parts.append(Pictures.of(seen, categories, size, grid))
+            parts.append(LabeledImages.of(seen, categories, size, grid))
         self.memory, self.queries = parts
         self.unseen = ""
         """Why some numbers or all of them are missing, in a sentence; empty where none are."""
@@ -85,7 +85,7 @@ class Watching:
             random = (self._features(untrained, part) for part in (self.queries, self.memory))
             self.fixed = {"knn_pixels": self._top1(*pixels), "knn_random": self._top1(*random)}
 
-    def __call__(self, step: int, method: Method, records: Mapping[str, float]) -> Looked:
+    def __call__(self, step: int, method: Method, records: Mapping[str, float]) -> Diagnostics:
         """What the method's encoder and projection look like after `step` updates."""
         numbers = dict(self.fixed)
         alarms: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Watching:
             alarms = ()
         # Twice in a row: one look in twenty may fall into a dip.
         said, self.before = (alarms if self.before else ()), alarms
-        return Looked({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
+        return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
 
     def _spread(self, method: Method, numbers: dict[str, float]) -> tuple[str, ...]:
         """Adds what features and projections say to the numbers; returns the alarms."""
@@ -121,7 +121,7 @@ class Watching:
         return normalize(torch.from_numpy(np.stack(made)))
 
     @torch.no_grad()
-    def _features(self, method: Method, pictures: Pictures) -> Float[Tensor, "pictures dim"]:
+    def _features(self, method: Method, pictures: LabeledImages) -> Float[Tensor, "pictures dim"]:
         return _resting(method, normalize(pictures.pixels), project=False)
 
     @torch.no_grad()

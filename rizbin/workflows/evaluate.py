@@ -19,7 +19,7 @@ from rizbin.detection import measure as detection
 from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation, TooFew, evaluate
 from rizbin.generation.diffusion.loading import is_pipeline
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.load import Loaded, calibration_of
 from rizbin.workflows.runs import validation_source
@@ -27,11 +27,11 @@ from rizbin.workflows.verifier import judge_by
 
 LEAST_IMAGES = Evaluation.Settings().least_images
 """For detectors as for encoders."""
-Settings = Evaluation.Settings | detection.Settings | drawn.Settings
+Settings = Evaluation.Settings | detection.DetectionSettings | drawn.DiffusionSettings
 _KINDS: dict[str, tuple[type, str]] = {
     "an encoder": (Evaluation.Settings, "rizbin.evaluation.suite.Evaluation"),
-    "a detector": (detection.Settings, "rizbin.detection.measure"),
-    "a model that draws": (drawn.Settings, "rizbin.workflows.evaluate_diffusion"),
+    "a detector": (detection.DetectionSettings, "rizbin.detection.measure"),
+    "a model that draws": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
 }
 
 
@@ -39,14 +39,14 @@ def settings_of(what: Place) -> Settings:
     """How `measure` measures this."""
     folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
     if Detector.is_one(folder):
-        return detection.Settings()
+        return detection.DetectionSettings()
     if is_pipeline(folder):
-        return drawn.Settings()
+        return drawn.DiffusionSettings()
     try:
         kept = read_json(folder / "settings.json")
     except (OSError, ValueError):
         return Evaluation.Settings()
-    own = {"detector": detection.Settings, "diffusion": drawn.Settings}
+    own = {"detector": detection.DetectionSettings, "diffusion": drawn.DiffusionSettings}
     return own.get(str(kept.get("method")) if isinstance(kept, dict) else "", Evaluation.Settings)()
 
 
@@ -191,7 +191,7 @@ def _boxes(
     return numbers, source
 
 
-def _drawings(found: Loaded, painter: Painter, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
+def _drawings(found: Loaded, painter: TextToImage, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
     run = found.run
     source = part.source(part.data or (run.training.data if run else drawn.DATA), painter.side)
     numbers = drawn.measure(

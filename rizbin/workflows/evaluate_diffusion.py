@@ -16,8 +16,8 @@ from rizbin.core.measurement import Measurement, Report
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.data.sample import Sample, Source
 from rizbin.data.scenes.captions import article
-from rizbin.generation.diffusion.painter import Painter, Sampling
 from rizbin.generation.diffusion.repair import Verifier
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 
 DATA = "scenes:drawn,categories=16"
 """What a folder of diffusers is measured on where nothing is said."""
@@ -26,7 +26,7 @@ FIRST_SEED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class DiffusionSettings:
     """How a model that draws is measured."""
 
     seeds: int = 3
@@ -46,11 +46,11 @@ class Settings:
 
 
 def measure(
-    painter: Painter,
+    painter: TextToImage,
     source: Source,
     verifier: Verifier,
     *,
-    settings: Settings = Settings(),
+    settings: DiffusionSettings = DiffusionSettings(),
     bar: MakeBar | None = None,
 ) -> Report:
     """All numbers of a model that draws.
@@ -177,7 +177,7 @@ def _there(verifier: Verifier, image: np.ndarray, names: Sequence[str], threshol
     return np.array([one.probability >= threshold for one in verifier(image, names)])
 
 
-def _lost(painter: Painter, sample: Sample) -> float:
+def _lost(painter: TextToImage, sample: Sample) -> float:
     """Percent of the range that the autoencoder changes."""
     kept = painter.decode(painter.encode(sample.image, *sample.image.shape[:2]))
     return 100 * float(np.abs(kept.astype(float) - sample.image.astype(float)).mean()) / 255

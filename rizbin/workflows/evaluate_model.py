@@ -46,21 +46,21 @@ class _What:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Evaluation.Settings, _What):
+class EvaluateEncoder(Evaluation.Settings, _What):
     """Measure a model, and a randomly initialized one beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateDetector(measure.Settings, _What):
+class EvaluateDetector(measure.DetectionSettings, _What):
     """Measure a detector on images whose objects are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateDiffusion(evaluate_diffusion.Settings, _What):
+class EvaluateDiffusion(evaluate_diffusion.DiffusionSettings, _What):
     """Measure a text-to-image model: a detector looks for the objects that its prompts name."""
 
 
-@job(Evaluate)
+@job(EvaluateEncoder)
 def evaluate(settings: _What) -> Report:
     """All numbers of a model, each beside those of the same network with random weights.
 
@@ -83,7 +83,7 @@ def _own(settings: _What) -> Settings | None:
     wanted: Any = type(settings_of(settings.model))
     if isinstance(settings, wanted):
         return part(settings, wanted)
-    defaults = Evaluate(model=settings.model)
+    defaults = EvaluateEncoder(model=settings.model)
     own = {item.name for item in fields(_What)}
     changed = {
         item.name: getattr(settings, item.name)

@@ -10,7 +10,7 @@ from rizbin.core.checksums import write_sums
 from rizbin.core.commands import Argument, Place, job
 from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import Detector
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.workflows.bundle import publish
@@ -90,7 +90,7 @@ def _detector(detector: Detector, target: Path, form: Format, half: bool) -> Pat
     return target
 
 
-def _pipeline(painter: Painter, target: Path, half: bool) -> Path:
+def _pipeline(painter: TextToImage, target: Path, half: bool) -> Path:
     (painter.pipeline.to(torch.float16) if half else painter.pipeline).save_pretrained(target)
     write_sums(target)
     return target

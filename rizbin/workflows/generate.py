@@ -13,18 +13,18 @@ from rizbin.core.commands import HIDDEN, Argument, Place, job, part
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as repairing
-from rizbin.generation.diffusion.cure import SCALE, Cure, resolution_of, steering
-from rizbin.generation.diffusion.drawing import Drawn
+from rizbin.generation.diffusion.attention_guidance import SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.drawing import SavedImage
 from rizbin.generation.diffusion.loading import Offload
-from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
-from rizbin.generation.diffusion.repair import Ladder, Repaired
+from rizbin.generation.diffusion.repair import Repaired, RepairStrategy
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
 from rizbin.generation.film import Pixels, sheet, write_png
 from rizbin.reports.film import write_film
 from rizbin.workflows.known_words import unknown_in
-from rizbin.workflows.load import load_painter
+from rizbin.workflows.load import load_text_to_image
 from rizbin.workflows.verifier import judge_by
 
 REPAIRED = "repaired.json"
@@ -118,12 +118,12 @@ class Repair(_Drawing):
     """Attention guidance that repairs, by its loss. None: the strategy's own."""
     cure_scale: float = SCALE
     """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
-    ladder: Annotated[Ladder | None, HIDDEN] = None
+    ladder: Annotated[RepairStrategy | None, HIDDEN] = None
     """The whole strategy of repair, in place of the flags above."""
 
 
 @job(Generate)
-def generate(settings: Generate) -> list[Drawn]:
+def generate(settings: Generate) -> list[SavedImage]:
     """Draws images from words into a folder, with drawn.json, from which `rizbin replay` makes them again."""
     prompts = prompts_of(settings.prompts)
     if not prompts:
@@ -135,7 +135,7 @@ def generate(settings: Generate) -> list[Drawn]:
 
 
 @job(Edit)
-def edit(settings: Edit) -> list[Drawn]:
+def edit(settings: Edit) -> list[SavedImage]:
     """Redraws an image by words into a folder, with drawn.json, from which `rizbin replay` makes it again."""
     prompts = prompts_of(settings.prompt)
     if not prompts:
@@ -158,10 +158,10 @@ def _draw(
     cure: Cure = "none",
     scale: float = SCALE,
     objects: Sequence[str] = (),
-) -> list[Drawn]:
+) -> list[SavedImage]:
     """Draws each prompt with `count` seeds; `start` is the image of the file `path`, where one is redrawn."""
     device = str(choose(settings.device))
-    painter = load_painter(settings.model, device=device, half=settings.half, offload=settings.offload)
+    painter = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
     sampling, folder = part(settings, Sampling), Path(settings.output)
     about: dict[str, object] = {
         **_about(settings, device),
@@ -212,12 +212,12 @@ def repair(settings: Repair) -> list[Repaired]:
     if not prompts:
         raise RizbinError('Say what to draw: rizbin repair "a zebra and a frog".')
     device = str(choose(settings.device))
-    painter = load_painter(settings.model, device=device, half=settings.half, offload=settings.offload)
+    painter = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
     verifier = judge_by(settings.judge, among=settings.among, device=device)
     sampling, ladder, folder = part(settings, Sampling), _ladder(settings), Path(settings.output)
     results: list[Repaired] = []
     records: list[dict[str, object]] = []
-    filmed: list[Drawn] = []
+    filmed: list[SavedImage] = []
     about = {
         **_about(settings, device),
         "judge": _named(settings.judge),
@@ -245,7 +245,7 @@ def repair(settings: Repair) -> list[Repaired]:
             write_png(sheet([tried]), file.with_name(f"{file.stem}-tried.png"))
         best = repaired.best
         if settings.film:
-            filmed.append(Drawn(file, prompt, best.sampling, best.painted))
+            filmed.append(SavedImage(file, prompt, best.sampling, best.painted))
             drawing.write_strip(painter, filmed[-1])
         results.append(repaired)
         records.append(
@@ -273,11 +273,11 @@ def prompts_of(given: Prompts) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def _ladder(settings: Repair) -> Ladder:
+def _ladder(settings: Repair) -> RepairStrategy:
     """The strategy that the flags name."""
     if settings.ladder is not None:
         return settings.ladder
-    ladder = Ladder(rungs=()) if settings.verify else Ladder()
+    ladder = RepairStrategy(rungs=()) if settings.verify else RepairStrategy()
     if settings.cure is not None and settings.cure != "none":
         if settings.verify:
             raise RizbinError(
@@ -288,7 +288,7 @@ def _ladder(settings: Repair) -> Ladder:
     return replace(ladder, scale=settings.cure_scale)
 
 
-def attended(painter: Painter, film: bool) -> int:
+def attended(painter: TextToImage, film: bool) -> int:
     """Cells along a side of the attention maps that a film shows; 0 where there are none to see."""
     return resolution_of(painter) if film and painter.unet is not None else 0
 

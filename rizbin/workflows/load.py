@@ -17,9 +17,9 @@ from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import DEFAULT, KINDS, Detector
 from rizbin.detection.presence import Calibration
-from rizbin.generation.diffusion.learn import Drawing
 from rizbin.generation.diffusion.loading import Offload, is_pipeline
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.text_to_image import TextToImage
+from rizbin.generation.diffusion.train import LatentDiffusion
 from rizbin.models.encoder import Encoder
 from rizbin.models.open_clip import load_open_clip
 from rizbin.models.own import RizbinEncoder
@@ -54,7 +54,7 @@ class Loaded:
     """As it was asked for."""
     folder: Path | None
     """Where its files are; None for what a library fetched by name."""
-    model: Encoder | Detector | Painter
+    model: Encoder | Detector | TextToImage
     run: LoadedRun | None = None
     """The trained method around it, of a run or an exported method."""
 
@@ -73,9 +73,9 @@ class Loaded:
         return self.model if isinstance(self.model, Detector) else None
 
     @property
-    def painter(self) -> Painter | None:
+    def painter(self) -> TextToImage | None:
         """The text-to-image model; None where it is none."""
-        return self.model if isinstance(self.model, Painter) else None
+        return self.model if isinstance(self.model, TextToImage) else None
 
     @property
     def network(self) -> ImageTextPair | ImageEncoder:
@@ -86,12 +86,12 @@ class Loaded:
         raise RizbinError(f"{self.name} is a model of {self.library} already; this is done with models of Rizbin.")
 
 
-def load(name: Place, *, device: str = BEST) -> Encoder | Detector | Painter:
+def load(name: Place, *, device: str = BEST) -> Encoder | Detector | TextToImage:
     """The model that a name stands for, ready for use; its `repr` says what it is.
 
     An encoder has `encode_image`, `encode_text`, `similarity` and `patch_features`, which take images and texts as they
-    are; a detector has `detect`; a text-to-image model has `paint`. `load_encoder`, `load_detector` and `load_painter`
-    give one kind each, and refuse the others in a sentence.
+    are; a detector has `detect`; a text-to-image model has `paint`. `load_encoder`, `load_detector` and
+    `load_text_to_image` give one kind each, and refuse the others in a sentence.
     """
     return open_model(name, device=str(choose(device))).model
 
@@ -135,7 +135,7 @@ def _listed(text: str, library: str, name: str, device: str) -> Loaded:
 def _in_folder(folder: Path, text: str, device: str, half: bool, offload: Offload) -> Loaded:
     """What a folder holds, by the files that each software writes."""
     if is_pipeline(folder):
-        return _painter(Painter.from_pretrained(folder, device=device, half=half, offload=offload), text, folder)
+        return _painter(TextToImage.from_pretrained(folder, device=device, half=half, offload=offload), text, folder)
     if is_onnx(folder):
         from rizbin.detection.onnx import OnnxDetector
 
@@ -167,8 +167,8 @@ def of_run(run: LoadedRun, name: str = "", *, device: str = "cpu") -> Loaded:
     if (detector := run.detector) is not None:
         detector.model.to(device)
         return Loaded("detector", "rizbin", text, run.folder, detector, run)
-    if isinstance(run.method, Drawing):
-        return _painter(Painter(run.method.pipeline().to(device), name=text), text, run.folder, run)
+    if isinstance(run.method, LatentDiffusion):
+        return _painter(TextToImage(run.method.pipeline().to(device), name=text), text, run.folder, run)
     run.method.to(device)
     encoder = RizbinEncoder(run.encoder, name=text)
     return _encoder(encoder, "rizbin", text, run.folder, device, run)
@@ -184,7 +184,7 @@ def _on_hugging_face(text: str, device: str, half: bool, offload: Offload) -> Lo
         return _encoder(load_transformers(text), "transformers", text, None, device)  # says how to install it
     except RizbinError as error:
         try:
-            painter = Painter.from_pretrained(text, device=device, half=half, offload=offload)
+            painter = TextToImage.from_pretrained(text, device=device, half=half, offload=offload)
         except RizbinError:
             raise error from None
         return _painter(painter, text, None)
@@ -199,7 +199,7 @@ def _encoder(
     return Loaded(encoder.kind, library, text, folder, encoder.frozen(device), run)
 
 
-def _painter(painter: Painter, text: str, folder: Path | None, run: LoadedRun | None = None) -> Loaded:
+def _painter(painter: TextToImage, text: str, folder: Path | None, run: LoadedRun | None = None) -> Loaded:
     return Loaded("text-to-image", "diffusers" if run is None else "rizbin", text, folder, painter, run)
 
 
@@ -235,7 +235,9 @@ def _default_detector(device: str) -> Detector:
         ) from error
 
 
-def load_painter(model: Place, *, device: str = "cpu", half: bool = False, offload: Offload = "none") -> Painter:
+def load_text_to_image(
+    model: Place, *, device: str = "cpu", half: bool = False, offload: Offload = "none"
+) -> TextToImage:
     """The text-to-image model of that name, as `load` takes it."""
     loaded = open_model(model, device=device, half=half, offload=offload)
     if loaded.painter is not None:

@@ -10,23 +10,23 @@ from rizbin.core import outputs
 from rizbin.core.commands import Argument, Place, job
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as room
-from rizbin.generation.diffusion.cure import CURES, steering
-from rizbin.generation.diffusion.painter import Painter, Sampling, fingerprint
+from rizbin.generation.diffusion.attention_guidance import CURES, steering
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
 from rizbin.generation.film import Pixels, write_png
 from rizbin.training.replay import Replay
 from rizbin.workflows.generate import REPAIRED, attended, versions
-from rizbin.workflows.load import load_painter
+from rizbin.workflows.load import load_text_to_image
 from rizbin.workflows.runs import replay as replay_step
-from rizbin.workflows.verifier import Judge, judge_by
+from rizbin.workflows.verifier import DetectorVerifier, judge_by
 
 RECORDS = (drawing.RECORD, REPAIRED)
 """Names of the records that can be replayed."""
 _LARGEST = 64 << 20
 """Bytes of a record; one picture takes about a thousand."""
-Kind = TypeVar("Kind", Sampling, room.Ladder)
+Kind = TypeVar("Kind", Sampling, room.RepairStrategy)
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
     """All images of the record, into the folder `to`."""
     told = _read(Path(record))
     made: list[Replayed] = []
-    painters: dict[tuple[object, ...], Painter] = {}
-    judges: dict[tuple[object, ...], Judge] = {}
+    painters: dict[tuple[object, ...], TextToImage] = {}
+    judges: dict[tuple[object, ...], DetectorVerifier] = {}
     with outputs.reading([record]), Bar(len(told), "making again", quiet=quiet) as bar:
         for number, one in enumerate(told):
             key = (one["model"], one["device"], one["half"], one["offload"])
             if key not in painters:
                 model, device, half, offload = key
-                painters[key] = load_painter(model, device=device, half=half, offload=offload)
+                painters[key] = load_text_to_image(model, device=device, half=half, offload=offload)
             image = _again(one, painters[key], judges)
             file = write_png(image, Path(to) / Path(str(one["file"])).name)
             same = fingerprint(image) == one["pixels"]
@@ -99,13 +99,13 @@ def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
     return made
 
 
-def _again(one: Mapping[str, Any], painter: Painter, judges: dict[tuple[object, ...], Judge]) -> Pixels:
+def _again(one: Mapping[str, Any], painter: TextToImage, judges: dict[tuple[object, ...], DetectorVerifier]) -> Pixels:
     attend = attended(painter, bool(one["film"]))
     if "ladder" in one:
         key = (one["judge"], tuple(one["among"]), one["device"])
         if key not in judges:
             judges[key] = judge_by(one["judge"], among=one["among"], device=one["device"])
-        ladder = _of(room.Ladder, {**one["ladder"], "rungs": tuple(one["ladder"]["rungs"])})
+        ladder = _of(room.RepairStrategy, {**one["ladder"], "rungs": tuple(one["ladder"]["rungs"])})
         sampling = _of(Sampling, one["sampling"])
         repaired = room.repair(
             painter,

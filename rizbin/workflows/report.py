@@ -28,7 +28,7 @@ from rizbin.workflows.tour import tour
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportSettings:
     """Write a page of numbers and images about a model, one file that opens without a network."""
 
     model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
@@ -53,8 +53,8 @@ class Report:
     """Show no progress bar."""
 
 
-@job(Report)
-def report(settings: Report) -> Path:
+@job(ReportSettings)
+def report(settings: ReportSettings) -> Path:
     """Measures a model and writes a report; returns its path.
 
     Of too few images the page shows images without numbers and says so. Raises RizbinError for what is not there.
@@ -146,4 +146,4 @@ def _kept_of(found: Loaded, detector: Detector, source: Source) -> list[tuple[st
         return []
     settings = found.run.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
-    return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.Settings())
+    return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.DetectionSettings())

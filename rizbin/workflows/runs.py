@@ -20,7 +20,7 @@ from rizbin.data.open import notices_of, open_source
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.detection.detector import Detector
-from rizbin.detection.teach import Teaching
+from rizbin.detection.train import GroundingDINOTraining
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import (
     can_export,
@@ -38,7 +38,7 @@ from rizbin.training.replay import Replay
 from rizbin.training.replay import replay as make_again
 from rizbin.training.trainer import Trainer, load_method, sweep
 from rizbin.workflows.catalogue import find
-from rizbin.workflows.diagnostics import Watching
+from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, names, preset, view_size
 
 LOOKS = 20
@@ -75,14 +75,14 @@ class LoadedRun:
         """The encoder that the method trained. Raises RizbinError for what is none."""
         encoder = self.method.encoder
         if not isinstance(encoder, ImageTextPair | ImageEncoder):
-            kind = "is a detector" if isinstance(self.method, Teaching) else "draws"
+            kind = "is a detector" if isinstance(self.method, GroundingDINOTraining) else "draws"
             raise RizbinError(f"{self.folder} {kind}; this is done with encoders of pictures.")
         return encoder
 
     @property
     def detector(self) -> Detector | None:
         """The detector that was taught, ready for use; None where the method trains an encoder."""
-        return self.method.detector() if isinstance(self.method, Teaching) else None
+        return self.method.detector() if isinstance(self.method, GroundingDINOTraining) else None
 
     @property
     def pair(self) -> ImageTextPair:
@@ -189,7 +189,9 @@ def validation_source(spec: str, size: int) -> Source:
     return open_source(spec, split="test", size=size) if source.endless else source
 
 
-def _watching(training: Training[Any], method: Method, silent: bool, validation_data: str) -> Watching | None:
+def _watching(
+    training: Training[Any], method: Method, silent: bool, validation_data: str
+) -> CollapseDiagnostics | None:
     """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
@@ -199,7 +201,9 @@ def _watching(training: Training[Any], method: Method, silent: bool, validation_
         test = validation_source(validation_data, size)
     else:
         test = open_source(training.data, split="test", size=size)
-    return Watching(build(training), train, test, warmup=training.trainer.warmup, steps=training.steps, silent=silent)
+    return CollapseDiagnostics(
+        build(training), train, test, warmup=training.trainer.warmup, steps=training.steps, silent=silent
+    )
 
 
 def seconds_a_step(training: Training[Any]) -> float:

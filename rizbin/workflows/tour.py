@@ -14,15 +14,15 @@ from rizbin.data.scenes.captions import article
 from rizbin.detection.draw import drawn as with_boxes
 from rizbin.detection.phrases import named
 from rizbin.generation.ascent.ascend import ascend
-from rizbin.generation.ascent.targets import Text
+from rizbin.generation.ascent.targets import TextTarget
 from rizbin.generation.diffusion.drawing import seen
-from rizbin.generation.diffusion.painter import Painter, Sampling
-from rizbin.generation.diffusion.repair import Ladder, Repaired, repair
+from rizbin.generation.diffusion.repair import Repaired, RepairStrategy, repair
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.load import load_encoder, load_painter
-from rizbin.workflows.verifier import Judge, judge_by
+from rizbin.workflows.load import load_encoder, load_text_to_image
+from rizbin.workflows.verifier import DetectorVerifier, judge_by
 
 DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
 TRIED = 16
@@ -41,7 +41,7 @@ def tour(page: Page, *, bar: MakeBar | None = None) -> None:
     """Adds the rooms to a page, or a note that says what they lack."""
     page.heading("The other rooms")
     try:
-        painter, judge = load_painter(DRAWS), judge_by(FINDS)
+        painter, judge = load_text_to_image(DRAWS), judge_by(FINDS)
     except RizbinError as error:
         page.note(f"Not shown: {error}")
         return
@@ -57,26 +57,26 @@ def tour(page: Page, *, bar: MakeBar | None = None) -> None:
         advance(1)
 
 
-def _draw(page: Page, painter: Painter, names: tuple[str, ...]) -> None:
+def _draw(page: Page, painter: TextToImage, names: tuple[str, ...]) -> None:
     prompt = " and ".join(article(name) for name in names[-2:])
-    painted = painter.paint(prompt, Sampling(guidance=drawn.Settings().guidance))
+    painted = painter.paint(prompt, Sampling(guidance=drawn.DiffusionSettings().guidance))
     page.heading("Drawn", level=3)
     page.text(
         f"\u201c{prompt}\u201d by {DRAWS}: what it saw under the noise at some of {len(painted.frames)} steps, "
         f"{painted.seconds:.1f} seconds in all."
     )
     steps = [*seen(painter, painted.frames, most=7), (painted.image, "the picture")]
-    page.pictures([Picture(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
+    page.pictures([PageImage(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
 
 
-def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) -> Repaired:
+def _mend(page: Page, painter: TextToImage, judge: DetectorVerifier, names: tuple[str, ...]) -> Repaired:
     """The first pair of a fixed order that comes out without one of its things, mended."""
     pairs = list(combinations(names, 2))
     order = random.generator("pairs of the tour", len(pairs)).permutation(len(pairs))[:TRIED]
     for number, place in enumerate(order):
         prompt = " and ".join(article(name) for name in pairs[place])
-        sampling = Sampling(guidance=drawn.Settings().guidance, seed=number)
-        made = repair(painter, prompt, judge, sampling=sampling, ladder=Ladder(), objects=pairs[place])
+        sampling = Sampling(guidance=drawn.DiffusionSettings().guidance, seed=number)
+        made = repair(painter, prompt, judge, sampling=sampling, ladder=RepairStrategy(), objects=pairs[place])
         if len(made.attempts) > 1:
             break
     page.heading("Mended", level=3)
@@ -94,7 +94,7 @@ def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) ->
         )
     page.pictures(
         [
-            Picture(
+            PageImage(
                 image=one.image,
                 caption=f"{_HOW[one.how]}: "
                 + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.found.items())
@@ -107,7 +107,7 @@ def _mend(page: Page, painter: Painter, judge: Judge, names: tuple[str, ...]) ->
     return made
 
 
-def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> None:
+def _find(page: Page, judge: DetectorVerifier, made: Repaired, names: tuple[str, ...]) -> None:
     image = made.best.image
     (found,) = judge.detector.detect([image], named(names))
     answer = found.choose(BELIEVED)
@@ -115,14 +115,14 @@ def _find(page: Page, judge: Judge, made: Repaired, names: tuple[str, ...]) -> N
     said = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))
     page.text(f"All {len(names)} names were asked for in the kept picture at once; found: {said or 'nothing'}.")
     shown = with_boxes(image, answer)
-    page.pictures([Picture(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
+    page.pictures([PageImage(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
 
 
-def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
+def _climb(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
     """A picture by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
     wanted = names[0]
     encoder = load_encoder(CLIMBED)
-    made = ascend([encoder], [[Text(text=article(wanted))]])
+    made = ascend([encoder], [[TextTarget(text=article(wanted))]])
     (seen_in_it,) = judge(made.pictures[0], [wanted])
     page.heading("Climbed", level=3)
     page.text(
@@ -132,4 +132,4 @@ def _climb(page: Page, judge: Judge, names: tuple[str, ...]) -> None:
         "far such pictures are to be believed."
     )
     shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
-    page.pictures([Picture(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])
+    page.pictures([PageImage(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 
 from rizbin.core.commands import Place
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.found import Found
 from rizbin.detection.phrases import named
 from rizbin.detection.presence import Calibration, judge
-from rizbin.generation.diffusion.repair import Presence
+from rizbin.generation.diffusion.repair import ObjectPresence
 from rizbin.generation.film import Pixels
 from rizbin.workflows.load import calibration_of, load_detector
 
@@ -19,14 +19,16 @@ UNDECIDED = (0.5, 0.5)
 """No verdict is "unsure" here: a probability is asked for."""
 
 
-def judge_by(model: Place, *, among: Sequence[str] = (), device: str = "cpu") -> "Judge":
+def judge_by(model: Place, *, among: Sequence[str] = (), device: str = "cpu") -> "DetectorVerifier":
     """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
     detector = load_detector(model, device=device)
-    return Judge(detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter)
+    return DetectorVerifier(
+        detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter
+    )
 
 
 @dataclass(frozen=True)
-class Judge:
+class DetectorVerifier:
     """Asks a detector for all phrases of a closed set at once, among which it decides best (docs/detect.md)."""
 
     detector: Detector
@@ -36,7 +38,7 @@ class Judge:
     side: int = 0
     """Pictures are enlarged to this shorter side, pixels; 0 leaves them."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         """One presence for each phrase."""
         scale = max(self.side / min(picture.shape[:2]), 1.0) if self.side else 1.0
         shown = picture
@@ -47,17 +49,17 @@ class Judge:
         (seen,) = self.detector.detect([shown], named(names))
         return [self._presence(seen, names.index(phrase), scale) for phrase in phrases]
 
-    def _presence(self, seen: Found, place: int, scale: float) -> Presence:
+    def _presence(self, seen: Proposals, place: int, scale: float) -> ObjectPresence:
         """Of the name at this place among those that were asked for; the others are its rivals."""
         order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
         phrases = tuple(seen.phrases[one] for one in order)
         if place in seen.unasked:
-            return Presence(0.0, known=False)
+            return ObjectPresence(0.0, known=False)
         unasked = tuple(order.index(one) for one in seen.unasked)
-        mine = Found(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
+        mine = Proposals(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
         verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
         box = None
         if verdict.boxes:
             left, top, right, bottom = (float(value) / scale for value in verdict.boxes[0])
             box = (left, top, right, bottom)
-        return Presence(float(verdict.probability), box)
+        return ObjectPresence(float(verdict.probability), box)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from rizbin.core.commands import Argument, Place, job
 from rizbin.core.devices import BEST, choose
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.detection import presence
-from rizbin.detection.phrases import Wanted, read_phrases
+from rizbin.detection.phrases import PhraseLike, read_phrases
 from rizbin.detection.presence import Calibration, Verdicts
 from rizbin.workflows.detect import Phrases, phrases_of
 from rizbin.workflows.load import calibration_of, load_detector
@@ -21,7 +21,7 @@ class Verify:
 
     image: Annotated[Place, Argument(positional=True, metavar="IMAGE", check="image")]
     """A file."""
-    phrases: Annotated[str | Sequence[Wanted], Argument(positional=True, many=True, metavar="PHRASES")]
+    phrases: Annotated[str | Sequence[PhraseLike], Argument(positional=True, many=True, metavar="PHRASES")]
     """What is to be there, each in quotes; each gets a pass of its own."""
     _: KW_ONLY
     distractor: Annotated[Phrases, Argument(many=True, metavar="PHRASE")] = ()

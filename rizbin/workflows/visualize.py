@@ -12,7 +12,7 @@ from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.visualization.album import write_album
 from rizbin.visualization.inputs import check_pictures, read_pictures
-from rizbin.visualization.pictures import DRAWINGS, does
+from rizbin.visualization.visualizers import VISUALIZERS, does
 from rizbin.workflows.detect import paths_of
 from rizbin.workflows.load import load_encoder
 
@@ -41,9 +41,9 @@ class Visualize:
 @cache
 def settings_of(what: str) -> type[Visualize]:
     """The settings of one visualization: its own and those of `Visualize`. Raises RizbinError for what is none."""
-    if what not in DRAWINGS:
-        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(DRAWINGS)}.")
-    drawing = DRAWINGS[what]
+    if what not in VISUALIZERS:
+        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(VISUALIZERS)}.")
+    drawing = VISUALIZERS[what]
     made: Any = make_dataclass(type(drawing).__name__, [], bases=(drawing.Settings, Visualize), frozen=True)
     made.__doc__ = does(drawing)
     return made
@@ -72,7 +72,7 @@ def visualize(
 
 def draw(what: str, settings: Visualize) -> Path:
     """The page of a visualization with settings of `settings_of(what)`."""
-    kind = DRAWINGS[what]
+    kind = VISUALIZERS[what]
     drawing = kind(part(settings, kind.Settings))
     masks = Path(settings.masks) if settings.masks else ""
     if not paths_of(settings.images):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin.data.gate import as_rgb, read_image
+from rizbin.data.image_io import as_rgb, read_image
 from rizbin.data.sample import Refused
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.loader import Batch, Loader
+from rizbin.data.loader import LoadedBatch, Loader
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.tokens import Tokenizer
@@ -43,11 +43,11 @@ class Numbers:
         return Sample(str(index), image, self.caption, captions=self.captions)
 
 
-def load(source: Numbers, *, batch: int = 8, steps: int = 4, **more) -> list[Batch]:
+def load(source: Numbers, *, batch: int = 8, steps: int = 4, **more) -> list[LoadedBatch]:
     return list(Loader(source, VIEWS, TOKENIZER, **({"seed": 3, "batch": batch, "steps": steps} | more)))
 
 
-def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+def assert_equal(ours: list[LoadedBatch], theirs: list[LoadedBatch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.views, other.views, strict=True))

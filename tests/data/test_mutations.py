@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
 
 SIDE = 64

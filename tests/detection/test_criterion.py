@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rizbin.detection.criterion import (
+    BoxTargets,
     Predicted,
-    Truth,
     Weights,
     focal_loss,
     grounding_loss,
@@ -18,7 +18,7 @@ from rizbin.detection.criterion import (
     match,
     predictions,
 )
-from rizbin.detection.phrases import Text, phrase_map
+from rizbin.detection.phrases import PromptText, phrase_map
 from tests.detection.toys import run, text_of, tiny
 
 BOXES = [
@@ -31,12 +31,12 @@ NAMED = [[1, 0], [0], []]
 """Which phrase of its own text each object is."""
 
 
-def truth(text: Text, named: list[int], boxes: Tensor, width: int) -> Truth:
+def truth(text: PromptText, named: list[int], boxes: Tensor, width: int) -> BoxTargets:
     tokens = phrase_map(text, len(text.phrases), width)
-    return Truth(boxes, tokens[named], torch.arange(width) < len(text.ids))
+    return BoxTargets(boxes, tokens[named], torch.arange(width) < len(text.ids))
 
 
-def truths(width: int = 64) -> list[Truth]:
+def truths(width: int = 64) -> list[BoxTargets]:
     return [truth(text, named, boxes, width) for text, named, boxes in zip(TEXTS, NAMED, BOXES, strict=True)]
 
 
@@ -71,7 +71,7 @@ def slow_giou(a: list[float], b: list[float]) -> float:
 
 def test_the_terms_are_the_papers_formulas() -> None:
     predicted, known = random_predicted(3, 5, 12), truths(12)
-    known = [Truth(one.boxes.double(), one.tokens, one.text) for one in known]
+    known = [BoxTargets(one.boxes.double(), one.tokens, one.text) for one in known]
     weights = Weights(focal=1.5, l1=4.0, giou=3.0)
     expected = {"focal": 0.0, "l1": 0.0, "giou": 0.0}
     for logits, boxes, one in zip(predicted.logits, predicted.boxes, known, strict=True):
@@ -99,7 +99,9 @@ def test_pairs_are_those_of_least_cost() -> None:
         one = truths(12)[0]
         logits, boxes = predicted.logits[0], predicted.boxes[0]
 
-        def cost(query: int, thing: int, logits: Tensor = logits, boxes: Tensor = boxes, one: Truth = one) -> float:
+        def cost(
+            query: int, thing: int, logits: Tensor = logits, boxes: Tensor = boxes, one: BoxTargets = one
+        ) -> float:
             columns = one.tokens[thing].nonzero().flatten().tolist()
             focal = sum(
                 slow_focal(logits[query, c].item(), 1) - slow_focal(logits[query, c].item(), 0) for c in columns
@@ -122,13 +124,15 @@ def test_focal_loss_is_torchvisions() -> None:
 
 
 def test_more_objects_than_queries_and_lost_numbers_end_in_no_exception() -> None:
-    many = Truth(torch.rand(9, 4) * 0.5 + 0.2, torch.ones(9, 12, dtype=torch.bool), torch.ones(12, dtype=torch.bool))
+    many = BoxTargets(
+        torch.rand(9, 4) * 0.5 + 0.2, torch.ones(9, 12, dtype=torch.bool), torch.ones(12, dtype=torch.bool)
+    )
     rows, columns = match(torch.randn(4, 12), torch.rand(4, 4) * 0.5 + 0.2, many, Weights())
     assert len(rows) == 4 and len(set(columns.tolist())) == 4
     match(torch.full((4, 12), torch.nan), torch.rand(4, 4) * 0.5 + 0.2, many, Weights())
 
 
-def whole_loss(model: Any, images: Tensor, texts: list[Text], known: list[Truth]) -> Tensor:
+def whole_loss(model: Any, images: Tensor, texts: list[PromptText], known: list[BoxTargets]) -> Tensor:
     outputs, text = run(model, images, texts)
     return grounding_loss(predictions(model, outputs, text), known)[0]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from rizbin.core.random import key
-from rizbin.detection.criterion import Truth, Weights, grounding_loss, predictions
+from rizbin.detection.criterion import BoxTargets, Weights, grounding_loss, predictions
 from rizbin.detection.denoising import (
     DRAWS,
     MOST,
@@ -21,7 +21,7 @@ from rizbin.detection.denoising import (
 )
 from rizbin.detection.phrases import batch_of, phrase_map
 from rizbin.training.method import Batch, Minimize, Progress
-from tests.detection.test_teach import SMALL, Shapes, made, trainer
+from tests.detection.test_detector_training import SMALL, Shapes, made, trainer
 from tests.detection.toys import text_of, tiny
 
 GROUPS = 3
@@ -34,7 +34,7 @@ BOXES = [
 NAMED = [[1, 0], [0], []]
 MAPS = [phrase_map(text, len(text.phrases), 64) for text in TEXTS]
 TRUTHS = [
-    Truth(boxes, tokens[named], torch.arange(64) < len(text.ids))
+    BoxTargets(boxes, tokens[named], torch.arange(64) < len(text.ids))
     for boxes, tokens, named, text in zip(BOXES, MAPS, NAMED, TEXTS, strict=True)
 ]
 
@@ -49,7 +49,7 @@ def noise_of(seed: int = 0) -> Noised:
 
 def test_noise_stays_within_its_range() -> None:
     groups, kept = 200, 0
-    truth = Truth(BOXES[0], MAPS[0][NAMED[0]], TRUTHS[0].text)
+    truth = BoxTargets(BOXES[0], MAPS[0][NAMED[0]], TRUTHS[0].text)
     noise = noised([truth], [MAPS[0]], drawn(1, groups, 1), groups)
     near, far = noise.places(0)
     sides = truth.boxes[:, 2:].repeat(groups, 2)

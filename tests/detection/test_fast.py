@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rizbin.detection.detector import Detector
-from rizbin.detection.fast import Sampling, fuse, quicken, sample, slacken
+from rizbin.detection.fast import DeformableSampling, disable_fast_attention, enable_fast_attention, fuse, sample
 from tests.detection.toys import run, text_of, tiny, tokenizer
 
 SIZES = [(7, 5), (3, 4), (1, 2)]
@@ -72,14 +72,14 @@ def test_a_whole_network_gives_the_same(kind: str) -> None:
     texts = [text_of("red disc", "cat"), text_of("blue square")]
     with torch.inference_mode():
         before, _ = run(model, images, texts)
-        quicken(model)
-        assert any(isinstance(one, Sampling) for one in model.modules())
+        enable_fast_attention(model)
+        assert any(isinstance(one, DeformableSampling) for one in model.modules())
         after, _ = run(model, images, texts)
     assert torch.allclose(after.pred_boxes, before.pred_boxes, atol=1e-4)
     seen = before.logits.isfinite()
     assert torch.allclose(after.logits[seen], before.logits[seen], atol=1e-4)
-    slacken(model)
-    assert not any(isinstance(one, Sampling) for one in model.modules())
+    disable_fast_attention(model)
+    assert not any(isinstance(one, DeformableSampling) for one in model.modules())
 
 
 def original(like: Any) -> Any:
@@ -97,7 +97,7 @@ def test_learning_takes_the_way_that_has_gradients() -> None:
     gradients = []
     for one in (copy.deepcopy(model), model):
         if one is model:
-            quicken(one)
+            enable_fast_attention(one)
         one.eval()
         outputs, _ = run(one, images, texts)
         outputs.pred_boxes.sum().backward()
@@ -128,7 +128,7 @@ def test_a_long_text_takes_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where a text has as many tokens as a head has channels, the other order would cost more."""
     model, texts = tiny(), [text_of("red disc", "cat", "dog", "a bird", "tree", "blue square", "green disc")]
     assert len(texts[0].ids) >= 16
-    quicken(model)
+    enable_fast_attention(model)
     monkeypatch.setattr(torch, "baddbmm", None)
     with torch.inference_mode():
         run(model, torch.randn(1, 3, 64, 64), texts)
@@ -141,7 +141,7 @@ def test_all_that_transformers_has_of_both_kinds_is_replaced_and_given_back(kind
     layers = model.config.encoder_layers, model.config.decoder_layers
 
     def replaced() -> tuple[int, int]:
-        samplings = [module for module in model.modules() if isinstance(module, Sampling)]
+        samplings = [module for module in model.modules() if isinstance(module, DeformableSampling)]
         fusions = [module for module in model.modules() if "forward" in vars(module)]
         assert all(vars(module)["forward"].__func__ is fuse for module in fusions)
         return len(samplings), len(fusions)
@@ -149,9 +149,9 @@ def test_all_that_transformers_has_of_both_kinds_is_replaced_and_given_back(kind
     assert min(layers) > 0 and replaced() == (0, 0)
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     before = [module.inplace for module in relus]
-    quicken(model)
+    enable_fast_attention(model)
     assert replaced() == (sum(layers), layers[0])
-    slacken(model)
+    disable_fast_attention(model)
     assert replaced() == (0, 0) and [module.inplace for module in relus] == before
 
 
@@ -159,7 +159,7 @@ def test_transformers_calls_the_replaced_modules_as_they_expect() -> None:
     from transformers.models.grounding_dino import modeling_grounding_dino as first
     from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as second
 
-    ours = [list(inspect.signature(kind).parameters) for kind in (Sampling.forward, fuse)]
+    ours = [list(inspect.signature(kind).parameters) for kind in (DeformableSampling.forward, fuse)]
     for samples, fuses in (
         (first.MultiScaleDeformableAttention, first.GroundingDinoBiMultiHeadAttention),
         (second.MultiScaleDeformableAttention, second.MMGroundingDinoBiMultiHeadAttention),
@@ -170,5 +170,5 @@ def test_transformers_calls_the_replaced_modules_as_they_expect() -> None:
 def test_a_detector_is_quick_and_is_kept_as_it_was() -> None:
     names = set(tiny().state_dict())
     detector = Detector(tiny(), tokenizer())
-    assert any(isinstance(one, Sampling) for one in detector.model.modules())
+    assert any(isinstance(one, DeformableSampling) for one in detector.model.modules())
     assert set(detector.model.state_dict()) == names

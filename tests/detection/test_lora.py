@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.detection.criterion import predictions
 from rizbin.detection.detector import Detector
-from rizbin.detection.fast import quicken
+from rizbin.detection.fast import enable_fast_attention
 from rizbin.detection.lora import ALPHA, HEADS, LowRank, adapt, merged
-from rizbin.detection.phrases import Text, ask, batch_of
-from rizbin.detection.teach import Teaching
-from tests.detection.test_teach import SMALL, Shapes, folder, made, trainer
+from rizbin.detection.phrases import PromptText, batch_of, build_prompts
+from rizbin.detection.train import GroundingDINOTraining
+from tests.detection.test_detector_training import SMALL, Shapes, folder, made, trainer
 from tests.detection.toys import text_of, tiny
 
 TEXTS = [text_of("cat", "a red disc"), text_of("dog")]
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
-def answers(model: nn.Module, texts: list[Text] = TEXTS) -> list[Tensor]:
+def answers(model: nn.Module, texts: list[PromptText] = TEXTS) -> list[Tensor]:
     """Every layer's logits and boxes, without what padding leaves infinite."""
     ids, known = batch_of(texts)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def start(folder: Path) -> str:
     return str(folder)
 
 
-def adapted(path: Path, rank: int = 4, **changes: object) -> Teaching:
+def adapted(path: Path, rank: int = 4, **changes: object) -> GroundingDINOTraining:
     return made(replace(SMALL, start=start(path), lora=rank, **changes))
 
 
@@ -71,7 +71,7 @@ def test_the_faster_fusion_sees_adapters() -> None:
             if "fusion_layer" in name and name.endswith(".0.up"):
                 value.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
     slow = answers(model)
-    quicken(model)
+    enable_fast_attention(model)
     fast = answers(model)
     assert torch.allclose(slow[0], fast[0], atol=1e-4) and (slow[0] - plain[0]).abs().max() > 1e-2
 
@@ -110,7 +110,9 @@ def test_what_is_saved_is_a_plain_network_that_answers_alike(tmp_path: Path) -> 
         for name, value in method.named_parameters():
             if name.endswith(".0.up"):
                 value.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
-    texts = [ask(phrases, method.text_tokenizer).texts[0] for phrases in (method.phrases[:3], method.phrases[5:])]
+    texts = [
+        build_prompts(phrases, method.text_tokenizer).texts[0] for phrases in (method.phrases[:3], method.phrases[5:])
+    ]
     taught = answers(method.model, texts)
     method.save(tmp_path / "saved")
     loaded = AutoModelForZeroShotObjectDetection.from_pretrained(tmp_path / "saved").eval()

@@ -8,15 +8,15 @@ import pytest
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused, Sample
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.found import Found
-from rizbin.detection.measure import Settings, calibrated, kept, measure, random_like
+from rizbin.detection.measure import DetectionSettings, calibrated, kept, measure, random_like
 from rizbin.detection.phrases import read_phrases
 from rizbin.detection.presence import Calibration
 from tests.detection.toys import Shapes, tiny, tokenizer
 
 NAMES = Shapes.categories
-PLAIN = Settings(images=24, baseline=False)
+PLAIN = DetectionSettings(images=24, baseline=False)
 
 
 class Sees(Detector):
@@ -26,7 +26,7 @@ class Sees(Detector):
         self.score, self.name = score, "sees"
         self.truth = {Shapes()[index].image.tobytes(): Shapes()[index].things for index in range(200)}
 
-    def detect(self, pictures: Sequence[Any], phrases: Sequence[Any], **others: Any) -> list[Found]:
+    def detect(self, pictures: Sequence[Any], phrases: Sequence[Any], **others: Any) -> list[Proposals]:
         read = read_phrases(list(phrases))
         found = []
         for picture in pictures:
@@ -36,7 +36,7 @@ class Sees(Detector):
                 [[self.score(phrase.name, phrase.name == thing.name) for phrase in read] for thing in things],
                 np.float32,
             ).reshape(-1, len(read))
-            found.append(Found(96, 96, boxes, scores, read))
+            found.append(Proposals(96, 96, boxes, scores, read))
             others.get("advance", lambda done: None)(1)
         return found
 
@@ -76,7 +76,7 @@ def test_absent_names_are_asked_as_often_as_those_there() -> None:
         return 0.5
 
     class Noting(Sees):
-        def detect(self, pictures: Sequence[Any], phrases: Sequence[Any], **others: Any) -> list[Found]:
+        def detect(self, pictures: Sequence[Any], phrases: Sequence[Any], **others: Any) -> list[Proposals]:
             if len(phrases) == 1:
                 for picture in pictures:
                     things = {thing.name for thing in self.truth[picture.tobytes()]}
@@ -86,7 +86,7 @@ def test_absent_names_are_asked_as_often_as_those_there() -> None:
     measure(Noting(score), Shapes(), settings=PLAIN)
     assert len(asked) > 60 and sum(there for _, there in asked) * 2 == len(asked)
     asked.clear()
-    only_boxes = measure(Noting(score), Shapes(), settings=Settings(images=5, presence=0, baseline=False))
+    only_boxes = measure(Noting(score), Shapes(), settings=DetectionSettings(images=5, presence=0, baseline=False))
     assert not asked and only_boxes.left_out[0][0] == "presence"
 
 
@@ -109,7 +109,7 @@ def test_random_weights_stand_beside_and_leave_the_network_alone() -> None:
         def update(self, done: int) -> None:
             told.append(done)
 
-    found = measure(detector, Shapes(), settings=Settings(images=4), bar=Bar)
+    found = measure(detector, Shapes(), settings=DetectionSettings(images=4), bar=Bar)
     assert all(one.baseline is not None for one in found.measurements)
     assert all((value == before[name]).all() for name, value in detector.model.state_dict().items())
     other = random_like(detector, 1)

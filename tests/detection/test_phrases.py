@@ -12,9 +12,9 @@ from rizbin.detection.phrases import (
     QUESTION,
     SEP,
     Phrase,
-    Text,
-    ask,
+    PromptText,
     batch_of,
+    build_prompts,
     named,
     phrase_map,
     phrase_scores,
@@ -73,28 +73,28 @@ def test_what_cannot_be_looked_for_gets_a_sentence(wanted: list[str], words: str
 
 
 def test_texts_are_put_together_from_tokens() -> None:
-    asked = ask(read_phrases(["cat", "dog=a dog|hound"]), Words())
+    asked = build_prompts(read_phrases(["cat", "dog=a dog|hound"]), Words())
     (text,) = asked.texts
     assert text.ids == (CLS, 2000, DOT, 2001, 2002, DOT, 2003, DOT, SEP)
     assert [(span.phrase, span.first, span.end) for span in text.spans] == [(0, 1, 2), (1, 3, 5), (1, 6, 7)]
     assert phrase_map(text, 2, 10).nonzero().tolist() == [[0, 1], [1, 3], [1, 4], [1, 6]]
-    ids, kept = batch_of([text, Text((CLS, 2000, DOT, SEP), text.spans[:1])])
+    ids, kept = batch_of([text, PromptText((CLS, 2000, DOT, SEP), text.spans[:1])])
     assert ids.shape == (2, 9) and kept.sum(dim=1).tolist() == [9, 4]
 
 
 def test_many_phrases_take_several_texts_and_none_is_lost() -> None:
     names = [f"thing{number} of kind{number}" for number in range(50)]
-    asked = ask(read_phrases(names), Words(), limit=20)
+    asked = build_prompts(read_phrases(names), Words(), limit=20)
     assert all(len(text.ids) <= 20 for text in asked.texts)
     assert [phrase for text in asked.texts for phrase in text.phrases] == list(range(50))
     assert len(asked.texts) == 13  # four phrases of three words and a dot in each, between the two ends
-    alone = ask(read_phrases(names[:3]), Words(), alone=True)
+    alone = build_prompts(read_phrases(names[:3]), Words(), alone=True)
     assert [text.phrases for text in alone.texts] == [(0,), (1,), (2,)]
 
 
 def test_what_does_not_fit_is_cut_and_what_nobody_knows_is_named() -> None:
     long = " ".join(f"word{number}" for number in range(10_000))
-    asked = ask(read_phrases([long, "strange", "cat"]), Words(), limit=32)
+    asked = build_prompts(read_phrases([long, "strange", "cat"]), Words(), limit=32)
     assert asked.cut == (long,) and asked.unknown == ("strange",) and asked.unasked == (1,)
     assert max(len(text.ids) for text in asked.texts) == 32
 
@@ -130,7 +130,7 @@ def test_dots_in_prompts_of_one_name_part_its_prompts_and_names_of_data_stay_one
 
 def test_articles_and_unknown_words_never_decide() -> None:
     words = Words()
-    asked = ask(read_phrases(["a cat", "strange dog", "cat", "vitamin a"]), words)
+    asked = build_prompts(read_phrases(["a cat", "strange dog", "cat", "vitamin a"]), words)
     (text,) = asked.texts
     a, cat, dog, vitamin = (words.known[word] for word in ("a", "cat", "dog", "vitamin"))
     assert text.ids == (CLS, a, cat, DOT, dog, DOT, cat, DOT, vitamin, a, DOT, SEP)
@@ -150,23 +150,26 @@ def test_an_article_that_the_network_does_not_know_is_not_there_at_all() -> None
             return [self.unk_token_id] if text in ("a", "an", "the") else super().encode(text, add_special_tokens=False)
 
     tokenizer = NoArticles()
-    (text,) = ask(read_phrases(["a cat"]), tokenizer).texts
-    assert text.ids == (CLS, tokenizer.known["cat"], DOT, SEP) and not ask(read_phrases(["a cat"]), tokenizer).notes
+    (text,) = build_prompts(read_phrases(["a cat"]), tokenizer).texts
+    assert (
+        text.ids == (CLS, tokenizer.known["cat"], DOT, SEP)
+        and not build_prompts(read_phrases(["a cat"]), tokenizer).notes
+    )
 
 
 def test_what_cannot_be_told_apart_is_asked_for_once_and_said() -> None:
     """Neither answers for the other, in whatever order they come."""
     for names in (["cat", "strange cat"], ["strange cat", "cat"], ["the cat", "a strange cat"]):
-        asked = ask(read_phrases(names), Words())
+        asked = build_prompts(read_phrases(names), Words())
         odd = next(place for place, name in enumerate(names) if "strange" in name)
         assert asked.unasked == (odd,) and asked.alike == ((names[odd], names[1 - odd]),)
         assert len(asked.notes) == 1 and "not asked for" in asked.notes[0]
-    two = ask(read_phrases(["strange cat", "cat strange"]), Words())
+    two = build_prompts(read_phrases(["strange cat", "cat strange"]), Words())
     assert two.unasked == (1,) and two.partly == (("strange cat", ("strange",)),)
 
 
 def test_a_phrase_has_the_score_of_its_best_prompt() -> None:
-    (text,) = ask(read_phrases(["cat", "dog=big dog|hound"]), Words()).texts
+    (text,) = build_prompts(read_phrases(["cat", "dog=big dog|hound"]), Words()).texts
     probabilities = torch.full((2, 9), 0.99)  # what is nobody's counts for nobody
     probabilities[0, [1, 3, 4, 6]] = torch.tensor([0.1, 0.4, 0.6, 0.2])
     probabilities[1, [1, 3, 4, 6]] = torch.tensor([0.7, 0.1, 0.3, 0.8])
@@ -185,9 +188,9 @@ def test_a_tokenizer_of_another_kind_is_refused() -> None:
             return list(range(len(tokens)))
 
     with pytest.raises(RizbinError, match="needs 101, 102, 1012 and 1029"):
-        ask(read_phrases(["cat"]), Other())
+        build_prompts(read_phrases(["cat"]), Other())
     with pytest.raises(RizbinError, match="no room"):
-        ask(read_phrases(["cat"]), Words(), limit=3)
+        build_prompts(read_phrases(["cat"]), Words(), limit=3)
 
 
 @settings(deadline=None, max_examples=150)
@@ -197,7 +200,7 @@ def test_a_tokenizer_of_another_kind_is_refused() -> None:
 )
 def test_no_prompt_of_any_script_crashes(names: list[str], limit: int) -> None:
     try:
-        asked = ask(read_phrases(names), Words(), limit=limit)
+        asked = build_prompts(read_phrases(names), Words(), limit=limit)
     except RizbinError as error:
         assert str(error).endswith(".")
         return

@@ -10,17 +10,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
 from rizbin.core.errors import RizbinError
+from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.found import Found
-from rizbin.detection.phrases import Wanted, read_phrases
+from rizbin.detection.phrases import PhraseLike, read_phrases
 from rizbin.detection.presence import Calibration, calibrate, calibration_error, judge, matthews, verify
 
 RANGE = (0.35, 0.65)
 
 
-def found(names: list[str], boxes: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> Found:
+def found(names: list[str], boxes: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> Proposals:
     table = np.array(scores, np.float32).reshape(-1, len(names))
-    return Found(100, 100, np.array(boxes, np.float32).reshape(-1, 4), table, read_phrases(names))
+    return Proposals(100, 100, np.array(boxes, np.float32).reshape(-1, 4), table, read_phrases(names))
 
 
 def test_three_answers_and_a_count() -> None:
@@ -53,11 +53,11 @@ def test_each_phrase_has_a_pass_of_its_own_with_the_rivals() -> None:
         def __init__(self) -> None:
             self.asked: list[list[str]] = []
 
-        def detect(self, pictures: Sequence, phrases: Sequence[Wanted]) -> list[Found]:
+        def detect(self, pictures: Sequence, phrases: Sequence[PhraseLike]) -> list[Proposals]:
             read = read_phrases(list(phrases))
             self.asked.append([one.name for one in read])
             scores = np.array([[0.9 if one.name == "cat" else 0.05 for one in read]], np.float32)
-            return [Found(9, 9, np.array([[0, 0, 5, 5]], np.float32), scores, read)]
+            return [Proposals(9, 9, np.array([[0, 0, 5, 5]], np.float32), scores, read)]
 
     sees = Sees()
     verdicts = verify(sees, np.zeros((9, 9, 3), np.uint8), ["cat", "dog=a dog"], rivals=["dog", "toy"])

@@ -12,20 +12,20 @@ from pycocotools.coco import COCO
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.outputs import overwriting
+from rizbin.detection.detections import Detections
 from rizbin.detection.draw import color_of, drawn
-from rizbin.detection.found import Answer
-from rizbin.detection.write import Labelled, write
+from rizbin.detection.write import ImageDetections, write
 
 NAMES = ("cat", "remote & <control>", "bus")
-ANSWER = Answer(
+ANSWER = Detections(
     np.array([[10, 20, 60, 80], [0, 0, 100.5, 50.25]], np.float32),
     np.array([2, 1]),
     np.array([0.9, 0.5]),
     NAMES,
     np.array([0, 3]),
 )
-NOTHING = Answer(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), NAMES, np.zeros(0, int))
-PICTURES = [Labelled("a.png", 200, 100, ANSWER), Labelled("b.jpg", 50, 50, NOTHING)]
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), NAMES, np.zeros(0, int))
+PICTURES = [ImageDetections("a.png", 200, 100, ANSWER), ImageDetections("b.jpg", 50, 50, NOTHING)]
 
 
 def test_coco_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -76,7 +76,7 @@ def test_yolo_voc_labelme_and_a_table(tmp_path: Path) -> None:
 def test_what_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="no form 'pdf'"):
         write(PICTURES, NAMES, tmp_path / "x", "pdf")
-    twice = [PICTURES[0], Labelled("a.jpg", 9, 9, NOTHING)]
+    twice = [PICTURES[0], ImageDetections("a.jpg", 9, 9, NOTHING)]
     with pytest.raises(RizbinError, match="Two pictures are called a"):
         write(twice, NAMES, tmp_path / "x", "voc")
     (tmp_path / "file").write_text("")
@@ -85,7 +85,7 @@ def test_what_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
-    two = [Labelled("x/a.png", 200, 100, ANSWER), Labelled("y/a.png", 50, 50, NOTHING)]
+    two = [ImageDetections("x/a.png", 200, 100, ANSWER), ImageDetections("y/a.png", 50, 50, NOTHING)]
     files = write(two, NAMES, tmp_path / "yolo")
     assert [path.relative_to(tmp_path).as_posix() for path in files] == [
         "yolo/x/a.txt",
@@ -94,7 +94,7 @@ def test_files_of_one_name_have_folders_of_their_own(tmp_path: Path) -> None:
     ]
     assert files[0].read_text() and not files[1].read_text()
     with pytest.raises(RizbinError, match="leads out of the folder"):
-        write([Labelled("../a.png", 9, 9, NOTHING), PICTURES[0]], NAMES, tmp_path / "yolo")
+        write([ImageDetections("../a.png", 9, 9, NOTHING), PICTURES[0]], NAMES, tmp_path / "yolo")
 
 
 def test_answers_never_go_over_what_somebody_made(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_frames_and_names_are_drawn_in_the_class_color() -> None:
 
 def test_names_do_not_cover_each_other() -> None:
     boxes = np.array([[50, 60, 90, 90], [52, 61, 92, 91], [51, 59, 91, 89]], np.float32)
-    answer = Answer(boxes, np.array([0, 1, 2]), np.array([0.9, 0.8, 0.7]), NAMES, np.arange(3))
+    answer = Detections(boxes, np.array([0, 1, 2]), np.array([0.9, 0.8, 0.7]), NAMES, np.arange(3))
     picture = drawn(np.zeros((300, 400, 3), np.uint8), answer, least=1)
     fills = [(picture == np.array(color_of(number))).all(axis=-1).sum() for number in range(3)]
     assert min(fills) > 500, "each name stands on a ground of its own"

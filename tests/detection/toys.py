@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from rizbin.data.sample import Sample, Thing
-from rizbin.detection.models import Size, new_model, words_tokenizer
-from rizbin.detection.phrases import Text, ask, batch_of, read_phrases
+from rizbin.detection.models import DetectorSize, new_model, words_tokenizer
+from rizbin.detection.phrases import PromptText, batch_of, build_prompts, read_phrases
 
 COLORS, SHAPES = ("red", "green", "blue"), ("disc", "square")
-TINY = Size(width=32, queries=10, feedforward=64, backbone_width=16, text_width=32, text_tokens=64)
+TINY = DetectorSize(width=32, queries=10, feedforward=64, backbone_width=16, text_width=32, text_tokens=64)
 
 
 @functools.cache
@@ -26,12 +26,12 @@ def tiny(seed: int = 0) -> Any:
     return new_model(TINY, tokenizer(), image_size=64)
 
 
-def text_of(*names: str) -> Text:
-    (text,) = ask(read_phrases(list(names)), tokenizer()).texts
+def text_of(*names: str) -> PromptText:
+    (text,) = build_prompts(read_phrases(list(names)), tokenizer()).texts
     return text
 
 
-def run(model: Any, images: torch.Tensor, texts: list[Text]) -> tuple[Any, torch.Tensor]:
+def run(model: Any, images: torch.Tensor, texts: list[PromptText]) -> tuple[Any, torch.Tensor]:
     """The model's outputs, and the mask of its text."""
     ids, known = batch_of(texts)
     return model(pixel_values=images, input_ids=ids, attention_mask=known.long()), known

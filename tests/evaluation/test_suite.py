@@ -18,7 +18,7 @@ from rizbin.data.sample import Refused, Sample, Thing
 from rizbin.data.scenes import Scenes
 from rizbin.data.views import denormalize, normalize, whole
 from rizbin.evaluation import Evaluation, Report, evaluate
-from rizbin.evaluation.embed import Pictures, read
+from rizbin.evaluation.embed import LabeledImages, read
 from rizbin.models.own import RizbinEncoder
 from rizbin.nets import Features, ImageTextPair
 from tests.toys import NANO
@@ -436,7 +436,7 @@ def test_masks_stay_on_their_pixels_through_crop_and_resize() -> None:
             return Sample("one", image, "an egg", things=(Thing("egg", (60, 10, 120, 70), mask),))
 
     seen, _ = read(One(), 1, 48, seed=0, advance=lambda more: None)
-    found = Pictures.of(seen, NAMES, 48, (6, 6))
+    found = LabeledImages.of(seen, NAMES, 48, (6, 6))
     np.testing.assert_array_equal(found.labels[0].numpy() == 1 + NAMES.index("egg"), whole(image, 48)[..., 0] >= 128)
     assert found.objects.area.item() == pytest.approx(60 * 60 / 96**2, abs=0.01)
     assert found.objects.cover.sum().item() == pytest.approx(found.objects.area.item() * 36, abs=1e-3)
@@ -453,7 +453,7 @@ def test_later_objects_lie_in_front() -> None:
             return Sample("two", np.zeros((SIZE, SIZE, 3), np.uint8), "", things=things)
 
     seen, _ = read(Two(), 1, SIZE, seed=0, advance=lambda more: None)
-    labels = Pictures.of(seen, NAMES, SIZE, (GRID, GRID)).labels[0]
+    labels = LabeledImages.of(seen, NAMES, SIZE, (GRID, GRID)).labels[0]
     assert set(labels[:8].unique().tolist()) == {4} and set(labels[8:].unique().tolist()) == {3}
 
 

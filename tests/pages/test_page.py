@@ -17,7 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.outputs import RECORD
 from rizbin.pages.charts import Mark, Series, clean
 from rizbin.pages.page import MOST_COLUMNS, Page
-from rizbin.pages.pieces import Bar, Fact, Link, Number, Picture, Score, Strong, Swatch, figure_html, png
+from rizbin.pages.pieces import BarCell, Fact, Link, Number, PageImage, Score, Strong, Swatch, figure_html, png
 
 VOID = {"meta", "img", "br", "link", "input"}
 EVIL = "<script>alert('x')</script> \"quoted\" & <img src=x onerror=y> \x00\x0b"
@@ -75,9 +75,9 @@ def full(text: str) -> Page:
     page.details(text, [(text, text)])
     page.curves(text, [Series(name=text, x=[1, 2], y=[1, 2])], marks=[Mark(x=1, text=text)], x_label=text)
     page.curves("second", [Series(name="a", x=[1], y=[1]), Series(name="b", x=[1, 2], y=[3, 4])], log=True)
-    bar = Bar(value=0.5, ticks=((text, 0.2), (text, None)))
+    bar = BarCell(value=0.5, ticks=((text, 0.2), (text, None)))
     page.table([text, "b", "c", "d"], [(text, [[text, 1.5, Number(text, None), bar]])], caption=text, legend=[text])
-    shown = Picture(image=picture(), caption=text, alt=text, good=True)
+    shown = PageImage(image=picture(), caption=text, alt=text, good=True)
     page.pictures([shown])
     page.card(
         text, [shown], small=text, legend=[Swatch(color=(1, 2, 3), text=text)], scores=[Score(name=text, value=0.5)]
@@ -162,20 +162,20 @@ def test_an_empty_picture_is_refused():
 
 
 def test_small_pictures_keep_their_pixels_sharp():
-    assert 'class="sharp" width="8" height="8"' in figure_html(Picture(image=picture(), alt="a"))
-    assert 'class="soft"' in figure_html(Picture(image=picture(300, 300), alt="a"))
-    assert 'class="soft"' in figure_html(Picture(image=picture(), alt="a", smooth=True))
+    assert 'class="sharp" width="8" height="8"' in figure_html(PageImage(image=picture(), alt="a"))
+    assert 'class="soft"' in figure_html(PageImage(image=picture(300, 300), alt="a"))
+    assert 'class="soft"' in figure_html(PageImage(image=picture(), alt="a", smooth=True))
 
 
 def test_right_and_wrong_are_told_without_color():
-    assert "✓" in figure_html(Picture(image=picture(), alt="a", good=True))
-    assert "✗" in figure_html(Picture(image=picture(), alt="a", good=False))
+    assert "✓" in figure_html(PageImage(image=picture(), alt="a", good=True))
+    assert "✗" in figure_html(PageImage(image=picture(), alt="a", good=False))
 
 
 def test_a_bar_is_as_long_as_its_value():
     page = Page("a")
-    page.table(["b"], [("", [[Bar(value=30, high=120, ticks=(("base", 60.0),))]])])
-    page.table(["b"], [("", [[Bar(value=float("nan"))], [Bar(value=-5)], [Bar(value=5)]])])
+    page.table(["b"], [("", [[BarCell(value=30, high=120, ticks=(("base", 60.0),))]])])
+    page.table(["b"], [("", [[BarCell(value=float("nan"))], [BarCell(value=-5)], [BarCell(value=5)]])])
     widths = [
         float(str(attributes["width"]))
         for tag, attributes in parsed(page.html()).tags
@@ -261,7 +261,7 @@ def test_a_wide_table_comes_in_parts_that_fit():
 def test_a_sheet_is_as_wide_as_it_is_up_to_the_page():
     """Not a cell of a grid: contact sheets of 1,200 pixels were shown 195 wide."""
     page = Page("a")
-    page.sheets([Picture(image=picture(100, 1200), alt="a", caption="a sheet")])
+    page.sheets([PageImage(image=picture(100, 1200), alt="a", caption="a sheet")])
     assert '<div class="sheets"><figure><img class="soft" width="1200"' in page.html()
     assert re.search(r"\.sheets img \{ width: auto; max-width: 100%; \}", page.html())
 

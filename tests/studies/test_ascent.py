@@ -11,17 +11,18 @@ import torch
 
 from rizbin import cli
 from rizbin.data.open import open_source
-from rizbin.generation.ascent.settings import Settings
-from rizbin.generation.ascent.targets import Text
-from rizbin.generation.diffusion.repair import Presence
+from rizbin.generation.ascent.settings import AscentSettings
+from rizbin.generation.ascent.targets import TextTarget
+from rizbin.generation.diffusion.repair import ObjectPresence
 from rizbin.generation.film import Pixels
 from rizbin.pages.charts import Series
-from rizbin.studies import ascent, ascent_cells
+from rizbin.studies import ascent
+from rizbin.studies import ascent_runs as ascent_cells
 from rizbin.studies.ascent import (
+    AscentVariant,
     Measured,
     Rebuilt,
-    Size,
-    Variant,
+    StudySize,
     answer,
     answer_changes,
     answer_rebuilt,
@@ -31,18 +32,18 @@ from rizbin.studies.ascent import (
     pace,
     percent,
 )
-from rizbin.studies.ascent_cells import Drawn, Seen, drawn, questions
+from rizbin.studies.ascent_runs import AscentImage, Judged, drawn, questions
 from tests.generation.ascent.toy_encoders import toy
 from tests.generation.diffusion.small_painters import painter
 
 
-def finds(picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+def finds(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
     """A detector that sees everything in a picture that is not gray."""
-    return [Presence(0.9 if picture.std() > 5 else 0.1, None) for _ in phrases]
+    return [ObjectPresence(0.9 if picture.std() > 5 else 0.1, None) for _ in phrases]
 
 
-def seen(right: int, of: int, cosine: float) -> Seen:
-    return Seen(np.arange(of) < right, np.full(of, cosine))
+def seen(right: int, of: int, cosine: float) -> Judged:
+    return Judged(np.arange(of) < right, np.full(of, cosine))
 
 
 def said(right: int, own: float, judge: float, of: int = 50) -> Measured:
@@ -97,9 +98,9 @@ def test_the_pace_is_that_of_the_prompts_that_both_drew() -> None:
     order = sorted((blank, best), key=lambda one: float(ascent_cells.seen_by(judge, [one], [0], asked).cosine[0]))
     worse, better = order
 
-    def climbing(name: str, seconds: float, frames: list[Pixels]) -> Drawn:
-        variant = Variant(name=name, settings=Settings(steps=2), prompts=1, seeds=1)
-        return Drawn(variant, [frames[-1]], [0], [1.0], [(1, frames[:1]), (2, frames[1:])], seconds)
+    def climbing(name: str, seconds: float, frames: list[Pixels]) -> AscentImage:
+        variant = AscentVariant(name=name, settings=AscentSettings(steps=2), prompts=1, seeds=1)
+        return AscentImage(variant, [frames[-1]], [0], [1.0], [(1, frames[:1]), (2, frames[1:])], seconds)
 
     compared = {
         "default": climbing("default", 1.0, [worse, better]),
@@ -121,8 +122,8 @@ def test_a_line_is_crossed_between_its_points() -> None:
 
 
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    variant = Variant(name="few", settings=Settings(steps=3, copies=1), prompts=2, seeds=2)
-    wishes = [[Text(text="a fox")], [Text(text="a bee")], [Text(text="a bus")]]
+    variant = AscentVariant(name="few", settings=AscentSettings(steps=3, copies=1), prompts=2, seeds=2)
+    wishes = [[TextTarget(text="a fox")], [TextTarget(text="a bee")], [TextTarget(text="a bus")]]
     made = drawn(toy(), variant, wishes, tmp_path, quiet=True)
     assert len(made.pictures) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
     monkeypatch.setattr(ascent_cells, "ascend", None)
@@ -134,13 +135,15 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
-    variant = Variant(name="latent", settings=Settings(parametrization="latent", steps=1, copies=1), prompts=1, seeds=1)
+    variant = AscentVariant(
+        name="latent", settings=AscentSettings(parametrization="latent", steps=1, copies=1), prompts=1, seeds=1
+    )
     one = deepcopy(painter().pipeline.vae)
     other = deepcopy(one)
     with torch.no_grad():
         next(other.parameters()).mul_(2)
     made = [
-        drawn(toy(size=64), variant, [[Text(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
+        drawn(toy(size=64), variant, [[TextTarget(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
         for which in (one, other, one)
     ]
     assert len(list(tmp_path.glob("*.npz"))) == 2
@@ -148,7 +151,7 @@ def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
 
 
 def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = Settings(steps=2, copies=1)
+    quick = AscentSettings(steps=2, copies=1)
     monkeypatch.setattr(ascent, "PRESETS", dict.fromkeys(("default", "paper", "adversarial"), lambda: quick))
     monkeypatch.setattr(ascent, "AMONG", 4)
     source = open_source("scenes:easy", split="test", size=64)
@@ -163,7 +166,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         autoencoder=painter().pipeline.vae,
         blind=toy(2, reads=False),
         run=tmp_path / "run",
-        size=Size(prompts=2, seeds=1, few=1, paper=1, rebuilt=2),
+        size=StudySize(prompts=2, seeds=1, few=1, paper=1, rebuilt=2),
         quiet=True,
     )
     text = page.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.detection.found import Found
+from rizbin.detection.detections import Proposals
 from rizbin.detection.measure import Cases
 from rizbin.detection.phrases import read_phrases
 from rizbin.studies.grounding import Counted, answer, best, by_size, counted, write_study
@@ -17,7 +17,7 @@ from tests.detection.toys import Shapes
 NAMES = Shapes.categories
 
 
-def perfect(samples: list, score: float) -> list[Found]:
+def perfect(samples: list, score: float) -> list[Proposals]:
     read = read_phrases(list(NAMES))
     found = []
     for sample in samples:
@@ -25,7 +25,7 @@ def perfect(samples: list, score: float) -> list[Found]:
         scores = np.zeros((len(boxes), len(NAMES)), np.float32)
         for row, thing in enumerate(sample.things):
             scores[row, NAMES.index(thing.name)] = score
-        found.append(Found(96, 96, boxes, scores, read))
+        found.append(Proposals(96, 96, boxes, scores, read))
     return found
 
 
@@ -35,7 +35,9 @@ def test_counts_follow_the_threshold() -> None:
     found = perfect(samples, 0.6)
     assert counted(samples, found, NAMES, 0.5) == Counted(0.5, things, things, things)
     assert counted(samples, found, NAMES, 0.7) == Counted(0.7, 0, 0, things)
-    twice = [Found(96, 96, np.tile(one.boxes, (2, 1)) + 0.0, np.tile(one.scores, (2, 1)), one.phrases) for one in found]
+    twice = [
+        Proposals(96, 96, np.tile(one.boxes, (2, 1)) + 0.0, np.tile(one.scores, (2, 1)), one.phrases) for one in found
+    ]
     assert counted(samples, twice, NAMES, 0.5).right == things, "a thing is found once"
     assert [row[2] for row in by_size(samples, found, NAMES, 0.5)] == [100] * 4
     sizes = by_size(samples, found, NAMES, 0.5)

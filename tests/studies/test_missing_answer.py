@@ -10,16 +10,16 @@ import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
-from rizbin.generation.diffusion.cure import Cure
-from rizbin.generation.diffusion.painter import Sampling
-from rizbin.generation.diffusion.repair import Ladder
+from rizbin.generation.diffusion.attention_guidance import Cure
+from rizbin.generation.diffusion.repair import RepairStrategy
+from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
 from rizbin.studies.missing.asked import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
-from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, Drawn, Plan, cases_of
+from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, DrawnCase, Plan, cases_of
 from tests.generation.diffusion.small_painters import painter
 
 # A call of diffusers' own.
@@ -30,14 +30,14 @@ PLAN = Plan(runs=2, seeds=50, cures=CURES)
 CASES = cases_of(world(("zebra", "frog", "taxi")), PLAN)
 
 
-def picture(way: str, case: Case, whole: bool, *, other: int = 0, seconds: float = 1.0) -> Drawn:
+def picture(way: str, case: Case, whole: bool, *, other: int = 0, seconds: float = 1.0) -> DrawnCase:
     found = {name: 0.9 for name in case.prompt.objects}
     if not whole:
         found[case.prompt.objects[0]] = 0.1
     tried = ("draw", "attention") if way == LADDER else ()
     statistics = {"intensity": 0.1, "iou": 0.1 if whole else 0.4} if way == WATCHED else None
     kept = "draw" if way == LADDER else ""
-    return Drawn(way, *case.key, other, found, seconds, 0.0, 1.0, tried, kept, statistics)
+    return DrawnCase(way, *case.key, other, found, seconds, 0.0, 1.0, tried, kept, statistics)
 
 
 def planted(cure: int, plain: int = 50, *, rival: int = 0, ladder: int = 98, agreed: int = 100) -> Result:
@@ -190,7 +190,7 @@ def test_the_page_shows_what_the_second_judge_says(
     # Fitted before, as fitting to thousands of scenes takes its time.
     monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
-    plan = Plan(runs=1, seeds=2, cures=("iou",), sampling=Sampling(steps=2), ladder=Ladder(rungs=()))
+    plan = Plan(runs=1, seeds=2, cures=("iou",), sampling=Sampling(steps=2), ladder=RepairStrategy(rungs=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
     study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)

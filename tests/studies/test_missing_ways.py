@@ -12,8 +12,8 @@ import pytest
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
-from rizbin.generation.diffusion.painter import Sampling
-from rizbin.generation.diffusion.repair import Ladder, Presence
+from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy
+from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.generation.film import Pixels
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.ways import (
@@ -22,7 +22,7 @@ from rizbin.studies.missing.ways import (
     OTHER,
     PLAIN,
     WATCHED,
-    Drawn,
+    DrawnCase,
     Plan,
     Studio,
     best_of,
@@ -39,7 +39,7 @@ PLAN = Plan(
     seeds=2,
     cures=("center-distance", "compose"),
     sampling=Sampling(steps=2, guidance=2.0),
-    ladder=Ladder(seeds=1, places=1),
+    ladder=RepairStrategy(seeds=1, places=1),
 )
 
 
@@ -49,12 +49,12 @@ class ByPixels:
     def __init__(self, stop_after: int = 10**9) -> None:
         self.asked, self.stop_after = 0, stop_after
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         self.asked += 1
         if self.asked > self.stop_after:
             raise KeyboardInterrupt
         values = [zlib.crc32(picture.tobytes() + one.encode()) % 1000 / 999 for one in phrases]
-        return [Presence(value, (0.0, 0.0, 16.0, 16.0) if value >= 0.5 else None) for value in values]
+        return [ObjectPresence(value, (0.0, 0.0, 16.0, 16.0) if value >= 0.5 else None) for value in values]
 
 
 def studio(folder: Path, verifier: ByPixels, plan: Plan = PLAN) -> Studio:
@@ -63,7 +63,7 @@ def studio(folder: Path, verifier: ByPixels, plan: Plan = PLAN) -> Studio:
     return Studio(painter(), verifier, run, plan, cases_of(PROMPTS, plan))
 
 
-def found(drawn: Sequence[Drawn]) -> dict[tuple, dict[str, float]]:
+def found(drawn: Sequence[DrawnCase]) -> dict[tuple, dict[str, float]]:
     return {(one.way, *one.key, one.other): one.found for one in drawn}
 
 
@@ -118,9 +118,9 @@ def test_all_ways_draw_the_same_pairs_and_a_stopped_study_goes_on(tmp_path: Path
     assert count.asked == 0, "a finished study draws nothing"
 
 
-def made(way: str, number: int, seconds: float, *values: float, other: int = 0) -> Drawn:
+def made(way: str, number: int, seconds: float, *values: float, other: int = 0) -> DrawnCase:
     names = ("zebra", "frog")
-    return Drawn(way, 0, number, other, dict(zip(names, map(float, values), strict=True)), seconds, 0.5, 1.0)
+    return DrawnCase(way, 0, number, other, dict(zip(names, map(float, values), strict=True)), seconds, 0.5, 1.0)
 
 
 def test_equal_time_counts_looking_and_is_rounded_up() -> None:

@@ -19,7 +19,7 @@ from rizbin.training.method import Progress
 from rizbin.training.optimizers import decay_groups
 from rizbin.training.replay import replay
 from rizbin.training.schedules import warmup_cosine
-from rizbin.training.trainer import Looked, NotFinite, Stopped, Trainer, read_failure
+from rizbin.training.trainer import Diagnostics, NotFinite, Stopped, Trainer, read_failure
 from tests.processes import run_in_processes
 from tests.toys import batch_for, build
 
@@ -76,10 +76,10 @@ def test_norms_biases_and_scales_do_not_decay() -> None:
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
 
-    def at_first_record(step: int, *_: object) -> Looked:
+    def at_first_record(step: int, *_: object) -> Diagnostics:
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return Looked({})
+        return Diagnostics({})
 
     with pytest.raises(Stopped, match=r"after step 1 of 4.*goes on"):
         trainer().fit(build("clip"), source(), folder, quiet=True, watch=at_first_record, watch_every=1)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rizbin.core.errors import RizbinError
-from rizbin.visualization.inputs import Shown, read_mask, read_pictures
+from rizbin.visualization.inputs import ShownImage, read_mask, read_pictures
 from tests.visualization.pixel_encoder import PixelEncoder
 
 EYE = PixelEncoder(8)
@@ -67,7 +67,7 @@ def test_scenes_come_with_their_truth() -> None:
         assert one.image.shape == (48, 48, 3) and one.caption
         assert one.truth is not None and one.truth.shape == (48, 48) and one.truth.any()
     assert len(read_pictures("scenes", EYE).shown) == 16
-    assert Shown("none", found.shown[0].image).truth is None
+    assert ShownImage("none", found.shown[0].image).truth is None
 
 
 def test_what_cannot_be_read_is_skipped_and_listed(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
     save(tmp_path / "square.png", 40, 40, 7)
-    one = Shown("frame", np.zeros((32, 48, 3), np.uint8))
+    one = ShownImage("frame", np.zeros((32, 48, 3), np.uint8))
     with pytest.raises(RizbinError, match="2400 colors, so it is no mask"):
         read_mask(tmp_path / "photo.png", one, EYE)
     with pytest.raises(RizbinError, match="another shape than frame"):

@@ -14,7 +14,7 @@ import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.generation.ascent import ascend as room
-from rizbin.generation.ascent.settings import Settings
+from rizbin.generation.ascent.settings import AscentSettings
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
@@ -83,7 +83,7 @@ def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch
 
 
 def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Path, tmp_path: Path) -> None:
-    quick = Settings(steps=3, copies=2)
+    quick = AscentSettings(steps=3, copies=2)
     mask = np.zeros((32, 40), np.uint8)
     mask[:, 20:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
@@ -106,7 +106,7 @@ def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Pa
         "a zebra",
         model=pair,
         output=tmp_path / "small",
-        settings=Settings(steps=1, size=16),
+        settings=AscentSettings(steps=1, size=16),
         start=picture,
         quiet=True,
     )
@@ -146,7 +146,7 @@ def test_bad_input_is_one_sentence(
 
 def test_what_is_no_number_keeps_the_last_good_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ascending, "load_encoder", lambda name, device: Broken())
-    settings = Settings(steps=5, copies=2, chunk=1, size=16)
+    settings = AscentSettings(steps=5, copies=2, chunk=1, size=16)
     with pytest.raises(RizbinError, match="step 1 is kept"):
         rizbin.ascend("a zebra", output=tmp_path, settings=settings, quiet=True)
     assert np.asarray(Image.open(tmp_path / "0000.png")).shape == (16, 16, 3)

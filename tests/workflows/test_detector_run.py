@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"size": SIZE, "image_size": 64, "negatives": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quick(detection.Settings):
+class Quick(detection.DetectionSettings):
     images: int = 4
     baseline: bool = False
 

@@ -16,7 +16,7 @@ from rizbin.evaluation.suite import Evaluation
 from rizbin.methods.simclr import SimCLR
 from rizbin.nets import export
 from rizbin.nets.image import ImageEncoder
-from rizbin.workflows.diagnostics import Watching
+from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.load import load_encoder
 from rizbin.workflows.presets import preset
 from rizbin.workflows.runs import load_run, train
@@ -27,9 +27,9 @@ def world(split: Any) -> Scenes:
     return Scenes(Scenes.Settings(size=32, categories=8, preset="single", split=split))
 
 
-def watching(**changes: Any) -> Watching:
+def watching(**changes: Any) -> CollapseDiagnostics:
     given: dict[str, Any] = {"memory": 40, "queries": 30, "steps": 1000, **changes}
-    return Watching(build("simclr"), world("train"), world("test"), **given)
+    return CollapseDiagnostics(build("simclr"), world("train"), world("test"), **given)
 
 
 def test_the_numbers_are_those_of_the_networks() -> None:

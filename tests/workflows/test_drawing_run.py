@@ -12,29 +12,29 @@ import torch
 import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation
-from rizbin.generation.diffusion.painter import Painted, Painter, Sampling
-from rizbin.generation.diffusion.repair import Ladder, Presence
+from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy
+from rizbin.generation.diffusion.text_to_image import GeneratedImage, Sampling, TextToImage
 from rizbin.generation.film import Pixels
 from rizbin.pages.page import Page
 from rizbin.workflows import catalogue, presets, tour
 from rizbin.workflows import evaluate_diffusion as drawn
 from tests.generation.diffusion.small_painters import SMALL
 
-FEW = drawn.Settings(seeds=2, pairs=3, scenes=12, steps=2)
+FEW = drawn.DiffusionSettings(seeds=2, pairs=3, scenes=12, steps=2)
 
 
-class Blank(Painter):
+class Blank(TextToImage):
     """Draws nothing and remembers what it was asked for."""
 
     def __init__(self) -> None:
         self.asked = ""
 
-    def paint(self, prompt: str, sampling: Sampling | None = None, **others: object) -> Painted:
+    def paint(self, prompt: str, sampling: Sampling | None = None, **others: object) -> GeneratedImage:
         self.asked = prompt
-        return Painted(np.zeros((32, 32, 3), np.uint8), [], [], 0.0)
+        return GeneratedImage(np.zeros((32, 32, 3), np.uint8), [], [], 0.0)
 
     def encode(self, picture: Pixels, height: int, width: int) -> torch.Tensor:
         return torch.tensor(picture)
@@ -108,7 +108,7 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
         model=run,
         output=tmp_path,
         steps=2,
-        ladder=Ladder(seeds=1, places=1),
+        ladder=RepairStrategy(seeds=1, places=1),
         among=["taxi", "pizza"],
         quiet=True,
     )
@@ -163,8 +163,8 @@ def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
     class Knows:
         """Says that the first thing of the last prompt is there."""
 
-        def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[Presence]:
-            return [Presence(float(painter.asked.split()[1] == one)) for one in phrases]
+        def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+            return [ObjectPresence(float(painter.asked.split()[1] == one)) for one in phrases]
 
     numbers = drawn.measure(painter, source, Knows(), settings=replace(FEW, scenes=1))
     assert numbers["drawing/single"].value == 100 and numbers["drawing/single"].chance == 0

@@ -11,7 +11,7 @@ import rizbin
 from rizbin import cli, zoo
 from rizbin.data.open import open_source
 from rizbin.detection.detector import Detector
-from rizbin.detection.phrases import ARTICLES, ask, read_phrases
+from rizbin.detection.phrases import ARTICLES, build_prompts, read_phrases
 from rizbin.workflows.known_words import known_names, unknown_in
 from rizbin.workflows.load import load_detector
 
@@ -94,7 +94,7 @@ def lines_that_ask() -> list[str]:
 def test_what_the_pages_ask_for_the_bundled_detector_knows(line: str, detector: Detector) -> None:
     """Every word but articles; so that a fresh reader's first command finds what is there."""
     phrases = asked_in(line)
-    asked = ask(read_phrases(phrases), detector.tokenizer)
+    asked = build_prompts(read_phrases(phrases), detector.tokenizer)
     assert phrases and not asked.notes
     assert all(detector.tokenizer.unk_token_id not in text.ids for text in asked.texts) and "a" in ARTICLES
 

@@ -9,13 +9,13 @@ import pytest
 import rizbin
 from rizbin.core.errors import RizbinError
 from rizbin.detection.detector import Detector
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.models.encoder import Encoder
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip, save_timm
 from rizbin.nets.image import ImageEncoder
 from rizbin.workflows import load as loading
-from rizbin.workflows.load import Loaded, load_detector, load_encoder, load_painter, open_model
+from rizbin.workflows.load import Loaded, load_detector, load_encoder, load_text_to_image, open_model
 from tests.generation.diffusion.small_painters import painter
 from tests.models.small import VIT, save_clip, save_dinov2, save_open_clip_model, save_timm_model
 from tests.toys import ENCODER, NANO
@@ -38,7 +38,7 @@ def test_a_folder_is_known_by_its_files(what: str, tmp_path: Path) -> None:
     loaded = open_model(tmp_path / "model")
     assert (loaded.library, loaded.kind) == (library, kind)
     assert (loaded.name, loaded.folder, loaded.run) == (str(tmp_path / "model"), tmp_path / "model", None)
-    assert isinstance(loaded.model, Painter if kind == "text-to-image" else Encoder)
+    assert isinstance(loaded.model, TextToImage if kind == "text-to-image" else Encoder)
     if isinstance(loaded.model, Encoder):
         assert loaded.model.kind == kind and loaded.encoder.name == loaded.name
 
@@ -58,7 +58,10 @@ def test_a_wrong_kind_is_one_sentence(tmp_path: Path) -> None:
     for call, sentence in (
         (lambda: load_encoder("detector-mini"), "detector-mini is a detector; this is done with image encoders."),
         (lambda: load_detector("clip-mini"), "clip-mini is an image-text encoder; this is done with detectors"),
-        (lambda: load_painter("dino-mini"), "dino-mini is an image encoder; this is done with text-to-image models"),
+        (
+            lambda: load_text_to_image("dino-mini"),
+            "dino-mini is an image encoder; this is done with text-to-image models",
+        ),
         (lambda: rizbin.open_model("detector-mini"), "is a detector"),
         (lambda: rizbin.export(tmp_path / "clip", tmp_path / "out"), "is a model of open_clip already"),
         (lambda: open_model("clip-mni"), "did you mean clip-mini"),
@@ -95,7 +98,7 @@ def test_a_name_with_an_owner_is_told_by_its_configuration(monkeypatch: pytest.M
     monkeypatch.setattr(loading, "load_transformers", opened("transformers"))
     monkeypatch.setattr(loading, "load_timm", opened("timm"))
     monkeypatch.setattr(Detector, "from_pretrained", opened("detector"))
-    monkeypatch.setattr(Painter, "from_pretrained", opened("diffusers"))
+    monkeypatch.setattr(TextToImage, "from_pretrained", opened("diffusers"))
     for name in ("owner/clip", "owner/dino-base", "owner/pipeline", "timm/vit", "timm:resnet50", "resnet50"):
         with pytest.raises(RizbinError):
             open_model(name)

@@ -9,7 +9,7 @@ import pytest
 import rizbin
 from rizbin.core.measurement import Report
 from rizbin.evaluation.suite import Evaluation
-from rizbin.generation.ascent.settings import Settings as Ascent
+from rizbin.generation.ascent.settings import AscentSettings as Ascent
 from rizbin.workflows.evaluate import measured as measured_by
 from tests.models.small import VIT, save_clip, save_open_clip_model, save_siglip, save_timm_model
 

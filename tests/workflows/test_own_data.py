@@ -18,7 +18,7 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation, TooFew
 from rizbin.training.trainer import Trainer
-from rizbin.workflows.diagnostics import LEAST_PICTURES, Watching
+from rizbin.workflows.diagnostics import LEAST_PICTURES, CollapseDiagnostics
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import LoadedRun, load_run, train
 from tests.toys import build, tiny
@@ -116,7 +116,7 @@ def test_collapse_is_looked_for_on_training_images_where_the_test_part_is_small(
     data = photographs(tmp_path / "mine", 40)
     train_part, test_part = (open_source(data, split=part, size=32) for part in ("train", "test"))
     assert len(test_part) < LEAST_PICTURES
-    watching = Watching(build("simclr"), train_part, test_part)
+    watching = CollapseDiagnostics(build("simclr"), train_part, test_part)
     assert "collapse is looked for on training images" in watching.unseen
     numbers = watching(1, build("simclr"), {}).numbers
     assert "feature_std" in numbers and "knn" not in numbers

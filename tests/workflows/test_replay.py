@@ -10,9 +10,9 @@ import pytest
 import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.detection.detector import Detector, Preparation
-from rizbin.generation.diffusion.repair import Ladder
+from rizbin.generation.diffusion.repair import RepairStrategy
 from rizbin.workflows.replay import replay
 from tests.detection.toys import tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
@@ -62,7 +62,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         judge=models / "looks",
         output=tmp_path / "a",
         **QUICK,
-        ladder=Ladder(seeds=1, places=1, threshold=0.99, cure="iou"),
+        ladder=RepairStrategy(seeds=1, places=1, threshold=0.99, cure="iou"),
         film=True,
         quiet=True,
     )
@@ -90,7 +90,7 @@ def test_what_the_judge_does_not_know_is_said_and_not_mended(models: Path, tmp_p
         judge=models / "looks",
         output=tmp_path,
         **QUICK,
-        ladder=Ladder(threshold=0.0),
+        ladder=RepairStrategy(threshold=0.0),
         quiet=True,
     )
     assert not made.whole and len(made.attempts) == 1 and not made.best.found["zeppelin"].known

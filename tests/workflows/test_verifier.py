@@ -6,14 +6,14 @@ import pytest
 from rizbin.data.open import open_source
 from rizbin.detection.presence import Calibration
 from rizbin.workflows.load import calibration_of, load_detector
-from rizbin.workflows.verifier import Judge
+from rizbin.workflows.verifier import DetectorVerifier
 
 
 def test_one_pass_serves_all_phrases() -> None:
     detector = load_detector("detector-mini")
     source = open_source("scenes:drawn,categories=16", split="test", size=64)
     side = detector.preparation.shorter
-    judge = Judge(detector, calibration_of(detector) or Calibration(), source.categories, side)
+    judge = DetectorVerifier(detector, calibration_of(detector) or Calibration(), source.categories, side)
     right = asked = 0
     for index in range(6):
         sample = source[index]

@@ -16,9 +16,9 @@ from rizbin.detection import measure as detection
 from rizbin.evaluation.stills import HARMS
 from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.generation.ascent.ascend import ascend
-from rizbin.generation.ascent.settings import Settings
-from rizbin.generation.ascent.targets import Text
-from rizbin.studies.ascent_cells import questions, seen_by
+from rizbin.generation.ascent.settings import AscentSettings
+from rizbin.generation.ascent.targets import TextTarget
+from rizbin.studies.ascent_runs import questions, seen_by
 from rizbin.workflows import bundled_models as recipes
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import load_published
@@ -122,7 +122,7 @@ def test_the_small_detector_finds_what_its_card_says() -> None:
     card, detector = zoo.card_of("detector-mini"), load_detector("detector-mini")
     calibration = calibration_of(detector)
     source = open_source("scenes:several", split="test", size=96)
-    settings = detection.Settings(images=100, baseline=False)
+    settings = detection.DetectionSettings(images=100, baseline=False)
     found = detection.measure(detector, source, calibration=calibration, settings=settings)
     figures = card.figures["scenes:several"]
     assert abs(found["boxes/ap50"].value - (figures["boxes/ap50"]["value"] or 0)) < 8, "three standard errors of 100"
@@ -161,7 +161,7 @@ def test_the_small_painter_draws_what_its_card_says() -> None:
     """What it ships for; what it forgets, the studies of missing objects are for."""
     figures = zoo.card_of("diffusion-mini").figures[drawn.DATA]
     kept = {name: parts["value"] or 0.0 for name, parts in figures.items()}
-    found = rizbin.evaluate("diffusion-mini", settings=drawn.Settings(seeds=1, pairs=8, scenes=8), quiet=True)
+    found = rizbin.evaluate("diffusion-mini", settings=drawn.DiffusionSettings(seeds=1, pairs=8, scenes=8), quiet=True)
     for name, count in (("drawing/single", 16), ("drawing/pairs_things", 16)):
         share = kept[name] / 100
         assert abs(found[name].value / 100 - share) < 3 * (share * (1 - share) / count) ** 0.5 + 0.02, name
@@ -178,7 +178,7 @@ def test_what_one_draws_the_other_names_and_no_harm_blinds_it() -> None:
         # 95 to 98 percent of these; three standard errors below.
         assert real > 0.88, name
     few = asked[:16]
-    made = ascend([draws], [[Text(text=one.text)] for one in few], settings=Settings(chunk=16))
+    made = ascend([draws], [[TextTarget(text=one.text)] for one in few], settings=AscentSettings(chunk=16))
     # 86 percent of 40 captions in three seeds; of 16, fewer than 60 come one time in 150.
     assert seen_by(judge, made.pictures, range(16), asked).right.mean() >= 0.6
 

@@ -77,7 +77,7 @@ class Placed:
 
 
 @dataclass(slots=True)
-class Picture:
+class ComposedScene:
     """A composed scene."""
 
     image: UInt8[np.ndarray, "side side 3"]
@@ -95,7 +95,7 @@ def compose(
     random: np.random.Generator,
     distractors: Sequence[tuple[int, Sprite]] = (),
     apart: np.random.Generator | None = None,
-) -> Picture | None:
+) -> ComposedScene | None:
     """A picture of `side` pixels with `drawings` (category and sprite), back to front.
 
     A drawing that finds no room, however small, is left out, but for the first `needed` (1 or more): without these the
@@ -107,7 +107,7 @@ def compose(
     """
     for _ in range(_BEGINNINGS):
         kind = world.backgrounds[int(random.random() * len(world.backgrounds))]
-        picture = Picture(background(kind, side, random), np.full((side, side), -1, np.int8), [])
+        picture = ComposedScene(background(kind, side, random), np.full((side, side), -1, np.int8), [])
         in_front = []
         for category, sprite in distractors:
             assert apart is not None
@@ -127,7 +127,7 @@ def compose(
     return None
 
 
-def _place(picture: Picture, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
+def _place(picture: ComposedScene, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
     side = len(picture.image)
     smallest, largest = (max(FEWEST_PIXELS, share * side) for share in world.sides)
     finish = None
@@ -177,7 +177,7 @@ def _limits(
     return (max(FEWEST_PIXELS, detail.tiniest * side), smallest) if tiny else (smallest, largest)
 
 
-def _take_room(picture: Picture, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
+def _take_room(picture: ComposedScene, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
     """Give these pixels to the next object, if every object behind keeps enough of itself in sight.
 
     Distractors behind need not.
@@ -240,7 +240,7 @@ def _shape(sprite: Sprite, length: float, turn: float) -> UInt8[np.ndarray, "hei
     return cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _measure(picture: Picture) -> None:
+def _measure(picture: ComposedScene) -> None:
     """Fill in what is known only once the last object lies in place."""
     count = len(picture.placed)
     for position, thing in enumerate(picture.placed):

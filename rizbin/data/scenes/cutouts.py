@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_rgba
+from rizbin.data.image_io import read_rgba
 from rizbin.data.sample import Refused
 from rizbin.data.scenes.sprites import Sprite, make_sprite
 

@@ -13,7 +13,7 @@ from rizbin.core.random import generator
 from rizbin.data.sample import Refused, Sample, Thing
 from rizbin.data.scenes.backgrounds import KINDS, WHITE
 from rizbin.data.scenes.captions import describe, relations
-from rizbin.data.scenes.compose import Picture, World, compose
+from rizbin.data.scenes.compose import ComposedScene, World, compose
 from rizbin.data.scenes.cutouts import read_cutouts
 from rizbin.data.scenes.detail import Detail
 from rizbin.data.scenes.sprites import WORLD_VERSION, Sprite, openmoji_sprites, openmoji_stamp, side_for
@@ -264,7 +264,7 @@ class Scenes:
             return self._outlines[category]
         return choice[0] if len(choice) == 1 else choice[int(random.random() * len(choice))]
 
-    def _tell(self, key: str, picture: Picture, random: np.random.Generator) -> Sample:
+    def _tell(self, key: str, picture: ComposedScene, random: np.random.Generator) -> Sample:
         """The picture with what is true of it."""
         positions = [position for position, placed in enumerate(picture.placed) if placed.category >= 0]
         names = [self._names[picture.placed[position].category] for position in positions]

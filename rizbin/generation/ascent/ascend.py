@@ -23,10 +23,10 @@ from rizbin.core import checkpoint
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar
 from rizbin.core.random import torch_generator
-from rizbin.data.gate import as_rgb
+from rizbin.data.image_io import as_rgb
 from rizbin.generation.ascent.augment import draw
 from rizbin.generation.ascent.parametrize import bounded, parametrized
-from rizbin.generation.ascent.settings import Settings
+from rizbin.generation.ascent.settings import AscentSettings
 from rizbin.generation.ascent.targets import Bound, Wish, check
 from rizbin.generation.film import Pixels
 from rizbin.models.protocol import Embedder
@@ -35,7 +35,7 @@ Pictures = Float[Tensor, "pictures 3 height width"]
 
 
 @dataclass(frozen=True)
-class Frame:
+class AscentFrame:
     """Where the ascent stands after a step."""
 
     step: int
@@ -54,7 +54,7 @@ class Ascended:
     pictures: list[Pixels]
     scores: list[list[float]]
     """[steps][pictures]: score of the first target at each step, mean of copies and encoders."""
-    frames: list[Frame]
+    frames: list[AscentFrame]
     """Some of the steps, more of the first than of the last."""
     seconds: float
     steps: int
@@ -63,7 +63,7 @@ class Ascended:
     """The pictures as floats."""
 
 
-class NotFinite(RizbinError):
+class AscentDiverged(RizbinError):
     """The score was infinite or not a number; what was drawn before is in `kept`."""
 
     def __init__(self, sentence: str, kept: Ascended) -> None:
@@ -75,12 +75,12 @@ def ascend(
     encoders: Sequence[Embedder],
     wishes: Sequence[Wish],
     *,
-    settings: Settings = Settings(),
+    settings: AscentSettings = AscentSettings(),
     start: Pictures | None = None,
     mask: Float[Tensor, "1 _ _"] | None = None,
     autoencoder: Any = None,
     folder: Path | None = None,
-    watch: Callable[[Frame], object] | None = None,
+    watch: Callable[[AscentFrame], object] | None = None,
     say: Callable[[str], object] | None = None,
     bar: MakeBar | None = None,
     stop_after: int = 0,
@@ -125,7 +125,7 @@ def ascend(
                 pictures = drawn()
             gradient, scores = _gradient(pictures, start, bounds, settings, step)
             if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
-                raise NotFinite(
+                raise AscentDiverged(
                     f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
                     "is kept. Lower the learning rate, or take another optimizer.",
                     state.ended(state.good, began),
@@ -141,7 +141,7 @@ def ascend(
                     value.grad.sign_()
             optimizer.step()
             state.scores.append(scores.tolist())
-            frame = Frame(step + 1, settings.steps, [], float(scores.mean()))
+            frame = AscentFrame(step + 1, settings.steps, [], float(scores.mean()))
             if step + 1 in _shown_steps(settings.steps) or watch is not None:
                 with torch.no_grad():
                     frame = replace(frame, pictures=as_pixels(drawn()))
@@ -159,7 +159,7 @@ def ascend(
 
 
 def _gradient(
-    pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: Settings, step: int
+    pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: AscentSettings, step: int
 ) -> tuple[Pictures, Float[Tensor, " pictures"]]:
     """Where the pictures fall fastest (the score negated, and what grain costs), and each picture's first score.
 
@@ -218,7 +218,7 @@ def _started(
     mask: Float[Tensor, "1 _ _"] | None,
     encoders: Sequence[Embedder],
     count: int,
-    settings: Settings,
+    settings: AscentSettings,
 ) -> Float[Tensor, "count 3 _ _"]:
     """The start of each picture. Raises RizbinError for a mask or a count that does not fit."""
     device = getattr(encoders[0], "device", torch.device("cpu"))
@@ -244,14 +244,14 @@ def check_mask(mask: Sequence[int], picture: Sequence[int]) -> None:
         )
 
 
-def _optimizer(canvas: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(canvas: nn.Module, settings: AscentSettings) -> torch.optim.Optimizer:
     """Adam, or plain descent, which with signs for gradients makes steps of one length."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(canvas.parameters(), lr=settings.learning_rate)
     return torch.optim.SGD(canvas.parameters(), lr=settings.learning_rate)
 
 
-def _rate(settings: Settings, step: int) -> float:
+def _rate(settings: AscentSettings, step: int) -> float:
     if settings.schedule == "constant":
         return settings.learning_rate
     return settings.learning_rate * (1 + float(np.cos(np.pi * step / settings.steps))) / 2
@@ -269,7 +269,7 @@ def _foretold(seconds: float, steps: int) -> str:
 
 
 def _fingerprint(
-    settings: Settings,
+    settings: AscentSettings,
     wishes: Sequence[Wish],
     encoders: Sequence[Embedder],
     start: Pictures,
@@ -305,7 +305,7 @@ class _State:
         self.folder = None if folder is None else folder / fingerprint[:16]
         self.canvas, self.optimizer, self.fingerprint = canvas, optimizer, fingerprint
         self.scores: list[list[float]] = []
-        self.frames: list[Frame] = []
+        self.frames: list[AscentFrame] = []
         with torch.no_grad():
             self.good: Pictures = canvas()
         self.saved = time.monotonic()
@@ -324,7 +324,7 @@ class _State:
         self.scores = found.state["scores"]
         for number, (step, steps, score) in enumerate(found.state["frames"]):
             pictures = [np.asarray(one) for one in found.tensors["frames"][str(number)].numpy()]
-            self.frames.append(Frame(step, steps, pictures, score))
+            self.frames.append(AscentFrame(step, steps, pictures, score))
         return found.step
 
     def save(self, step: int, *, end: bool) -> None:

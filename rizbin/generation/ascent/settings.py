@@ -10,7 +10,7 @@ from rizbin.generation.ascent.parametrize import Parametrization, Resolutions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class AscentSettings:
     """How pictures climb. What is not said otherwise was found by trial with the zoo's encoders (docs/LOG.md)."""
 
     parametrization: Parametrization = "resolutions"
@@ -68,9 +68,9 @@ class Settings:
             raise RizbinError(f"A learning rate of {self.learning_rate:g} moves nothing; give more than 0.")
 
 
-def paper() -> Settings:
+def paper() -> AscentSettings:
     """As Direct Ascent Synthesis has it (arXiv 2502.07753): all resolutions, 32 copies, plain descent."""
-    return Settings(
+    return AscentSettings(
         resolutions="all",
         decay=0.0,
         apart=False,
@@ -85,17 +85,17 @@ def paper() -> Settings:
     )
 
 
-def default() -> Settings:
+def default() -> AscentSettings:
     """A quick one for CPUs: components of powers of two, whose grain counts against the score."""
-    return Settings()
+    return AscentSettings()
 
 
-def adversarial() -> Settings:
+def adversarial() -> AscentSettings:
     """Plain pixels without copies: what fools an encoder, to compare with.
 
     For long, until the score hardly rises: an encoder that is hard to mislead lets the first steps draw something.
     """
-    return Settings(
+    return AscentSettings(
         parametrization="pixels",
         steps=600,
         copies=1,
@@ -106,4 +106,4 @@ def adversarial() -> Settings:
     )
 
 
-PRESETS: dict[str, Callable[[], Settings]] = {"default": default, "paper": paper, "adversarial": adversarial}
+PRESETS: dict[str, Callable[[], AscentSettings]] = {"default": default, "paper": paper, "adversarial": adversarial}

@@ -23,7 +23,7 @@ Picture = Float[Tensor, "3 _ _"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class TextTarget:
     """Words that the picture shall be near to, or with a negative weight far from."""
 
     text: str
@@ -31,7 +31,7 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Image:
+class ImageTarget:
     """A picture whose embedding it shall have: what the encoder keeps of that picture is what comes out."""
 
     picture: Picture
@@ -39,7 +39,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Content:
+class ContentTarget:
     """A picture whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
 
     picture: Picture
@@ -48,7 +48,7 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Style:
+class StyleTarget:
     """A picture whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
     1508.06576); the score is the cosine of the two tables of products."""
 
@@ -66,7 +66,7 @@ class Feature:
     weight: float = 1.0
 
 
-Target = Text | Image | Content | Style | Feature
+Target = TextTarget | ImageTarget | ContentTarget | StyleTarget | Feature
 Wish = Sequence[Target]
 """All that one picture shall be."""
 Placed = Callable[[Float[Tensor, "pictures 3 height width"]], Views]
@@ -81,7 +81,7 @@ def check(wishes: Sequence[Wish]) -> None:
         if not wish:
             raise RizbinError("A picture without a target has nowhere to go; give it words or a picture.")
         for target in wish:
-            if isinstance(target, Text) and not target.text.strip():
+            if isinstance(target, TextTarget) and not target.text.strip():
                 raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
             if not math.isfinite(target.weight) or target.weight == 0:
                 raise RizbinError(f"A weight of {target.weight:g} moves nothing; give a number that is not 0.")
@@ -121,7 +121,7 @@ class Bound:
             (number, target, _on_canvas(target, canvas))
             for number, wish in enumerate(wishes)
             for target in wish
-            if isinstance(target, Content | Style | Feature)
+            if isinstance(target, ContentTarget | StyleTarget | Feature)
         ]
 
     def scores(
@@ -152,7 +152,7 @@ class Bound:
         self, views: Views, target: Target, reference: Tensor | None, placed: Placed
     ) -> Float[Tensor, " views"]:
         """The score of a target that looks into a layer."""
-        assert isinstance(target, Content | Style | Feature)
+        assert isinstance(target, ContentTarget | StyleTarget | Feature)
         features = places_of(layer_of(self.encoder, views, target.layer))
         if isinstance(target, Feature):
             if not 0 <= target.channel < features.shape[-1]:
@@ -164,9 +164,9 @@ class Bound:
         assert reference is not None
         with torch.no_grad():
             shown = reference.to(views)
-            shown = placed(shown) if isinstance(target, Content) else shown
+            shown = placed(shown) if isinstance(target, ContentTarget) else shown
             wanted = places_of(layer_of(self.encoder, shown, target.layer))
-        if isinstance(target, Content):
+        if isinstance(target, ContentTarget):
             return F.cosine_similarity(features, wanted, dim=-1).mean(dim=1)
         return F.cosine_similarity(gram(features).flatten(1), gram(wanted).flatten(1), dim=-1)
 
@@ -190,18 +190,18 @@ def gram(features: Float[Tensor, "views places channels"]) -> Float[Tensor, "vie
 @torch.no_grad()
 def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
     """The unit vector of words or of a picture; None for what has none."""
-    if isinstance(target, Text):
+    if isinstance(target, TextTarget):
         if not getattr(encoder, "reads_text", True):
             raise RizbinError(
                 f"{encoder.name} reads no words; give it images to follow (--image, --style), or a model with text "
                 "such as detailclip-mini."
             )
         return F.normalize(encoder.encode_text([target.text]), dim=-1)[0]  # a stranger's may be of another length
-    return encoder.encode_image(target.picture[None])[0] if isinstance(target, Image) else None
+    return encoder.encode_image(target.picture[None])[0] if isinstance(target, ImageTarget) else None
 
 
 def _on_canvas(target: Target, canvas: Sequence[int]) -> Tensor | None:
     """The reference of a target at the size of the canvas, where places count."""
-    if isinstance(target, Content):
+    if isinstance(target, ContentTarget):
         return F.interpolate(target.picture[None], size=tuple(canvas), mode="bilinear", antialias=True)
-    return fitted(target.picture[None], min(canvas)) if isinstance(target, Style) else None
+    return fitted(target.picture[None], min(canvas)) if isinstance(target, StyleTarget) else None

@@ -8,8 +8,16 @@ from pathlib import Path
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
-from rizbin.generation.diffusion.painter import Painter
-from rizbin.generation.diffusion.sampling import SEEDS, Composed, Frame, Guide, Painted, Sampling, fingerprint
+from rizbin.generation.diffusion.sampling import (
+    SEEDS,
+    ComposedPrompt,
+    DenoisingFrame,
+    GeneratedImage,
+    Guide,
+    Sampling,
+    fingerprint,
+)
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.film import Labelled, Pixels, chosen, sheet, write_gif, write_png
 
 RECORD = "drawn.json"
@@ -21,33 +29,33 @@ GUIDANCES = (1.0, 3.0, 7.5, 12.0)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SavedImage:
     """One picture on disk."""
 
     file: Path
     prompt: str
     sampling: Sampling
-    painted: Painted
+    painted: GeneratedImage
 
 
 def draw(
-    painter: Painter,
+    painter: TextToImage,
     prompts: Sequence[str],
     folder: Path,
     *,
     sampling: Sampling,
     count: int = 1,
     start: Pixels | None = None,
-    guide: Callable[[str], tuple[Guide | Composed | None, list[str]]] = lambda prompt: (None, []),
+    guide: Callable[[str], tuple[Guide | ComposedPrompt | None, list[str]]] = lambda prompt: (None, []),
     film: bool = False,
     attend: int = 0,
     about: Mapping[str, object] | None = None,
     bar: MakeBar | None = None,
-) -> list[Drawn]:
+) -> list[SavedImage]:
     """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
     Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
-    prompt, what steers and what is to be said about it. attend: as for `Painter.paint`. about: what else the record
+    prompt, what steers and what is to be said about it. attend: as for `TextToImage.paint`. about: what else the record
     tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
     written.
     """
@@ -57,11 +65,11 @@ def draw(
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     if sampling.seed + count - 1 > SEEDS[1]:
         raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
-    made: list[Drawn] = []
+    made: list[SavedImage] = []
     total = len(prompts) * count * _steps_made(painter, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:
 
-        def stepped(frame: Frame) -> None:
+        def stepped(frame: DenoisingFrame) -> None:
             advance(1)
 
         for prompt in prompts:
@@ -71,14 +79,14 @@ def draw(
                 painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
                 painted = replace(painted, notes=[*sentences, *painted.notes])
                 file = write_png(painted.image, folder / f"{len(made):04d}.png")
-                made.append(Drawn(file, prompt, chosen, painted))
+                made.append(SavedImage(file, prompt, chosen, painted))
                 if film:
                     write_strip(painter, made[-1])
                 _record(painter, made, folder, about or {})
     return made
 
 
-def grid(painter: Painter, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None) -> Pixels:
+def grid(painter: TextToImage, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None) -> Pixels:
     """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
     rows: list[list[Labelled]] = []
     changed = [[replace(sampling, strength=s, guidance=g) for s in STRENGTHS] for g in GUIDANCES]
@@ -91,7 +99,7 @@ def grid(painter: Painter, prompt: str, start: Pixels, sampling: Sampling, *, ba
     return sheet(rows, heads=[f"guidance {value:g}" for value in GUIDANCES])
 
 
-def noised_starts(painter: Painter, start: Pixels, sampling: Sampling) -> list[Labelled]:
+def noised_starts(painter: TextToImage, start: Pixels, sampling: Sampling) -> list[Labelled]:
     """What is left of a start picture at each strength before the first step."""
     shown = []
     for strength in (0.0, *STRENGTHS[:-1]):
@@ -100,7 +108,7 @@ def noised_starts(painter: Painter, start: Pixels, sampling: Sampling) -> list[L
     return shown
 
 
-def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[Labelled]:
+def seen(painter: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
     """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
     return [
         (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
@@ -108,7 +116,7 @@ def seen(painter: Painter, frames: Sequence[Frame], *, most: int = 10) -> list[L
     ]
 
 
-def _steps_made(painter: Painter, sampling: Sampling, from_picture: bool) -> int:
+def _steps_made(painter: TextToImage, sampling: Sampling, from_picture: bool) -> int:
     """How many steps a picture takes."""
     from rizbin.generation.diffusion.schedulers import scheduler_named
 
@@ -118,7 +126,7 @@ def _steps_made(painter: Painter, sampling: Sampling, from_picture: bool) -> int
     return len(painter.timesteps(scheduler, sampling, from_picture=from_picture))
 
 
-def write_strip(painter: Painter, drawn: Drawn) -> None:
+def write_strip(painter: TextToImage, drawn: SavedImage) -> None:
     """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
@@ -127,7 +135,7 @@ def write_strip(painter: Painter, drawn: Drawn) -> None:
     write_gif([image for image, _ in pictures] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
 
 
-def _record(painter: Painter, made: Sequence[Drawn], folder: Path, about: Mapping[str, object]) -> None:
+def _record(painter: TextToImage, made: Sequence[SavedImage], folder: Path, about: Mapping[str, object]) -> None:
     lines = [
         {
             "file": drawn.file.name,

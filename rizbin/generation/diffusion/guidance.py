@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.generation.diffusion import attention_losses as losses
 from rizbin.generation.diffusion.attention import Capture
-from rizbin.generation.diffusion.spans import Span
+from rizbin.generation.diffusion.spans import TokenSpan
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as UNet
@@ -120,7 +120,7 @@ class Guidance:
         steps: int,
         timestep: Tensor | int | float,
         embeddings: Float[Tensor, "prompts tokens dim"],
-        spans: Sequence[Span],
+        spans: Sequence[TokenSpan],
         added: dict[str, Tensor] | None = None,
         end_of_text: int | None = None,
     ) -> tuple[Latents, Record]:

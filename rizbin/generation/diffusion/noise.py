@@ -13,7 +13,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.generation.diffusion import attention_losses as losses
 from rizbin.generation.diffusion.attention import Capture
 from rizbin.generation.diffusion.guidance import Latents, Scheduler, frozen
-from rizbin.generation.diffusion.spans import Span
+from rizbin.generation.diffusion.spans import TokenSpan
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel as UNet
@@ -132,7 +132,7 @@ class InitialNoise:
         noise: Latents,
         timestep: Tensor | int | float,
         embeddings: Float[Tensor, "batch tokens dim"],
-        spans: Sequence[Span],
+        spans: Sequence[TokenSpan],
         *,
         generator: torch.Generator,
         sigma: float = 1.0,

@@ -18,13 +18,20 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.scenes.captions import article
-from rizbin.generation.diffusion.cure import SCALE, Cure, steering
-from rizbin.generation.diffusion.painter import Painter
-from rizbin.generation.diffusion.sampling import Frame, Moment, Painted, Sampling, fingerprint, seed_after
+from rizbin.generation.diffusion.attention_guidance import SCALE, Cure, steering
+from rizbin.generation.diffusion.sampling import (
+    DenoisingFrame,
+    GeneratedImage,
+    Sampling,
+    StepState,
+    fingerprint,
+    seed_after,
+)
 from rizbin.generation.diffusion.spans import objects_in
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.film import Pixels
 
-Rung = Literal["reseed", "attention", "place"]
+Stage = Literal["reseed", "attention", "place"]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
@@ -34,7 +41,7 @@ ALONE: Cure = "attend-and-excite"
 
 
 @dataclass(frozen=True)
-class Presence:
+class ObjectPresence:
     """What a verifier says about one object."""
 
     probability: float
@@ -49,16 +56,16 @@ class Presence:
 class Verifier(Protocol):
     """Verifies which objects an image shows. A detector can; the caller passes it in."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[Presence]:
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
         """One presence for each phrase."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
+class RepairStrategy:
     """Repairs to try, and in which order."""
 
-    rungs: tuple[Rung, ...] = ("attention", "place", "reseed")
+    rungs: tuple[Stage, ...] = ("attention", "place", "reseed")
     """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
     chance before another picture is begun."""
     cure: Cure = "center-distance"
@@ -84,17 +91,17 @@ class Attempt:
     how: Literal["draw", "reseed", "attention", "place"]
     seed: int
     image: Pixels
-    found: dict[str, Presence]
+    found: dict[str, ObjectPresence]
     seconds: float
     """Time to draw the image and to verify it."""
-    painted: Painted
+    painted: GeneratedImage
     """How it came to be."""
     sampling: Sampling
     cure: Cure = "none"
     """The attention guidance that was used."""
 
     @property
-    def known(self) -> dict[str, Presence]:
+    def known(self) -> dict[str, ObjectPresence]:
         """What was found of the objects that the verifier knows."""
         return {name: presence for name, presence in self.found.items() if presence.known}
 
@@ -139,12 +146,12 @@ class Repaired:
 
 
 def repair(
-    painter: Painter,
+    painter: TextToImage,
     prompt: str,
     verifier: Verifier,
     *,
     sampling: Sampling | None = None,
-    ladder: Ladder | None = None,
+    ladder: RepairStrategy | None = None,
     objects: Sequence[str] = (),
     attend: int = 0,
     bar: MakeBar | None = None,
@@ -153,9 +160,9 @@ def repair(
 
     objects: what shall be there; empty: what `spans.objects_in` finds in the prompt. A prompt without any is drawn once
     and counts as whole, with a note. An object that the verifier does not know is said and not looked for: the picture
-    is then never whole, and no stage is tried for it alone. attend: as for `Painter.paint`.
+    is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
     """
-    sampling, ladder = sampling or Sampling(), ladder or Ladder()
+    sampling, ladder = sampling or Sampling(), ladder or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
     notes = [] if objects else ["No object was found in the prompt; it was drawn once and not looked through."]
     tries = {"reseed": ladder.seeds, "attention": 1, "place": ladder.places}
@@ -175,12 +182,12 @@ def repair(
 class _Repairs:
     """The attempts at one prompt, each drawn and looked through."""
 
-    painter: Painter
+    painter: TextToImage
     prompt: str
     verifier: Verifier
     objects: tuple[str, ...]
     sampling: Sampling
-    ladder: Ladder
+    ladder: RepairStrategy
     attend: int
     advance: Advance
     notes: list[str]
@@ -195,7 +202,7 @@ class _Repairs:
         """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
         return self._verify("draw", self.painter.paint(self.prompt, self.sampling, attend=self.attend))
 
-    def make(self, rung: Rung, number: int) -> bool:
+    def make(self, rung: Stage, number: int) -> bool:
         """Makes the repair `rung` for the time `number`, from 0."""
         if rung == "reseed":
             return self._reseed(number)
@@ -223,7 +230,7 @@ class _Repairs:
     def _verify(
         self,
         how: Literal["draw", "reseed", "attention", "place"],
-        painted: Painted,
+        painted: GeneratedImage,
         *,
         sampling: Sampling | None = None,
         cure: Cure = "none",
@@ -246,7 +253,9 @@ class _Repairs:
         return attempt.there(self.ladder.threshold) == len(attempt.known)
 
 
-def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladder, number: int) -> Painted:
+def _placed(
+    painter: TextToImage, attempt: Attempt, sampling: Sampling, ladder: RepairStrategy, number: int
+) -> GeneratedImage:
     """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
     name = min(attempt.known, key=lambda name: attempt.found[name].probability)
     height, width = attempt.image.shape[:2]
@@ -267,12 +276,12 @@ def _placed(painter: Painter, attempt: Attempt, sampling: Sampling, ladder: Ladd
     generator = torch.Generator().manual_seed(seed_after(sampling.seed, 1000 + number))
     noise = torch.randn(latents.shape, generator=generator).to(latents)
 
-    def blended(moment: Moment) -> Tensor:
+    def blended(moment: StepState) -> Tensor:
         """Outside of the place the picture under as much noise as the step expects."""
         known = moment.scheduler.add_noise(latents, noise, moment.timestep.reshape(1))
         return mask * moment.latents + (1 - mask) * known
 
-    frames: list[Frame] = []
+    frames: list[DenoisingFrame] = []
     drawn = painter.paint(
         article(name),
         replace(sampling, strength=ladder.share, seed=seed_after(sampling.seed, number), height=height, width=width),

@@ -44,7 +44,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Words:
+class PromptEmbeddings:
     """Embeddings of a prompt, or of several that all must hold, as the UNet reads them."""
 
     given: Float[Tensor, "prompts tokens dim"]
@@ -57,7 +57,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepState:
     """State of the sampling loop before a step."""
 
     unet: Any
@@ -66,7 +66,7 @@ class Moment:
     step: int
     steps: int
     timestep: Tensor
-    words: Words
+    words: PromptEmbeddings
     generator: torch.Generator
     """The generator of the noise, after what was drawn from it so far."""
     from_noise: bool
@@ -74,7 +74,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Frame:
+class DenoisingFrame:
     """One step as it is shown to a `Watch`."""
 
     step: int
@@ -87,14 +87,14 @@ class Frame:
     """Cross-attention of each place to each token of the prompt, mean of layers and heads; None when not asked for."""
 
 
-Guide = Callable[[Moment], Tensor]
+Guide = Callable[[StepState], Tensor]
 """Returns the latents [1, channels, rows, columns] to go on with, so that what is drawn fits the words better."""
-Watch = Callable[[Frame], None]
+Watch = Callable[[DenoisingFrame], None]
 """Called after every step."""
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedPrompt:
     """Prompts that are drawn as one picture in which all hold, each with the guidance as its weight.
 
     Source: Composable Diffusion, arXiv 2206.01714; see `noise.compose`.
@@ -104,11 +104,11 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class Painted:
+class GeneratedImage:
     """An image and how it came to be."""
 
     image: Pixels
-    frames: list[Frame]
+    frames: list[DenoisingFrame]
     notes: list[str]
     """What was rounded, cut off or not possible, each in a sentence."""
     seconds: float

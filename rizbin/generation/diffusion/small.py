@@ -18,7 +18,7 @@ STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class DiffusionSize:
     """How large the networks are. The defaults make 8.9 million parameters, 8.0 of them the UNet's."""
 
     latent_channels: int = 8
@@ -40,7 +40,7 @@ class Size:
     """Number of attention heads of the text encoder."""
 
 
-def new_autoencoder(size: Size, *, image_size: int) -> Any:
+def new_autoencoder(size: DiffusionSize, *, image_size: int) -> Any:
     """An AutoencoderTiny that shrinks sides to a quarter; before any training it makes a mosaic of the picture."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
@@ -89,7 +89,7 @@ def _pass_colors(layers: nn.Sequential) -> None:
                 nn.init.zeros_(last.bias)
 
 
-def new_unet(size: Size, *, image_size: int) -> Any:
+def new_unet(size: DiffusionSize, *, image_size: int) -> Any:
     """An untrained UNet2DConditionModel for latents of a quarter of `image_size`."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -110,7 +110,7 @@ def new_unet(size: Size, *, image_size: int) -> Any:
     )
 
 
-def new_text_encoder(size: Size, tokenizer: Tokenizer) -> Any:
+def new_text_encoder(size: DiffusionSize, tokenizer: Tokenizer) -> Any:
     """An untrained CLIPTextModel for the numbers of `tokenizer`."""
     from transformers import CLIPTextConfig, CLIPTextModel
 

@@ -20,7 +20,7 @@ else:  # when the module runs, any callable: transformers costs seconds to impor
 
 
 @dataclass(frozen=True)
-class Phrase:
+class ObjectPhrase:
     """A thing that a prompt asks for."""
 
     text: str
@@ -30,7 +30,7 @@ class Phrase:
 
 
 @dataclass(frozen=True)
-class Span:
+class TokenSpan:
     """Where a word stands in a prompt."""
 
     word: str
@@ -80,7 +80,7 @@ def objects_in(prompt: str) -> list[str]:
     return [phrase.text for phrase in phrases_in(prompt)]
 
 
-def phrases_in(prompt: str) -> list[Phrase]:
+def phrases_in(prompt: str) -> list[ObjectPhrase]:
     """As `objects_in`, with the noun of each phrase."""
     phrases = []
     for part in _SEPARATOR.split(prompt):
@@ -89,7 +89,7 @@ def phrases_in(prompt: str) -> list[Phrase]:
             words = words[1:]
         text = _AMOUNT.sub("", " ".join(words)).strip(string.punctuation + " ")
         if any(letter.isalnum() for letter in text) and text.casefold() not in _ABOUT_THE_PICTURE:
-            phrases.append(Phrase(text, _noun(text)))
+            phrases.append(ObjectPhrase(text, _noun(text)))
     return phrases
 
 
@@ -103,7 +103,7 @@ def _noun(text: str) -> str:
 
 def spans_of(
     prompt: str, words: Sequence[str], tokenizer: Tokenizer | Sequence[Tokenizer]
-) -> tuple[list[Span], list[str]]:
+) -> tuple[list[TokenSpan], list[str]]:
     """Where each of the words (or phrases) stands in the prompt, and a sentence about each that cannot be used.
 
     Args:
@@ -132,7 +132,7 @@ def spans_of(
             read = min(layout.limit for layout in layouts)
             notes.append(f'"{word}" lies beyond the {read} tokens that the text encoder reads; name it earlier.')
         else:
-            spans.append(Span(word, tokens))
+            spans.append(TokenSpan(word, tokens))
     return spans, notes
 
 

@@ -8,7 +8,17 @@ from statistics import stdev
 import numpy as np
 
 from rizbin.studies.missing.chances import Paired, Share, auc, holm, middle, paired, resampled
-from rizbin.studies.missing.ways import LADDER, PLAIN, WATCHED, Case, Drawn, Plan, best_of, mean_seconds, pictures_in
+from rizbin.studies.missing.ways import (
+    LADDER,
+    PLAIN,
+    WATCHED,
+    Case,
+    DrawnCase,
+    Plan,
+    best_of,
+    mean_seconds,
+    pictures_in,
+)
 
 SIGNS = {"intensity": -1, "spread": 1, "iou": 1, "distance": -1, "kl": -1, "total_variation": -1}
 """Whether an object is said to be missing when the number is high (1) or low (arXiv 2410.20972)."""
@@ -95,7 +105,7 @@ class Result:
         return max(self.cures, key=lambda one: (one.share.hits, -one.seconds), default=None)
 
 
-def result_of(drawn: Sequence[Drawn], cases: Sequence[Case], plan: Plan, second: Verdicts) -> Result:
+def result_of(drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, second: Verdicts) -> Result:
     """Numbers over all cases that every way was drawn for."""
     threshold = plan.ladder.threshold
     table = {(one.way, one.key): one for one in drawn if not one.other}
@@ -132,10 +142,10 @@ def result_of(drawn: Sequence[Drawn], cases: Sequence[Case], plan: Plan, second:
 
 def _row(
     way: str,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[DrawnCase],
     keys: Sequence[Key],
     whole: dict[str, list[bool]],
-    table: dict[tuple[str, Key], Drawn],
+    table: dict[tuple[str, Key], DrawnCase],
     second: Verdicts,
     threshold: float,
     p: float | None,
@@ -166,7 +176,7 @@ def _row(
     )
 
 
-def predictors(watched: Sequence[Drawn], whole: Sequence[bool]) -> list[Predictor]:
+def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Predictor]:
     """Each number's area under the curve, as the claim has its sign, best first; none without pairs of objects."""
     known = [(one.statistics, said) for one, said in zip(watched, whole, strict=True) if one.statistics]
     names = [name for name in SIGNS if known and all(name in statistics for statistics, _ in known)]
@@ -193,7 +203,7 @@ def predictors(watched: Sequence[Drawn], whole: Sequence[bool]) -> list[Predicto
     return sorted(made, key=lambda one: -one.auc)
 
 
-def swept(drawn: Sequence[Drawn], plan: Plan, thresholds: Sequence[float]) -> dict[str, list[float]]:
+def swept(drawn: Sequence[DrawnCase], plan: Plan, thresholds: Sequence[float]) -> dict[str, list[float]]:
     """Percent of whole pictures at each threshold, for every way."""
     found = {}
     for way in (PLAIN, *plan.cures, LADDER):

@@ -10,14 +10,14 @@ from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
-from rizbin.generation.diffusion.cure import CURES, Cure
-from rizbin.generation.diffusion.painter import Sampling
-from rizbin.generation.diffusion.repair import Ladder, Rung
+from rizbin.generation.diffusion.attention_guidance import CURES, Cure
+from rizbin.generation.diffusion.repair import RepairStrategy, Stage
+from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.prompts import prompts_named
 from rizbin.studies.missing.study import write_study
 from rizbin.studies.missing.ways import Plan
-from rizbin.workflows.load import load_encoder, load_painter
+from rizbin.workflows.load import load_encoder, load_text_to_image
 from rizbin.workflows.verifier import judge_by
 
 
@@ -44,9 +44,9 @@ class StudyMissingObjects:
     scales: tuple[str, ...] = ()
     """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
     --seed. The repair takes that of its guidance."""
-    rungs: tuple[Rung, ...] = Ladder().rungs
+    rungs: tuple[Stage, ...] = RepairStrategy().rungs
     """Stages of the repair, in order."""
-    others: int = Ladder().seeds
+    others: int = RepairStrategy().seeds
     """Other seeds that the repair tries at most."""
     seeds: int = 200
     """Pairs of a prompt and a first noise in each run."""
@@ -83,7 +83,7 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
     if plan.seed < 0:
         raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
     device, quiet = str(choose(settings.device)), settings.quiet
-    painter = load_painter(model, device=device)
+    painter = load_text_to_image(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), settings.objects)
     known = source.categories if source is not None else ()
@@ -108,7 +108,7 @@ def _plan(settings: StudyMissingObjects) -> Plan:
     if settings.plan is not None:
         return settings.plan
     scales = tuple(_scale(text) for text in settings.scales)
-    ladder = Ladder(rungs=settings.rungs, seeds=settings.others, threshold=settings.threshold)
+    ladder = RepairStrategy(rungs=settings.rungs, seeds=settings.others, threshold=settings.threshold)
     return Plan(
         runs=settings.runs,
         seeds=settings.seeds,

@@ -4,15 +4,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.generation.film import Labelled
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Bar, Cell, Fact, Number, Picture
+from rizbin.pages.pieces import BarCell, Cell, Fact, Number, PageImage
 from rizbin.studies.missing.answer import Result, Row, swept
 from rizbin.studies.missing.second import Accuracy
 from rizbin.studies.missing.verdict import SPOKEN
-from rizbin.studies.missing.ways import LADDER, PLAIN, Case, Drawn, Plan
+from rizbin.studies.missing.ways import LADDER, PLAIN, Case, DrawnCase, Plan
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SHOWN = 6
@@ -42,7 +42,7 @@ EXPLAINED = [
 def show(
     page: Page,
     result: Result,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[DrawnCase],
     cases: Sequence[Case],
     plan: Plan,
     folder: Path,
@@ -102,7 +102,7 @@ def _row(one: Row, result: Result, quality: dict[str, tuple[float, float]]) -> l
         one.way,
         _percent(one.share.percent),
         f"{low:.1f} to {high:.1f}",
-        Bar(value=one.share.percent, ticks=(("plain", plain.share.percent if plain else None),), high=100.0),
+        BarCell(value=one.share.percent, ticks=(("plain", plain.share.percent if plain else None),), high=100.0),
         _number(one.spread, 1),
         "" if is_plain else f"{against.lift:+.1f}",
         "" if is_plain else _p(one.p).text,
@@ -117,7 +117,7 @@ def _row(one: Row, result: Result, quality: dict[str, tuple[float, float]]) -> l
     ]
 
 
-def _curves(page: Page, drawn: Sequence[Drawn], plan: Plan) -> None:
+def _curves(page: Page, drawn: Sequence[DrawnCase], plan: Plan) -> None:
     """Plain, ladder and the cures over the threshold; six lines at most, or none can be followed."""
     found = swept(drawn, plan, THRESHOLDS)
     middle = THRESHOLDS.index(0.5)
@@ -165,7 +165,7 @@ def _attention(page: Page, result: Result) -> None:
 
 
 def _pictures(
-    page: Page, result: Result, drawn: Sequence[Drawn], cases: Sequence[Case], plan: Plan, folder: Path
+    page: Page, result: Result, drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, folder: Path
 ) -> None:
     """Pairs of the same noise, plain first; the first of the study, not chosen."""
     page.heading("Pictures")
@@ -188,11 +188,11 @@ def _pictures(
         for key in some[:SHOWN]:
             for way in (above, below):
                 image, said = _labelled(table[way, key], texts[key], folder, at)
-                shown.append(Picture(image=image, caption=f"{way}: {said}", alt=f"{texts[key]}, {way}"))
+                shown.append(PageImage(image=image, caption=f"{way}: {said}", alt=f"{texts[key]}, {way}"))
         page.pictures(shown)
 
 
-def _labelled(one: Drawn, text: str, folder: Path, threshold: float) -> Labelled:
+def _labelled(one: DrawnCase, text: str, folder: Path, threshold: float) -> Labelled:
     missing = [name for name, value in one.found.items() if value < threshold]
     return read_image(one.file(folder)), f"no {', no '.join(missing)}" if missing else text
 

@@ -10,11 +10,11 @@ from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar
 from rizbin.core.runs import RunFolder
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.data.sample import Source
-from rizbin.generation.diffusion.cure import SCALE
-from rizbin.generation.diffusion.painter import Painter
+from rizbin.generation.diffusion.attention_guidance import SCALE
 from rizbin.generation.diffusion.repair import Verifier
+from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
@@ -24,7 +24,7 @@ from rizbin.studies.missing.page import show
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import sentences
-from rizbin.studies.missing.ways import LADDER, PLAIN, Case, Drawn, Plan, Studio, cases_of
+from rizbin.studies.missing.ways import LADDER, PLAIN, Case, DrawnCase, Plan, Studio, cases_of
 
 QUESTION = "Objects that are asked for and not drawn: what helps, and is it worth its time?"
 CHECKED = 200
@@ -32,7 +32,7 @@ CHECKED = 200
 
 
 def write_study(
-    painter: Painter,
+    painter: TextToImage,
     verifier: Verifier,
     prompts: Sequence[Prompt],
     folder: Path,
@@ -126,7 +126,7 @@ def _scaled(plan: Plan) -> str:
 
 
 def _judged(
-    judge: SecondJudge, drawn: Sequence[Drawn], cases: Sequence[Case], plan: Plan, folder: Path
+    judge: SecondJudge, drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, folder: Path
 ) -> tuple[Verdicts, dict[str, tuple[float, float]]]:
     """What the second judge sees in every way's pictures, and how far these are from true scenes."""
     prompts = {case.key: case.prompt for case in cases}

@@ -17,10 +17,10 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.core.runs import RunFolder
 from rizbin.generation.diffusion import attention_losses
-from rizbin.generation.diffusion.cure import CURES, SCALE, Cure, resolution_of, steering
-from rizbin.generation.diffusion.painter import Painted, Painter, Sampling
-from rizbin.generation.diffusion.repair import Ladder, Presence, Verifier, repair
+from rizbin.generation.diffusion.attention_guidance import CURES, SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy, Verifier, repair
 from rizbin.generation.diffusion.spans import spans_of
+from rizbin.generation.diffusion.text_to_image import GeneratedImage, Sampling, TextToImage
 from rizbin.generation.film import Pixels, write_png
 from rizbin.studies.missing.memory import Peak
 from rizbin.studies.missing.prompts import Prompt
@@ -50,7 +50,7 @@ class Plan:
     """Of the updates of some cures; the others keep the papers' 20. Choose them on another `seed`."""
     sampling: Sampling = Sampling(steps=15, guidance=4.0, scheduler="dpm++")
     """Of every way; its seed is the case's."""
-    ladder: Ladder = Ladder()
+    ladder: RepairStrategy = RepairStrategy()
     """Draw, look, repair. Its threshold is where an object counts as there in every way."""
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ def cases_of(prompts: Sequence[Prompt], plan: Plan) -> list[Case]:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnCase:
     """One picture of a case."""
 
     way: str
@@ -138,12 +138,14 @@ class Drawn:
 class Studio:
     """Draws what is not drawn yet."""
 
-    def __init__(self, painter: Painter, verifier: Verifier, run: RunFolder, plan: Plan, cases: Sequence[Case]) -> None:
+    def __init__(
+        self, painter: TextToImage, verifier: Verifier, run: RunFolder, plan: Plan, cases: Sequence[Case]
+    ) -> None:
         self.painter, self.verifier, self.run, self.plan, self.cases = painter, verifier, run, plan, cases
         self.peak = Peak()
         self.drawn = read_drawn(run)
 
-    def work(self, bar: MakeBar | None = None) -> list[Drawn]:
+    def work(self, bar: MakeBar | None = None) -> list[DrawnCase]:
         """Every way for every case, then the other seeds that best-of-N is made of; all there is afterwards."""
         known = {(one.way, *one.key) for one in self.drawn}
         # All ways of a case one after the other, so that a busy machine is busy for all of them.
@@ -172,14 +174,14 @@ class Studio:
                     whole = known[key].whole(threshold)
                 advance(1)
 
-    def _keep(self, drawn: Drawn, image: Pixels) -> Drawn:
+    def _keep(self, drawn: DrawnCase, image: Pixels) -> DrawnCase:
         # The picture first: a line of the record says that it is there.
         write_png(image, drawn.file(self.run.path))
         self.run.metrics.append({**asdict(drawn), "tried": list(drawn.tried)})
         self.drawn.append(drawn)
         return drawn
 
-    def _one(self, way: str, case: Case) -> tuple[Drawn, Pixels]:
+    def _one(self, way: str, case: Case) -> tuple[DrawnCase, Pixels]:
         if way == LADDER:
             return self._ladder(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
@@ -206,20 +208,20 @@ class Studio:
         statistics = self._statistics(case.prompt, painted) if way == WATCHED else None
         return replace(made, passes=passes, statistics=statistics), painted.image
 
-    def _other(self, case: Case, other: int) -> tuple[Drawn, Pixels]:
+    def _other(self, case: Case, other: int) -> tuple[DrawnCase, Pixels]:
         begin = time.process_time()
         with self.peak:
             painted = self.painter.paint(case.prompt.text, replace(self.plan.sampling, seed=case.seed + other))
         return self._looked(OTHER, case, other, painted.image, time.process_time() - begin), painted.image
 
-    def _looked(self, way: str, case: Case, other: int, image: Pixels, seconds: float) -> Drawn:
+    def _looked(self, way: str, case: Case, other: int, image: Pixels, seconds: float) -> DrawnCase:
         begin = time.process_time()
         looked = self.verifier(image, case.prompt.asked)
         found = {name: one.probability for name, one in zip(case.prompt.objects, looked, strict=True)}
         looking = time.process_time() - begin
-        return Drawn(way, *case.key, other, found, seconds, looking, self.peak.megabytes)
+        return DrawnCase(way, *case.key, other, found, seconds, looking, self.peak.megabytes)
 
-    def _ladder(self, case: Case) -> tuple[Drawn, Pixels]:
+    def _ladder(self, case: Case) -> tuple[DrawnCase, Pixels]:
         plain = next((one for one in self.drawn if one.way == PLAIN and one.key == case.key), None)
         if plain is not None and plain.whole(self.plan.ladder.threshold):
             # It would draw that very picture, look and stop.
@@ -239,10 +241,10 @@ class Studio:
         seconds = time.process_time() - begin
         found = {name: one.probability for name, one in made.best.found.items()}
         tried = tuple(one.how for one in made.attempts)
-        drawn = Drawn(LADDER, *case.key, 0, found, seconds, 0.0, self.peak.megabytes, tried, made.best.how)
+        drawn = DrawnCase(LADDER, *case.key, 0, found, seconds, 0.0, self.peak.megabytes, tried, made.best.how)
         return drawn, made.best.image
 
-    def _statistics(self, prompt: Prompt, painted: Painted) -> dict[str, float] | None:
+    def _statistics(self, prompt: Prompt, painted: GeneratedImage) -> dict[str, float] | None:
         """Of the objects' maps, the mean over the first half of the steps, where it is decided what goes where."""
         spans, _ = spans_of(prompt.text, list(prompt.objects), self.painter.pipeline.tokenizer)
         early = [frame.attention for frame in painted.frames[: max(len(painted.frames) // 2, 1)]]
@@ -260,58 +262,58 @@ class _ByNoun:
     verifier: Verifier
     prompt: Prompt
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[Presence]:
+    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
         nouns = dict(zip(self.prompt.objects, self.prompt.asked, strict=True))
         return self.verifier(picture, [nouns[one] for one in phrases])
 
 
-def read_drawn(run: RunFolder) -> list[Drawn]:
+def read_drawn(run: RunFolder) -> list[DrawnCase]:
     """What the study's folder knows; lines that a kill tore are drawn again."""
     made = {}
     for line in run.metrics.read():
         line = {**line, "tried": tuple(line["tried"])}
         if line["megabytes"] is None:
             line["megabytes"] = math.nan
-        one = Drawn(**line)
+        one = DrawnCase(**line)
         made[one.way, *one.key, one.other] = one
     return list(made.values())
 
 
-def mean_seconds(drawn: Sequence[Drawn], way: str) -> float:
+def mean_seconds(drawn: Sequence[DrawnCase], way: str) -> float:
     """Of one core, drawing a picture; nan of none."""
     seconds = [one.seconds for one in drawn if one.way == way]
     return sum(seconds) / len(seconds) if seconds else math.nan
 
 
-def pictures_in(drawn: Sequence[Drawn], seconds: float) -> float:
+def pictures_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
     """How many pictures can be drawn plainly and looked at in the time; 1 at least."""
     plain = [one.seconds + one.looking for one in drawn if one.way == PLAIN]
     return max(seconds * len(plain) / sum(plain), 1.0)
 
 
-def most_pictures(drawn: Sequence[Drawn], cures: Sequence[str]) -> int:
+def most_pictures(drawn: Sequence[DrawnCase], cures: Sequence[str]) -> int:
     """Of best-of-N with the dearest cure's time, rounded up in its favor; 2 at least, `MOST_OTHERS` at most."""
     dearest = max((mean_seconds(drawn, cure) for cure in cures), default=0.0)
     return min(max(math.ceil(pictures_in(drawn, dearest)), 2), MOST_OTHERS)
 
 
-def best_of(drawn: Sequence[Drawn], count: int, threshold: float) -> dict[tuple[int, int], Drawn]:
+def best_of(drawn: Sequence[DrawnCase], count: int, threshold: float) -> dict[tuple[int, int], DrawnCase]:
     """For each case the best of its first `count` pictures: the first that is whole, else the surest.
 
     Drawn is only until one is whole; what would have come after it would not have been kept.
     """
-    series: dict[tuple[int, int], list[Drawn]] = {}
+    series: dict[tuple[int, int], list[DrawnCase]] = {}
     for one in drawn:
         if one.way in (PLAIN, OTHER) and one.other < count:
             series.setdefault(one.key, []).append(one)
     return {key: max(some, key=lambda one: (_there(one, threshold), one.least)) for key, some in series.items()}
 
 
-def _there(one: Drawn, threshold: float) -> int:
+def _there(one: DrawnCase, threshold: float) -> int:
     return sum(value >= threshold for value in one.found.values())
 
 
 def _read(path: Path) -> Pixels:
-    from rizbin.data.gate import read_image
+    from rizbin.data.image_io import read_image
 
     return read_image(path)

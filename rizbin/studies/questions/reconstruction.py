@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, UInt8
 
 from rizbin.data.open import open_source
-from rizbin.evaluation.embed import Pictures, embed, read
+from rizbin.evaluation.embed import LabeledImages, embed, read
 from rizbin.evaluation.sizes import above_absent, under_masks
 from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.evaluation.zero_shot import embed_categories
@@ -118,7 +118,7 @@ def measure(folder: Path) -> Numbers:
         if measurement.name.startswith("reconstruction/"):
             numbers |= {f"{measurement.name}/{rival}": value for rival, value in measurement.references}
     seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
-    numbers |= mechanism(method, Pictures.of(seen, test.categories, pair.image_size, pair.grid))
+    numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
     return numbers | _thirds(pair)
 
 
@@ -126,7 +126,7 @@ def _thirds(pair: ImageTextPair) -> Numbers:
     """Percent of objects of hard scenes localized, in the lower and upper third of each property."""
     source = open_source(SMALL, split="test", size=pair.image_size)
     seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
-    pictures = Pictures.of(seen, source.categories, pair.image_size, pair.grid)
+    pictures = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
     words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)
     objects = [(image, mask) for image in seen for name, mask in image.things if name in known]

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.ascent.ascend import Ascended, Frame, NotFinite, ascend, variation
+from rizbin.generation.ascent.ascend import Ascended, AscentDiverged, AscentFrame, ascend, variation
 from rizbin.generation.ascent.augment import Augment
-from rizbin.generation.ascent.settings import PRESETS, Settings
-from rizbin.generation.ascent.targets import Image, Text
+from rizbin.generation.ascent.settings import PRESETS, AscentSettings
+from rizbin.generation.ascent.targets import ImageTarget, TextTarget
 from tests.generation.ascent.toy_encoders import Broken, Wordless, toy
 
-QUICK = Settings(steps=6, copies=3, size=16, augment=Augment(shift=0.1, noise=0.05))
-WISHES = [[Text(text="a fox")], [Text(text="a bee"), Text(text="a bus", weight=-0.3)]]
+QUICK = AscentSettings(steps=6, copies=3, size=16, augment=Augment(shift=0.1, noise=0.05))
+WISHES = [[TextTarget(text="a fox")], [TextTarget(text="a bee"), TextTarget(text="a bus", weight=-0.3)]]
 FORMS: list[Any] = ["resolutions", "fourier", "pixels", "strokes"]
 
 
@@ -78,15 +78,15 @@ def test_what_was_stopped_goes_on_with_the_same_bits(optimizer: Any, tmp_path: P
 
 
 def test_a_score_that_is_no_number_stops_it_with_the_last_good_picture() -> None:
-    with pytest.raises(NotFinite, match=r"not finite at step 2.*step 1 is kept") as stopped:
-        ascend([Broken()], [[Text(text="a fox")]], settings=replace(QUICK, copies=2, chunk=1, optimizer="sgd"))
+    with pytest.raises(AscentDiverged, match=r"not finite at step 2.*step 1 is kept") as stopped:
+        ascend([Broken()], [[TextTarget(text="a fox")]], settings=replace(QUICK, copies=2, chunk=1, optimizer="sgd"))
     kept = stopped.value.kept
     assert kept.steps == 1 and torch.isfinite(kept.exact).all() and kept.pictures[0].shape == (16, 16, 3)
 
 
 def test_it_tells_the_time_and_every_step() -> None:
     said: list[str] = []
-    seen: list[Frame] = []
+    seen: list[AscentFrame] = []
     made = ascend([toy()], WISHES, settings=QUICK, say=said.append, watch=seen.append)
     assert len(said) == 1 and "6 steps of" in said[0] and said[0].startswith("about")
     assert [frame.step for frame in seen] == [1, 2, 3, 4, 5, 6] and len(seen[0].pictures) == 2
@@ -121,10 +121,10 @@ def test_the_canvas_may_be_larger_than_what_the_encoder_sees() -> None:
 def test_a_stranger_with_two_methods_is_enough() -> None:
     picture = torch.rand(3, 8, 8)
     # A random picture is nothing but grain.
-    made = ascend([Wordless()], [[Image(picture=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
+    made = ascend([Wordless()], [[ImageTarget(picture=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
     assert made.scores[-1][0] > made.scores[0][0]
     with pytest.raises(RizbinError, match="reads no words"):
-        ascend([Wordless()], [[Text(text="a fox")]], settings=QUICK)
+        ascend([Wordless()], [[TextTarget(text="a fox")]], settings=QUICK)
     with pytest.raises(RizbinError, match="No encoder"):
         ascend([], WISHES, settings=QUICK)
 
@@ -134,7 +134,7 @@ def test_presets_run_and_the_papers_is_the_papers() -> None:
     assert (paper.copies, paper.steps, paper.learning_rate, paper.optimizer) == (32, 100, 0.2, "sgd")
     assert (paper.resolutions, paper.augment.noise, paper.augment.shift, paper.room) == ("all", 0.2, 0.25, True)
     assert (paper.decay, paper.apart, paper.smooth) == (0.0, False, 0.0)
-    assert PRESETS["default"]() == Settings() and PRESETS["adversarial"]().augment.noise == 0
+    assert PRESETS["default"]() == AscentSettings() and PRESETS["adversarial"]().augment.noise == 0
     for make in PRESETS.values():
         made = ascend([toy()], WISHES[:1], settings=replace(make(), steps=1, copies=2, size=16))
         assert made.steps == 1
@@ -167,7 +167,7 @@ def test_settings_are_checked() -> None:
     wrongs: list[dict[str, Any]] = [{"steps": 0}, {"copies": 0}, {"chunk": 0}, {"change": 0.0}, {"size": 4}]
     for wrong in [*wrongs, {"learning_rate": 0.0}, {"smooth": -1.0}, {"smooth": float("nan")}]:
         with pytest.raises(RizbinError, match="give"):
-            Settings(**wrong)
+            AscentSettings(**wrong)
     with pytest.raises(RizbinError, match="canvas of 16x1 pixels"):
         ascend([toy()], WISHES[:1], settings=QUICK, start=torch.rand(1, 3, 1, 16))
 

@@ -7,7 +7,17 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.generation.ascent.augment import Augment, draw
 from rizbin.generation.ascent.layers import layer_of, middle_layer
-from rizbin.generation.ascent.targets import Bound, Content, Feature, Image, Style, Text, check, gram, places_of
+from rizbin.generation.ascent.targets import (
+    Bound,
+    ContentTarget,
+    Feature,
+    ImageTarget,
+    StyleTarget,
+    TextTarget,
+    check,
+    gram,
+    places_of,
+)
 from tests.generation.ascent.toy_encoders import Wordless, toy
 
 CANVAS = (16, 16)
@@ -20,8 +30,13 @@ def as_they_are(pictures: Tensor) -> Tensor:
 def test_words_and_embeddings_are_a_weighted_sum_of_cosines() -> None:
     encoder, shown = toy(), torch.rand(3, 16, 16)
     wishes = [
-        [Text(text="a fox"), Text(text="a bee", weight=0.3), Text(text="a bus", weight=-0.3), Image(picture=shown)],
-        [Text(text="an owl")],
+        [
+            TextTarget(text="a fox"),
+            TextTarget(text="a bee", weight=0.3),
+            TextTarget(text="a bus", weight=-0.3),
+            ImageTarget(picture=shown),
+        ],
+        [TextTarget(text="an owl")],
     ]
     views = torch.rand(6, 3, 16, 16)
     total, main = Bound(encoder, wishes, CANVAS).scores(views, slice(0, 2), as_they_are)
@@ -52,10 +67,10 @@ def test_content_is_place_by_place_and_style_is_not() -> None:
     encoder, picture = toy(), torch.rand(3, 16, 16)
     turned = picture.roll(8, dims=-1)
     views = torch.stack([picture, turned])
-    content = Bound(encoder, [[Content(picture=picture, layer="mix")]], CANVAS)
+    content = Bound(encoder, [[ContentTarget(picture=picture, layer="mix")]], CANVAS)
     same, moved = content.scores(views, slice(0, 1), as_they_are)[0]
     assert same > 0.999 and moved < 0.9
-    style = Bound(encoder, [[Style(picture=picture, layer="mix")]], CANVAS)
+    style = Bound(encoder, [[StyleTarget(picture=picture, layer="mix")]], CANVAS)
     same, moved = style.scores(views, slice(0, 1), as_they_are)[0]
     assert same > 0.999 and moved > 0.98
 
@@ -63,7 +78,7 @@ def test_content_is_place_by_place_and_style_is_not() -> None:
 def test_content_lies_as_the_copies_do() -> None:
     encoder, picture = toy(size=8), torch.rand(1, 3, 16, 16)
     made = draw(Augment(shift=0.25, noise=0.0), CANVAS, 8, 0, 0, 3)
-    bound = Bound(encoder, [[Content(picture=picture[0], layer="mix")]], CANVAS)
+    bound = Bound(encoder, [[ContentTarget(picture=picture[0], layer="mix")]], CANVAS)
     assert made.down or made.across
     assert bound.scores(made.apply(picture), slice(0, 1), made.placed)[0] > 0.999
 
@@ -91,11 +106,14 @@ def test_layers_are_found_by_name() -> None:
     [
         ([], "Say what to draw"),
         ([[]], "nowhere to go"),
-        ([[Text(text="  ")]], "empty prompt"),
-        ([[Text(text="a", weight=0.0)]], "moves nothing"),
-        ([[Text(text="a", weight=float("nan"))]], "moves nothing"),
-        ([[Text(text="a"), Text(text="b", weight=-0.5), Text(text="c", weight=-0.5)]], "weights sum to 0"),
-        ([[Text(text="a", weight=-1.0)]], "nothing is left to draw"),
+        ([[TextTarget(text="  ")]], "empty prompt"),
+        ([[TextTarget(text="a", weight=0.0)]], "moves nothing"),
+        ([[TextTarget(text="a", weight=float("nan"))]], "moves nothing"),
+        (
+            [[TextTarget(text="a"), TextTarget(text="b", weight=-0.5), TextTarget(text="c", weight=-0.5)]],
+            "weights sum to 0",
+        ),
+        ([[TextTarget(text="a", weight=-1.0)]], "nothing is left to draw"),
     ],
 )
 def test_what_cannot_be_climbed_is_said(wishes: list, words: str) -> None:
@@ -105,4 +123,4 @@ def test_what_cannot_be_climbed_is_said(wishes: list, words: str) -> None:
 
 def test_an_encoder_without_words_says_so() -> None:
     with pytest.raises(RizbinError, match="reads no words"):
-        Bound(toy(reads=False), [[Text(text="a fox")]], CANVAS)
+        Bound(toy(reads=False), [[TextTarget(text="a fox")]], CANVAS)

@@ -6,12 +6,14 @@ from typing import Any, cast
 import torch
 
 from rizbin.data.tokens import Tokenizer
-from rizbin.generation.diffusion.learn import Drawing
-from rizbin.generation.diffusion.painter import Painter
-from rizbin.generation.diffusion.small import Size, new_tokenizer
+from rizbin.generation.diffusion.small import DiffusionSize, new_tokenizer
+from rizbin.generation.diffusion.text_to_image import TextToImage
+from rizbin.generation.diffusion.train import LatentDiffusion
 
-SMALL = Drawing.Settings(
-    size=Size(autoencoder_width=8, widths=(32, 32), attend_fully=True, head_width=16, text_width=16, text_heads=2),
+SMALL = LatentDiffusion.Settings(
+    size=DiffusionSize(
+        autoencoder_width=8, widths=(32, 32), attend_fully=True, head_width=16, text_width=16, text_heads=2
+    ),
     image_size=32,
 )
 _FLOW_AUTOENCODER: dict[str, Any] = {
@@ -28,16 +30,16 @@ _FLOW_AUTOENCODER: dict[str, Any] = {
 
 
 @cache
-def painter() -> Painter:
+def painter() -> TextToImage:
     """Draws 32 pixels of nothing in milliseconds."""
     torch.manual_seed(0)
-    drawing = Drawing(SMALL).eval()
+    drawing = LatentDiffusion(SMALL).eval()
     drawing.scale.fill_(0.7)
-    return Painter(drawing.pipeline(), name="small")
+    return TextToImage(drawing.pipeline(), name="small")
 
 
 @cache
-def flow_painter() -> Painter:
+def flow_painter() -> TextToImage:
     """A Stable Diffusion 3 of the same kind: a transformer, two text encoders (the third left out), straight flows."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
@@ -83,11 +85,11 @@ def flow_painter() -> Painter:
         tokenizer_3=None,
     )
     made.set_progress_bar_config(disable=True)
-    return Painter(made, name="flow")
+    return TextToImage(made, name="flow")
 
 
 @cache
-def patched_painter() -> Painter:
+def patched_painter() -> TextToImage:
     """A FLUX of the same kind: latents in patches of two by two, guidance told to the transformer, CLIP and T5."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -131,4 +133,4 @@ def patched_painter() -> Painter:
         tokenizer_2=tokenizer,
     )
     made.set_progress_bar_config(disable=True)
-    return Painter(made, name="patches")
+    return TextToImage(made, name="patches")

@@ -14,19 +14,23 @@ from rizbin.core.errors import RizbinError
 from rizbin.generation.diffusion import attention_losses as losses
 from rizbin.generation.diffusion.attention import Capture
 from rizbin.generation.diffusion.guidance import Guidance, Loss, Record, frozen
-from rizbin.generation.diffusion.spans import Span
+from rizbin.generation.diffusion.spans import TokenSpan
 from tests.generation.diffusion.test_attention_capture import diffusers_way
 from tests.generation.diffusion.toy_unets import inputs, unet
 
 # A call of diffusers' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-SPANS = [Span("cat", (2,)), Span("dog", (5,))]
+SPANS = [TokenSpan("cat", (2,)), TokenSpan("dog", (5,))]
 ONCE = Guidance.Settings(refinement=())
 
 
 def steered(
-    settings: Guidance.Settings, model: Any, step: int = 0, latents: Tensor | None = None, spans: list[Span] = SPANS
+    settings: Guidance.Settings,
+    model: Any,
+    step: int = 0,
+    latents: Tensor | None = None,
+    spans: list[TokenSpan] = SPANS,
 ) -> tuple[Tensor, Record]:
     given, embeddings = (one.to(model.dtype) for one in inputs())
     latents = given if latents is None else latents
@@ -121,7 +125,9 @@ def test_refinement_after_the_guided_steps_makes_no_further_update() -> None:
         ("attend_and_excite", 25, SPANS, "not guided"),
     ],
 )
-def test_where_nothing_is_to_be_done_the_latents_come_back(loss: Loss, step: int, spans: list[Span], said: str) -> None:
+def test_where_nothing_is_to_be_done_the_latents_come_back(
+    loss: Loss, step: int, spans: list[TokenSpan], said: str
+) -> None:
     latents, _ = inputs()
     moved, record = steered(replace(ONCE, loss=loss), unet(), step, latents, spans)
     assert moved is latents and said in record.get("note", "")

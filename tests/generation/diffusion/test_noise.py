@@ -10,13 +10,13 @@ from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 from rizbin.generation.diffusion.noise import InitialNoise, NoiseRecord, compose, divergence, self_attention_conflict
-from rizbin.generation.diffusion.spans import Span
+from rizbin.generation.diffusion.spans import TokenSpan
 from tests.generation.diffusion.toy_unets import inputs, unet
 
 # A call of diffusers' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-SPANS = [Span("cat", (2,)), Span("dog", (5,))]
+SPANS = [TokenSpan("cat", (2,)), TokenSpan("dog", (5,))]
 SHORT = InitialNoise.Settings(rounds=2, updates=3, last_updates=4, cross_threshold=0.0, conflict_threshold=0.0)
 
 
@@ -63,7 +63,7 @@ def test_conflict_equals_its_formula() -> None:
     assert torch.autograd.gradcheck(lambda one: self_attention_conflict(maps, one), (looks.requires_grad_(),))
 
 
-def searched(settings: InitialNoise.Settings, spans: list[Span] = SPANS) -> tuple[Tensor, NoiseRecord]:
+def searched(settings: InitialNoise.Settings, spans: list[TokenSpan] = SPANS) -> tuple[Tensor, NoiseRecord]:
     model = unet()
     scheduler = EulerDiscreteScheduler()
     scheduler.set_timesteps(20)

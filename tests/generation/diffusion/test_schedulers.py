@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.diffusion.painter import Painter, Sampling
 from rizbin.generation.diffusion.schedulers import OWN, SCHEDULERS, clean_latents, scheduler_named
 from rizbin.generation.diffusion.small import new_scheduler
-from rizbin.workflows.load import load_painter
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
+from rizbin.workflows.load import load_text_to_image
 from tests.generation.diffusion.small_painters import painter
 
 # Said by diffusers' own lines about numpy 2.
@@ -134,14 +134,14 @@ def test_our_loop_draws_what_the_pipeline_of_diffusers_draws() -> None:
 
 def test_unknown_schedulers_are_named() -> None:
     with pytest.raises(RizbinError, match="There is no scheduler 'eular'; choose one of own, ddim"):
-        Painter(painter().pipeline).paint("a zebra", Sampling(scheduler="eular"))
+        TextToImage(painter().pipeline).paint("a zebra", Sampling(scheduler="eular"))
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.5, 0.8])
 def test_a_picture_is_redrawn_alike_by_every_scheduler_without_chance(strength: float) -> None:
     """Ten steps of diffusion-mini beside DDIM's, in gray levels. Those that keep slopes of steps before, LMS and PNDM,
     were 17 to 23 off when they went by their place in the whole schedule; second orders that begin well are up to 6."""
-    painter = load_painter("diffusion-mini")
+    painter = load_text_to_image("diffusion-mini")
     start = painter.paint("a taxi", Sampling(steps=10, guidance=4.0, scheduler="ddim", seed=1)).image
 
     def redrawn(name: str) -> np.ndarray:

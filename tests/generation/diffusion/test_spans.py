@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rizbin.generation.diffusion.spans import Phrase, Span, end_of_text, objects_in, phrases_in, spans_of
+from rizbin.generation.diffusion.spans import ObjectPhrase, TokenSpan, end_of_text, objects_in, phrases_in, spans_of
 from tests.generation.diffusion.toy_tokenizers import END, Slow, clip, real_clip, word_level
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -39,15 +39,15 @@ def test_objects_are_proposed(prompt: str, expected: list[str]) -> None:
 
 def test_the_noun_is_told_from_its_adjectives() -> None:
     assert phrases_in("two small red fire hydrants and an orange with a glass of water") == [
-        Phrase("two small red fire hydrants", "fire hydrants"),
-        Phrase("orange", "orange"),
-        Phrase("glass of water", "glass"),
+        ObjectPhrase("two small red fire hydrants", "fire hydrants"),
+        ObjectPhrase("orange", "orange"),
+        ObjectPhrase("glass of water", "glass"),
     ]
 
 
 def test_positions_in_clip_count_the_start_token() -> None:
     spans, notes = spans_of("a Cat and a red  car", ["cat", "red car"], clip())
-    assert spans == [Span("cat", (2,)), Span("red car", (5, 6))] and not notes
+    assert spans == [TokenSpan("cat", (2,)), TokenSpan("red car", (5, 6))] and not notes
     names = clip().convert_ids_to_tokens(clip()("a Cat and a red  car").input_ids)
     assert [names[token] for span in spans for token in span.tokens] == ["cat</w>", "red</w>", "car</w>"]
 
@@ -71,7 +71,7 @@ def test_positions_among_clips_own_tokens(prompt: str, word: str, tokens: tuple[
     spans, notes = spans_of(prompt, [word], real_clip())
     names = real_clip().convert_ids_to_tokens([ids[token] for token in spans[0].tokens])
     assert not notes and "".join(names) == word + "</w>"
-    assert spans == [Span(word, tokens)]
+    assert spans == [TokenSpan(word, tokens)]
 
 
 def test_a_rare_word_has_several_tokens() -> None:
@@ -85,7 +85,7 @@ def test_a_rare_word_has_several_tokens() -> None:
 @pytest.mark.parametrize(("kind", "first"), [("clip", 2), ("clip padded with !", 2), ("word level", 2), ("slow", 1)])
 def test_every_kind_of_tokenizer(kind: str, first: int) -> None:
     spans, notes = spans_of("a cat and a dog, a catalog", ["dog", "cat"], KINDS[kind]())
-    assert spans == [Span("dog", (first + 3,)), Span("cat", (first,))] and not notes
+    assert spans == [TokenSpan("dog", (first + 3,)), TokenSpan("cat", (first,))] and not notes
 
 
 def test_a_word_asked_for_twice_takes_its_two_occurrences() -> None:
@@ -96,24 +96,24 @@ def test_a_word_asked_for_twice_takes_its_two_occurrences() -> None:
 
 def test_a_longer_phrase_chooses_first() -> None:
     spans, notes = spans_of("a red car and a car", ["car", "red car"], clip())
-    assert spans == [Span("car", (6,)), Span("red car", (2, 3))] and not notes
+    assert spans == [TokenSpan("car", (6,)), TokenSpan("red car", (2, 3))] and not notes
 
 
 def test_what_is_missing_or_beyond_the_limit_is_said() -> None:
     prompt = "a cat and a dog " + "on the mat " * 40 + "with a car"
     spans, notes = spans_of(prompt, ["cat", "car", "zebra", " "], clip())
-    assert spans == [Span("cat", (2,))]
+    assert spans == [TokenSpan("cat", (2,))]
     assert any("car" in note and "beyond the 77 tokens" in note for note in notes)
     assert any("zebra" in note and "not in the prompt" in note for note in notes)
     assert any("empty" in note for note in notes) and len(notes) == 3
     # 77 - 2 special tokens: the last that is read stands at 75, and the end token at 76.
-    assert spans_of("cat " * 74 + "dog car", ["dog"], clip())[0] == [Span("dog", (75,))]
+    assert spans_of("cat " * 74 + "dog car", ["dog"], clip())[0] == [TokenSpan("dog", (75,))]
     assert spans_of("cat " * 75 + "dog car", ["dog"], clip())[0] == []
 
 
 def test_two_encoders_must_agree() -> None:
     both = [clip(), clip(pad="!")]
-    assert spans_of("a cat", ["cat"], both) == ([Span("cat", (2,))], [])
+    assert spans_of("a cat", ["cat"], both) == ([TokenSpan("cat", (2,))], [])
     spans, notes = spans_of("a zebra", ["zebra"], [clip(), word_level()])
     assert not spans and "differently" in notes[0]
 

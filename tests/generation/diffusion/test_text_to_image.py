@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import read_image
+from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
-from rizbin.generation.diffusion.cure import CURES, Cure, FirstNoise, Steering, resolution_of, steering
+from rizbin.generation.diffusion.attention_guidance import CURES, Cure, FirstNoise, Steering, resolution_of, steering
 from rizbin.generation.diffusion.drawing import seen
 from rizbin.generation.diffusion.guidance import Guidance
 from rizbin.generation.diffusion.loading import load_pipeline
 from rizbin.generation.diffusion.noise import InitialNoise
-from rizbin.generation.diffusion.painter import Composed, Moment, Painter, Sampling, seed_after
+from rizbin.generation.diffusion.text_to_image import ComposedPrompt, Sampling, StepState, TextToImage, seed_after
 from rizbin.generation.film import chosen, sheet, write_gif
 from tests.generation.diffusion.small_painters import flow_painter, painter, patched_painter
 
@@ -162,7 +162,7 @@ def test_a_first_noise_is_searched_and_steps_go_on_from_it() -> None:
 def test_composed_prompts_pull_each_with_the_guidance_s_weight() -> None:
     """e_u + w (e_1 - e_u) + w (e_2 - e_u), by the network's own answers; one part is ordinary guidance."""
     guide, notes = steering(painter(), "a zebra and an eggplant", "compose")
-    assert isinstance(guide, Composed) and guide.parts == ("a zebra", "an eggplant") and notes == []
+    assert isinstance(guide, ComposedPrompt) and guide.parts == ("a zebra", "an eggplant") and notes == []
     whole = painter()
     scheduler = whole.pipeline.scheduler
     scheduler.set_timesteps(4)
@@ -177,7 +177,7 @@ def test_composed_prompts_pull_each_with_the_guidance_s_weight() -> None:
         found = whole.predict(scheduler, noise, at, words, 3.0)
     expected = ask[0] + 3 * (ask[1] - ask[0]) + 3 * (ask[2] - ask[0])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    alone = whole.paint("whatever", QUICK, guide=Composed(("a zebra",)))
+    alone = whole.paint("whatever", QUICK, guide=ComposedPrompt(("a zebra",)))
     assert (alone.image == whole.paint("a zebra", QUICK).image).all()
     both = whole.paint("a zebra and an eggplant", QUICK, guide=guide, attend=8)
     assert both.frames[0].attention is None, "the prompt's words are not what was read"
@@ -201,7 +201,7 @@ def test_maps_are_those_of_the_words() -> None:
 def test_a_guide_is_asked_before_each_step() -> None:
     steps = []
 
-    def guide(moment: Moment) -> torch.Tensor:
+    def guide(moment: StepState) -> torch.Tensor:
         steps.append((moment.step, moment.steps, moment.words.given.shape[0]))
         return torch.zeros_like(moment.latents)
 
@@ -215,7 +215,7 @@ def test_too_large_for_the_memory_says_what_to_lower() -> None:
     with pytest.raises(RizbinError, match="does not fit into memory; lower --height"):
         painter().paint("a zebra", QUICK, guide=lambda moment: torch.empty(2**50))
 
-    def fails(moment: Moment) -> torch.Tensor:
+    def fails(moment: StepState) -> torch.Tensor:
         raise RuntimeError("another fault")
 
     with pytest.raises(RuntimeError, match="another fault"):
@@ -290,12 +290,12 @@ def test_folders_that_are_no_pipeline_say_what_lacks(folder: Path, tmp_path: Pat
 
 
 def test_a_folder_draws_as_the_model_that_wrote_it(folder: Path) -> None:
-    loaded = Painter.from_pretrained(folder)
+    loaded = TextToImage.from_pretrained(folder)
     np.testing.assert_array_equal(loaded.paint("a fox", QUICK).image, painter().paint("a fox", QUICK).image)
 
 
 @pytest.mark.parametrize("made", [flow_painter, patched_painter])
-def test_a_transformer_draws_through_its_pipeline_and_is_filmed(made: Callable[[], Painter]) -> None:
+def test_a_transformer_draws_through_its_pipeline_and_is_filmed(made: Callable[[], TextToImage]) -> None:
     """Stable Diffusion 3 and FLUX: the same picture as their own pipelines, each step seen; steering is refused."""
     sampling = Sampling(steps=4, guidance=3.0, height=32, width=32, seed=5)
     drawn = made().paint("a zebra", sampling)

@@ -19,16 +19,16 @@ from rizbin.models.wrap import encoder_of
 from rizbin.nets.dual import ImageTextPair
 from rizbin.visualization import words as texts
 from rizbin.visualization.album import write_album
-from rizbin.visualization.inputs import Shown, read_pictures
-from rizbin.visualization.pictures import (
-    DRAWINGS,
+from rizbin.visualization.inputs import ShownImage, read_pictures
+from rizbin.visualization.visualizers import (
+    VISUALIZERS,
     Attention,
     Correspondence,
     Neighbors,
     Patch,
     Pca,
     Propagate,
-    Words,
+    WordMap,
     does,
 )
 from tests.toys import NANO
@@ -44,13 +44,13 @@ def encoder(name: str) -> FeatureExtractor:
     return encoder_of(timm.create_model(name, num_classes=0, **flexible))
 
 
-def scenes(name: str, count: int, size: int = 0) -> list[Shown]:
+def scenes(name: str, count: int, size: int = 0) -> list[ShownImage]:
     return read_pictures("scenes:easy", encoder(name), limit=count, size=size).shown
 
 
-@pytest.mark.parametrize("what", DRAWINGS)
+@pytest.mark.parametrize("what", VISUALIZERS)
 def test_each_is_explained_and_drawn(what: str) -> None:
-    kind = DRAWINGS[what]
+    kind = VISUALIZERS[what]
     assert re.fullmatch(r"[A-Z].+\.", does(kind)) and kind.needs and kind.most >= kind.least
     assert set(explained(kind.Settings)) >= {field.name for field in dataclasses.fields(kind.Settings)}
     pictures = scenes("pair", 3)
@@ -64,8 +64,8 @@ def test_each_is_explained_and_drawn(what: str) -> None:
 @pytest.mark.parametrize("what", ["attention", "patch", "pca", "correspondence", "propagate"])
 def test_registers_and_wide_pictures_are_no_hindrance(what: str) -> None:
     random = np.random.default_rng(0)
-    wide = [Shown(f"wide {one}", random.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for one in range(2)]
-    assert DRAWINGS[what]()(encoder("rizbin_vit_mini_reg4_patch8_64"), wide)
+    wide = [ShownImage(f"wide {one}", random.integers(0, 256, (64, 96, 3), dtype=np.uint8)) for one in range(2)]
+    assert VISUALIZERS[what]()(encoder("rizbin_vit_mini_reg4_patch8_64"), wide)
 
 
 def test_a_convolutional_network_draws_what_needs_no_attention() -> None:
@@ -76,14 +76,14 @@ def test_a_convolutional_network_draws_what_needs_no_attention() -> None:
         with pytest.raises(NoAttention):
             what(encoder("resnet10t"), pictures)
     with pytest.raises(RizbinError, match="image-text encoders"):
-        Words()(encoder("resnet10t"), pictures)
+        WordMap()(encoder("resnet10t"), pictures)
 
 
 def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
     image, mask = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), bool)
     mask[8:24, 8:24] = True
     image[mask, 0] = 255  # the first head of this encoder attends to red, the second to nothing in particular
-    sheets = Attention()(PixelEncoder(), [Shown("square", image, (("square", mask),))] * 2)
+    sheets = Attention()(PixelEncoder(), [ShownImage("square", image, (("square", mask),))] * 2)
     assert [sheet.name for sheet in sheets] == ["attention-001", "attention-002", "attention-all"]
     assert "best: head 1" in sheets[0].caption
     kept = np.ceil(0.6 * 16) / 16  # of sixteen red patches alike, the fewest that hold 0.6
@@ -91,12 +91,12 @@ def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
 
 
 def test_without_truth_no_score_is_made_up() -> None:
-    sheets = Attention()(PixelEncoder(), [Shown("plain", np.full((32, 32, 3), 90, np.uint8))])
+    sheets = Attention()(PixelEncoder(), [ShownImage("plain", np.full((32, 32, 3), 90, np.uint8))])
     assert "Jaccard" not in "".join(sheet.caption for sheet in sheets)
 
 
 def test_points_are_places_in_the_picture() -> None:
-    picture = [Shown("one", np.zeros((32, 48, 3), np.uint8))]
+    picture = [ShownImage("one", np.zeros((32, 48, 3), np.uint8))]
     points = Patch.Settings(points=((0.0, 0.0), (1.0, 1.0), (0.5, 0.25)))
     said = [sheet.caption for sheet in Patch(points)(PixelEncoder(), picture)]
     for text, place in zip(said, ("row 0, column 0", "row 7, column 11", "row 2, column 6"), strict=True):
@@ -111,7 +111,7 @@ def test_a_mask_from_a_file_is_followed(tmp_path: Path) -> None:
     for step in (0, 4, 8):
         frame = ground.copy()
         frame[8:16, 4 + step : 12 + step] = (250, 240, 20)
-        frames.append(Shown(f"frame {step}", frame))
+        frames.append(ShownImage(f"frame {step}", frame))
     mask = np.zeros((32, 32), np.uint8)
     mask[8:16, 4:12] = 1
     Image.fromarray(mask).save(tmp_path / "mask.png")
@@ -124,19 +124,19 @@ def test_a_mask_from_a_file_is_followed(tmp_path: Path) -> None:
 
 def test_words_come_from_the_caption_or_are_given() -> None:
     pictures = scenes("pair", 1)
-    (given,) = Words(Words.Settings(words=("zebra", "red")))(encoder("pair"), pictures)
+    (given,) = WordMap(WordMap.Settings(words=("zebra", "red")))(encoder("pair"), pictures)
     assert "with zebra, red" in given.caption
-    (own,) = Words()(encoder("pair"), pictures)
+    (own,) = WordMap()(encoder("pair"), pictures)
     assert pictures[0].things[0][0] in own.caption
     with pytest.raises(RizbinError, match="no caption"):
-        Words()(encoder("pair"), [Shown("plain", pictures[0].image)])
+        WordMap()(encoder("pair"), [ShownImage("plain", pictures[0].image)])
 
 
 def test_words_can_be_seen_through_windows() -> None:
     pictures = scenes("pair", 1)
-    settings = Words.Settings(words=("zebra", "red"))
-    (plain,) = Words(settings)(encoder("pair"), pictures)
-    (dense,) = Words(dataclasses.replace(settings, dense_head="windows"))(encoder("pair"), pictures)
+    settings = WordMap.Settings(words=("zebra", "red"))
+    (plain,) = WordMap(settings)(encoder("pair"), pictures)
+    (dense,) = WordMap(dataclasses.replace(settings, dense_head="windows"))(encoder("pair"), pictures)
     assert "each patch" in plain.caption and "each pixel" in dense.caption
     assert dense.picture.shape == plain.picture.shape
     assert not np.array_equal(dense.picture, plain.picture)

@@ -24,7 +24,7 @@ from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import MEAN, STD, View
 from rizbin.generation.diffusion.small import (
     STEPS,
-    Size,
+    DiffusionSize,
     new_autoencoder,
     new_scheduler,
     new_text_encoder,
@@ -36,7 +36,7 @@ from rizbin.training.method import Batch, Method, Minimize, Progress, Work
 from rizbin.training.settings import Presets, TrainerSettings, Training
 
 
-class Drawing(Method):
+class LatentDiffusion(Method):
     """A latent diffusion model on pictures with captions; what is kept is a pipeline folder of diffusers."""
 
     name = "diffusion"
@@ -44,7 +44,7 @@ class Drawing(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        size: Size = Size()
+        size: DiffusionSize = DiffusionSize()
         """Sizes of the networks."""
         image_size: int = 64
         """Side in pixels of the square pictures that it learns and draws; a multiple of 8."""

@@ -16,7 +16,7 @@ from rizbin.visualization import words as texts
 from rizbin.visualization.attention import heads_outlined, outlined, overlay
 from rizbin.visualization.colors import AnyPicture, distinct
 from rizbin.visualization.grid import beside, enlarge, labelled, sheet, shrunk
-from rizbin.visualization.inputs import Shown, read_mask
+from rizbin.visualization.inputs import ShownImage, read_mask
 from rizbin.visualization.passes import over
 from rizbin.visualization.pca import foregrounds, joint_colors, smooth
 from rizbin.visualization.propagate import propagated
@@ -40,7 +40,7 @@ class Sheet:
     """Numbers of things a pixel, where the picture shows some."""
 
 
-class Drawing(ABC):
+class Visualizer(ABC):
     """Something that can be drawn. The first line of its docstring says what; its settings are its flags."""
 
     needs: ClassVar[str]
@@ -57,18 +57,18 @@ class Drawing(ABC):
     def __init__(self, settings: Any = None) -> None:
         self.settings: Any = settings or self.Settings()
 
-    def __call__(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def __call__(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """The sheets. Raises RizbinError when the model or the pictures do not bring what it needs."""
         if len(pictures) < self.least:
             raise RizbinError(f"This needs {self.least} pictures and there is {len(pictures)}; name more of them.")
         return self.draw(encoder, pictures)
 
     @abstractmethod
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """The sheets, from pictures enough."""
 
 
-class Attention(Drawing):
+class Attention(Visualizer):
     """Where CLS looks: each head as heat and as the patches that hold most of it, scored where truth is known."""
 
     needs = "a ViT with a CLS token"
@@ -82,7 +82,7 @@ class Attention(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet of heads for each picture, then one of the best masks (or of mean heat) for all."""
         maps = _attention(encoder, pictures, layer=self.settings.layer)
         sheets, all_cells, told_of, bests, means = [], [], [], [], []
@@ -121,7 +121,7 @@ class Attention(Drawing):
         return [*sheets, Sheet("attention-all", sheet(all_cells, labels=told_of, side=1), told)]
 
 
-class Patch(Drawing):
+class Patch(Visualizer):
     """Where chosen patches look: their attention for each head, and which patches are like them."""
 
     needs = "a ViT"
@@ -135,7 +135,7 @@ class Patch(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture and point."""
         for across, down in self.settings.points:
             if not (0 <= across <= 1 and 0 <= down <= 1):
@@ -163,7 +163,7 @@ class Patch(Drawing):
         return sheets
 
 
-class Pca(Drawing):
+class Pca(Visualizer):
     """What patches have in common: their three main directions over all pictures as colors, on the attended ground."""
 
     needs = "any network; without a CLS token the border decides what is background"
@@ -178,7 +178,7 @@ class Pca(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet: each picture above its colors."""
         features = over(encoder, [one.image for one in pictures], encoder.patches)
         attention = _mean_attention(encoder, pictures)
@@ -202,7 +202,7 @@ class Pca(Drawing):
         return [Sheet("pca", sheet(cells, labels=[one.name for one in pictures], side=1), said)]
 
 
-class Correspondence(Drawing):
+class Correspondence(Visualizer):
     """Which patches belong together: those of the first picture and of each other one that choose each other."""
 
     needs = "two pictures or more"
@@ -219,7 +219,7 @@ class Correspondence(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture after the first."""
         features = over(encoder, [one.image for one in pictures], encoder.patches)
         keep = [np.ones(one.shape[:2], bool) for one in features]
@@ -237,7 +237,7 @@ class Correspondence(Drawing):
         return sheets
 
 
-class Neighbors(Drawing):
+class Neighbors(Visualizer):
     """Which pictures are alike: the nearest of the others to each one, by the cosine of pooled features."""
 
     needs = "two pictures or more; the more the better"
@@ -253,7 +253,7 @@ class Neighbors(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet, a row for each picture that is asked about."""
         features = np.stack(over(encoder, [one.image for one in pictures], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
@@ -270,7 +270,7 @@ class Neighbors(Drawing):
         return [Sheet("neighbors", sheet(cells, labels=names, columns=order.shape[1] + 1, side=1), said)]
 
 
-class Propagate(Drawing):
+class Propagate(Visualizer):
     """Where things go: a mask of the first frame, carried through a folder of frames by what looks alike."""
 
     needs = "the frames of a film in one size, and a mask of the first"
@@ -293,7 +293,7 @@ class Propagate(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet of frames with their masks, evenly chosen where there are many; the masks of all frames with it."""
         features = over(encoder, [one.image for one in pictures], encoder.patches)
         chosen = self.settings
@@ -312,7 +312,7 @@ class Propagate(Drawing):
         said = f"The things of {pictures[0].name} followed through {len(pictures)} frames."
         return [Sheet("propagate", sheet(cells, labels=names, side=CELL), said, tuple(masks.astype(np.uint8)))]
 
-    def _first(self, encoder: FeatureExtractor, picture: Shown) -> UInt8[np.ndarray, "height width"]:
+    def _first(self, encoder: FeatureExtractor, picture: ShownImage) -> UInt8[np.ndarray, "height width"]:
         """The mask that is followed."""
         if self.settings.mask:
             return read_mask(self.settings.mask, picture, encoder)
@@ -325,7 +325,7 @@ class Propagate(Drawing):
         return out
 
 
-class Words(Drawing):
+class WordMap(Visualizer):
     """Which patches answer to which words: heat for each word, and each place in the color of its best word."""
 
     needs = "an image-text encoder with a linear image projection: of Rizbin, CLIP"
@@ -341,7 +341,7 @@ class Words(Drawing):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture."""
         if not encoder.localizes:
             raise RizbinError(
@@ -366,31 +366,31 @@ class Words(Drawing):
         return sheets
 
 
-DRAWINGS: dict[str, type[Drawing]] = {
+VISUALIZERS: dict[str, type[Visualizer]] = {
     "attention": Attention,
     "patch": Patch,
     "pca": Pca,
     "correspondence": Correspondence,
     "neighbors": Neighbors,
     "propagate": Propagate,
-    "words": Words,
+    "words": WordMap,
 }
 """What can be drawn, by the word that asks for it."""
 
 
-def does(what: type[Drawing]) -> str:
+def does(what: type[Visualizer]) -> str:
     """What it draws, in one sentence."""
     return (what.__doc__ or "").split("\n", 1)[0]
 
 
 def _attention(
-    encoder: FeatureExtractor, pictures: Sequence[Shown], *, token: int = CLS, layer: int = -1
+    encoder: FeatureExtractor, pictures: Sequence[ShownImage], *, token: int = CLS, layer: int = -1
 ) -> list[Float[np.ndarray, "heads _ _"]]:
     """The attention of one token of each picture."""
     return over(encoder, [one.image for one in pictures], lambda images: encoder.attention_rows(images, token, layer))
 
 
-def _mean_attention(encoder: FeatureExtractor, pictures: Sequence[Shown]) -> list[Float[np.ndarray, "_ _"]] | None:
+def _mean_attention(encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Float[np.ndarray, "_ _"]] | None:
     """The attention of CLS, mean over heads; None where there is none."""
     try:
         return [heads.mean(axis=0) for heads in _attention(encoder, pictures)]

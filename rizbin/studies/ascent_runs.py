@@ -19,12 +19,12 @@ from rizbin.core.progress import Bar
 from rizbin.data.sample import Source
 from rizbin.evaluation.stills import HARMS, spectrum_slope, total_variation
 from rizbin.generation.ascent.ascend import as_floats, ascend
-from rizbin.generation.ascent.settings import Settings
-from rizbin.generation.ascent.targets import Image, Text, Wish
+from rizbin.generation.ascent.settings import AscentSettings
+from rizbin.generation.ascent.targets import ImageTarget, TextTarget, Wish
 from rizbin.generation.diffusion.repair import Verifier
 from rizbin.generation.film import Pixels
 from rizbin.models.protocol import Embedder
-from rizbin.pages.pieces import Picture
+from rizbin.pages.pieces import PageImage
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class AscentVariant:
     """One way to climb."""
 
     name: str
-    settings: Settings
+    settings: AscentSettings
     prompts: int
     """How many of the prompts it draws: dear ones draw few."""
     seeds: int
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AscentImage:
     """The pictures of one variant: seeds one after the other, each with its prompts in order."""
 
-    variant: Variant
+    variant: AscentVariant
     pictures: list[Pixels]
     which: list[int]
     """The prompt of each picture."""
@@ -64,7 +64,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Judged:
     """What one encoder says of pictures."""
 
     right: Bool[np.ndarray, " pictures"]
@@ -76,9 +76,9 @@ class Seen:
 class Measured:
     """What is said of one variant's pictures."""
 
-    own: Seen
+    own: Judged
     """By the encoder that they were climbed on, on the pictures as written."""
-    held_out: Seen
+    held_out: Judged
     harmed: dict[str, float]
     """Percent right by the held-out judge after each of `HARMS`."""
     found: float
@@ -92,7 +92,7 @@ class Rebuilt:
     """Pictures drawn again from nothing but their embedding."""
 
     encoder: str
-    pictures: list[Picture]
+    pictures: list[PageImage]
     likeness: Float[np.ndarray, " pictures"]
     """Correlation of eight by eight squares with the original, of each."""
     blind: float
@@ -103,12 +103,12 @@ class Rebuilt:
     """Percent of the originals' things that the detector finds."""
 
 
-def percent(seen: Seen) -> float:
+def percent(seen: Judged) -> float:
     """Percent right."""
     return 100 * float(seen.right.mean())
 
 
-def margin(seen: Seen) -> float:
+def margin(seen: Judged) -> float:
     """Half the 95 percent interval of percent right, by the normal approximation of Agresti and Coull (1998)."""
     count = len(seen.right) + 4
     share = (seen.right.sum() + 2) / count
@@ -137,14 +137,14 @@ def questions(source: Source, count: int) -> list[Question]:
 
 def drawn(
     encoder: Embedder,
-    variant: Variant,
+    variant: AscentVariant,
     wishes: Sequence[Wish],
     folder: Path,
     *,
     autoencoder: Any = None,
     quiet: bool = False,
     batch: int = 50,
-) -> Drawn:
+) -> AscentImage:
     """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
     told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
     kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
@@ -157,7 +157,7 @@ def drawn(
             arrays = {key: found[key] for key in found.files}
         frames = [(int(step), list(arrays[f"frame{n}"])) for n, step in enumerate(arrays["steps"])]
         which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
-        return Drawn(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
+        return AscentImage(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
     made = _climb(encoder, variant, wishes[: variant.prompts], folder, autoencoder, quiet, batch)
     table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
     table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
@@ -171,13 +171,13 @@ def drawn(
 
 def _climb(
     encoder: Embedder,
-    variant: Variant,
+    variant: AscentVariant,
     wishes: Sequence[Wish],
     folder: Path,
     autoencoder: Any,
     quiet: bool,
     batch: int,
-) -> Drawn:
+) -> AscentImage:
     pictures: list[Pixels] = []
     climbed: list[float] = []
     frames: dict[int, list[Pixels]] = {}
@@ -198,11 +198,11 @@ def _climb(
                 frames.setdefault(frame.step, []).extend(frame.pictures)
     seconds = (time.process_time() - began) / len(pictures)
     which = list(range(len(wishes))) * variant.seeds
-    return Drawn(variant, pictures, which, climbed, sorted(frames.items()), seconds)
+    return AscentImage(variant, pictures, which, climbed, sorted(frames.items()), seconds)
 
 
 def measured(
-    drawn: Drawn, asked: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
+    drawn: AscentImage, asked: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
 ) -> Measured:
     """What the encoder, the judge, the detector and the statistics say of the pictures."""
     texts = [one.text for one in asked]
@@ -221,19 +221,19 @@ def measured(
     )
 
 
-def seen_by(encoder: Embedder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Seen:
+def seen_by(encoder: Embedder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Judged:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
     return _asker(encoder, [one.text for one in asked])(pictures, which)
 
 
-def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Seen]:
+def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Judged]:
     words = encoder.encode_text(texts)
 
-    def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Seen:
+    def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Judged:
         cosines = embedded(encoder, pictures) @ words.T
         own = torch.tensor(which)
         right = cosines.argmax(dim=1) == own
-        return Seen(right.numpy(), cosines[torch.arange(len(own)), own].double().numpy())
+        return Judged(right.numpy(), cosines[torch.arange(len(own)), own].double().numpy())
 
     return ask
 
@@ -265,7 +265,7 @@ def _fingerprint(module: torch.nn.Module) -> str:
 
 def _spelled(target: object) -> list:
     """A target as JSON tells it apart."""
-    if isinstance(target, Image):
+    if isinstance(target, ImageTarget):
         return ["image", hashlib.sha256(target.picture.numpy().tobytes()).hexdigest(), target.weight]
-    assert isinstance(target, Text)
+    assert isinstance(target, TextTarget)
     return ["text", target.text, target.weight]

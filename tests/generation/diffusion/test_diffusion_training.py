@@ -13,9 +13,9 @@ import torch
 from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
 from rizbin.data.open import open_source
-from rizbin.generation.diffusion.learn import Drawing, edge_error, normal, signed
-from rizbin.generation.diffusion.painter import Painter, Sampling
-from rizbin.generation.diffusion.small import Size, new_autoencoder, new_tokenizer
+from rizbin.generation.diffusion.small import DiffusionSize, new_autoencoder, new_tokenizer
+from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
+from rizbin.generation.diffusion.train import LatentDiffusion, edge_error, normal, signed
 from rizbin.training.method import Progress
 from rizbin.training.trainer import Trainer
 from tests.generation.diffusion.small_painters import SMALL
@@ -32,10 +32,10 @@ def source():
     return open_source("scenes:drawn,categories=4", split="train", size=32)
 
 
-def trained(folder: Path, *stops: int) -> Drawing:
+def trained(folder: Path, *stops: int) -> LatentDiffusion:
     for until in (*stops, 6):
         torch.manual_seed(0)
-        method = Drawing(QUARTER)
+        method = LatentDiffusion(QUARTER)
         run = RunFolder(folder)
         run.create_or_resume({"data_fingerprint": "made"})
         trainer().fit(method, source(), run, quiet=True, until=until)
@@ -44,11 +44,11 @@ def trained(folder: Path, *stops: int) -> Drawing:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drawing]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LatentDiffusion]:
     yield trained(tmp_path_factory.mktemp("whole"))
 
 
-def test_stopped_and_resumed_equals_straight_bit_for_bit(whole: Drawing, tmp_path: Path) -> None:
+def test_stopped_and_resumed_equals_straight_bit_for_bit(whole: LatentDiffusion, tmp_path: Path) -> None:
     """Stopped in the autoencoder's part and in the UNet's."""
     parts = trained(tmp_path, 2, 4)
     for (name, one), other in zip(whole.state_dict().items(), parts.state_dict().values(), strict=True):
@@ -57,7 +57,7 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(whole: Drawing, tmp_pat
 
 def test_only_the_part_at_work_changes() -> None:
     torch.manual_seed(0)
-    method, train = Drawing(QUARTER), trainer()
+    method, train = LatentDiffusion(QUARTER), trainer()
     optimizers = train.optimizers(method)
     for step, moved in ((0, {"autoencoder"}), (3, {"unet", "text", "slow", "scale"})):
         before = copy.deepcopy(method.state_dict())
@@ -72,7 +72,7 @@ def test_only_the_part_at_work_changes() -> None:
 
 def test_a_step_in_sixteen_bits_is_finite() -> None:
     torch.manual_seed(0)
-    method, train = Drawing(QUARTER), trainer("bf16")
+    method, train = LatentDiffusion(QUARTER), trainer("bf16")
     optimizers = train.optimizers(method)
     for step in (0, 4):
         _, batch = train.batch_of(method, source(), step)
@@ -82,7 +82,7 @@ def test_a_step_in_sixteen_bits_is_finite() -> None:
 def test_v_is_what_the_schedule_says() -> None:
     """The wanted answer leads from the noised latents back to the latents, at any timestep."""
     torch.manual_seed(0)
-    method = Drawing(QUARTER)
+    method = LatentDiffusion(QUARTER)
     latents, noise = torch.randn(2, 5, 8, 8, 8)
     for timestep in (0, 500, 999):
         keep, add = method.signal[timestep].sqrt(), (1 - method.signal[timestep]).sqrt()
@@ -101,7 +101,7 @@ def test_a_new_autoencoder_makes_a_mosaic() -> None:
     # The decoder's soft limit at three bends values near one by some percent.
     assert (again - pictures).abs().mean() < 0.05
     with pytest.raises(RizbinError, match="three channels"):
-        new_autoencoder(Size(latent_channels=2), image_size=32)
+        new_autoencoder(DiffusionSize(latent_channels=2), image_size=32)
     with pytest.raises(RizbinError, match="multiple of 8"):
         new_autoencoder(SMALL.size, image_size=36)
 
@@ -128,22 +128,22 @@ def test_pictures_are_signed() -> None:
     torch.testing.assert_close(signed(normalize(pixels))[0, 0, 0], torch.tensor([-1.0, 1.0]), rtol=0, atol=1e-5)
 
 
-def test_both_tokenizers_give_the_same_numbers(whole: Drawing) -> None:
+def test_both_tokenizers_give_the_same_numbers(whole: LatentDiffusion) -> None:
     theirs = new_tokenizer(whole.words)
     for text in ("a zebra and a fire engine", "a bunch of grapes", "", "a t-rex, a rocket"):
         ours = whole.words.encode([text])[0].tolist()
         assert theirs(text, padding="max_length", truncation=True).input_ids == ours
 
 
-def test_the_folder_draws_by_diffusers_and_by_us(whole: Drawing, tmp_path: Path) -> None:
+def test_the_folder_draws_by_diffusers_and_by_us(whole: LatentDiffusion, tmp_path: Path) -> None:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     whole.save(tmp_path / "model")
-    ours = Painter.from_pretrained(tmp_path / "model")
+    ours = TextToImage.from_pretrained(tmp_path / "model")
     sampling = Sampling(steps=2, guidance=2.0)
     image = ours.paint("a zebra", sampling).image
     # The run attends by its own arithmetic, the folder by torch's: a pixel may be rounded the other way.
-    own = Painter(whole.pipeline()).paint("a zebra", sampling).image
+    own = TextToImage(whole.pipeline()).paint("a zebra", sampling).image
     assert np.abs(image.astype(int) - own.astype(int)).max() <= 1
     theirs: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
     theirs.set_progress_bar_config(disable=True)
@@ -159,8 +159,8 @@ def test_the_folder_draws_by_diffusers_and_by_us(whole: Drawing, tmp_path: Path)
 
 def test_captions_and_shares_are_asked_for() -> None:
     with pytest.raises(RizbinError, match="share between 0 and 1"):
-        Drawing(replace(SMALL, autoencoder_share=1.0))
-    method, train = Drawing(QUARTER), trainer()
+        LatentDiffusion(replace(SMALL, autoencoder_share=1.0))
+    method, train = LatentDiffusion(QUARTER), trainer()
     _, batch = train.batch_of(method, source(), 0)
     with pytest.raises(RizbinError, match="no captions"):
         next(iter(method.step(replace(batch, texts=None), Progress(0, 6))))

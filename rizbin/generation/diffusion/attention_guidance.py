@@ -14,9 +14,9 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.scenes.captions import article
 from rizbin.generation.diffusion.guidance import Guidance, Record
 from rizbin.generation.diffusion.noise import InitialNoise, NoiseRecord
-from rizbin.generation.diffusion.painter import Painter
-from rizbin.generation.diffusion.sampling import Composed, Moment
-from rizbin.generation.diffusion.spans import Span, end_of_text, objects_in, spans_of
+from rizbin.generation.diffusion.sampling import ComposedPrompt, StepState
+from rizbin.generation.diffusion.spans import TokenSpan, end_of_text, objects_in, spans_of
+from rizbin.generation.diffusion.text_to_image import TextToImage
 
 Cure = Literal[
     "none",
@@ -44,11 +44,11 @@ class Steering:
     """A guide for one prompt, and what it did."""
 
     guidance: Guidance
-    spans: list[Span]
+    spans: list[TokenSpan]
     ends: int | None
     records: list[Record]
 
-    def __call__(self, moment: Moment) -> Tensor:
+    def __call__(self, moment: StepState) -> Tensor:
         """The latents to go on with."""
         with torch.enable_grad():
             latents, record = self.guidance.steer(
@@ -72,11 +72,11 @@ class FirstNoise:
     """Puts a searched noise in place of the first, and what the search did."""
 
     search: InitialNoise
-    spans: list[Span]
+    spans: list[TokenSpan]
     ends: int | None
     records: list[NoiseRecord]
 
-    def __call__(self, moment: Moment) -> Tensor:
+    def __call__(self, moment: StepState) -> Tensor:
         """The latents to go on with: at the first step the noise that was found, at the others those that came."""
         if moment.step:
             return moment.latents
@@ -103,15 +103,15 @@ class FirstNoise:
 
 
 def steering(
-    painter: Painter,
+    painter: TextToImage,
     prompt: str,
     cure: Cure,
     *,
     objects: Sequence[str] = (),
     scale: float = SCALE,
     settings: Guidance.Settings | InitialNoise.Settings | None = None,
-) -> tuple[Steering | FirstNoise | Composed | None, list[str]]:
-    """What makes every object of the prompt attended to, for `Painter.paint`, and sentences about what was not found.
+) -> tuple[Steering | FirstNoise | ComposedPrompt | None, list[str]]:
+    """What makes every object of the prompt attended to, for `TextToImage.paint`; sentences about what was not found.
 
     objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the cure "none",
     for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
@@ -133,7 +133,7 @@ def steering(
         )
         return None, notes
     if cure == "compose":
-        return Composed(tuple(article(span.word) for span in spans)), notes
+        return ComposedPrompt(tuple(article(span.word) for span in spans)), notes
     # Text encoders whose padding is no copy of the end (Stable Diffusion 2, ours) let it draw attention.
     tokenizer = painter.pipeline.tokenizer
     ends = None if tokenizer.pad_token_id == tokenizer.eos_token_id else end_of_text(prompt, tokenizer)
@@ -147,7 +147,7 @@ def steering(
     return Steering(Guidance(settings), spans, ends, []), notes
 
 
-def resolution_of(painter: Painter) -> int:
+def resolution_of(painter: TextToImage) -> int:
     """Cells of the finest cross-attention with `MOST` or fewer along a side, at the model's own size."""
     config = painter.unet.config
     sides = [

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.detection.found import Found
+from rizbin.detection.detections import Proposals
 from rizbin.detection.phrases import Phrase
 
 CAT, DOG, CUP = (Phrase(name, (name,)) for name in ("cat", "dog", "cup"))
 
 
-def found(boxes: list[list[float]], scores: list[list[float]]) -> Found:
-    return Found(100, 80, np.array(boxes, np.float32).reshape(-1, 4), np.array(scores).reshape(-1, 3), (CAT, DOG, CUP))
+def found(boxes: list[list[float]], scores: list[list[float]]) -> Proposals:
+    return Proposals(
+        100, 80, np.array(boxes, np.float32).reshape(-1, 4), np.array(scores).reshape(-1, 3), (CAT, DOG, CUP)
+    )
 
 
 CASE = found(

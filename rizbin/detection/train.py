@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.views import View
-from rizbin.detection.criterion import Truth, Weights, grounding_loss, predictions
+from rizbin.detection.criterion import BoxTargets, Weights, grounding_loss, predictions
 from rizbin.detection.denoising import DRAWS, MOST, Noised, denoising, denoising_loss, noised
 from rizbin.detection.detector import DEFAULT, Detector, Preparation
 from rizbin.detection.lora import adapt, merged
-from rizbin.detection.models import Size, new_model, pieces, words_tokenizer
-from rizbin.detection.phrases import Text, ask, batch_of, named, phrase_map
+from rizbin.detection.models import DetectorSize, new_model, pieces, words_tokenizer
+from rizbin.detection.phrases import PromptText, batch_of, build_prompts, named, phrase_map
 from rizbin.training.method import Batch, Method, Minimize, Progress, Work
 from rizbin.training.settings import Presets, TrainerSettings, Training
 
@@ -32,7 +32,7 @@ SEEN = 0.3
 """Least share of a box that a crop must leave, so that its name still holds."""
 
 
-class Teaching(Method):
+class GroundingDINOTraining(Method):
     """Own criterion on every prediction layer, a text of its own for every picture."""
 
     name = "detector"
@@ -50,7 +50,7 @@ class Teaching(Method):
         """More words that a new network's tokenizer shall know, to be asked for things that it was never taught."""
         start: str = ""
         """Name or folder of a trained Grounding DINO to go on from; empty: a new one of `size`."""
-        size: Size = Size()
+        size: DetectorSize = DetectorSize()
         """Size of a new network."""
         image_size: int = 96
         """Side in pixels of the square views that it learns from."""
@@ -139,18 +139,22 @@ class Teaching(Method):
         for part in resting:
             part.requires_grad_(False)
         limit = self.model.config.max_text_len
-        prompts = ask(self.phrases, self.text_tokenizer, limit)
+        prompts = build_prompts(self.phrases, self.text_tokenizer, limit)
         if lost := [*prompts.unknown, *(prompt for prompt, _ in prompts.alike)]:
             raise RizbinError(
                 f"The network to start from does not know the words of {len(lost)} of {len(self.phrases)} names "
                 f'("{lost[0]}"), so they could not be told apart; start from a published network, or from nothing.'
             )
-        self.lengths = [len(ask([phrase], self.text_tokenizer, limit).texts[0].ids) - 2 for phrase in self.phrases]
+        self.lengths = [
+            len(build_prompts([phrase], self.text_tokenizer, limit).texts[0].ids) - 2 for phrase in self.phrases
+        ]
         self.limit = limit - 2  # [CLS] and [SEP]
         self.views = (replace(settings.view, size=settings.image_size),)
 
     @classmethod
-    def completed(cls, settings: "Teaching.Settings", categories: Sequence[str]) -> "Teaching.Settings":
+    def completed(
+        cls, settings: "GroundingDINOTraining.Settings", categories: Sequence[str]
+    ) -> "GroundingDINOTraining.Settings":
         if strange := set(settings.held_out) - set(categories):
             raise RizbinError(f"{', '.join(sorted(strange))} is to be held out, but the data do not name it.")
         taught = tuple(name for name in categories if name not in settings.held_out)
@@ -197,7 +201,7 @@ class Teaching(Method):
 
         yield Minimize(loss, records=records)
 
-    def _noise(self, truths: Sequence[Truth], texts: Sequence[Text], progress: Progress) -> Noised | None:
+    def _noise(self, truths: Sequence[BoxTargets], texts: Sequence[PromptText], progress: Progress) -> Noised | None:
         """Noised queries for a batch; None where none are wanted, or nothing is there to be noised."""
         groups = self.settings.denoising
         if not groups or not any(len(truth.boxes) for truth in truths):
@@ -207,7 +211,7 @@ class Teaching(Method):
         draws = progress.uniform("noise", len(texts), groups * MOST * DRAWS, torch.device("cpu"))
         return noised(truths, names, draws, groups)
 
-    def _text(self, present: Sequence[str], draws: Float[Tensor, " draws"]) -> Text:
+    def _text(self, present: Sequence[str], draws: Float[Tensor, " draws"]) -> PromptText:
         """The names in a picture and some that are not, in random order, as far as one text holds them; or one name."""
         count = len(self.phrases)
         alone, which, amount = draws[-3:].tolist()
@@ -226,20 +230,20 @@ class Teaching(Method):
                 chosen.append(place)
                 used += self.lengths[place]
         chosen.sort(key=lambda place: float(draws[count + place]))
-        (text,) = ask([self.phrases[place] for place in chosen], self.text_tokenizer, self.limit + 2).texts
+        (text,) = build_prompts([self.phrases[place] for place in chosen], self.text_tokenizer, self.limit + 2).texts
         # Spans count the phrases of this text; here they are to name those of all.
         spans = tuple(replace(span, phrase=chosen[span.phrase]) for span in text.spans)
-        return Text(text.ids, spans)
+        return PromptText(text.ids, spans)
 
     def _truth(
-        self, seen: Sequence[tuple[str, Float[Tensor, " 4"]]], text: Text, width: int, device: torch.device
-    ) -> Truth:
+        self, seen: Sequence[tuple[str, Float[Tensor, " 4"]]], text: PromptText, width: int, device: torch.device
+    ) -> BoxTargets:
         tokens = phrase_map(text, len(self.phrases), width)
         objects = [(self.number[name], box) for name, box in seen if name in self.number]
         objects = [(place, box) for place, box in objects if tokens[place].any()]
         boxes = torch.stack([box for _, box in objects]) if objects else torch.zeros(0, 4)
         named = tokens[[place for place, _ in objects]]
-        return Truth(boxes.to(device), named.to(device), (torch.arange(width) < len(text.ids)).to(device))
+        return BoxTargets(boxes.to(device), named.to(device), (torch.arange(width) < len(text.ids)).to(device))
 
     def cautions(self, work: Work) -> list[str]:
         if self.settings.start and not self.settings.freeze and work.pictures < 1000:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from rizbin.data import gate
-from rizbin.data.gate import read_image, read_rgba
+from rizbin.data import image_io as gate
+from rizbin.data.image_io import read_image, read_rgba
 from rizbin.data.sample import Refused
 
 SMOOTH = np.stack(np.meshgrid(np.linspace(0, 255, 40), np.linspace(0, 255, 30)), -1)

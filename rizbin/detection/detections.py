@@ -25,7 +25,7 @@ OVERLAP = 0.7
 
 
 @dataclass(frozen=True)
-class Answer:
+class Detections:
     """Boxes with their names, the best first."""
 
     boxes: Float[np.ndarray, "answers 4"]
@@ -37,7 +37,7 @@ class Answer:
     names: tuple[str, ...]
     """Names of all phrases that were asked for; `names[classes[i]]` is that of the i-th answer."""
     rows: Int[np.ndarray, " answers"]
-    """Which box of `Found` each answer is: its scores for the other phrases stand there."""
+    """Which box of `Proposals` each answer is: its scores for the other phrases stand there."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -66,7 +66,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Found:
+class Proposals:
     """All that the network proposes for one picture."""
 
     width: int
@@ -74,7 +74,7 @@ class Found:
     height: int
     """Height of the image in pixels."""
     boxes: Float[np.ndarray, "boxes 4"]
-    """As in `Answer`."""
+    """As in `Detections`."""
     scores: Float[np.ndarray, "boxes phrases"]
     """0 to 1; nan where this box comes from a pass that did not ask for that phrase."""
     phrases: tuple[Phrase, ...]
@@ -95,7 +95,7 @@ class Found:
         thresholds: Mapping[str, float] | None = None,
         overlap: float = OVERLAP,
         several: bool = False,
-    ) -> Answer:
+    ) -> Detections:
         """The boxes whose best phrase reaches its threshold, those that repeat a better one of that name left out.
 
         thresholds: for single names, instead of `threshold`. overlap: see `OVERLAP`; 1 leaves all. several: a box may
@@ -130,7 +130,7 @@ class Found:
         else:
             order = np.argsort(-values, kind="stable")
         rows, classes, values = rows[order], classes[order], values[order]
-        return Answer(self.boxes[rows], classes, values, self.names, rows)
+        return Detections(self.boxes[rows], classes, values, self.names, rows)
 
     def pairs(self, most: int = 300) -> Boxes:
         """The best pairs of box and phrase without threshold or suppression: what COCO's protocol measures."""

@@ -13,17 +13,17 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.sample import Named
 from rizbin.data.views import View
 from rizbin.detection.average_precision import Boxes, average_precision
-from rizbin.detection.teach import Teaching, in_view
+from rizbin.detection.train import GroundingDINOTraining, in_view
 from rizbin.training.method import Batch, Progress
 from rizbin.training.trainer import Trainer
 from tests.detection.toys import PAINTS, TINY, Shapes
 
-SMALL = Teaching.Settings(names=Shapes.categories, size=TINY, image_size=64, negatives=4)
+SMALL = GroundingDINOTraining.Settings(names=Shapes.categories, size=TINY, image_size=64, negatives=4)
 
 
-def made(settings: Teaching.Settings = SMALL, seed: int = 0) -> Teaching:
+def made(settings: GroundingDINOTraining.Settings = SMALL, seed: int = 0) -> GroundingDINOTraining:
     torch.manual_seed(seed)
-    return Teaching(settings)
+    return GroundingDINOTraining(settings)
 
 
 def trainer(steps: int) -> Trainer:
@@ -99,11 +99,15 @@ def test_some_pictures_are_asked_for_one_name_alone() -> None:
 
 
 def test_names_come_from_the_data_and_some_can_be_held_out() -> None:
-    completed = Teaching.completed(Teaching.Settings(held_out=("red disc",)), Shapes.categories)
+    completed = GroundingDINOTraining.completed(
+        GroundingDINOTraining.Settings(held_out=("red disc",)), Shapes.categories
+    )
     assert set(completed.names) == set(Shapes.categories) - {"red disc"}
-    assert Teaching.completed(Teaching.Settings(names=("a", "b")), Shapes.categories).names == ("a", "b")
+    assert GroundingDINOTraining.completed(
+        GroundingDINOTraining.Settings(names=("a", "b")), Shapes.categories
+    ).names == ("a", "b")
     with pytest.raises(RizbinError, match="unicorn is to be held out"):
-        Teaching.completed(Teaching.Settings(held_out=("unicorn",)), Shapes.categories)
+        GroundingDINOTraining.completed(GroundingDINOTraining.Settings(held_out=("unicorn",)), Shapes.categories)
 
 
 def test_a_text_that_is_full_leaves_names_out_and_their_boxes_with_them() -> None:
@@ -183,7 +187,7 @@ def test_names_and_start_are_checked(tmp_path: Path) -> None:
         made(replace(SMALL, start=str(tmp_path / "kept"), names=("red disc", "cat")))
 
 
-def average(method: Teaching, pictures: int = 60) -> float:
+def average(method: GroundingDINOTraining, pictures: int = 60) -> float:
     """AP50 on pictures that were not learned from."""
     names = list(Shapes.categories)
     samples = [Shapes(10**6)[index] for index in range(pictures)]
@@ -207,7 +211,7 @@ def test_from_nothing_it_finds_things_after_six_hundred_steps(seed: int, tmp_pat
     60 is asked. 77.3 and 79.1 were measured, so less than 70 is a fault; a prototype with transformers' own loss had 6
     and 13 (docs/LOG.md).
     """
-    method = made(Teaching.Settings(names=Shapes.categories), seed)
+    method = made(GroundingDINOTraining.Settings(names=Shapes.categories), seed)
     settings = Trainer.Settings(learning_rate=2e-3, clip=1.0, weight_decay=1e-4, warmup=0.1)
     Trainer(settings, batch=16, steps=600, checkpoint_every=600, seed=seed).fit(
         method, Shapes(), folder(tmp_path / "run"), quiet=True

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.gate import AnyImage, as_rgb
+from rizbin.data.image_io import AnyImage, as_rgb
 from rizbin.generation.diffusion.attention import Capture
 from rizbin.generation.diffusion.diffusers_internals import (
     execution_device,
@@ -30,14 +30,14 @@ from rizbin.generation.diffusion.loading import Offload, load_pipeline
 from rizbin.generation.diffusion.noise import compose
 from rizbin.generation.diffusion.sampling import (
     SEEDS,
-    Composed,
-    Frame,
+    ComposedPrompt,
+    DenoisingFrame,
+    GeneratedImage,
     Guide,
-    Moment,
-    Painted,
+    PromptEmbeddings,
     Sampling,
+    StepState,
     Watch,
-    Words,
     check,
     fingerprint,
     seed_after,
@@ -47,15 +47,15 @@ from rizbin.generation.film import Pixels
 
 __all__ = [
     "SEEDS",
-    "Composed",
-    "Frame",
+    "ComposedPrompt",
+    "DenoisingFrame",
+    "GeneratedImage",
     "Guide",
-    "Moment",
-    "Painted",
-    "Painter",
+    "PromptEmbeddings",
     "Sampling",
+    "StepState",
+    "TextToImage",
     "Watch",
-    "Words",
     "fingerprint",
     "seed_after",
 ]
@@ -64,7 +64,7 @@ _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says on the processor, where it has no error of its own for it."""
 
 
-class Painter:
+class TextToImage:
     """A model that draws."""
 
     def __init__(self, pipeline: Any, *, name: str = "") -> None:
@@ -80,7 +80,7 @@ class Painter:
     @classmethod
     def from_pretrained(
         cls, name: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none"
-    ) -> "Painter":
+    ) -> "TextToImage":
         """A pipeline folder of diffusers, or a name on Hugging Face. See `loading.load_pipeline`."""
         return cls(load_pipeline(name, device=device, half=half, offload=offload), name=str(name))
 
@@ -111,11 +111,11 @@ class Painter:
         sampling: Sampling | None = None,
         *,
         start: AnyImage | None = None,
-        guide: Guide | Composed | None = None,
+        guide: Guide | ComposedPrompt | None = None,
         watch: Watch | None = None,
         attend: int = 0,
-    ) -> Painted:
-        """A picture of `prompt`, from noise or from the picture `start` (see `rizbin.data.gate.as_rgb`).
+    ) -> GeneratedImage:
+        """A picture of `prompt`, from noise or from the picture `start` (see `rizbin.data.image_io.as_rgb`).
 
         guide: steers before each step, or says what is read in place of the prompt. watch: called after each step.
         attend: cells along a side of the attention maps that each frame keeps, 0 for none; none are kept where the
@@ -128,9 +128,9 @@ class Painter:
         pixels = None if start is None else as_rgb(start, name="the start picture")
         height, width = self._size(sampling, pixels, notes)
         notes += self._cut_off(prompt)
-        frames: list[Frame] = []
+        frames: list[DenoisingFrame] = []
 
-        def saw(frame: Frame) -> None:
+        def saw(frame: DenoisingFrame) -> None:
             frames.append(frame)
             if watch is not None:
                 watch(frame)
@@ -154,7 +154,7 @@ class Painter:
                 f"A picture of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
                 "--half or --offload model."
             ) from error
-        return Painted(image, frames, notes, time.perf_counter() - begin)
+        return GeneratedImage(image, frames, notes, time.perf_counter() - begin)
 
     def timesteps(self, scheduler: Any, sampling: Sampling, *, from_picture: bool) -> Tensor:
         """The timesteps that are made: all, or of a start picture the last `strength` of them."""
@@ -180,7 +180,7 @@ class Painter:
         height: int,
         width: int,
         start: Pixels | None,
-        guide: Guide | Composed | None,
+        guide: Guide | ComposedPrompt | None,
         saw: Watch,
         attend: int,
     ) -> Float[Tensor, "1 channels rows columns"]:
@@ -191,7 +191,7 @@ class Painter:
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
         parts = (prompt,)
-        if isinstance(guide, Composed):
+        if isinstance(guide, ComposedPrompt):
             parts, guide, attend = guide.parts, None, 0
         words = self._read(parts, sampling.negative, height, width)
         from_noise = start is None or sampling.strength == 1
@@ -200,11 +200,11 @@ class Painter:
         for step, timestep in enumerate(timesteps):
             if guide is not None:
                 here = (self.unet, scheduler, latents, step, len(timesteps), timestep, words, generator, from_noise)
-                latents = guide(Moment(*here))
+                latents = guide(StepState(*here))
             with capture if capture is not None else nullcontext():
                 output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
             clean = clean_latents(scheduler, output, latents, timestep).cpu()
-            saw(Frame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
+            saw(DenoisingFrame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
             latents = make_step(
                 scheduler, output, timestep, latents, step=step, from_noise=from_noise, generator=generator
             )
@@ -250,7 +250,7 @@ class Painter:
         scheduler: Any,
         latents: Float[Tensor, "1 channels rows columns"],
         timestep: Tensor,
-        words: Words,
+        words: PromptEmbeddings,
         guidance: float,
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The network's prediction by classifier-free guidance, moved away from the one without the prompt."""
@@ -269,27 +269,29 @@ class Painter:
     def _run_unet(self, scaled: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
         return self.unet(scaled, timestep, encoder_hidden_states=texts, added_cond_kwargs=more or None).sample
 
-    def words(self, prompt: str, negative: str, height: int, width: int) -> Words:
+    def words(self, prompt: str, negative: str, height: int, width: int) -> PromptEmbeddings:
         """A prompt and a negative one as this model's UNet reads them."""
         pipeline, more = self.pipeline, {"negative_prompt": negative, "device": self.device}
         more |= {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
         encoded = pipeline.encode_prompt(prompt, **more)
         if len(encoded) == 2:
-            return Words(encoded[0], encoded[1])
+            return PromptEmbeddings(encoded[0], encoded[1])
         conditional, unconditional, pooled, pooled_unconditional = encoded
         numbers = size_ids(height, width, conditional.dtype).to(self.device)
-        return Words(
+        return PromptEmbeddings(
             conditional,
             unconditional,
             {"text_embeds": pooled, "time_ids": numbers},
             {"text_embeds": pooled_unconditional, "time_ids": numbers},
         )
 
-    def _read(self, prompts: tuple[str, ...], negative: str, height: int, width: int) -> Words:
+    def _read(self, prompts: tuple[str, ...], negative: str, height: int, width: int) -> PromptEmbeddings:
         """Several prompts that all must hold, beside one negative one."""
         words = [self.words(prompt, negative, height, width) for prompt in prompts]
         more = {name: torch.cat([part.more_given[name] for part in words]) for name in words[0].more_given}
-        return Words(torch.cat([part.given for part in words]), words[0].without, more, words[0].more_without)
+        return PromptEmbeddings(
+            torch.cat([part.given for part in words]), words[0].without, more, words[0].more_without
+        )
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 channels rows columns"]) -> Pixels:
@@ -356,7 +358,7 @@ class Painter:
         def show(step: int, timestep: float, clean: Tensor) -> None:
             if clean.ndim == 3:  # patches, as FLUX's transformer has them
                 clean = unpacked(clean, height, width, int(pipeline.vae_scale_factor))
-            saw(Frame(step, timestep, clean))
+            saw(DenoisingFrame(step, timestep, clean))
 
         with watched_steps(pipeline, scheduler, show):
             made = pipeline(
