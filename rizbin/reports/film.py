@@ -52,7 +52,8 @@ def write_film(
         page.heading(one.prompt or "without words")
         page.text(
             f"Seed {one.sampling.seed}, {len(one.painted.frames)} steps by the scheduler {one.sampling.scheduler}, "
-            f"guidance {one.sampling.guidance:g}, {one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
+            f"guidance {one.sampling.guidance_scale:g}, "
+            f"{one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
             + (f", strength {one.sampling.strength:g}" if start is not None else "")
             + (f', away from "{one.sampling.negative}"' if one.sampling.negative else "")
             + f", {one.painted.seconds:.1f} seconds."

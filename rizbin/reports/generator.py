@@ -49,7 +49,7 @@ def write_drawing_report(
     page.heading("Drawn from captions")
     page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")
     made = [
-        painter.paint(one.caption, Sampling(guidance=GUIDANCE, seed=seed + number))
+        painter.paint(one.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
         for number, one in enumerate(samples)
     ]
     page.pictures(

@@ -37,7 +37,7 @@ class DiffusionSettings:
     """True pictures that the judge is tried on, and the autoencoder."""
     steps: int = 25
     """Of the model's own scheduler."""
-    guidance: float = 4.0
+    guidance_scale: float = 4.0
     """How strictly it follows the words."""
     judge: str = "detector-mini"
     """The detector that looks."""
@@ -75,7 +75,7 @@ def measure(
     with advancing(bar, len(asked), "drawing and looking") as advance:
         for number, wanted in enumerate(asked):
             prompt = " and ".join(article(name) for name in wanted)
-            sampling = Sampling(steps=settings.steps, guidance=settings.guidance, seed=FIRST_SEED + number)
+            sampling = Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, seed=FIRST_SEED + number)
             told.append(_there(verifier, painter.paint(prompt, sampling).image, names, settings.threshold))
             advance(1)
     samples = [source[index] for index in range(settings.scenes)]
@@ -85,8 +85,8 @@ def measure(
     both = _Counted.of(asked[len(alone) :], told[len(alone) :], names)
     true = _Counted.of([tuple(sample.names) for sample in samples], known, names)
     how = (
-        f"drawn in {settings.steps} steps with guidance {settings.guidance:g}, looked for by {settings.judge} among "
-        f"{len(names)} names, there from a probability of {settings.threshold:g}"
+        f"drawn in {settings.steps} steps with guidance {settings.guidance_scale:g}, looked for by {settings.judge} "
+        f"among {len(names)} names, there from a probability of {settings.threshold:g}"
     )
     error = float(np.mean([_lost(painter, sample) for sample in samples]))
     return Report(

@@ -16,7 +16,7 @@ from rizbin.core.progress import Bar
 from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as repairing
-from rizbin.generation.diffusion.attention_guidance import SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.attention_guidance import SCALE, GuidanceKind, resolution_of, steering
 from rizbin.generation.diffusion.drawing import SavedImage
 from rizbin.generation.diffusion.loading import Offload
 from rizbin.generation.diffusion.repair import Repaired, RepairStrategy
@@ -41,7 +41,7 @@ class _Drawing(Sampling):
     one draws sixteen objects (`rizbin zoo diffusion-mini`) at 64 pixels in a second."""
     output: Annotated[Place, Argument(short=("-o",))] = "drawn"
     """Folder for the images and the record of how each was made."""
-    guidance: float = 5.0
+    guidance_scale: float = 5.0
     """Scale of classifier-free guidance: how strictly the image follows the words. 1 is off, 5 to 7.5 are usual, 4 for
     diffusion-mini; colors burn at high ones."""
     film: bool = False
@@ -68,9 +68,9 @@ class Generate(_Drawing):
     """Of a start image; there is none here."""
     count: int = 1
     """Images of each prompt, with the seeds that follow."""
-    cure: Cure = "none"
+    guidance: GuidanceKind = "none"
     """Attention guidance for objects that are forgotten, by its loss. A guided step costs about two."""
-    cure_scale: float = SCALE
+    update_scale: float = SCALE
     """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
     object: tuple[str, ...] = ()
     """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
@@ -114,9 +114,9 @@ class Repair(_Drawing):
     """What else might be drawn, for the judge."""
     verify: bool = False
     """Only verify what was drawn; repair nothing."""
-    cure: Cure | None = None
+    guidance: GuidanceKind | None = None
     """Attention guidance that repairs, by its loss. None: the strategy's own."""
-    cure_scale: float = SCALE
+    update_scale: float = SCALE
     """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
     ladder: Annotated[RepairStrategy | None, HIDDEN] = None
     """The whole strategy of repair, in place of the flags above."""
@@ -129,7 +129,7 @@ def generate(settings: Generate) -> list[SavedImage]:
     if not prompts:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     return _draw(
-        prompts, settings, None, "", count=settings.count, cure=settings.cure, scale=settings.cure_scale,
+        prompts, settings, None, "", count=settings.count, guidance=settings.guidance, scale=settings.update_scale,
         objects=settings.object,
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ def _draw(
     *,
     count: int,
     grid: bool = False,
-    cure: Cure = "none",
+    guidance: GuidanceKind = "none",
     scale: float = SCALE,
     objects: Sequence[str] = (),
 ) -> list[SavedImage]:
@@ -165,8 +165,8 @@ def _draw(
     sampling, folder = part(settings, Sampling), Path(settings.output)
     about: dict[str, object] = {
         **_about(settings, device),
-        "cure": cure,
-        "cure_scale": scale,
+        "guidance": guidance,
+        "update_scale": scale,
         "objects": list(objects),
         "film": settings.film,
     }
@@ -177,7 +177,7 @@ def _draw(
         return Bar(total, label, quiet=settings.quiet)
 
     def guide(prompt: str) -> tuple[Any, list[str]]:
-        steers, notes = steering(painter, prompt, cure, objects=objects, scale=scale)
+        steers, notes = steering(painter, prompt, guidance, objects=objects, scale=scale)
         return steers, [*unknown_in(prompt, settings.model), *notes]
 
     with outputs.reading([Path(path)] if path else []):
@@ -278,14 +278,14 @@ def _ladder(settings: Repair) -> RepairStrategy:
     if settings.ladder is not None:
         return settings.ladder
     ladder = RepairStrategy(rungs=()) if settings.verify else RepairStrategy()
-    if settings.cure is not None and settings.cure != "none":
+    if settings.guidance is not None and settings.guidance != "none":
         if settings.verify:
             raise RizbinError(
                 f"Verifying looks at an image drawn without attention guidance; leave verify out, so that "
-                f"{settings.cure} is tried where an object is missing, or leave {settings.cure} out."
+                f"{settings.guidance} is tried where an object is missing, or leave {settings.guidance} out."
             )
-        ladder = replace(ladder, cure=settings.cure)
-    return replace(ladder, scale=settings.cure_scale)
+        ladder = replace(ladder, guidance=settings.guidance)
+    return replace(ladder, scale=settings.update_scale)
 
 
 def attended(painter: TextToImage, film: bool) -> int:

@@ -13,7 +13,7 @@ from rizbin.core.progress import Bar
 from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as room
-from rizbin.generation.diffusion.attention_guidance import CURES, steering
+from rizbin.generation.diffusion.attention_guidance import GUIDANCE_KINDS, steering
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
 from rizbin.generation.film import Pixels, write_png
 from rizbin.training.replay import Replay
@@ -117,14 +117,14 @@ def _again(one: Mapping[str, Any], painter: TextToImage, judges: dict[tuple[obje
             attend=attend,
         )
         return repaired.best.image
-    if one["cure"] not in CURES:
-        raise RizbinError(f"The record asks for a cure {one['cure']!r}, which there is none of.")
+    if one["guidance"] not in GUIDANCE_KINDS:
+        raise RizbinError(f"The record asks for a guidance {one['guidance']!r}, which there is none of.")
     start = None
     if one.get("start"):
         start = read_image(one["start"])
         if fingerprint(start) != one["start_pixels"]:
             raise RizbinError(f"{one['start']} is no longer the picture that {one['file']} was drawn from.")
-    guide, _ = steering(painter, one["prompt"], one["cure"], objects=one["objects"], scale=one["cure_scale"])
+    guide, _ = steering(painter, one["prompt"], one["guidance"], objects=one["objects"], scale=one["update_scale"])
     sampling = _of(Sampling, {field.name: one[field.name] for field in fields(Sampling)})
     return painter.paint(one["prompt"], sampling, start=start, guide=guide, attend=attend).image
 
@@ -142,7 +142,7 @@ def _read(record: Path) -> list[dict[str, Any]]:
         raise RizbinError(f"{record} is no record of pictures; give a drawn.json or repaired.json.")
     for one in told:
         needed = {"file", "prompt", "model", "device", "half", "offload", "film", "objects", "pixels"}
-        needed |= {"judge", "among", "sampling"} if "ladder" in one else {"cure", "cure_scale"}
+        needed |= {"judge", "among", "sampling"} if "ladder" in one else {"guidance", "update_scale"}
         if lacking := sorted(needed - set(one)):
             raise RizbinError(
                 f"{record} does not tell all that is needed ({', '.join(lacking)}); it was written by an older Rizbin."

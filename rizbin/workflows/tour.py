@@ -59,7 +59,7 @@ def tour(page: Page, *, bar: MakeBar | None = None) -> None:
 
 def _draw(page: Page, painter: TextToImage, names: tuple[str, ...]) -> None:
     prompt = " and ".join(article(name) for name in names[-2:])
-    painted = painter.paint(prompt, Sampling(guidance=drawn.DiffusionSettings().guidance))
+    painted = painter.paint(prompt, Sampling(guidance_scale=drawn.DiffusionSettings().guidance_scale))
     page.heading("Drawn", level=3)
     page.text(
         f"\u201c{prompt}\u201d by {DRAWS}: what it saw under the noise at some of {len(painted.frames)} steps, "
@@ -75,7 +75,7 @@ def _mend(page: Page, painter: TextToImage, judge: DetectorVerifier, names: tupl
     order = random.generator("pairs of the tour", len(pairs)).permutation(len(pairs))[:TRIED]
     for number, place in enumerate(order):
         prompt = " and ".join(article(name) for name in pairs[place])
-        sampling = Sampling(guidance=drawn.DiffusionSettings().guidance, seed=number)
+        sampling = Sampling(guidance_scale=drawn.DiffusionSettings().guidance_scale, seed=number)
         made = repair(painter, prompt, judge, sampling=sampling, ladder=RepairStrategy(), objects=pairs[place])
         if len(made.attempts) > 1:
             break

@@ -35,7 +35,7 @@ REFUSED = {
     "evaluate nothing-there": "neither a folder nothing-there",
     "report detailclip-mni": "'detailclip-mini'",
     "generate zebra --scheduler": "--scheduler needs a value",
-    "generate zebra --cure iuo": "'iou'",
+    "generate zebra --guidance iuo": "'iou'",
     "generate zebra and frog": 'in quotes: rizbin generate "zebra and frog"',
     "edit nowhere.png zebra": "is not there",
     "ascend zebra --style nowhere.png": "is not there",

@@ -10,7 +10,7 @@ import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
-from rizbin.generation.diffusion.attention_guidance import Cure
+from rizbin.generation.diffusion.attention_guidance import GuidanceKind
 from rizbin.generation.diffusion.repair import RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
@@ -25,8 +25,8 @@ from tests.generation.diffusion.small_painters import painter
 # A call of diffusers' own.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-CURES: tuple[Cure, ...] = ("iou", "compose")
-PLAN = Plan(runs=2, seeds=50, cures=CURES)
+GUIDANCE_KINDS: tuple[GuidanceKind, ...] = ("iou", "compose")
+PLAN = Plan(runs=2, seeds=50, guidances=GUIDANCE_KINDS)
 CASES = cases_of(world(("zebra", "frog", "taxi")), PLAN)
 
 
@@ -167,7 +167,17 @@ def test_the_command_answers_on_a_page_and_goes_on(
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
     painter().pipeline.save_pretrained(tmp_path / "model")
     words = ["study", "missing-objects", "--model", str(tmp_path / "model"), "--seeds", "2", "--runs", "1", "--quiet"]
-    words += ["--steps", "2", "--run", str(tmp_path / "run"), "--cures", "iou", "initial-noise", "--second-judge", ""]
+    words += [
+        "--steps",
+        "2",
+        "--run",
+        str(tmp_path / "run"),
+        "--guidances",
+        "iou",
+        "initial-noise",
+        "--second-judge",
+        "",
+    ]
     words += ["--scales", "iou=60", "--rungs", "place", "--others", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
@@ -190,7 +200,7 @@ def test_the_page_shows_what_the_second_judge_says(
     # Fitted before, as fitting to thousands of scenes takes its time.
     monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
-    plan = Plan(runs=1, seeds=2, cures=("iou",), sampling=Sampling(steps=2), ladder=RepairStrategy(rungs=()))
+    plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), ladder=RepairStrategy(rungs=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
     study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)

@@ -37,8 +37,8 @@ PROMPTS = world(("zebra", "frog", "taxi"))
 PLAN = Plan(
     runs=2,
     seeds=2,
-    cures=("center-distance", "compose"),
-    sampling=Sampling(steps=2, guidance=2.0),
+    guidances=("center-distance", "compose"),
+    sampling=Sampling(steps=2, guidance_scale=2.0),
     ladder=RepairStrategy(seeds=1, places=1),
 )
 

@@ -17,7 +17,7 @@ from rizbin.workflows.replay import replay
 from tests.detection.toys import tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
 
-QUICK: dict[str, Any] = {"steps": 2, "guidance": 2.0, "scheduler": "ddpm", "seed": 3}
+QUICK: dict[str, Any] = {"steps": 2, "guidance_scale": 2.0, "scheduler": "ddpm", "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_pictures_come_out_the_same_to_the_bit(
     model = models / "draws"
     plain = rizbin.generate(["a zebra", "a frog"], model=model, output=tmp_path / "a", **QUICK, count=2, quiet=True)
     cured: dict[str, Any] = {"steps": 2, "negative": "a dog", "height": 32, "width": 40, "seed": 2**64 - 1}
-    cured |= {"cure": "attend-and-excite", "cure_scale": 40.0, "object": ("frog",), "film": True}
+    cured |= {"guidance": "attend-and-excite", "update_scale": 40.0, "object": ("frog",), "film": True}
     rizbin.generate("a zebra and a frog", model=model, output=tmp_path / "b", quiet=True, **cured)
     late: dict[str, Any] = {"steps": 4, "strength": 0.5, "scheduler": "pndm"}
     rizbin.edit(plain[0].file, "a fox", model=model, output=tmp_path / "c", quiet=True, **late)
@@ -49,10 +49,10 @@ def test_pictures_come_out_the_same_to_the_bit(
             np.testing.assert_array_equal(drawn, again)
             assert one["size"] == [drawn.shape[1], drawn.shape[0]]
     told = json.loads((tmp_path / "b/drawn.json").read_text())[0]
-    assert (told["cure"], told["cure_scale"], told["objects"]) == ("attend-and-excite", 40.0, ["frog"])
+    assert (told["guidance"], told["update_scale"], told["objects"]) == ("attend-and-excite", 40.0, ["frog"])
     assert told["versions"]["torch"] and told["model"] == str(model)
     page = (tmp_path / "b/film.html").read_text(encoding="utf-8")
-    assert "attend-and-excite" in page and "cure_scale 40.0" in page and "40x32 pixels" in page
+    assert "attend-and-excite" in page and "update_scale 40.0" in page and "40x32 pixels" in page
 
 
 def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         judge=models / "looks",
         output=tmp_path / "a",
         **QUICK,
-        ladder=RepairStrategy(seeds=1, places=1, threshold=0.99, cure="iou"),
+        ladder=RepairStrategy(seeds=1, places=1, threshold=0.99, guidance="iou"),
         film=True,
         quiet=True,
     )
@@ -74,7 +74,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         "film.html",
     }
     told = json.loads((tmp_path / "a/repaired.json").read_text())[0]
-    assert told["ladder"]["cure"] == "iou" and told["tried"][0]["how"] == "draw"
+    assert told["ladder"]["guidance"] == "iou" and told["tried"][0]["how"] == "draw"
     assert told["looked_for"] == ["cat", "dog"] and len(told["tried"]) == len(made[0].attempts) == 4
     made_again = replay(tmp_path / "a/repaired.json", output=tmp_path / "b", quiet=True)
     assert isinstance(made_again, list)

@@ -18,7 +18,7 @@ from rizbin.generation.diffusion.sampling import ComposedPrompt, StepState
 from rizbin.generation.diffusion.spans import TokenSpan, end_of_text, objects_in, spans_of
 from rizbin.generation.diffusion.text_to_image import TextToImage
 
-Cure = Literal[
+GuidanceKind = Literal[
     "none",
     "attend-and-excite",
     "center-distance",
@@ -31,7 +31,7 @@ Cure = Literal[
 ]
 """Losses of attention maps, by the names of `attention_losses`; a searched first noise (InitNO, arXiv 2404.04650); the
 objects' own prompts, all of which must hold (Composable Diffusion, arXiv 2206.01714)."""
-CURES: tuple[Cure, ...] = get_args(Cure)
+GUIDANCE_KINDS: tuple[GuidanceKind, ...] = get_args(GuidanceKind)
 SCALE = 20.0
 """Scale of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
 gradients and need more."""
@@ -105,7 +105,7 @@ class FirstNoise:
 def steering(
     painter: TextToImage,
     prompt: str,
-    cure: Cure,
+    kind: GuidanceKind,
     *,
     objects: Sequence[str] = (),
     scale: float = SCALE,
@@ -120,30 +120,30 @@ def steering(
     """
     if not 0 <= scale < float("inf"):
         raise RizbinError(f"A scale of {scale:g} for the updates of a cure cannot be; give a number, 0 or more.")
-    if cure == "none":
+    if kind == "none":
         return None, []
     if painter.unet is None:
         raise RizbinError(f"{painter.name} has no UNet, whose attention could be guided.")
     spans, notes = spans_of(prompt, list(objects) or objects_in(prompt), painter.pipeline.tokenizer)
-    needed = 1 if cure in ("attend-and-excite", "initial-noise") else 2
+    needed = 1 if kind in ("attend-and-excite", "initial-noise") else 2
     if len(spans) < needed:
         notes.append(
-            f"{'No object was' if not spans else 'One object was'} found in the prompt, {cure} needs {needed}; it is "
+            f"{'No object was' if not spans else 'One object was'} found in the prompt, {kind} needs {needed}; it is "
             "drawn without."
         )
         return None, notes
-    if cure == "compose":
+    if kind == "compose":
         return ComposedPrompt(tuple(article(span.word) for span in spans)), notes
     # Text encoders whose padding is no copy of the end (Stable Diffusion 2, ours) let it draw attention.
     tokenizer = painter.pipeline.tokenizer
     ends = None if tokenizer.pad_token_id == tokenizer.eos_token_id else end_of_text(prompt, tokenizer)
-    if cure == "initial-noise":
+    if kind == "initial-noise":
         searched = settings if isinstance(settings, InitialNoise.Settings) else InitialNoise.Settings()
         return FirstNoise(InitialNoise(replace(searched, resolution=resolution_of(painter))), spans, ends, []), notes
     # Only Attend-and-Excite refines up to thresholds of the peaks; losses of pairs have one update a step.
     usual = Guidance.Settings(scale=scale) if needed == 1 else Guidance.Settings(scale=scale, refinement=())
     guided = settings if isinstance(settings, Guidance.Settings) else usual
-    settings = replace(guided, loss=cure.replace("-", "_"), resolution=resolution_of(painter))
+    settings = replace(guided, loss=kind.replace("-", "_"), resolution=resolution_of(painter))
     return Steering(Guidance(settings), spans, ends, []), notes
 
 

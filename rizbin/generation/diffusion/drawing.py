@@ -89,7 +89,7 @@ def draw(
 def grid(painter: TextToImage, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None) -> Pixels:
     """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
     rows: list[list[Labelled]] = []
-    changed = [[replace(sampling, strength=s, guidance=g) for s in STRENGTHS] for g in GUIDANCES]
+    changed = [[replace(sampling, strength=s, guidance_scale=g) for s in STRENGTHS] for g in GUIDANCES]
     total = sum(_steps_made(painter, cell, True) for row in changed for cell in row)
     with advancing(bar, total, "grid of strength and guidance") as advance:
         for row in changed:
@@ -103,7 +103,7 @@ def noised_starts(painter: TextToImage, start: Pixels, sampling: Sampling) -> li
     """What is left of a start picture at each strength before the first step."""
     shown = []
     for strength in (0.0, *STRENGTHS[:-1]):
-        noised = painter.noised(start, replace(sampling, strength=strength, guidance=1.0))
+        noised = painter.noised(start, replace(sampling, strength=strength, guidance_scale=1.0))
         shown.append((painter.decode(noised), f"strength {strength:g}"))
     return shown
 

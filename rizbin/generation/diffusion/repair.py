@@ -18,7 +18,7 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.scenes.captions import article
-from rizbin.generation.diffusion.attention_guidance import SCALE, Cure, steering
+from rizbin.generation.diffusion.attention_guidance import SCALE, GuidanceKind, steering
 from rizbin.generation.diffusion.sampling import (
     DenoisingFrame,
     GeneratedImage,
@@ -36,7 +36,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 
-ALONE: Cure = "attend-and-excite"
+ALONE: GuidanceKind = "attend-and-excite"
 """What guides where one object alone is named."""
 
 
@@ -68,7 +68,7 @@ class RepairStrategy:
     rungs: tuple[Stage, ...] = ("attention", "place", "reseed")
     """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
     chance before another picture is begun."""
-    cure: Cure = "center-distance"
+    guidance: GuidanceKind = "center-distance"
     """Attention guidance of the rung attention, where two objects or more are named; one alone gets attend-and-excite.
     In trials on 60 pairs it was the one that repaired more than it broke (docs/LOG.md)."""
     scale: float = SCALE
@@ -97,7 +97,7 @@ class Attempt:
     painted: GeneratedImage
     """How it came to be."""
     sampling: Sampling
-    cure: Cure = "none"
+    guidance: GuidanceKind = "none"
     """The attention guidance that was used."""
 
     @property
@@ -133,7 +133,7 @@ class Repaired:
             {
                 "how": attempt.how,
                 "seed": attempt.seed,
-                "cure": attempt.cure,
+                "guidance": attempt.guidance,
                 "seconds": round(attempt.seconds, 2),
                 "there": attempt.there(threshold),
                 "probabilities": {name: round(value.probability, 3) for name, value in attempt.found.items()},
@@ -216,16 +216,16 @@ class _Repairs:
 
     def _guide(self) -> bool:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
-        cure, scale = self.ladder.cure, self.ladder.scale
-        if len(self.objects) == 1 and cure != ALONE:
-            self.notes.append(f"One object has no other to be parted from; in place of {cure}, {ALONE} guides.")
-            cure, scale = ALONE, SCALE
-        guide, sentences = steering(self.painter, self.prompt, cure, objects=self.objects, scale=scale)
+        guidance, scale = self.ladder.guidance, self.ladder.scale
+        if len(self.objects) == 1 and guidance != ALONE:
+            self.notes.append(f"One object has no other to be parted from; in place of {guidance}, {ALONE} guides.")
+            guidance, scale = ALONE, SCALE
+        guide, sentences = steering(self.painter, self.prompt, guidance, objects=self.objects, scale=scale)
         self.notes.extend(sentences)
         if guide is None:
             return False
         painted = self.painter.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
-        return self._verify("attention", painted, cure=cure)
+        return self._verify("attention", painted, guidance=guidance)
 
     def _verify(
         self,
@@ -233,7 +233,7 @@ class _Repairs:
         painted: GeneratedImage,
         *,
         sampling: Sampling | None = None,
-        cure: Cure = "none",
+        guidance: GuidanceKind = "none",
     ) -> bool:
         """Asks the verifier for every object and adds the attempt."""
         begin = time.perf_counter()
@@ -241,7 +241,7 @@ class _Repairs:
         found = dict(zip(self.objects, presences, strict=True))
         seconds = painted.seconds + time.perf_counter() - begin
         sampling = sampling or self.sampling
-        attempt = Attempt(how, sampling.seed, painted.image, found, seconds, painted, sampling, cure)
+        attempt = Attempt(how, sampling.seed, painted.image, found, seconds, painted, sampling, guidance)
         self.attempts.append(attempt)
         unknown = [
             f'The judge does not know "{name}", so whether it is there cannot be verified.'

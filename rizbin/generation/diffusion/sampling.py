@@ -26,7 +26,7 @@ class Sampling:
     steps: int = 25
     """Number of denoising steps. The UNet runs once per step (on two rows with classifier-free guidance), with Heun and
     KDPM2 twice."""
-    guidance: float = 7.5
+    guidance_scale: float = 7.5
     """Scale of classifier-free guidance: how far each step is moved away from the prediction without the prompt (arXiv
     2207.12598); 1 moves nothing."""
     scheduler: str = OWN
@@ -121,12 +121,12 @@ def check(sampling: Sampling) -> None:
         raise RizbinError(f"{sampling.steps} steps draw nothing; give 1 or more.")
     if not 0 <= sampling.strength <= 1:
         raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the picture) to 1 (ignore it).")
-    if not math.isfinite(sampling.guidance):
-        raise RizbinError(f"A guidance of {sampling.guidance:g} cannot be followed; give a number, 0 or more.")
+    if not math.isfinite(sampling.guidance_scale):
+        raise RizbinError(f"A guidance of {sampling.guidance_scale:g} cannot be followed; give a number, 0 or more.")
     if not SEEDS[0] <= sampling.seed <= SEEDS[1]:
         raise RizbinError(f"The seed {sampling.seed} has more than 64 bits; give one from 0 to {SEEDS[1]}.")
-    if sampling.guidance < 0:
-        raise RizbinError(f"A guidance of {sampling.guidance:g} would draw the opposite; give 0 or more.")
+    if sampling.guidance_scale < 0:
+        raise RizbinError(f"A guidance of {sampling.guidance_scale:g} would draw the opposite; give 0 or more.")
     if sampling.height < 0 or sampling.width < 0:
         raise RizbinError("Height and width are pixels, 0 for the model's own.")
 

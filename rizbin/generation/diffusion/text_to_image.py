@@ -202,7 +202,7 @@ class TextToImage:
                 here = (self.unet, scheduler, latents, step, len(timesteps), timestep, words, generator, from_noise)
                 latents = guide(StepState(*here))
             with capture if capture is not None else nullcontext():
-                output = self.predict(scheduler, latents, timestep, words, sampling.guidance)
+                output = self.predict(scheduler, latents, timestep, words, sampling.guidance_scale)
             clean = clean_latents(scheduler, output, latents, timestep).cpu()
             saw(DenoisingFrame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
             latents = make_step(
@@ -251,20 +251,20 @@ class TextToImage:
         latents: Float[Tensor, "1 channels rows columns"],
         timestep: Tensor,
         words: PromptEmbeddings,
-        guidance: float,
+        guidance_scale: float,
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The network's prediction by classifier-free guidance, moved away from the one without the prompt."""
         scaled = scheduler.scale_model_input(latents, timestep)
         count = len(words.given)
-        if guidance == 1 and count == 1:
+        if guidance_scale == 1 and count == 1:
             return self._run_unet(scaled, timestep, words.given, words.more_given)
         more = {name: torch.cat([words.more_without[name], value]) for name, value in words.more_given.items()}
         texts = torch.cat([words.without, words.given])
         predictions = self._run_unet(torch.cat([scaled] * (1 + count)), timestep, texts, more)
         unconditional, conditional = predictions[:1], predictions[1:]
         if count > 1:
-            return compose(unconditional, conditional[:, None], torch.full((count,), guidance).to(predictions))
-        return unconditional + guidance * (conditional - unconditional)
+            return compose(unconditional, conditional[:, None], torch.full((count,), guidance_scale).to(predictions))
+        return unconditional + guidance_scale * (conditional - unconditional)
 
     def _run_unet(self, scaled: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
         return self.unet(scaled, timestep, encoder_hidden_states=texts, added_cond_kwargs=more or None).sample
@@ -366,7 +366,7 @@ class TextToImage:
                 height=height,
                 width=width,
                 num_inference_steps=sampling.steps,
-                guidance_scale=sampling.guidance,
+                guidance_scale=sampling.guidance_scale,
                 generator=torch.Generator().manual_seed(sampling.seed),
                 output_type="np",
                 **more,

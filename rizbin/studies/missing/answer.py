@@ -96,13 +96,13 @@ class Result:
         return next((one for one in self.rows if one.way == way), None)
 
     @property
-    def cures(self) -> list[Row]:
+    def guidances(self) -> list[Row]:
         return [one for one in self.rows if one.way not in (PLAIN, LADDER)]
 
     @property
     def best(self) -> Row | None:
         """The cure with most whole pictures; of equals the quicker one."""
-        return max(self.cures, key=lambda one: (one.share.hits, -one.seconds), default=None)
+        return max(self.guidances, key=lambda one: (one.share.hits, -one.seconds), default=None)
 
 
 def result_of(drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, second: Verdicts) -> Result:
@@ -112,9 +112,11 @@ def result_of(drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, sec
     keys = [case.key for case in cases if all((way, case.key) in table for way in plan.ways)]
     kept = [one for one in drawn if one.key in set(keys)]
     whole = {way: [table[way, key].whole(threshold) for key in keys] for way in plan.ways}
-    cures: list[str] = list(plan.cures)
-    raised = dict(zip(cures, holm([paired(whole[PLAIN], whole[way]).p for way in cures]), strict=True))
-    rows = [_row(way, kept, keys, whole, table, second, threshold, raised.get(way)) for way in (PLAIN, *cures, LADDER)]
+    guidances: list[str] = list(plan.guidances)
+    raised = dict(zip(guidances, holm([paired(whole[PLAIN], whole[way]).p for way in guidances]), strict=True))
+    rows = [
+        _row(way, kept, keys, whole, table, second, threshold, raised.get(way)) for way in (PLAIN, *guidances, LADDER)
+    ]
     ladder = [table[LADDER, key] for key in keys]
     kinds: dict[str, tuple[Share, Share]] = {}
     for kind in sorted({case.prompt.kind for case in cases}):
@@ -206,7 +208,7 @@ def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Pred
 def swept(drawn: Sequence[DrawnCase], plan: Plan, thresholds: Sequence[float]) -> dict[str, list[float]]:
     """Percent of whole pictures at each threshold, for every way."""
     found = {}
-    for way in (PLAIN, *plan.cures, LADDER):
+    for way in (PLAIN, *plan.guidances, LADDER):
         mine = [one for one in drawn if one.way == way]
         found[way] = [Share(sum(one.whole(at) for one in mine), len(mine)).percent for at in thresholds]
     return found

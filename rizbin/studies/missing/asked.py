@@ -10,7 +10,7 @@ from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.open import open_source
-from rizbin.generation.diffusion.attention_guidance import CURES, Cure
+from rizbin.generation.diffusion.attention_guidance import GUIDANCE_KINDS, GuidanceKind
 from rizbin.generation.diffusion.repair import RepairStrategy, Stage
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
@@ -39,7 +39,7 @@ class StudyMissingObjects:
     """Objects in a prompt that is made of names."""
     data: Annotated[str, Argument(check="data")] = "scenes:drawn,categories=16"
     """Images whose objects are known: their names, and scenes that tell how good judges are. Empty: none."""
-    cures: tuple[Cure, ...] = CURES[1:]
+    guidances: tuple[GuidanceKind, ...] = GUIDANCE_KINDS[1:]
     """Attention guidances to compare."""
     scales: tuple[str, ...] = ()
     """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
@@ -56,7 +56,7 @@ class StudyMissingObjects:
     """Another one draws other prompts and noises."""
     steps: int = 15
     """Denoising steps of every image."""
-    guidance: float = 4.0
+    guidance_scale: float = 4.0
     """Scale of classifier-free guidance of every image."""
     scheduler: str = "dpm++"
     """Scheduler of every image."""
@@ -113,10 +113,10 @@ def _plan(settings: StudyMissingObjects) -> Plan:
         runs=settings.runs,
         seeds=settings.seeds,
         seed=settings.seed,
-        cures=settings.cures,
-        sampling=Sampling(steps=settings.steps, guidance=settings.guidance, scheduler=settings.scheduler),
+        guidances=settings.guidances,
+        sampling=Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, scheduler=settings.scheduler),
         scales=scales,
-        ladder=replace(ladder, scale=dict(scales).get(ladder.cure, ladder.scale)),
+        ladder=replace(ladder, scale=dict(scales).get(ladder.guidance, ladder.scale)),
     )
 
 
@@ -124,7 +124,7 @@ def _scale(text: str) -> tuple[Any, float]:
     """A guidance and the scale of its updates."""
     cure, _, number = text.partition("=")
     try:
-        if cure in CURES[1:]:
+        if cure in GUIDANCE_KINDS[1:]:
             return cure, float(number)
     except ValueError:
         pass

@@ -76,7 +76,7 @@ def _table(page: Page, result: Result, quality: dict[str, tuple[float, float]]) 
     page.table(columns, [("", [_row(one, result, quality) for one in result.rows])], legend=("plain",))
     page.heading("Against the best of as many pictures as its time allows", level=3)
     rows: list[list[Cell]] = []
-    for one in (*result.cures, *([ladder] if (ladder := result.row(LADDER)) else [])):
+    for one in (*result.guidances, *([ladder] if (ladder := result.row(LADDER)) else [])):
         against = one.against_rival
         rows.append(
             [
@@ -121,7 +121,7 @@ def _curves(page: Page, drawn: Sequence[DrawnCase], plan: Plan) -> None:
     """Plain, ladder and the cures over the threshold; six lines at most, or none can be followed."""
     found = swept(drawn, plan, THRESHOLDS)
     middle = THRESHOLDS.index(0.5)
-    cures = sorted(plan.cures, key=lambda way: -found[way][middle])[:4]
+    cures = sorted(plan.guidances, key=lambda way: -found[way][middle])[:4]
     lines = [
         Series(name=way, x=[100 * one for one in THRESHOLDS], y=found[way], smooth=False)
         for way in (PLAIN, *cures, LADDER)

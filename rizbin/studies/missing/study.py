@@ -109,8 +109,9 @@ def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) ->
     return (
         f"{plan.runs} runs of {plan.seeds} pairs of a prompt and a first noise, from {len(prompts)} prompts in an "
         f'order drawn by lot (seed {plan.seed}), such as "{prompts[0].text}". Every way draws the same pairs with '
-        f"{sampling.steps} steps of {sampling.scheduler} and a guidance of {sampling.guidance:g}. A detector looks for "
-        f"each thing among all names of the study; from a probability of {plan.ladder.threshold:g} it counts as there. "
+        f"{sampling.steps} steps of {sampling.scheduler} and a guidance of {sampling.guidance_scale:g}. A detector "
+        f"looks for each thing among all names of the study; from a probability of {plan.ladder.threshold:g} it counts "
+        f"as there. "
         f"{_scaled(plan)}{second} Time is that of one core, measured for each picture."
     )
 
@@ -133,7 +134,7 @@ def _judged(
     edges = variation(judge.scenes)
     verdicts: Verdicts = {}
     quality: dict[str, tuple[float, float]] = {}
-    for way in (PLAIN, *plan.cures, LADDER):
+    for way in (PLAIN, *plan.guidances, LADDER):
         mine = [one for one in drawn if one.way == way and one.key in prompts]
         if not mine:
             continue

@@ -17,7 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import MakeBar, advancing
 from rizbin.core.runs import RunFolder
 from rizbin.generation.diffusion import attention_losses
-from rizbin.generation.diffusion.attention_guidance import CURES, SCALE, Cure, resolution_of, steering
+from rizbin.generation.diffusion.attention_guidance import GUIDANCE_KINDS, SCALE, GuidanceKind, resolution_of, steering
 from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy, Verifier, repair
 from rizbin.generation.diffusion.spans import spans_of
 from rizbin.generation.diffusion.text_to_image import GeneratedImage, Sampling, TextToImage
@@ -44,11 +44,11 @@ class Plan:
     """Cases of a run: a prompt and a first noise each."""
     seed: int = 0
     """Another one draws other prompts and other noises: choose settings on one, report another."""
-    cures: tuple[Cure, ...] = CURES[1:]
+    guidances: tuple[GuidanceKind, ...] = GUIDANCE_KINDS[1:]
     """Compared with drawing plainly; empty: only the ladder and other seeds are."""
-    scales: tuple[tuple[Cure, float], ...] = ()
+    scales: tuple[tuple[GuidanceKind, float], ...] = ()
     """Of the updates of some cures; the others keep the papers' 20. Choose them on another `seed`."""
-    sampling: Sampling = Sampling(steps=15, guidance=4.0, scheduler="dpm++")
+    sampling: Sampling = Sampling(steps=15, guidance_scale=4.0, scheduler="dpm++")
     """Of every way; its seed is the case's."""
     ladder: RepairStrategy = RepairStrategy()
     """Draw, look, repair. Its threshold is where an object counts as there in every way."""
@@ -60,7 +60,7 @@ class Plan:
     @property
     def ways(self) -> tuple[str, ...]:
         """Drawn for every case."""
-        return (PLAIN, WATCHED, *self.cures, LADDER)
+        return (PLAIN, WATCHED, *self.guidances, LADDER)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Studio:
 
     def _draw_others(self, bar: MakeBar | None) -> None:
         """Other seeds of the cases that are not whole, as many as fit into the dearest cure's time."""
-        most = most_pictures(self.drawn, self.plan.cures)
+        most = most_pictures(self.drawn, self.plan.guidances)
         known = {(*one.key, one.other): one for one in self.drawn if one.way in (PLAIN, OTHER)}
         threshold = self.plan.ladder.threshold
         with advancing(bar, len(self.cases), "drawing other seeds") as advance:
@@ -185,7 +185,7 @@ class Studio:
         if way == LADDER:
             return self._ladder(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
-        cures: dict[str, Cure] = {one: one for one in self.plan.cures}
+        cures: dict[str, GuidanceKind] = {one: one for one in self.plan.guidances}
         cure = cures.get(way, "none")
         guide: Any = None
         attend = 0

@@ -140,7 +140,7 @@ def test_the_folder_draws_by_diffusers_and_by_us(whole: LatentDiffusion, tmp_pat
 
     whole.save(tmp_path / "model")
     ours = TextToImage.from_pretrained(tmp_path / "model")
-    sampling = Sampling(steps=2, guidance=2.0)
+    sampling = Sampling(steps=2, guidance_scale=2.0)
     image = ours.paint("a zebra", sampling).image
     # The run attends by its own arithmetic, the folder by torch's: a pixel may be rounded the other way.
     own = TextToImage(whole.pipeline()).paint("a zebra", sampling).image

@@ -11,7 +11,7 @@ from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.generation.film import Pixels
 from tests.generation.diffusion.small_painters import painter
 
-QUICK = Sampling(steps=2, guidance=2.0)
+QUICK = Sampling(steps=2, guidance_scale=2.0)
 PROMPT = "a zebra and a frog"
 
 
@@ -101,7 +101,7 @@ def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
         "a zebra",
         absent,
         sampling=QUICK,
-        ladder=RepairStrategy(rungs=("attention",), cure="center-distance"),
+        ladder=RepairStrategy(rungs=("attention",), guidance="center-distance"),
     )
     assert [one.how for one in made.attempts] == ["draw", "attention"]
     assert any("in place of center-distance, attend-and-excite" in note for note in made.notes)

@@ -84,7 +84,7 @@ def test_flows_are_straight() -> None:
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
 def test_a_start_picture_takes_its_share_of_the_steps(name: str, strength: float) -> None:
     start = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    sampling = Sampling(steps=5, scheduler=name, strength=strength, guidance=2.0)
+    sampling = Sampling(steps=5, scheduler=name, strength=strength, guidance_scale=2.0)
     painted = painter().paint("a zebra", sampling, start=start)
     scheduler = scheduler_named(name, painter().pipeline.scheduler)
     steps = painter().timesteps(scheduler, sampling, from_picture=True)
@@ -113,7 +113,7 @@ def test_a_seed_is_a_picture(name: str) -> None:
 def test_our_loop_draws_what_the_pipeline_of_diffusers_draws() -> None:
     """Text to picture by DDIM and by Euler, with guidance and a negative prompt: the same pixels."""
     for name in ("ddim", "euler"):
-        sampling = Sampling(steps=4, scheduler=name, guidance=3.0, negative="a taxi", seed=3)
+        sampling = Sampling(steps=4, scheduler=name, guidance_scale=3.0, negative="a taxi", seed=3)
         ours = painter().paint("a zebra and a frog", sampling).image
         pipeline = painter().pipeline
         kept, pipeline.scheduler = pipeline.scheduler, scheduler_named(name, pipeline.scheduler)
@@ -142,10 +142,10 @@ def test_a_picture_is_redrawn_alike_by_every_scheduler_without_chance(strength: 
     """Ten steps of diffusion-mini beside DDIM's, in gray levels. Those that keep slopes of steps before, LMS and PNDM,
     were 17 to 23 off when they went by their place in the whole schedule; second orders that begin well are up to 6."""
     painter = load_text_to_image("diffusion-mini")
-    start = painter.paint("a taxi", Sampling(steps=10, guidance=4.0, scheduler="ddim", seed=1)).image
+    start = painter.paint("a taxi", Sampling(steps=10, guidance_scale=4.0, scheduler="ddim", seed=1)).image
 
     def redrawn(name: str) -> np.ndarray:
-        sampling = Sampling(steps=10, guidance=4.0, scheduler=name, strength=strength)
+        sampling = Sampling(steps=10, guidance_scale=4.0, scheduler=name, strength=strength)
         return painter.paint("a zebra", sampling, start=start).image.astype(int)
 
     expected = redrawn("ddim")

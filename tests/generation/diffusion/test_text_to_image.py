@@ -14,7 +14,14 @@ from PIL import Image
 from rizbin.core.errors import RizbinError
 from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
-from rizbin.generation.diffusion.attention_guidance import CURES, Cure, FirstNoise, Steering, resolution_of, steering
+from rizbin.generation.diffusion.attention_guidance import (
+    GUIDANCE_KINDS,
+    FirstNoise,
+    GuidanceKind,
+    Steering,
+    resolution_of,
+    steering,
+)
 from rizbin.generation.diffusion.drawing import seen
 from rizbin.generation.diffusion.guidance import Guidance
 from rizbin.generation.diffusion.loading import load_pipeline
@@ -23,7 +30,7 @@ from rizbin.generation.diffusion.text_to_image import ComposedPrompt, Sampling, 
 from rizbin.generation.film import chosen, sheet, write_gif
 from tests.generation.diffusion.small_painters import flow_painter, painter, patched_painter
 
-QUICK = Sampling(steps=2, guidance=2.0)
+QUICK = Sampling(steps=2, guidance_scale=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"steps": 0}, "0 steps draw nothing"),
         ({"strength": 1.5}, "strength of 1.5 is outside 0"),
         ({"strength": -0.1}, "strength of -0.1 is outside 0"),
-        ({"guidance": -1.0}, "guidance of -1 would draw the opposite"),
+        ({"guidance_scale": -1.0}, "guidance of -1 would draw the opposite"),
         ({"height": -8}, "Height and width are pixels"),
-        ({"guidance": float("nan")}, "guidance of nan cannot be followed"),
-        ({"guidance": float("inf")}, "guidance of inf cannot be followed"),
-        ({"guidance": 1e38}, "not finite"),
+        ({"guidance_scale": float("nan")}, "guidance of nan cannot be followed"),
+        ({"guidance_scale": float("inf")}, "guidance of inf cannot be followed"),
+        ({"guidance_scale": 1e38}, "not finite"),
         ({"strength": float("nan")}, "strength of nan is outside 0"),
         ({"seed": 2**64}, "more than 64 bits"),
         ({"seed": -(2**63) - 1}, "more than 64 bits"),
@@ -108,13 +115,13 @@ def test_a_picture_keeps_its_shape() -> None:
 @pytest.mark.parametrize(
     "prompt", ["", "zebra", "a zebra and a zebra", "و یک گورخر و یک قورباغه", "and and , . !", "a zebra " * 200]
 )
-@pytest.mark.parametrize("cure", CURES)
-def test_every_prompt_is_drawn_with_every_cure(prompt: str, cure: Cure) -> None:
+@pytest.mark.parametrize("guidance", GUIDANCE_KINDS)
+def test_every_prompt_is_drawn_with_every_cure(prompt: str, guidance: GuidanceKind) -> None:
     """What guidance cannot find is said in a sentence; never an index error."""
-    guide, notes = steering(painter(), prompt, cure)
+    guide, notes = steering(painter(), prompt, guidance)
     painted = painter().paint(prompt, QUICK, guide=guide)
     assert painted.image.shape == (32, 32, 3)
-    if guide is None and cure != "none":
+    if guide is None and guidance != "none":
         assert any("drawn without" in note for note in notes)
     if len(prompt) > 1000:
         assert any("the rest is not drawn" in note for note in painted.notes)
@@ -138,7 +145,7 @@ def test_the_cure_lowers_its_loss() -> None:
     settings = Guidance.Settings(scale=0.05, steps=1.0, refinement=((0.0, 1.0),), most_refinements=6)
     guide, _ = steering(painter(), "a zebra and a frog", "center-distance", settings=settings)
     assert isinstance(guide, Steering)
-    painter().paint("a zebra and a frog", Sampling(steps=1, guidance=1.0), guide=guide)
+    painter().paint("a zebra and a frog", Sampling(steps=1, guidance_scale=1.0), guide=guide)
     record = guide.records[0]
     assert record.get("last_loss", 0.0) < record.get("loss", 0.0)
 
@@ -205,7 +212,7 @@ def test_a_guide_is_asked_before_each_step() -> None:
         steps.append((moment.step, moment.steps, moment.words.given.shape[0]))
         return torch.zeros_like(moment.latents)
 
-    painted = painter().paint("a zebra", Sampling(steps=3, guidance=1.0), guide=guide)
+    painted = painter().paint("a zebra", Sampling(steps=3, guidance_scale=1.0), guide=guide)
     assert steps == [(0, 3, 1), (1, 3, 1), (2, 3, 1)]
     assert len(painted.frames) == 3
 
@@ -297,7 +304,7 @@ def test_a_folder_draws_as_the_model_that_wrote_it(folder: Path) -> None:
 @pytest.mark.parametrize("made", [flow_painter, patched_painter])
 def test_a_transformer_draws_through_its_pipeline_and_is_filmed(made: Callable[[], TextToImage]) -> None:
     """Stable Diffusion 3 and FLUX: the same picture as their own pipelines, each step seen; steering is refused."""
-    sampling = Sampling(steps=4, guidance=3.0, height=32, width=32, seed=5)
+    sampling = Sampling(steps=4, guidance_scale=3.0, height=32, width=32, seed=5)
     drawn = made().paint("a zebra", sampling)
     assert [frame.step for frame in drawn.frames] == [0, 1, 2, 3]
     pipeline = made().pipeline
