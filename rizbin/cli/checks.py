@@ -2,6 +2,7 @@
 
 import glob
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -80,8 +81,8 @@ def _model(text: str, flag: Flag) -> None:
     if "/" in text and not text.startswith(("/", ".", "~")) and text.count("/") == 1:
         if not Path(text).parent.is_dir():
             return  # a name on Hugging Face
-    elif "/" not in text and flag.metavar == "MODEL" and flag.positional:
-        return  # visualize takes the bare names of timm too
+    elif re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)?", text) and re.search(r"[0-9_]", text):
+        return  # as timm names its models; only timm can say whether there is such a one
     raise RizbinError(
         f"There is neither a folder {text} nor a model of that name; {near(text, [*zoo.names()])} "
         "A run, an exported folder, OWNER/NAME of Hugging Face, open_clip:NAME/WEIGHTS or timm:NAME will do too."

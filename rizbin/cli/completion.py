@@ -2,7 +2,7 @@
 
 from rizbin import zoo
 from rizbin.cli import schema
-from rizbin.cli.parsing import near, wants_help
+from rizbin.cli.parsing import near, negated, wants_help
 from rizbin.cli.table import COMMANDS
 from rizbin.core.commands import Command, Flag
 from rizbin.core.errors import RizbinError
@@ -82,7 +82,7 @@ def _flag_of(word: str, command: Command) -> Flag | None:
 
 def _flags(command: Command) -> list[str]:
     names = [f"--{flag.flag}" for flag in command.flags if not flag.positional]
-    return [*names, *(f"--no-{flag.flag}" for flag in command.flags if flag.kinds == ("bool",) and flag.default)]
+    return [*names, *(f"--{negated(flag)}" for flag in command.flags if flag.kinds == ("bool",) and flag.default)]
 
 
 def _values(flag: Flag) -> list[str]:

@@ -118,7 +118,7 @@ def _add(group: Any, flag: Flag, *, alone: bool) -> None:
     names = [*flag.short, f"--{flag.flag}"]
     shared: dict[str, Any] = {"dest": flag.name, "default": argparse.SUPPRESS, "help": _help(flag)}
     if flag.kinds == ("bool",):
-        group.add_argument(*names, action=argparse.BooleanOptionalAction, **shared)
+        group.add_argument(*names, f"--{negated(flag)}", action=_Switch, **shared)
         return
     shared |= {"type": _converter(flag), "metavar": _shown(flag)}
     if flag.many:
@@ -127,6 +127,25 @@ def _add(group: Any, flag: Flag, *, alone: bool) -> None:
         group.add_argument(*names, action=action, **nargs, **shared)
     else:
         group.add_argument(*names, **({"nargs": flag.count} if flag.count > 1 else {}), **shared)
+
+
+def negated(flag: Flag) -> str:
+    """The flag that turns one off: no-report, method.no-distillation."""
+    group, _, last = flag.flag.rpartition(".")
+    return f"{group}.no-{last}" if group else f"no-{last}"
+
+
+class _Switch(argparse.Action):
+    """A flag and the one that turns it off; neither takes a value."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **more)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        vars(namespace)[self.dest] = option_string != self.option_strings[-1]
+
+    def format_usage(self) -> str:
+        return " | ".join(option for option in self.option_strings if option.startswith("--"))
 
 
 def _intermixed(parser: _Parser, command: Command, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -191,7 +210,7 @@ def _unknown(word: str, command: Command) -> str:
     name = word.split("=", 1)[0]
     known = [f"--{flag.flag}" for flag in command.flags if not flag.positional]
     known += [short for flag in command.flags for short in flag.short]
-    known += [f"--no-{flag.flag}" for flag in command.flags if flag.kinds == ("bool",)]
+    known += [f"--{negated(flag)}" for flag in command.flags if flag.kinds == ("bool",)]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not close:  # the last part of a dotted name is what one remembers
         last = name.lstrip("-").rpartition(".")[2]

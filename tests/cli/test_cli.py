@@ -83,7 +83,7 @@ def test_nothing_near_lists_what_there_is(capsys: pytest.CaptureFixture[str]) ->
     assert all(name in refusal(capsys, "zzzz") for name in cli.COMMANDS)
     assert "clip" in refusal(capsys, "train", "zzzz")
     assert "clip" in refusal(capsys, "train", "--steps", "5")
-    assert "RUN|FOLDER|NAME is missing" in refusal(capsys, "evaluate")
+    assert "MODEL is missing" in refusal(capsys, "evaluate")
     assert "--output is missing" in refusal(capsys, "export", "runs/a")
 
 

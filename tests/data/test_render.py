@@ -214,4 +214,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with tarfile.open(tmp_path / "tars/000000000.tar") as file:
         assert file.getnames()[0] == ".rizbin.json"
     assert cli.main(["data", "rendr"]) == 2 and "'render'" in capsys.readouterr().err
-    assert cli.main(["data", "render", "scenes:easy"]) == 2 and "-o is missing" in capsys.readouterr().err
+    assert cli.main(["data", "render", "scenes:easy"]) == 2 and "--output is missing" in capsys.readouterr().err

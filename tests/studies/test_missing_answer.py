@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import rizbin
 from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
@@ -20,6 +19,7 @@ from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
 from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, DrawnCase, Plan, cases_of
+from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import painter
 
 # A call of diffusers' own.
@@ -122,7 +122,8 @@ def test_the_claim_about_overlap_follows_its_intervals() -> None:
 def second() -> SecondJudge:
     import rizbin.studies.missing.second as module
 
-    pairs = [one for one in map(rizbin.load, ("detailclip-mini", "clip-mini")) if isinstance(one, ImageTextPair)]
+    networks = [load_encoder(name).network for name in ("detailclip-mini", "clip-mini")]
+    pairs = [network for network in networks if isinstance(network, ImageTextPair)]
     assert len(pairs) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FITTED", 300)
@@ -187,7 +188,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert cli.main(words) == 0 and (tmp_path / "run" / "metrics.jsonl").read_text() == lines
     capsys.readouterr()
-    assert cli.main([*words, "--guidance", "5"]) == 2
+    assert cli.main([*words, "--guidance-scale", "5"]) == 2
     assert cli.main([*words, "--scales", "much"]) == 2
     assert "other settings" in capsys.readouterr().err
     with pytest.raises(RizbinError, match="reads no words"):

@@ -37,7 +37,7 @@ QUICK = Quick()
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of pictures where an evaluation would take hundreds."""
-    monkeypatch.setattr(detection, "Settings", Quick)
+    monkeypatch.setattr(detection, "DetectionSettings", Quick)
     monkeypatch.setattr("rizbin.reports.detector.SEARCHED", 4)
 
 
@@ -72,7 +72,8 @@ def test_from_settings_to_report_and_back(tmp_path: Path) -> None:
     assert np.allclose(one.scores, other.scores, atol=1e-5)
     # A finished run is left as it is; the same settings find it again.
     assert (
-        rizbin.train("detector", data="scenes:several", run=run, steps=2, batch=4, settings=settings, quiet=True) == run
+        rizbin.train("detector", data="scenes:several", run=run, steps=2, batch=4, settings=settings, quiet=True).folder
+        == run
     )
 
 

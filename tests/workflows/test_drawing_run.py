@@ -21,6 +21,7 @@ from rizbin.generation.film import Pixels
 from rizbin.pages.page import Page
 from rizbin.workflows import catalogue, presets, tour
 from rizbin.workflows import evaluate_diffusion as drawn
+from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import SMALL
 
 FEW = drawn.DiffusionSettings(seeds=2, pairs=3, scenes=12, steps=2)
@@ -121,7 +122,7 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
 def test_the_report_is_a_page_of_numbers_and_pictures(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawn, "Settings", lambda: FEW)
+    monkeypatch.setattr(drawn, "DiffusionSettings", lambda: FEW)
     page = rizbin.report(run, output=tmp_path / "page.html").read_text(encoding="utf-8")
     for part in ("with that thing", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
         assert part in page
@@ -195,8 +196,8 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_what_draws_is_no_encoder(run: Path) -> None:
     with pytest.raises(RizbinError, match="is a text-to-image model; this is done with image encoders"):
-        rizbin.load(run)
+        load_encoder(run)
     with pytest.raises(RizbinError, match="is a text-to-image model; this is done with image encoders"):
-        rizbin.load(run / "model")
+        load_encoder(run / "model")
     with pytest.raises(RizbinError, match="did you mean diffusion-mini"):
         rizbin.generate("a zebra", model="difusion-mini", quiet=True)

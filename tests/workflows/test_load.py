@@ -62,7 +62,7 @@ def test_a_wrong_kind_is_one_sentence(tmp_path: Path) -> None:
             lambda: load_text_to_image("dino-mini"),
             "dino-mini is an image encoder; this is done with text-to-image models",
         ),
-        (lambda: rizbin.open_model("detector-mini"), "is a detector"),
+        (lambda: load_encoder("diffusion-mini"), "is a text-to-image model"),
         (lambda: rizbin.export(tmp_path / "clip", tmp_path / "out"), "is a model of open_clip already"),
         (lambda: open_model("clip-mni"), "did you mean clip-mini"),
         (lambda: open_model("open_clip:no-such-model"), "could not be loaded by open_clip"),

@@ -151,7 +151,7 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
     assert (exported / "calibration.json").is_file()
     again = rizbin.detect(str(path), [*there, *absent], model=exported, quiet=True)
     assert again.pictures[0].answer.labels == found.pictures[0].answer.labels
-    with pytest.raises(RizbinError, match="exported to transformers or onnx"):
+    with pytest.raises(RizbinError, match="export it to transformers or onnx"):
         rizbin.export("detector-mini", tmp_path / "other", format="timm")
     with pytest.raises(RizbinError, match="is a detector"):
         load_encoder("detector-mini")
