@@ -1,1 +1,1 @@
-"""The floor: settings, run folders, checkpoints, processes, progress, report pages. No network, no image."""
+"""Settings, commands, run folders, checkpoints, processes, devices, progress: no network, no image."""

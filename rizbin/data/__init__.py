@@ -1,1 +1,1 @@
-"""What goes in: sources of pictures with captions, the image gate, views, tokens, order and the loader."""
+"""Sources of images with captions, boxes and masks; decoding, views, tokens, order and the loader."""

@@ -1,4 +1,4 @@
-"""An image-text pair in, numbers out, each with its protocol."""
+"""An encoder in, numbers out, each with its protocol."""
 
 from rizbin.core.measurement import Measurement, Report
 from rizbin.evaluation.suite import Evaluation, evaluate

@@ -1,1 +1,1 @@
-"""Words (and a picture) in, a picture out: diffusion, and ascent on an encoder's own gradient."""
+"""Words (and an image) in, an image out: diffusion, and gradient ascent on an encoder."""

@@ -1,4 +1,7 @@
-"""Networks that two or more rooms use. Importing this package registers Rizbin's small backbones with timm."""
+"""Networks that two or more packages use.
+
+Importing this package registers Rizbin's small backbones with timm.
+"""
 
 from rizbin.nets import backbones as _backbones
 from rizbin.nets.dual import ImageTextPair

@@ -1,1 +1,1 @@
-"""One question a file: it runs, compares and answers with numbers and pictures."""
+"""Experiments: one question a file, answered with numbers, spread and images."""

@@ -1,1 +1,1 @@
-"""The engine under the rooms: the contract of a method, and the loop that runs any of them."""
+"""The contract of a method, and the loop that trains any of them."""

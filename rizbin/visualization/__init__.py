@@ -1,1 +1,1 @@
-"""An encoder and pictures in, pictures out: what a network attends to, drops, makes up, names and tells apart."""
+"""An encoder and images in, images out: what a network attends to, removes, reconstructs, names and tells apart."""

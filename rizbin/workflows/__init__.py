@@ -1,1 +1,1 @@
-"""Workflows: what a user does, one file a job."""
+"""What a user does, one file a job: a settings class and a function of it."""
