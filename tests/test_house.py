@@ -118,6 +118,15 @@ def test_files_and_functions_are_short_enough_to_be_read() -> None:
     assert not long_functions, f"longer than {LONGEST_FUNCTION} lines; give a part of them a name of its own"
 
 
+def test_a_class_name_stands_for_one_class() -> None:
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert not {name: files for name, files in places.items() if len(files) > 1}
+
+
 @pytest.mark.parametrize(
     "trick",
     [r"\.__class__\s*=[^=]", r"\.__code__\b", r"\.__dict__\b", r"\bsetattr\(", r"\bdelattr\(", r"\bMethodType\b"],
