@@ -50,7 +50,7 @@ def nothing_loads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.fail("a model was loaded first")
 
     places = "evaluate_model.open_model report.open_model export.open_model detect.load_detector verify.load_detector"
-    for place in f"{places} generate.load_painter ascend.load_encoder visualize.load_encoder".split():
+    for place in f"{places} generate.load_text_to_image ascend.load_encoder visualize.load_encoder".split():
         monkeypatch.setattr(f"rizbin.workflows.{place}", fail)
     monkeypatch.setattr("rizbin.workflows.runs.build", fail)
     return empty_folder

@@ -179,7 +179,8 @@ class Job(Generic[Parameters, Kind, Result]):
         return self.run(self.settings(*args, **kwargs))
 
     def __repr__(self) -> str:
-        return f"<function rizbin.{self.__name__}{self.__signature__}>"  # type: ignore[attr-defined]
+        names = ", ".join(self.__signature__.parameters)
+        return f"<rizbin.{self.run.__name__}({names})>"
 
 
 def job(

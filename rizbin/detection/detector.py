@@ -111,6 +111,9 @@ class Detector:
         self.name = name or type(model).__name__
         self.folder = folder
 
+    def __repr__(self) -> str:
+        return f"<detector {self.name}>"
+
     @staticmethod
     def is_one(folder: str | Path) -> bool:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""

@@ -69,7 +69,7 @@ class DetectionResults(Table):
 
     def __repr__(self) -> str:
         boxes = sum(len(image.answer) for image in self.pictures)
-        return f"Searched({boxes} boxes of {', '.join(self.names)} in {len(self.pictures)} images)"
+        return f"DetectionResults({boxes} boxes of {', '.join(self.names)} in {len(self.pictures)} images)"
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each box: image, label, score, left, top, right, bottom in pixels."""

@@ -234,7 +234,7 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
 
 def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
     """One plain sentence for each kind of picture in a card."""
-    entries = [("PageImage", "What the network is given.")]
+    entries = [("Picture", "What the network is given.")]
     if look is not None:
         entries.append(
             ("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little.")
@@ -280,7 +280,7 @@ def _card(
 ) -> None:
     """One picture with all that the network makes of it."""
     sample, picture = pool.samples[index], pool.pictures[index]
-    pictures = [PageImage(image=picture, caption="PageImage", alt=sample.caption or sample.key)]
+    pictures = [PageImage(image=picture, caption="Picture", alt=sample.caption or sample.key)]
     if own is not None:
         pictures += _tokens(picture, *own)
     asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]

@@ -549,7 +549,7 @@ def test_an_exported_folder_has_checksums(made: Callable[[str], Path], tmp_path:
 def test_there_is_one_door() -> None:
     """No other module asks a library to read a model."""
     doors = {"from_pretrained", "create_model", "create_model_and_transforms", "from_single_file", "get_tokenizer"}
-    ours = {"Detector", "Segmenter", "Painter", "cls"}
+    ours = {"Detector", "Segmenter", "TextToImage", "cls"}
     for path in sorted((ROOT / "rizbin").rglob("*.py")):
         if path.name == "foreign.py":
             continue

@@ -77,6 +77,9 @@ class TextToImage:
         if self.unet is not None and self.unet.config.in_channels != pipeline.vae.config.latent_channels:
             raise RizbinError(f"{name or type(pipeline).__name__} wants more than words and a picture to draw.")
 
+    def __repr__(self) -> str:
+        return f"<text-to-image model {self.name or type(self.pipeline).__name__}>"
+
     @classmethod
     def from_pretrained(
         cls, name: str | Path, *, device: str = "cpu", half: bool = False, offload: Offload = "none"
