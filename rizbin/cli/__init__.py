@@ -72,9 +72,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _run(command: Command, entry: Entry, job: str, words: list[str]) -> int:
     """Parses, checks what can be checked early, runs the job and shows what it gave."""
-    if wants_help(words):
-        print(help_text(command))
-        print(f"\nAnywhere: {TRACEBACK} shows where an error came from.{_overwriting(entry)}")
+    if _helped(command, entry, words):
         return 0
     overwrite = entry.writes and OVERWRITE in words
     given = parse(command, [word for word in words if word != OVERWRITE] if overwrite else words)
@@ -101,17 +99,21 @@ def _run(command: Command, entry: Entry, job: str, words: list[str]) -> int:
 _EVALUATE = COMMANDS["evaluate"].job
 
 
-def _overwriting(entry: Entry) -> str:
-    if not entry.writes:
-        return ""
-    return f"\nFiles that Rizbin did not make are kept and new names taken; {OVERWRITE} replaces them."
+def _helped(command: Command, entry: Entry, words: list[str]) -> bool:
+    """Prints the help of a command where it was asked for, and says whether it was."""
+    if not wants_help(words):
+        return False
+    print(help_text(command))
+    print(f"\nAnywhere: {TRACEBACK} shows where an error came from.")
+    if entry.writes:
+        print(f"Files that Rizbin did not make are kept and new names taken; {OVERWRITE} replaces them.")
+    return True
 
 
 def _kind_of_evaluation(words: list[str]) -> str:
-    """evaluate, by the kind of the model, which is the first word that is no flag."""
-    models = [word for word in words if not word.startswith("-")]
-    kind = checks.kind_of(models[0]) if models else "encoder"
-    return "evaluate" if kind == "encoder" else f"evaluate {kind}"
+    """evaluate, by the kind of the model: the word that names a detector or a text-to-image model, where one does."""
+    kinds = [checks.kind_of(word) for word in words if not word.startswith("-")]
+    return next((f"evaluate {kind}" for kind in kinds if kind != "encoder"), "evaluate")
 
 
 def _member(family: str, entry: Entry, words: list[str]) -> int:
@@ -138,9 +140,7 @@ def _member(family: str, entry: Entry, words: list[str]) -> int:
 
 def _run_function(command: Command, entry: Entry, family: str, name: str, words: list[str]) -> int:
     """A visualization or a question, whose settings are made when its name is known."""
-    if wants_help(words):
-        print(help_text(command))
-        print(f"\nAnywhere: {TRACEBACK} shows where an error came from.{_overwriting(entry)}")
+    if _helped(command, entry, words):
         return 0
     overwrite = OVERWRITE in words
     given = parse(command, [word for word in words if word != OVERWRITE])

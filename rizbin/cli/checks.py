@@ -15,6 +15,8 @@ from rizbin.core.errors import RizbinError
 Kind = Literal["encoder", "detector", "text-to-image"]
 _SOURCES = ("scenes", "digits", "cutouts:", "shards:")
 """Data by name; all else is a path."""
+_TRAINED: Mapping[str, Kind] = {"detector": "detector", "diffusion": "text-to-image"}
+"""What the runs of these methods are; all others train encoders."""
 _LIBRARIES = ("open_clip:", "timm:", "hf:")
 _WILD = "*?["
 
@@ -35,9 +37,8 @@ def kind_of(model: str) -> Kind:
     if (folder / "model_index.json").is_file():
         return "text-to-image"
     settings = _read(folder / "settings.json")
-    method = {"detector": "detector", "diffusion": "text-to-image"}.get(str(settings.get("method")))
-    if method:
-        return method  # type: ignore[return-value]
+    if str(settings.get("method")) in _TRAINED:
+        return _TRAINED[str(settings.get("method"))]
     if "grounding-dino" in str(_read(folder / "config.json").get("model_type", "")).replace("_", "-"):
         return "detector"
     return "encoder"

@@ -194,9 +194,9 @@ class Encoder(ABC):
             other = self._untrained()
         return self._alike(other.to(device=self.device, dtype=self.dtype))
 
+    @abstractmethod
     def _alike(self, network: nn.Module) -> "Encoder":
         """The adapter of a network of the same architecture."""
-        raise NotImplementedError
 
     # ---- images to tensors ---------------------------------------------------------------------------------------
 
@@ -237,12 +237,12 @@ class Encoder(ABC):
         return pooled if embedding is None else embedding
 
     def _encode_text(self, texts: list[str]) -> Tensor:
-        """Texts embedded, of any length."""
-        raise NotImplementedError
+        """Texts embedded, of any length; adapters of networks that read text have their own."""
+        raise RizbinError(f"{self.name} reads no text.")
 
     def _project(self, patches: Tensor) -> Tensor:
-        """Patch features [... dim] in the space of the texts, of any length."""
-        raise NotImplementedError
+        """Patch features [... dim] in the space of the texts, of any length; see `_encode_text`."""
+        raise RizbinError(f"{self.name} reads no text, so its patches cannot be compared with any.")
 
     def features(self, batch: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
         """All that one forward pass gives."""

@@ -59,6 +59,9 @@ class RizbinEncoder(Encoder):
             return None
         return [type(network).__qualname__, asdict(settings)]
 
+    def _alike(self, network: nn.Module) -> "RizbinEncoder":
+        return RizbinEncoder(network, name=self.name)
+
     def untrained(self, seed: int) -> "RizbinEncoder":
         """The same network with random weights from `seed`, on the same device; the caller's random state stays."""
         settings = self._own.settings
@@ -70,7 +73,7 @@ class RizbinEncoder(Encoder):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             other = kind(settings)
-        return RizbinEncoder(other.to(self.device), name=self.name)
+        return self._alike(other.to(self.device))
 
     def encode_text(self, texts: Any, *, normalize: bool = True) -> Float[Tensor, "texts dim"]:
         """Unit vectors of texts. Raises RizbinError where the network reads no text."""
