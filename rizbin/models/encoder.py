@@ -194,9 +194,9 @@ class Encoder(ABC):
             other = self._untrained()
         return self._alike(other.to(device=self.device, dtype=self.dtype))
 
-    @abstractmethod
     def _alike(self, network: nn.Module) -> "Encoder":
-        """The adapter of a network of the same architecture."""
+        """The adapter of a network of the same architecture; an adapter that is given `untrained` has its own."""
+        raise RizbinError(f"{self.name} cannot be built without its weights.")
 
     # ---- images to tensors ---------------------------------------------------------------------------------------
 
