@@ -90,18 +90,16 @@ def in_world(training: Training[Any], world: str, size: int) -> Training[Any]:
 
 def cell(folder: Path, variant: str, seed: int, steps: int, world: str, size: int) -> None:
     """Trains and measures one cell."""
-    from rizbin import api
+    import rizbin
     from rizbin.workflows.runs import train
 
     begin = time.process_time()
     training = in_world(VARIANTS[variant](), world, size)
     train(replace(training, seed=seed, steps=steps), folder, quiet=True)
     numbers = {"steps": float(steps), "CPU minutes": (time.process_time() - begin) / 60}
-    settings = api.Evaluation.Settings(baseline=False)
-    easy = api.measure(folder, data=f"scenes:{world},seed=2", settings=settings, quiet=True)
+    easy = rizbin.evaluate(folder, data=f"scenes:{world},seed=2", baseline=False, quiet=True)
     numbers |= {name: easy[name].value for name in EASY if name in easy}
-    settings = replace(settings, train_images=0)
-    hard = api.measure(folder, data="scenes:hard,seed=2", settings=settings, quiet=True)
+    hard = rizbin.evaluate(folder, data="scenes:hard,seed=2", baseline=False, train_images=0, quiet=True)
     numbers |= {f"hard: {name}": hard[name].value for name in HARD if name in hard}
     (folder / "numbers.json").write_text(json.dumps(numbers, indent=1))
 
