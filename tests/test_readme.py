@@ -57,7 +57,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
     answers: dict[str, object] = {
         "evaluate": SimpleNamespace(to_json=str, table=str),
-        "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
+        "detect": SimpleNamespace(images=(), notes=(), skipped=()),
         "repair": [drawn],
         "render": SimpleNamespace(text=str),
         "doctor": {},

@@ -183,7 +183,7 @@ def test_folders_of_their_own_are_begun_in_empty_ones_only(
 def test_the_record_of_a_folder_is_no_picture(places: dict[str, Path], tmp_path: Path) -> None:
     assert run(COMMANDS["generate"], places, tmp_path) == 0
     found = rizbin.detect(str(tmp_path), ["cat"], model=places["looks"], quiet=True)
-    assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.pictures])
+    assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.images])
 
 
 WRITES = re.compile(

@@ -50,10 +50,10 @@ def _folder(model: str) -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < 1 << 22 else {}
+        config = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < 1 << 22 else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _image(text: str, flag: Flag) -> None:

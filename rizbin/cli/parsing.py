@@ -224,10 +224,10 @@ def _sentence(message: str) -> str:
     flagged = re.match(r"argument ([^:]+): (.*)", message, re.DOTALL)
     if flagged:
         name = next((part for part in flagged.group(1).split("/") if part.startswith("--")), flagged.group(1))
-        said = flagged.group(2)
-        if said.startswith("expected"):
-            return f"{name} needs a value: {said.replace('argument', 'value')}."
-        return f"{name}: {said}"
+        complaint = flagged.group(2)
+        if complaint.startswith("expected"):
+            return f"{name} needs a value: {complaint.replace('argument', 'value')}."
+        return f"{name}: {complaint}"
     missing = re.match(r"the following arguments are required: (.*)", message)
     if missing:
         return f"{missing.group(1)} is missing; --help says what it is."

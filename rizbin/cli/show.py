@@ -51,7 +51,7 @@ def exported(made: Path, settings: Any) -> int:
 
 def detections(made: "DetectionResults", settings: Any) -> int:
     """A line for each box."""
-    for image in made.pictures:
+    for image in made.images:
         if not len(image.answer):
             print(f"{image.file}: nothing")
         for label, score, box in zip(image.answer.labels, image.answer.scores, image.answer.boxes, strict=True):
@@ -84,12 +84,12 @@ def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
     prompts = [settings.prompts] if isinstance(settings.prompts, str) else settings.prompts
     for prompt, image in zip(prompts, made, strict=True):
         _notes(image.notes)
-        found = ", ".join(
+        probabilities = ", ".join(
             f"{name} {presence.probability:.2f}" if presence.known else f"{name} not known"
             for name, presence in image.best.found.items()
         )
         tried = f"{len(image.attempts)} drawn, {sum(attempt.seconds for attempt in image.attempts):.1f} s"
-        print(f"{image.file}: {prompt} ({found or 'nothing to look for'}; {tried})")
+        print(f"{image.file}: {prompt} ({probabilities or 'nothing to look for'}; {tried})")
     return 0 if all(image.whole for image in made) else MISSING
 
 

@@ -56,11 +56,11 @@ def from_dict(cls: Callable[..., Kind], data: Any, where: str = "") -> Kind:
 
 def explained(cls: Any) -> dict[str, str]:
     """Field name -> the string under it in the source, on one line; fields without one are left out."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for ancestor in reversed(_origin(cls).__mro__):
         if dataclasses.is_dataclass(ancestor):
-            found.update(_strings(ancestor))
-    return found
+            texts.update(_strings(ancestor))
+    return texts
 
 
 def every_field(cls: Any) -> Iterator[Field]:
@@ -70,14 +70,14 @@ def every_field(cls: Any) -> Iterator[Field]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
     """One entry "dotted.name: old -> new" for each leaf that differs between two results of `to_dict`."""
-    found = []
+    lines = []
     for name in [*old, *(name for name in new if name not in old)]:
         before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, _dotted(where, name))
+            lines += differences(before, after, _dotted(where, name))
         elif before != after or isinstance(before, bool) != isinstance(after, bool):
-            found.append(f"{_dotted(where, name)}: {_shown(before)} -> {_shown(after)}")
-    return found
+            lines.append(f"{_dotted(where, name)}: {_shown(before)} -> {_shown(after)}")
+    return lines
 
 
 _ABSENT = object()
@@ -162,7 +162,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if origin is typing.Annotated:
         return _value(arguments[0], data, where)
     if origin in (Union, types.UnionType):
-        return _one_of(kind, arguments, data, where)
+        return _alternative(kind, arguments, data, where)
     if origin is Literal:
         # Compared with the type, because Python finds True == 1 and 1 == 1.0.
         for choice in arguments:
@@ -190,7 +190,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     raise TypeError(f"the setting {where} is annotated {kind}, which settings cannot be")
 
 
-def _one_of(kind: Any, arguments: tuple[Any, ...], data: Any, where: str) -> Any:
+def _alternative(kind: Any, arguments: tuple[Any, ...], data: Any, where: str) -> Any:
     """`data` as the first alternative that takes it."""
     if data is None and types.NoneType in arguments:
         return None
@@ -267,14 +267,14 @@ def _strings(cls: type) -> dict[str, str]:
     except (OSError, TypeError, SyntaxError):  # made at a prompt or by make_dataclass: there is no source to read
         return {}
     body = tree.body if isinstance(tree, ast.ClassDef) else []
-    found = {}
+    texts = {}
     for line, below in pairwise(body):
         named = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
         if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             text = below.value.value
             if isinstance(text, str):
-                found[line.target.id] = " ".join(text.split())  # type: ignore[union-attr]
-    return found
+                texts[line.target.id] = " ".join(text.split())  # type: ignore[union-attr]
+    return texts
 
 
 def _leaves(cls: Any, given: Any, where: str) -> Iterator[Field]:

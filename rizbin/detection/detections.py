@@ -1,4 +1,4 @@
-"""What a detector found in a picture: every box with its score for every phrase, from which answers are chosen later.
+"""What a detector found in an image: every box with its score for every phrase, from which answers are chosen later.
 
 A threshold, a class's own threshold and the suppression of boxes that cover the same thing cost nothing here, so that
 they can be tried without another pass through the network.
@@ -29,7 +29,7 @@ class Detections:
     """Boxes with their names, the best first."""
 
     boxes: Float[np.ndarray, "answers 4"]
-    """Left, top, right, bottom in pixels of the picture, inside it."""
+    """Left, top, right, bottom in pixels of the image, inside it."""
     classes: Int[np.ndarray, " answers"]
     """Positions in the list of phrases that was asked for."""
     scores: Float[np.ndarray, " answers"]
@@ -67,7 +67,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Proposals:
-    """All that the network proposes for one picture."""
+    """All that the network proposes for one image."""
 
     width: int
     """Width of the image in pixels."""

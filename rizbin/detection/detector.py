@@ -1,4 +1,4 @@
-"""Finds things by words: pictures and phrases in, boxes with a score for each phrase out.
+"""Finds things by words: images and phrases in, boxes with a score for each phrase out.
 
 Grounding DINO (arXiv 2303.05499), MM-Grounding-DINO (arXiv 2401.02361) and LLMDet (arXiv 2501.18954) load alike, by
 name or from a folder, through transformers.
@@ -39,11 +39,11 @@ from rizbin.nets.foreign import transformers_config, transformers_model, transfo
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
-PICTURE = AnyImage
-"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.image_io.as_rgb` takes them."""
+ImageLike = AnyImage
+"""A file, which passes the image gate; a PIL image; or pixels, as `rizbin.data.image_io.as_rgb` takes them."""
 SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
-Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
+Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core an image."""
 Scale = Literal["full", "standard", "fast"]
 KINDS = ("grounding-dino", "mm-grounding-dino")
 """Model types of transformers that are Grounding DINOs."""
@@ -57,7 +57,7 @@ BORDER = 2.0
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a network wants its pictures."""
+    """How a network wants its images."""
 
     shorter: int = 800
     """Pixels of the shorter side."""
@@ -69,19 +69,19 @@ class Preparation:
     """Divided by, thereafter."""
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """Height and width at which a picture is seen."""
+        """Height and width at which an image is seen."""
         shorter, longer = max(round(self.shorter * scale), 32), max(round(self.longer * scale), 32)
         low, high = min(height, width), max(height, width)
         exact = min(float(shorter), longer * low / high)
-        # As transformers rounds: a picture shall be the same pixels in both.
+        # As transformers rounds: an image shall be the same pixels in both.
         small, large = max(round(exact), 1), max(int(exact * high / low), 1)
         return (small, large) if height <= width else (large, small)
 
     def __call__(
-        self, picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+        self, image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
     ) -> Float[Tensor, "3 rows columns"]:
-        """The picture at that height and width, normalized."""
-        pixels = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
+        """The image at that height and width, normalized."""
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -89,7 +89,7 @@ class Preparation:
 
 
 class Detector:
-    """A network, its tokenizer, and how it wants pictures."""
+    """A network, its tokenizer, and how it wants images."""
 
     has_network = True
     """Whether `model` is the network itself, whose insides can be looked at; an exported file has none."""
@@ -115,7 +115,7 @@ class Detector:
         return f"<detector {self.name}>"
 
     @staticmethod
-    def is_one(folder: str | Path) -> bool:
+    def is_saved_in(folder: str | Path) -> bool:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""
         try:
             config = read_json(Path(folder) / "config.json")
@@ -182,7 +182,7 @@ class Detector:
     @torch.inference_mode()
     def detect(
         self,
-        pictures: Sequence[PICTURE],
+        images: Sequence[ImageLike],
         phrases: Sequence[PhraseLike],
         *,
         scale: Scale | float = "full",
@@ -193,35 +193,35 @@ class Detector:
         batch: int = 4,
         advance: Callable[[int], None] = lambda done: None,
     ) -> list[Proposals]:
-        """All that the network proposes for each picture.
+        """All that the network proposes for each image.
 
         Args:
-            pictures: Of any sizes; those that are seen at one size run together, `batch` at a time.
+            images: Of any sizes; those that are seen at one size run together, `batch` at a time.
             phrases: See `rizbin.detection.phrases.read_phrases`; their positions are the class ids.
             scale: One of `SCALES`, or a share of the size the network was trained at.
             over: How a phrase's score comes from its tokens': see `phrase_scores`.
             alone: One pass for each phrase: slower, but long descriptions do not disturb each other.
             tile: Also looks at squares of so many pixels one by one, for what is small; 0 does not.
             lap: Share of a tile's side that the next one repeats.
-            advance: Is told how many more pictures are done.
+            advance: Is told how many more images are done.
         """
         prompts = self.build_prompts(phrases, alone=alone)
         share = SCALES[scale] if isinstance(scale, str) else scale
         _check(share, batch, tile, lap)
-        images = [pixels_of(picture) for picture in pictures]
+        arrays = [pixels_of(image) for image in images]
         pieces = [
             (number, place)
-            for number, image in enumerate(images)
+            for number, image in enumerate(arrays)
             for place in places(image.shape[0], image.shape[1], tile, lap)
         ]
         left = Counter(number for number, _ in pieces)
         # Nothing is proposed where the network knows no word of any phrase, and so is asked for nothing.
-        boxes: list[list[np.ndarray]] = [[np.zeros((0, 4), np.float32)] for _ in images]
-        scores: list[list[np.ndarray]] = [[np.zeros((0, len(prompts.phrases)), np.float32)] for _ in images]
-        for size, members in self._sizes(images, pieces, share).items():
+        boxes: list[list[np.ndarray]] = [[np.zeros((0, 4), np.float32)] for _ in arrays]
+        scores: list[list[np.ndarray]] = [[np.zeros((0, len(prompts.phrases)), np.float32)] for _ in arrays]
+        for size, members in self._sizes(arrays, pieces, share).items():
             for start in range(0, len(members), batch):
                 some = members[start : start + batch]
-                for number, its_boxes, its_scores in self._proposals(images, some, size, prompts, over):
+                for number, its_boxes, its_scores in self._proposals(arrays, some, size, prompts, over):
                     boxes[number].append(its_boxes)
                     scores[number].append(its_scores)
                 for number, _ in some:
@@ -237,7 +237,7 @@ class Detector:
                 prompts.notes,
                 prompts.unasked,
             )
-            for image, its_boxes, its_scores in zip(images, boxes, scores, strict=True)
+            for image, its_boxes, its_scores in zip(arrays, boxes, scores, strict=True)
         ]
 
     @torch.inference_mode()
@@ -251,7 +251,7 @@ class Detector:
         tile: int = 0,
         lap: float = LAP,
     ) -> float:
-        """About how long `detect` will take for a picture of that height and width, seconds.
+        """About how long `detect` will take for an image of that height and width, seconds.
 
         A blank at half the sides is looked at twice, and the first look, which also warms the machine, does not count;
         time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
@@ -297,7 +297,7 @@ class Detector:
         for text in prompts.texts:
             all_boxes, all_scores = self.run_pass(views, text, len(prompts.phrases), over)
             for (number, place), boxes, scores in zip(pieces, all_boxes, all_scores, strict=True):
-                inside, whole = into_picture(boxes, place, images[number].shape)
+                inside, whole = into_image(boxes, place, images[number].shape)
                 proposals.append((number, inside[whole], scores[whole]))
         return proposals
 
@@ -341,16 +341,16 @@ def quietly() -> Iterator[None]:
 
 
 Place = tuple[int, int, int, int]
-"""Left, top, right, bottom of a piece, pixels of the picture."""
+"""Left, top, right, bottom of a piece, pixels of the image."""
 
 
-def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
-    """The RGB pixels of a picture, 0 to 255. Raises Refused when it cannot be used."""
-    return as_rgb(picture, name="the picture")
+def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of an image, 0 to 255. Raises Refused when it cannot be used."""
+    return as_rgb(image, name="the picture")
 
 
 def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
-    """The whole picture, and the tiles that cover it where it is larger than one."""
+    """The whole image, and the tiles that cover it where it is larger than one."""
     whole = [(0, 0, width, height)]
     if not tile or max(height, width) <= tile:
         return whole
@@ -366,15 +366,15 @@ def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
     ]
 
 
-def cut(picture: np.ndarray, place: Place) -> np.ndarray:
-    """What of a picture, or of a map of it, lies in a place; a view of its memory."""
-    return picture[place[1] : place[3], place[0] : place[2]]
+def cut(image: np.ndarray, place: Place) -> np.ndarray:
+    """What of an image, or of a map of it, lies in a place; a view of its memory."""
+    return image[place[1] : place[3], place[0] : place[2]]
 
 
-def into_picture(
+def into_image(
     boxes: Float[np.ndarray, "boxes 4"], place: Place, shape: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "boxes 4"], Bool[np.ndarray, " boxes"]]:
-    """Boxes in pixels of the whole picture, clipped to it; and which are whole.
+    """Boxes in pixels of the whole image, clipped to it; and which are whole.
 
     A box that ends at a tile's inner border is the piece of a thing that another tile or the whole view shows.
     """

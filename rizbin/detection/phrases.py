@@ -57,14 +57,14 @@ PhraseLike = str | Phrase | Mapping[str, Sequence[str] | str]
 several in Grounding DINO's own form, "a cat. a remote control."."""
 
 
-def read_phrases(wanted: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
+def read_phrases(phrase_like: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
     """The phrases in the order given; their positions are the class ids of the answer.
 
     Raises RizbinError when there is none, one has no word, or a name comes twice.
     """
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    phrases = [phrase for some in wanted for phrase in _read(some)]
+    if isinstance(phrase_like, str):
+        phrase_like = [phrase_like]
+    phrases = [phrase for some in phrase_like for phrase in _read(some)]
     if not phrases:
         raise RizbinError('There is nothing to look for; name one thing or more, such as "a cat".')
     names = [phrase.name for phrase in phrases]
@@ -84,14 +84,14 @@ def named(names: Sequence[str]) -> tuple[Phrase, ...]:
     return read_phrases([Phrase(name, (name,)) for name in names])
 
 
-def _read(wanted: PhraseLike) -> list[Phrase]:
-    if isinstance(wanted, Phrase):
-        return [Phrase(wanted.name, tuple(_cleaned(prompt) for prompt in wanted.prompts))]
-    if isinstance(wanted, str):
-        name, equals, prompts = wanted.partition("=")
+def _read(phrase_like: PhraseLike) -> list[Phrase]:
+    if isinstance(phrase_like, Phrase):
+        return [Phrase(phrase_like.name, tuple(_cleaned(prompt) for prompt in phrase_like.prompts))]
+    if isinstance(phrase_like, str):
+        name, equals, prompts = phrase_like.partition("=")
         if not equals:
-            return [Phrase(part, (_cleaned(part),)) for part in _between_dots(wanted) if _named(part, part)]
-        wanted = {name.strip(): prompts.split("|")}
+            return [Phrase(part, (_cleaned(part),)) for part in _between_dots(phrase_like) if _named(part, part)]
+        phrase_like = {name.strip(): prompts.split("|")}
     return [
         Phrase(
             name,
@@ -101,7 +101,7 @@ def _read(wanted: PhraseLike) -> list[Phrase]:
                 for part in _between_dots(prompt)
             ),
         )
-        for name, prompts in wanted.items()
+        for name, prompts in phrase_like.items()
         if _named(name, prompts)
     ]
 
@@ -361,7 +361,7 @@ def _check(tokenizer: PromptTokenizer, limit: int) -> None:
 
 
 def batch_of(texts: Sequence[PromptText]) -> tuple[Int[Tensor, "texts tokens"], Bool[Tensor, "texts tokens"]]:
-    """Token ids padded with 0, and where they are no padding: one row for each picture of a pass."""
+    """Token ids padded with 0, and where they are no padding: one row for each image of a pass."""
     longest = max(len(text.ids) for text in texts)
     ids = torch.zeros(len(texts), longest, dtype=torch.long)
     for row, text in zip(ids, texts, strict=True):

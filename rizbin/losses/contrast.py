@@ -63,11 +63,11 @@ def sigmoid_loss(
 def contrast_of(
     fits: Float[Tensor, "batch all"], scale: Float[Tensor, ""], bias: Float[Tensor, ""] | None
 ) -> Float[Tensor, ""]:
-    """The same losses where picture i of this process fits text j of all by `fits`, not by one vector a picture."""
+    """The same losses where image i of this process fits text j of all by `fits`, not by one vector an image."""
     if bias is not None:
         return _sigmoid(wide(scale * fits + bias))
     targets = _own(len(fits), fits.device)
-    # The pictures of all processes stand in the columns of a text: numbers are gathered, not patches.
+    # The images of all processes stand in the columns of a text: numbers are gathered, not patches.
     by_text = parallel.gather(fits).T[targets]
     return (F.cross_entropy(wide(scale * fits), targets) + F.cross_entropy(wide(scale * by_text), targets)) / 2
 

@@ -67,7 +67,7 @@ class BYOL(Method):
         """Whose projection is predicted: that of a slowly following copy (paper), of the online network as it is
         (SimSiam, arXiv 2011.10566), or of a random network that never moves."""
         negatives: bool = False
-        """Contrast predictions with targets of other pictures as well (paper, equation 8 with beta 1). With neither
+        """Contrast predictions with targets of other images as well (paper, equation 8 with beta 1). With neither
         predictor nor stop-gradient this is SimCLR."""
         temperature: float = 0.1
         """Of the contrast, where there are negatives."""

@@ -1,4 +1,4 @@
-"""CLIP: a picture and its caption find each other among all others of the batch.
+"""CLIP: an image and its caption find each other among all others of the batch.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
 figure 3.
@@ -24,7 +24,7 @@ class CLIP(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
-        """The one augmented view; crops of at least half the picture, as in SLIP's CLIP (arXiv 2112.12750)."""
+        """The one augmented view; crops of at least half the image, as in SLIP's CLIP (arXiv 2112.12750)."""
 
     @classmethod
     def presets(cls) -> Presets:

@@ -192,7 +192,7 @@ class DetailCLIP(Method):
             features = student if one_pass else None
         if features is None:
             meets = views[-1] if clean else images
-            features = pair.vision(meets, self._kept(meets, progress))
+            features = pair.vision(meets, self._kept_tokens(meets, progress))
 
         texts = pair.encode_texts(batch.texts)
         terms["contrast"] = contrast_of_views(pair.embed(features), texts, pair.scale, pair.logit_bias)
@@ -238,7 +238,7 @@ class DetailCLIP(Method):
         return text_pooled_contrast(unit, texts, pair.scale, pair.logit_bias, settings.patches_temperature)
 
     @torch.no_grad()
-    def _kept(
+    def _kept_tokens(
         self, images: Float[Tensor, "views 3 height width"], progress: Progress
     ) -> Int[Tensor, "views kept"] | None:
         """The tokens that meet the caption; None for all."""
@@ -413,11 +413,11 @@ class DetailCLIP(Method):
         removed: Bool[Tensor, "batch rows columns"],
         low_resolution: int = 1,
     ) -> Float[Tensor, "batch 3 height width"] | None:
-        grid, size, gone = self._grid(images), self.pair.patch_size, removed.flatten(1)
+        grid, size, hidden = self._grid(images), self.pair.patch_size, removed.flatten(1)
         lacks_pixels, lacks_residual = self.to_pixels is None, self.to_residual is None
-        if self.decoder is None or (gone.any() and lacks_pixels) or (low_resolution > 1 and lacks_residual):
+        if self.decoder is None or (hidden.any() and lacks_pixels) or (low_resolution > 1 and lacks_residual):
             return None
-        visible = (~gone).nonzero()[:, 1].view(len(images), -1)
+        visible = (~hidden).nonzero()[:, 1].view(len(images), -1)
         shown = lowered(images, low_resolution)
         student = self.pair.vision(shown, visible)
         everywhere = self.decoder(student.cls, student.patches, visible, grid)
@@ -425,7 +425,7 @@ class DetailCLIP(Method):
         if low_resolution > 1 and self.to_residual is not None:
             patches = patches + self.to_residual(everywhere)
         if self.to_pixels is not None:
-            patches = reconstruct.painted(patches, self.to_pixels(everywhere), patchify(images, size), gone)
+            patches = reconstruct.painted(patches, self.to_pixels(everywhere), patchify(images, size), hidden)
         return reconstruct.unpatchify(patches, size, grid)
 
 

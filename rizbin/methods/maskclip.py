@@ -1,7 +1,7 @@
-"""MaskCLIP: CLIP, and a masked picture must predict the teacher's features, a masked caption its words.
+"""MaskCLIP: CLIP, and a masked image must predict the teacher's features, a masked caption its words.
 
 Source: Dong et al., "MaskCLIP: Masked Self-Distillation Advances Contrastive Language-Image Pretraining", arXiv
-2208.12262: CLIP on whole pictures, beside it a masked copy. Not the training-free MaskCLIP of Zhou et al. Its code was
+2208.12262: CLIP on whole images, beside it a masked copy. Not the training-free MaskCLIP of Zhou et al. Its code was
 never released; heads and schedule are taken from what it builds on (iBOT, MAE).
 """
 

@@ -1,4 +1,4 @@
-"""SimCLR: two views of a picture must find each other among all other pictures' views.
+"""SimCLR: two views of an image must find each other among all other images' views.
 
 Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709,
 algorithm 1.
@@ -46,7 +46,7 @@ class SimCLR(Method):
         temperature: float = 0.1
         """What cosines are divided by (paper: 0.1 on ImageNet, 0.5 on CIFAR)."""
         negatives: bool = True
-        """Other pictures push away. Off, the loss is minus the siblings' cosine, whose best answer is a constant."""
+        """Other images push away. Off, the loss is minus the siblings' cosine, whose best answer is a constant."""
         projection_layers: int = 2
         """Linear layers of the projection head (paper: 2; version 2 of the official code: 3)."""
         projection_hidden: int = 2048

@@ -1,4 +1,4 @@
-"""SLIP: CLIP on one view of the picture, SimCLR on two more.
+"""SLIP: CLIP on one view of the image, SimCLR on two more.
 
 Source: Mu et al., "SLIP: Self-supervision meets Language-Image Pre-training", arXiv 2112.12750, algorithm 1.
 """

@@ -92,10 +92,10 @@ class Supervised(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         logits = self.classifier(self.backbone(batch.views[0]))
         targets = torch.zeros_like(logits)
-        for row, (things, crop) in enumerate(zip(batch.things, batch.crops[0].tolist(), strict=True)):
-            for thing in things:
-                if thing.name in self.number and _seen(thing, crop) >= SEEN:
-                    targets[row, self.number[thing.name]] = 1
+        for row, (objects, crop) in enumerate(zip(batch.objects, batch.crops[0].tolist(), strict=True)):
+            for named in objects:
+                if named.name in self.number and _visible_share(named, crop) >= SEEN:
+                    targets[row, self.number[named.name]] = 1
         # Summed over names: with their mean each of many would count next to nothing.
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
         yield Minimize(loss, records={"named": targets.sum(dim=1).mean()})
@@ -104,9 +104,9 @@ class Supervised(Method):
         return self.classifier(features)
 
 
-def _seen(thing: Named, crop: Sequence[float]) -> float:
-    """The share of the thing's box that lies inside the crop; both are left, top, right, bottom."""
-    left, top, right, bottom = thing.box
+def _visible_share(named: Named, crop: Sequence[float]) -> float:
+    """The share of the object's box that lies inside the crop; both are left, top, right, bottom."""
+    left, top, right, bottom = named.box
     wide = min(right, crop[2]) - max(left, crop[0])
     high = min(bottom, crop[3]) - max(top, crop[1])
     return max(wide, 0) * max(high, 0) / max((right - left) * (bottom - top), 1e-12)

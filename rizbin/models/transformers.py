@@ -83,7 +83,7 @@ class TransformersEncoder(Encoder):
         # CLIP's last norm and linear projection take patches too; SigLIP pools by attention.
         projected = hasattr(model, "visual_projection") and hasattr(self._tower, "post_layernorm")
         self.localizes = self.reads_text and projected
-        self._must_be_told = "interpolate_pos_encoding" in inspect.signature(self._tower.forward).parameters
+        self._has_position_option = "interpolate_pos_encoding" in inspect.signature(self._tower.forward).parameters
         self._embeds_by_pooling = kind.startswith("siglip")
         # The pooler of a ViT is often not in the file and then random; CLS is what it would take.
         self._cls_is_pooled = kind in _POOLED_BY_CLS
@@ -123,7 +123,7 @@ class TransformersEncoder(Encoder):
 
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # Positions for other sizes: DINOv2 and DINOv3 make them by themselves, the others when told to.
-        option = {"interpolate_pos_encoding": True} if self._must_be_told else {}
+        option = {"interpolate_pos_encoding": True} if self._has_position_option else {}
         out = self._tower(pixel_values=batch, **option)
         rows, columns = batch.shape[-2] // self.patch_size, batch.shape[-1] // self.patch_size
         tokens, patches = out.last_hidden_state, None

@@ -1,6 +1,6 @@
 """Rizbin's own small backbones, registered with timm so that timm and open_clip build them by name.
 
-A plain patch embedding learns small pictures slowly: a few thousand steps at 64 px gave 13 percent where a
+A plain patch embedding learns small images slowly: a few thousand steps at 64 px gave 13 percent where a
 convolutional stem gave 81 (Xiao et al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, is the
 same finding at scale).
 """
@@ -27,7 +27,7 @@ from rizbin.core.precision import wide
 class VisibleBatchNorm(BatchNormAct2d):
     """Batch norm whose statistics come from what may be seen: kept patches only, over all processes.
 
-    A student sees pictures with blanked patches, and evaluation whole ones. With statistics of the kept patches alone
+    A student sees images with blanked patches, and evaluation whole ones. With statistics of the kept patches alone
     the norm is, on them, the same function in both. (Group norm knows no batch, but learns far slower here: after 50
     steps of CLIP the loss stood at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
     """
@@ -55,11 +55,11 @@ class VisibleBatchNorm(BatchNormAct2d):
             return self.act(normed)
         x = wide(x)  # variances from differences of squares want the bits
         if self.visible is None:
-            seen = x.new_ones(len(x), 1, *x.shape[-2:])
+            visible = x.new_ones(len(x), 1, *x.shape[-2:])
         else:
-            seen = F.interpolate(self.visible.to(x), x.shape[-2:], mode="nearest")
-        kept = x * seen
-        sums = torch.stack([kept.sum((0, 2, 3)), (kept * x).sum((0, 2, 3)), seen.sum().expand(x.shape[1])])
+            visible = F.interpolate(self.visible.to(x), x.shape[-2:], mode="nearest")
+        masked = x * visible
+        sums = torch.stack([masked.sum((0, 2, 3)), (masked * x).sum((0, 2, 3)), visible.sum().expand(x.shape[1])])
         total, squares, count = parallel.gather(sums[None]).sum(0)
         mean = total / count
         variance = (squares / count - mean**2).clamp(min=0)  # rounding may leave less than nothing
@@ -145,7 +145,7 @@ class StemTransformer(VisionTransformer):
         super().reset_classifier(num_classes, "avg" if self.both else global_pool)
 
     def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
-        """One feature a picture from its tokens."""
+        """One feature an image from its tokens."""
         if self.both and pool_type is None:
             return (x[:, 0] + x[:, self.num_prefix_tokens :].mean(dim=1)) / 2
         return super().pool(x, pool_type)

@@ -18,7 +18,7 @@ from rizbin.nets.vision import Features, VisionEncoder
 class ImageTextPair(nn.Module):
     """An image encoder and a text encoder that embed into one space. Building it gives random weights.
 
-    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from
+    Images are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from
     `pair.tokenizer`.
     """
 
@@ -31,8 +31,8 @@ class ImageTextPair(nn.Module):
         embedding: int = 128
         """Size of the shared space; 512 in CLIP's base models."""
         pool: Literal["cls", "mean", "both"] = "mean"
-        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP); the mean of the patch tokens, which
-        ties each patch to words and learns small pictures faster; or the mean of those two, in which the words teach
+        """What of the image meets the text: the CLS token (CLIP, DetailCLIP); the mean of the patch tokens, which
+        ties each patch to words and learns small images faster; or the mean of those two, in which the words teach
         CLS where to look as well."""
         contrast: Literal["softmax", "sigmoid"] = "softmax"
         """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv
@@ -58,7 +58,7 @@ class ImageTextPair(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the square picture in pixels."""
+        """Side of the square image in pixels."""
         return self.settings.vision.image_size
 
     @property
@@ -72,20 +72,20 @@ class ImageTextPair(nn.Module):
         return self.vision.patch_size
 
     def pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """The one feature of the picture: CLS, the mean of the patches that were run, or the mean of both."""
+        """The one feature of the image: CLS, the mean of the patches that were run, or the mean of both."""
         if self.settings.pool == "cls":
             return features.cls
         patches = features.patches.mean(dim=1)
         return patches if self.settings.pool == "mean" else (features.cls + patches) / 2
 
     def embed(self, features: Features) -> Float[Tensor, "batch embedding"]:
-        """Unit-length picture embeddings from features."""
+        """Unit-length image embeddings from features."""
         return F.normalize(self.image_projection(self.pool(features)), dim=-1)
 
     def encode_images(
         self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None
     ) -> Float[Tensor, "batch embedding"]:
-        """Unit-length embeddings of pictures, or of their kept patches."""
+        """Unit-length embeddings of images, or of their kept patches."""
         return self.embed(self.vision(images, keep))
 
     def encode_texts(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
@@ -116,7 +116,7 @@ class ImageTextPair(nn.Module):
         self.logit_scale.clamp_(0.0, math.log(100.0))
 
     def pooled(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """One feature a picture before the projection: what k-NN and probes are measured on."""
+        """One feature an image before the projection: what k-NN and probes are measured on."""
         return self.pool(self.vision(images))
 
     def dense(

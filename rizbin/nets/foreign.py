@@ -92,7 +92,7 @@ def transformers_tokenizer(name: str | Path) -> Any:
 
 
 def transformers_processor(kind: Any, name: str | Path) -> Any:
-    """What prepares pictures for a model; `kind` is its class."""
+    """What prepares images for a model; `kind` is its class."""
     with guarded(name, "transformers"):
         return kind.from_pretrained(str(name), trust_remote_code=False)
 

@@ -131,14 +131,14 @@ class LastBlock(Block):
 
 
 class VisionEncoder(nn.Module):
-    """A timm VisionTransformer without its classifier. Pictures are normalized floats [batch 3 height width]."""
+    """A timm VisionTransformer without its classifier. Images are normalized floats [batch 3 height width]."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         name: str = "rizbin_vit_mini_patch8_64"
         """timm's name of a VisionTransformer; the default learns the embedded world on two cores."""
         image_size: int = 64
-        """Side of the square picture in pixels at which position embeddings are made."""
+        """Side of the square image in pixels at which position embeddings are made."""
         registers: int = 0
         """Extra tokens without a place, which take over the artefacts that large ViTs put on background patches (arXiv
         2309.16588)."""
@@ -206,10 +206,10 @@ class VisionEncoder(nn.Module):
         attend: bool = False,
         track: bool = True,
     ) -> Features:
-        """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`.
+        """Features of whole images, or of the patches whose indices (row order) stand in `keep`.
 
         `attend` also gives attention. Without `track` a pass in training leaves the running statistics of a stem's
-        batch norm alone: where whole pictures train beside kept patches or small crops, those of whole pictures are
+        batch norm alone: where whole images train beside kept patches or small crops, those of whole images are
         what evaluation needs.
         """
         with self.rows(attend) as rows:

@@ -12,7 +12,7 @@ from rizbin.detection.average_precision import iou_matrix
 from rizbin.detection.detections import THRESHOLD, Detections
 from rizbin.detection.detector import Detector
 from rizbin.detection.draw import drawn
-from rizbin.detection.measure import DetectionSettings, pictures_with
+from rizbin.detection.measure import DetectionSettings, images_with
 from rizbin.detection.phrases import named
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Number, PageImage
@@ -51,7 +51,7 @@ def write_detector_report(
     Raises RizbinError when the file cannot be written.
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
-    samples, _ = pictures_with(source, set(names), DetectionSettings(images=SEARCHED))
+    samples, _ = images_with(source, set(names), DetectionSettings(images=SEARCHED))
     found = detector.detect([one.image for one in samples], named(names), batch=16)
     answers = [one.choose(THRESHOLD) for one in found]
     faults = [_faults(sample, answer, set(names)) for sample, answer in zip(samples, answers, strict=True)]
@@ -81,7 +81,7 @@ def write_detector_report(
 
 def _faults(sample: Sample, answer: Detections, names: set[str]) -> list[str]:
     """What is missed and what is wrong, in words."""
-    things = [thing for thing in sample.things if thing.name in names]
+    things = [thing for thing in sample.objects if thing.name in names]
     left, said = list(range(len(things))), []
     for number, label in enumerate(answer.labels):
         own = [place for place in left if things[place].name == label]
@@ -100,7 +100,7 @@ def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> n
 
 def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str], names: Sequence[str]) -> None:
     place = {name: number for number, name in enumerate(names)}
-    things = [thing for thing in sample.things if thing.name in place]
+    things = [thing for thing in sample.objects if thing.name in place]
     truth = Detections(
         np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
         np.array([place[thing.name] for thing in things], np.int64),

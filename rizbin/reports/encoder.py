@@ -260,7 +260,7 @@ def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple
                 "near. No place was ever named to it in training.",
             )
         )
-    if localizes and any(sample.things for sample in pool.samples):
+    if localizes and any(sample.objects for sample in pool.samples):
         entries.append(("Truth", "The same words where they really are."))
     if pool.texts:
         among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these pictures"
@@ -294,8 +294,8 @@ def _card(
         places = words.segmented(maps, height, width)
         spoken = f"The picture colored by the words {', '.join(asked)}"
         pictures.append(PageImage(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
-        if sample.things:
-            masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
+        if sample.objects:
+            masks = [(thing.name, _square(thing.mask, height)) for thing in sample.objects]
             truth = words.painted(picture, words.true_numbers(masks, asked), colors)
             pictures.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
     page.card(

@@ -127,7 +127,7 @@ def questions(source: Source, count: int) -> list[Question]:
     taken: set[frozenset[str]] = set()
     for number in range(100 * count):
         sample = source[number]
-        if len(sample.things) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
+        if len(sample.objects) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
             taken.add(sample.names)
             found.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
         if len(found) == count:

@@ -22,7 +22,7 @@ from rizbin.data.sample import Sample, Source
 from rizbin.detection.average_precision import iou_matrix
 from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.measure import Cases, DetectionSettings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detection.measure import Cases, DetectionSettings, among, boxes_measured, images_with, questions_about
 from rizbin.detection.phrases import named
 from rizbin.detection.presence import calibrate, calibration_error, matthews
 from rizbin.pages.charts import Series
@@ -77,7 +77,7 @@ def write_study(
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
-    samples, _ = pictures_with(source, set(names), settings)
+    samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
         raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
     pictures = [one.image for one in samples]
@@ -120,7 +120,7 @@ def _hits(
     sample: Sample, found: Proposals, names: Sequence[str], threshold: float
 ) -> tuple[Bool[np.ndarray, " things"], int]:
     """Which things are found, and how many boxes were given."""
-    things = [thing for thing in sample.things if thing.name in set(names)]
+    things = [thing for thing in sample.objects if thing.name in set(names)]
     hit = np.zeros(len(things), bool)
     answer = found.choose(threshold)
     table = np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
@@ -147,7 +147,7 @@ def by_size(
     sides, hits = [], []
     for sample, one in zip(samples, found, strict=True):
         hit, _ = _hits(sample, one, names, threshold)
-        things = [thing for thing in sample.things if thing.name in set(names)]
+        things = [thing for thing in sample.objects if thing.name in set(names)]
         sides += [thing.area**0.5 for thing in things]
         hits += hit.tolist()
     order = np.argsort(sides, kind="stable")
@@ -163,7 +163,7 @@ def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], B
 
     Calibrated on the others.
     """
-    held = cases.picture % 2 == 1
+    held = cases.image % 2 == 1
     made = calibrate(cases.scores[~held], cases.there[~held])
     probability, there = made.probability(cases.scores[held]), cases.there[held]
     said = cases.scores[held] >= made.threshold

@@ -34,15 +34,15 @@ class Logbook:
     def __init__(self, run: RunFolder, bar: Bar, *, begin: float, batch: int) -> None:
         """begin: the `time.perf_counter()` from which seconds count; batch: images of one step, of all processes."""
         self.run, self.bar, self.begin, self.batch = run, bar, begin, batch
-        self._told_of_refused = False
+        self._warned_of_refused = False
 
     def refused(self, images: Sequence[tuple[str, str]]) -> None:
         """Lists images that could not be used, by name and reason; the first of a run is also said."""
         if not parallel.is_main():
             return
         self.run.note_refused(images)
-        if images and not self._told_of_refused:
-            self._told_of_refused = True
+        if images and not self._warned_of_refused:
+            self._warned_of_refused = True
             self.bar.warn(
                 f"An image was skipped: {images[0][1].rstrip('.')}. All of them are listed in {self.run.refused_list}."
             )

@@ -31,13 +31,13 @@ class Batch:
     views: list[Float[Tensor, "batch 3 _ _"]]
     """One tensor [batch 3 size size] a view of the method's `views`, each of its own size, normalized."""
     crops: Float[Tensor, "views batch 4"]
-    """Where each view was cut from its picture: left, top, right, bottom as fractions of the picture."""
+    """Where each view was cut from its image: left, top, right, bottom as fractions of the image."""
     flips: Bool[Tensor, "views batch"]
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
-    things: list[tuple[Named, ...]] = field(default_factory=list)
-    """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
+    objects: list[tuple[Named, ...]] = field(default_factory=list)
+    """The objects of each whole image, for methods that learn where things are; `crops` and `flips` say where in a
     view they lie."""
     phrases: Int[Tensor, "batch most words"] | None = None
     """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.most_phrases`; a caption
@@ -105,12 +105,12 @@ class Minimize:
 
 @dataclass(frozen=True)
 class MethodView:
-    """What a method can show of pictures: what its teacher attends to, what it removes, what it makes of the rest."""
+    """What a method can show of images: what its teacher attends to, what it removes, what it makes of the rest."""
 
     attention: Float[Tensor, "batch rows columns"]
     removed: Bool[Tensor, "batch rows columns"]
     reconstruction: Float[Tensor, "batch 3 height width"] | None
-    """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
+    """Normalized pixels: predicted on removed patches, the image's own elsewhere; None when the method has no pixel
     term."""
 
     @classmethod
@@ -118,16 +118,16 @@ class MethodView:
         cls, attention: Float[Tensor, "batch patches"], removed: Int[Tensor, "batch removed"], grid: tuple[int, int]
     ) -> "MethodView":
         """From the attention of all patches and the places of the removed ones, in row order of the grid."""
-        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
-        return cls(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
+        mask = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
+        return cls(attention.unflatten(1, grid), mask.unflatten(1, grid), None)
 
 
 @dataclass(frozen=True)
 class Work:
     """How large a run is, for a method to say whether its settings suit that."""
 
-    pictures: int
-    """Different pictures that it will see at most."""
+    images: int
+    """Different images that it will see at most."""
     batch: int
     steps: int
 
@@ -143,7 +143,7 @@ class Method(nn.Module, ABC):
     """Frozen, keyword-only; in `rizbin.methods` derived from `rizbin.training.settings.ImageSettings` or
     `ImageTextSettings`."""
     views: ViewSpec
-    """The crops it wants of every picture."""
+    """The crops it wants of every image."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
     least_batch: ClassVar[int] = 2
@@ -210,7 +210,7 @@ class Method(nn.Module, ABC):
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
-        """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
+        """What there is to see of normalized images, for reports; None when the method has nothing to show."""
         return None
 
     def reconstruct(
@@ -242,7 +242,7 @@ class Method(nn.Module, ABC):
         return None
 
     def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
-        """Numbers about the method's own parts, from features of held-out pictures on the CPU."""
+        """Numbers about the method's own parts, from features of held-out images on the CPU."""
         return {}
 
     def cautions(self, work: Work) -> list[str]:

@@ -30,7 +30,7 @@ class Replay:
     gradients: tuple[str, ...]
     """Parameters whose gradient was not finite."""
     samples: tuple[str, ...]
-    """What the pictures of the batch are called."""
+    """What the images of the batch are called."""
 
     @property
     def happens_again(self) -> bool:

@@ -87,7 +87,7 @@ class TrainerSettings:
     """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large
     for one GPU."""
     workers: int = 0
-    """Processes that prepare pictures; changes speed, never the pictures."""
+    """Processes that prepare images; changes speed, never the images."""
     keep_checkpoints: int = 2
     """How many checkpoints stay on disk."""
     log_every: int = 10
@@ -106,7 +106,7 @@ class Training(Generic[MethodSettings]):
     steps: int = 2000
     """Batches in the whole run."""
     batch: int = 128
-    """Pictures in a step, over all processes together."""
+    """Images in a step, over all processes together."""
     seed: int = 0
     """Of weights, order, views and every other draw."""
     checkpoint_every: int = 200

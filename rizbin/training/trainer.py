@@ -121,7 +121,7 @@ class Trainer:
                     log.write(done, records, method, watch if due else None)
                 else:
                     bar.update(done)
-                stopping = parallel.any_true(stop.asked)
+                stopping = parallel.any_true(stop.requested)
                 if stopping or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
                     saved = done if self._save(method, optimizers, run, done, bar) else saved
                     self._check_end(done, last, saved, stopping)
@@ -350,7 +350,7 @@ class Trainer:
             flips=to(raw.flips),
             texts=None if raw.texts is None else to(raw.texts),
             phrases=None if raw.phrases is None else to(raw.phrases),
-            things=raw.things,
+            objects=raw.objects,
         )
 
     def _save(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from rizbin.core.errors import RizbinError
-from rizbin.data.files import picture_files
+from rizbin.data.files import image_files
 from rizbin.data.image_io import read_image
 from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample
@@ -169,7 +169,7 @@ def _opened(text: str, side: int) -> _Reading:
     if kind in ("scenes", "cutouts", "shards") or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".json"):
         source = open_source(text, split="test" if kind in ("scenes", "cutouts") else "all", size=side)
         return _Reading(len(source), source.__getitem__, source.endless, notices_of(source))
-    named = picture_files(text)
+    named = image_files(text)
     files = list(named)
     # Twice the side: what is decoded at a quarter of its size still has more pixels than are needed.
     return _Reading(len(files), lambda number: _sample(files[number], named[files[number]], 2 * side))
@@ -187,7 +187,7 @@ def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> ShownImage:
         raise Refused(f"{sample.key} makes {count} patches, more than {MOST_PATCHES}; choose a smaller size.")
     things = tuple(
         (thing.name, _cut(thing.mask.astype(np.uint8), side, encoder, cv2.INTER_NEAREST).astype(bool))
-        for thing in sample.things
+        for thing in sample.objects
     )
     return ShownImage(sample.key, image, things, sample.caption)
 

@@ -38,7 +38,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 def settings_of(what: Place) -> Settings:
     """How `measure` measures this."""
     folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
-    if Detector.is_one(folder):
+    if Detector.is_saved_in(folder):
         return detection.DetectionSettings()
     if is_pipeline(folder):
         return drawn.DiffusionSettings()

@@ -140,7 +140,7 @@ def _in_folder(folder: Path, text: str, device: str, half: bool, offload: Offloa
         from rizbin.detection.onnx import OnnxDetector
 
         return Loaded("detector", "onnx", text, folder, OnnxDetector(folder))
-    if Detector.is_one(folder):
+    if Detector.is_saved_in(folder):
         return Loaded("detector", "transformers", text, folder, Detector.from_pretrained(folder, device=device))
     if (folder / "settings.json").exists():
         return of_run(load_published(folder) if is_published(folder) else load_run(folder), text, device=device)

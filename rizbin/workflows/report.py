@@ -146,4 +146,6 @@ def _kept_of(found: Loaded, detector: Detector, source: Source) -> list[tuple[st
         return []
     settings = found.run.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
-    return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.DetectionSettings())
+    return measuring.before_and_after(
+        load_detector(settings.start), detector, source, groups, measuring.DetectionSettings()
+    )

@@ -32,7 +32,7 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
-from rizbin.nets.weights import Shape, check_fit, shapes_of, told
+from rizbin.nets.weights import Shape, check_fit, refusing_bad_settings, shapes_of
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
 from rizbin.training.replay import replay as make_again
@@ -273,7 +273,7 @@ def load_run(folder: Path) -> LoadedRun:
     # The checkpoint has all weights: none are fetched, nor taken from where training began.
     bare = replace(training, start="", settings=_nothing_fetched(training.settings))
     kept, advice = shapes_of(found.tensors["method"]), "restore settings.json as the run wrote it"
-    with told(folder):
+    with refusing_bad_settings(folder):
         if (wanted := _shapes_without_memory(bare)) is not None:
             check_fit(wanted, kept, folder, advice)
         method = build(bare)

@@ -12,7 +12,7 @@ from transformers import GroundingDinoImageProcessor
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused
-from rizbin.detection.detector import Detector, Preparation, into_picture, places
+from rizbin.detection.detector import Detector, Preparation, into_image, places
 from rizbin.detection.presence import Calibration
 from rizbin.workflows.load import calibration_of
 from tests.detection.toys import tiny, tokenizer
@@ -122,7 +122,7 @@ def test_tiles_cover_the_picture_and_cut_boxes_are_left_out(detector: Detector) 
             covered[top:bottom, left:right] += 1
         assert covered.min() >= 1 or len(cut_into) == 1
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 0.9]], np.float32)
-    moved, whole = into_picture(boxes, (100, 0, 164, 64), (64, 164))
+    moved, whole = into_image(boxes, (100, 0, 164, 64), (64, 164))
     np.testing.assert_allclose(moved[0], [116, 16, 148, 48])
     assert whole.tolist() == [True, False, True], "the right border of the tile is the picture's own"
     whole_only = detector.detect([picture(64, 200)], ["cat"])[0]

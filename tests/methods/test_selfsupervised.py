@@ -359,7 +359,7 @@ def test_dinos_alarms_name_both_collapses_and_nothing_else() -> None:
 
 
 def test_dinos_cautions_are_about_imagenets_numbers_in_small_runs() -> None:
-    small, large = Work(pictures=5000, batch=64, steps=300), Work(pictures=1_281_167, batch=1024, steps=125_000)
+    small, large = Work(images=5000, batch=64, steps=300), Work(images=1_281_167, batch=1024, steps=125_000)
     prototypes, momentum = dino_of(prototypes=65536).cautions(small)
     assert (
         "65536 prototypes" in prototypes and "5,000 pictures" in prototypes and "--method.prototypes 256" in prototypes
@@ -371,7 +371,7 @@ def test_dinos_cautions_are_about_imagenets_numbers_in_small_runs() -> None:
 
 
 def test_byols_caution_is_about_a_target_that_stays_at_its_start() -> None:
-    work = Work(pictures=5000, batch=64, steps=300)
+    work = Work(images=5000, batch=64, steps=300)
     (caution,) = BYOL(tiny("byol")).cautions(work)
     assert "momentum of 0.996 in 300 steps" in caution and "--method.momentum 0.967" in caution
     for changes in ({"momentum": 0.97}, {"target": "fixed"}, {"target": "copy"}, {"stop_gradient": False}):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rizbin.core.measurement import Measurement, Report
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 from rizbin.data.views import normalize
 from rizbin.evaluation.suite import Evaluation
 from rizbin.evaluation.zero_shot import embed_categories
@@ -51,9 +51,9 @@ class Shapes:
         mask[height // 4 : height // 2, width // 4 : width // 2] = True
         image[mask] = (250, 20 * (index % 10), 0)
         name = NAMES[index % 2]
-        things = (Thing(name, (width // 4, height // 4, width // 2, height // 2), mask),) if self.known else ()
+        things = (LabeledObject(name, (width // 4, height // 4, width // 2, height // 2), mask),) if self.known else ()
         caption = f"a <b>{name}</b> number {index}" if self.captions else ""
-        return Sample(f"shapes/{index}", image, caption, things=things)
+        return Sample(f"shapes/{index}", image, caption, objects=things)
 
 
 def measured(value: float, name: str = "zero_shot/top1", baseline: float | None = 5.0) -> Measurement:

@@ -21,9 +21,9 @@ def perfect(samples: list, score: float) -> list[Proposals]:
     read = read_phrases(list(NAMES))
     found = []
     for sample in samples:
-        boxes = np.array([thing.box for thing in sample.things], np.float32).reshape(-1, 4)
+        boxes = np.array([thing.box for thing in sample.objects], np.float32).reshape(-1, 4)
         scores = np.zeros((len(boxes), len(NAMES)), np.float32)
-        for row, thing in enumerate(sample.things):
+        for row, thing in enumerate(sample.objects):
             scores[row, NAMES.index(thing.name)] = score
         found.append(Proposals(96, 96, boxes, scores, read))
     return found
@@ -31,7 +31,7 @@ def perfect(samples: list, score: float) -> list[Proposals]:
 
 def test_counts_follow_the_threshold() -> None:
     samples = [Shapes()[index] for index in range(10)]
-    things = sum(len(sample.things) for sample in samples)
+    things = sum(len(sample.objects) for sample in samples)
     found = perfect(samples, 0.6)
     assert counted(samples, found, NAMES, 0.5) == Counted(0.5, things, things, things)
     assert counted(samples, found, NAMES, 0.7) == Counted(0.7, 0, 0, things)

@@ -144,13 +144,13 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
     there = sorted(sample.names)
     absent = sorted(set(open_source("scenes:several", size=32).categories) - sample.names)[:3]
     found = rizbin.detect(str(path), [*there, *absent], model="detector-mini", quiet=True)
-    assert set(found.pictures[0].answer.labels) & set(there)
+    assert set(found.images[0].answer.labels) & set(there)
     verdicts = rizbin.verify(path, [there[0], absent[0]], model="detector-mini")
     assert [one.state for one in verdicts] == ["present", "absent"]
     exported = rizbin.export("detector-mini", tmp_path / "kept", half=True)
     assert (exported / "calibration.json").is_file()
     again = rizbin.detect(str(path), [*there, *absent], model=exported, quiet=True)
-    assert again.pictures[0].answer.labels == found.pictures[0].answer.labels
+    assert again.images[0].answer.labels == found.images[0].answer.labels
     with pytest.raises(RizbinError, match="export it to transformers or onnx"):
         rizbin.export("detector-mini", tmp_path / "other", format="timm")
     with pytest.raises(RizbinError, match="is a detector"):

@@ -129,16 +129,16 @@ def _thirds(pair: ImageTextPair) -> Numbers:
     pictures = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
     words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)
-    objects = [(image, mask) for image in seen for name, mask in image.things if name in known]
+    objects = [(image, mask) for image in seen for name, mask in image.objects if name in known]
     properties = {
         "texture": torch.tensor([texture(image.pixels, mask) for image, mask in objects]),
         "thinness": torch.tensor([thinness(mask) for _, mask in objects]),
         "size": torch.tensor([float(mask.mean()) for _, mask in objects]),
     }
-    place = torch.searchsorted(pictures.masked, pictures.objects.picture)
+    place = torch.searchsorted(pictures.masked, pictures.objects.image)
     embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, batch=100)
     scores = under_masks(embedded.scores["plain"], pictures.objects.cover, place)
-    present = pictures.right[pictures.objects.picture]
+    present = pictures.right[pictures.objects.image]
     hits = 100 * above_absent(scores, pictures.objects.category, present).double()
     numbers = {"localized/all": hits.mean().item()}
     for kind, values in properties.items():
