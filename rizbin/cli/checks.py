@@ -1,4 +1,4 @@
-"""What can be told of a command's words before anything heavy is imported: files, folders, models and data by name."""
+"""Checks of a command's arguments before anything heavy is imported: files, folders, models and data by name."""
 
 import glob
 import json

@@ -1,4 +1,4 @@
-"""What each command prints of its result, and its exit code. Imports nothing heavy."""
+"""Prints the result of each command and gives its exit code. Imports nothing heavy."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -23,25 +23,25 @@ MISSING, CHANGED = 1, 1
 
 
 def path(made: Path, settings: Any) -> int:
-    """Where the result is."""
+    """Prints the path of the result."""
     print(made)
     return 0
 
 
 def text(made: Any, settings: Any) -> int:
-    """The result in its own words."""
+    """Prints the result as text."""
     print(made if isinstance(made, str | Path) else made.text())
     return 0
 
 
 def numbers(made: "Report", settings: Any) -> int:
-    """The table, or JSON."""
+    """Prints a report as a table, or as JSON."""
     print(made.to_json() if settings.json else made.table())
     return 0
 
 
 def exported(made: Path, settings: Any) -> int:
-    """Where the model is, and the lines that load it."""
+    """Prints the path of the model, and the lines that load it."""
     from rizbin.workflows.loading_lines import loading_lines
 
     print(made)
@@ -50,7 +50,7 @@ def exported(made: Path, settings: Any) -> int:
 
 
 def detections(made: "DetectionResults", settings: Any) -> int:
-    """A line for each box."""
+    """Prints a line for each box."""
     for image in made.images:
         if not len(image.answer):
             print(f"{image.file}: nothing")
@@ -61,7 +61,7 @@ def detections(made: "DetectionResults", settings: Any) -> int:
 
 
 def verdicts(made: "Verdicts", settings: Any) -> int:
-    """A line for each phrase."""
+    """Prints a line for each phrase."""
     for verdict in made:
         extra = f", {verdict.count} of it" if verdict.state == "present" and verdict.count else ""
         extra += f"; {verdict.rival} fits better" if verdict.rival and verdict.state != "present" else ""
@@ -72,7 +72,7 @@ def verdicts(made: "Verdicts", settings: Any) -> int:
 
 
 def drawn(made: "Sequence[SavedImage]", settings: Any) -> int:
-    """A line for each image."""
+    """Prints a line for each image."""
     for image in made:
         _notes(image.painted.notes)
         print(f"{image.file}: {image.prompt} (seed {image.sampling.seed}, {image.painted.seconds:.1f} s)")
@@ -80,7 +80,7 @@ def drawn(made: "Sequence[SavedImage]", settings: Any) -> int:
 
 
 def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
-    """A line for each prompt, with the probability of each object."""
+    """Prints a line for each prompt, with the probability of each object."""
     prompts = [settings.prompts] if isinstance(settings.prompts, str) else settings.prompts
     for prompt, image in zip(prompts, made, strict=True):
         _notes(image.notes)
@@ -94,14 +94,14 @@ def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
 
 
 def ascended(made: "Sequence[AscendedImage]", settings: Any) -> int:
-    """A line for each image."""
+    """Prints a line for each image."""
     for image in made:
         print(f"{image.file}: {image.prompt or 'by its images'} (seed {image.seed}, score {image.score:.2f})")
     return 0
 
 
 def replayed(made: Any, settings: Any) -> int:
-    """Whether images came out the same, or what the failed step of a run shows."""
+    """Prints whether the images are the same again, or what the failed step of a run shows."""
     if not isinstance(made, list):
         return text(made, settings)
     for image in made:
@@ -112,7 +112,7 @@ def replayed(made: Any, settings: Any) -> int:
 
 
 def doctor(made: dict[str, dict[str, Any]], settings: Any) -> int:
-    """A line for each finding, or JSON."""
+    """Prints a line for each finding, or JSON."""
     if settings.json:
         print(json.dumps(made, indent=2))
         return 0
@@ -131,18 +131,18 @@ def doctor(made: dict[str, dict[str, Any]], settings: Any) -> int:
 
 
 def check_detect(given: dict[str, Any]) -> None:
-    """Something to look at and for."""
+    """Raises RizbinError unless images and phrases are given."""
     if not given.get("images"):
         raise RizbinError('Say which images: rizbin detect FOLDER --find "a cat".')
 
 
 def check_verify(given: dict[str, Any]) -> None:
-    """Phrases in quotes."""
+    """Raises RizbinError where the quotes of a phrase were left out."""
     check_quotes(given.get("phrases", []), f"rizbin verify {given.get('image')}")
 
 
 def check_edit(given: dict[str, Any]) -> None:
-    """One prompt, in quotes."""
+    """Raises RizbinError unless there is one prompt, in quotes."""
     prompt = given.get("prompt", [])
     if len(prompt) > 1:
         whole = " ".join(prompt).replace('"', "'")
@@ -150,7 +150,7 @@ def check_edit(given: dict[str, Any]) -> None:
 
 
 def check_prompts(command: str) -> Callable[[dict[str, Any]], None]:
-    """Prompts in quotes."""
+    """A check that raises RizbinError where the quotes of a prompt were left out."""
     return lambda given: check_quotes(given.get("prompts", []), f"rizbin {command}")
 
 

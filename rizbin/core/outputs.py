@@ -31,7 +31,7 @@ _MOST_NAMES = 10_000
 
 @dataclass
 class _Session:
-    """What holds for the command that runs."""
+    """The state of the running command."""
 
     overwrite: bool = False
     inputs: frozenset[tuple[int, int]] = frozenset()

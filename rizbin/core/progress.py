@@ -160,7 +160,7 @@ class Bar:
         self._print(", ".join(parts))
 
     def _left(self, now: float, done: int) -> float | None:
-        """Seconds to the end, at the pace so far of what the units cost; None where nothing tells."""
+        """Seconds to the end at the speed so far, by the costs of the units; None before there is a speed."""
         spent = self._work(done) - self._work(self._start)
         if not self.total or now <= self._began or spent <= 0:
             return None
@@ -207,7 +207,7 @@ def _spelled(numbers: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    """Four digits that matter, no trailing noise."""
+    """A number with four significant digits."""
     if isinstance(value, str | int):
         return str(value)
     return f"{value:.4g}" if abs(value) < 10_000 or value != value else f"{value:.3g}"

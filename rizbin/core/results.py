@@ -1,4 +1,4 @@
-"""What a job returns, pleasant at a prompt: rows as dicts, as a pandas table, as HTML in a notebook."""
+"""Results of jobs, readable at a prompt: rows as dicts, as a pandas table, as HTML in a notebook."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The folder of one run: what was asked, with what, what came out, and the right to write into it."""
+"""The folder of one run: settings, environment, results, and a lock for writing into it."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, so that work ends at a good place and is saved."""
+"""Ctrl-C and SIGTERM as requests to stop, so that work ends after a whole step and is saved."""
 
 import signal
 import threading

@@ -81,7 +81,7 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
 
 
 class _Sorted:
-    """Annotations by what they say of which image, and those that cannot be used by the reason."""
+    """Annotations sorted by kind and image, and unusable ones by the reason."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -199,7 +199,7 @@ class ImageTruth:
 
 
 class Known(Listing):
-    """A listing whose samples have things, from records as COCO has them."""
+    """A listing whose samples have objects, from records in COCO's form."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Image files by what a user types: a file, a folder, a pattern."""
+"""Lists image files from what a user types: a file, a folder, a pattern."""
 
 import glob
 import os

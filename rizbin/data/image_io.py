@@ -1,4 +1,4 @@
-"""The image gate: every image file comes in here, or is refused with a sentence that names it and the reason.
+"""Reads image files safely: every file is read here, or refused with a sentence that names it and the reason.
 
 The format is known by content, not by name. The header is read and judged before a pixel is decoded, so that a small
 file which unpacks into gigabytes costs nothing. JPEG, PNG, WebP, BMP and the first frame of GIF are read; SVG and the

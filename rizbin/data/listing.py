@@ -49,7 +49,7 @@ Keyed = TypeVar("Keyed")
 
 
 class Listing:
-    """A finite source: the entries of one split, each read through the image gate when asked for."""
+    """A finite source: the entries of one split, each image read by `rizbin.data.image_io` when it is needed."""
 
     endless = False
     notices: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""One word for any data: what `--data` accepts, and the source that it means."""
+"""Opens a source of data from the text of `--data`."""
 
 from dataclasses import fields, replace
 from pathlib import Path

@@ -68,7 +68,7 @@ class Render:
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         data: str = "scenes:detail"
-        """What to write: any data, as for train."""
+        """Data to write, in any form that `rizbin train` accepts."""
         count: int = 2000
         """How many samples; of a finite source at most as many as it has."""
         start: int = 0
@@ -76,7 +76,7 @@ class Render:
         size: int = 128
         """Side in pixels of composed scenes; other images keep their size, up to four times this for large JPEGs."""
         seed: int = 0
-        """Which scenes there are."""
+        """Seed of the scenes."""
         split: Literal["train", "test", "all"] = "train"
         """Which part of the data. Read back, a hash of their keys splits the shards anew: --data shards:... of the
         training scenes alone never shows a test scene."""

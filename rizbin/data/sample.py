@@ -1,4 +1,4 @@
-"""What every source of data gives: images with captions and, where it is known, the truth about what is in them."""
+"""Samples of every source of data: images with captions and, where known, their objects."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 
 
 class Refused(RizbinError):
-    """One image or caption that cannot be used. Training skips and counts it; other rooms show the sentence."""
+    """One image or caption that cannot be used. Training skips and counts it; other commands show the sentence."""
 
     def __str__(self) -> str:
         """The sentence on one line, without the middle where a name in it has thousands of letters."""
@@ -67,8 +67,8 @@ class Sample:
     captions: tuple[str, ...] = ()
     """All captions where a source has several, `caption` first; training takes one of them at random each time."""
     distractors: tuple[LabeledObject, ...] = ()
-    """What is seen but is no answer: not in the caption, not among `names`, its pixels background to whoever measures
-    objects. Only the embedded world knows of such, and only where it was asked for them."""
+    """Distractors: visible objects that are neither in the caption nor among `names`; measurements count their pixels
+    as background. Only the embedded world has them, and only where they are requested."""
 
     @property
     def named(self) -> tuple[Named, ...]:

@@ -30,7 +30,7 @@ class Boxes:
     scores: Float[np.ndarray, " boxes"] | None = None
     """Scores of detections; None for true boxes."""
     crowd: Bool[np.ndarray, " boxes"] | None = None
-    """True boxes around many things, which swallow detections and ask for none; None: no crowds."""
+    """True boxes around groups of objects: detections in them are ignored and none is required; None: no crowds."""
     areas: Float[np.ndarray, " boxes"] | None = None
     """Areas of true objects in square pixels, where the mask's area counts; None takes the areas of the boxes."""
 

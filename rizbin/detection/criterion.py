@@ -1,4 +1,4 @@
-"""The loss that teaches a Grounding DINO: every prediction layer matched to the true boxes, then focal, L1 and GIoU.
+"""The training loss of Grounding DINO: every prediction layer matched to the true boxes, then focal, L1 and GIoU.
 
 Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3.5; matching of DETR, arXiv 2005.12872.
 Differs from transformers 5.24, whose loss takes the wrong class targets when prompts differ within a batch (it shifts
@@ -20,7 +20,7 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """What is in one image."""
+    """The ground truth of one image."""
 
     boxes: Float[Tensor, "objects 4"]
     """Center, width and height as shares of the image, 0 to 1."""
@@ -33,7 +33,7 @@ class BoxTargets:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What one prediction layer says of a batch."""
+    """The predictions of one layer for a batch."""
 
     logits: Float[Tensor, "batch queries width"]
     """Minus infinity on padding."""
@@ -43,7 +43,7 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights of the three terms, in the loss and in matching alike."""
+    """Weights of the three terms; the loss and the matching use the same."""
 
     focal: float = 2.0
     """Classification (paper's code: 2 in the loss; MMDetection 2 in matching, the paper's code 1)."""
@@ -67,9 +67,9 @@ def focal_loss(
 def match(
     logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: BoxTargets, weights: Weights
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Which query answers for which object: the pairs, in all, that cost least (Hungarian algorithm).
+    """Assigns queries to objects so that the total cost is least (Hungarian algorithm).
 
-    With more objects than queries the dearest objects stay without.
+    With more objects than queries, those of the highest cost get none.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -155,14 +155,15 @@ def layers_of(
     text_features: Float[Tensor, "batch tokens dim"],
     text: Bool[Tensor, "batch tokens"],
 ) -> list[Predicted]:
-    """What each of the decoder's layers says, with gradient.
+    """The predictions of each decoder layer, with gradient.
 
     Args:
         model: Whose heads read the queries.
         hidden: The queries after each layer.
-        begun: The boxes that the first layer began with.
-        refined: Those that each layer ended with.
-        said: The text as the encoder left it, and in `text` which of it is no padding.
+        begun: The reference boxes of the first layer.
+        refined: The boxes after each layer.
+        text_features: The encoder's output for the text.
+        text: Which of its tokens are no padding.
     """
     layers = []
     for layer in range(hidden.shape[1]):

@@ -1,4 +1,4 @@
-"""Denoising queries: true boxes, shifted and partly misnamed, that the decoder learns to put right.
+"""Denoising queries: true boxes, shifted and partly mislabeled, from which the decoder learns to recover the truth.
 
 Source: Li et al., "DN-DETR", arXiv 2203.01305, section 4; far boxes that are to be refused, of "DINO", arXiv
 2203.03605, section 3.3. What a query answers for is known beforehand, so no matching stands between a box and its
@@ -49,7 +49,7 @@ class Noised:
         return self.boxes.shape[1] // (2 * self.groups)
 
     def places(self, image: int) -> tuple[Int[Tensor, " near"], Int[Tensor, " far"]]:
-        """Which queries of an image are near boxes, group by group, and which are far ones."""
+        """Indices of an image's queries of near boxes, group by group, and of far boxes."""
         count, room = self.counts[image], self.room
         first = 2 * room * torch.arange(self.groups)[:, None] + torch.arange(count)
         return first.flatten(), (first + room).flatten()
@@ -99,7 +99,8 @@ def _moved(
 
 
 def hidden_from(noise: Noised, queries: int) -> Bool[Tensor, "batch all all"]:
-    """Who may not look at whom: rows look at columns, `queries` of the network first, then the noised ones.
+    """The attention mask (true: no attention), rows attend to columns: `queries` of the network first, then the noised
+    ones.
 
     Nobody of the network's looks at noised queries, which know the truth; those look at the network's and at their own
     group, without padding.
@@ -115,7 +116,7 @@ def hidden_from(noise: Noised, queries: int) -> Bool[Tensor, "batch all all"]:
 
 @dataclass
 class DenoisedQueries:
-    """What the decoder made of the noised queries of one pass."""
+    """The decoder's predictions for the noised queries of one pass."""
 
     layers: list[Predicted] = field(default_factory=list)
 
@@ -124,7 +125,7 @@ class DenoisedQueries:
 def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> Iterator[DenoisedQueries]:
     """Within, a pass of the model decodes noised queries beside its own.
 
-    The outputs are as if they were not there; what the decoder made of them is in the answer.
+    The outputs are as if they were not there; the decoder's predictions for them are in the object that is yielded.
     """
     decoder = model.model.decoder
     queries, config = model.config.num_queries, decoder.config

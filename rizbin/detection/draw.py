@@ -1,4 +1,4 @@
-"""Answers drawn on their image: a frame and a name in the color of its class, legible on any ground."""
+"""Draws detections on their image: a frame and a name in the color of the class, legible on any background."""
 
 import colorsys
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def drawn(
 def _free(
     top: float, high: float, x: float, wide: float, places: Sequence[tuple[float, float, float, float]], bottom: int
 ) -> float:
-    """Above the box, or below its upper edge, or further down, where no other name stands."""
+    """A free position for a name: above the box, below its upper edge, or further down."""
     for y in (top - high, top, *(top + step * high for step in range(1, 8))):
         if y < 0 or y + high > bottom:
             continue

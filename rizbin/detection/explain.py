@@ -1,4 +1,4 @@
-"""Why a box: which words of the phrase spoke for it, which pixels look like the phrase, where its query looked.
+"""Explanations of a detected box: the scores of the phrase's tokens, a similarity map, and where its query sampled.
 
 All three come from the pass that finds the box. A map is worth something only if what it marks matters: so what it
 marks most is taken out of the image, and as much elsewhere, and the score is measured again.
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
-from rizbin.detection.detections import OVERLAP, THRESHOLD, Proposals
-from rizbin.detection.detector import LAP, Detector, ImageLike, Place, cut, into_image, pixels_of, places
+from rizbin.detection.detections import NMS_IOU, THRESHOLD, Proposals
+from rizbin.detection.detector import TILE_OVERLAP, Detector, ImageLike, Place, cut, into_image, pixels_of, places
 from rizbin.detection.fast import DeformableSampling
 from rizbin.detection.phrases import Phrase, PhraseLike, PromptText, batch_of, phrase_scores, read_phrases
 
 OCCLUDED = 0.1
-"""Share of the image that the check takes out."""
+"""Share of the image that the occlusion check removes."""
 ELSEWHERE = 4
-"""Places elsewhere that are taken out for comparison, one by one."""
+"""Other regions that are removed for comparison, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Explanation:
     """How much each pixel's neighborhood looks like the phrase, 0 to 1: the score of the encoder's own proposal there,
     the best of all levels."""
     points: Float[np.ndarray, "points 3"]
-    """Where the query looked in the decoder: x and y in pixels, and the share of its attention, largest first. All
+    """Where the query sampled in the decoder: x and y in pixels, and the share of its attention, largest first. All
     layers and heads together; the shares sum to 1."""
     without: float
-    """The phrase's best score about this box once the most similar tenth of the image is gray."""
+    """The phrase's best score at this box after the most similar tenth of the image was replaced by gray."""
     elsewhere: float
-    """The phrase's best score with as much gray at other places, the mean of some of them."""
+    """The same with as large a region elsewhere in gray, the mean of `ELSEWHERE` regions."""
 
     @property
     def honest(self) -> bool:
@@ -63,9 +63,9 @@ def explain(
     rivals: Sequence[PhraseLike] = (),
     most: int = 3,
     threshold: float = THRESHOLD,
-    overlap: float = OVERLAP,
+    nms_iou: float = NMS_IOU,
     tile: int = 0,
-    lap: float = LAP,
+    tile_overlap: float = TILE_OVERLAP,
     check: bool = True,
 ) -> list[Explanation]:
     """Explains the best boxes of an image, best first.
@@ -74,12 +74,12 @@ def explain(
         detector: What found them.
         image: A file, a PIL image or RGB pixels.
         phrases: As for `Detector.detect`.
-        rivals: Asked for too, and may take boxes away, but are not explained.
+        rivals: Phrases that are searched for too and can win boxes, but are not explained.
         most: Boxes at most.
         threshold: Lowest score of a box.
-        overlap: As for `Proposals.choose`.
+        nms_iou: As for `Proposals.choose`.
         tile: As for `Detector.detect`; a box that was found in a tile is explained within it.
-        lap: As for `Detector.detect`.
+        tile_overlap: As for `Detector.detect`.
         check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
 
     The image is seen at full size. Raises RizbinError when the phrases cannot be looked for, or the
@@ -97,11 +97,11 @@ def explain(
     height, width = pixels.shape[:2]
     views = [
         _View(place, text, _pass(detector, cut(pixels, place), text, len(prompts.phrases)))
-        for place in places(height, width, tile, lap)
+        for place in places(height, width, tile, tile_overlap)
         for text in prompts.texts
     ]
     proposals, rows = _proposed(views, pixels.shape, prompts.phrases)
-    answer = proposals.choose(threshold, overlap=overlap)
+    answer = proposals.choose(threshold, nms_iou=nms_iou)
     chosen = [
         (*rows[int(row)], proposals.boxes[row], int(phrase), float(score))
         for row, phrase, score in zip(answer.rows, answer.classes, answer.scores, strict=True)
@@ -115,7 +115,7 @@ def explain(
 
 @dataclass(frozen=True)
 class _Pass:
-    """What one text gave."""
+    """The result of one forward pass: one text on one view."""
 
     boxes: Float[np.ndarray, "queries 4"]
     """Pixels of what was seen, clipped."""
@@ -133,7 +133,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _View:
-    """A part of the image that one text was asked about."""
+    """A part of the image with the result of one text on it."""
 
     place: Place
     text: PromptText
@@ -307,7 +307,7 @@ def _most(similarity: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "he
 def _gray(
     pixels: UInt8[np.ndarray, "height width 3"], hidden: Bool[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image with its mean color where something is taken out."""
+    """The image with the masked pixels replaced by its mean color."""
     out = pixels.copy()
     out[hidden] = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
     return out

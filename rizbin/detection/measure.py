@@ -1,4 +1,4 @@
-"""How good a detector is on images whose objects are known: boxes by COCO's protocol, presence as `verify` asks."""
+"""Evaluates a detector on images with known objects: boxes by COCO's protocol, and presence as `verify` decides it."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -41,12 +41,12 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class Cases:
-    """Questions after one name in one image, and what the detector's best box had to say."""
+    """Cases of one name in one image, each with the score of the detector's best box."""
 
     scores: Float[np.ndarray, " cases"]
     there: Bool[np.ndarray, " cases"]
     image: np.ndarray
-    """Which image each was asked of."""
+    """The number of each case's image."""
 
 
 def measure(
@@ -58,7 +58,7 @@ def measure(
     settings: DetectionSettings = DetectionSettings(),
     bar: MakeBar | None = None,
 ) -> Report:
-    """All numbers of a detector on a source whose samples have `things`.
+    """All numbers of a detector on a source whose samples have `objects`.
 
     Args:
         detector: What is measured.
@@ -275,7 +275,7 @@ def before_and_after(
     groups: Mapping[str, Sequence[str]],
     settings: DetectionSettings = DetectionSettings(),
 ) -> list[tuple[str, float, float]]:
-    """What teaching gave and took: (group of names, AP50 before, AP50 after), percent.
+    """Gains and losses by training: (group of names, AP50 before, AP50 after), percent.
 
     Each group of names is asked for by itself, on images that have one of them; one without images is left out.
     """

@@ -209,7 +209,7 @@ class OnnxDetector(Detector):
         return self.limit
 
     def run_pass(
-        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, over: str
+        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, token_pooling: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         ids, _ = batch_of([text])
         mask, positions = text_mask(ids[0])
@@ -220,7 +220,9 @@ class OnnxDetector(Detector):
             logits, boxes = outputs
             center, side = np.split(boxes[0], 2, axis=-1)
             corners.append(np.concatenate([center - side / 2, center + side / 2], axis=-1))
-            scores.append(phrase_scores(torch.from_numpy(logits[0]), text, phrases, over=over).numpy())
+            scores.append(
+                phrase_scores(torch.from_numpy(logits[0]), text, phrases, token_pooling=token_pooling).numpy()
+            )
         return corners, scores
 
 

@@ -1,4 +1,4 @@
-"""What is looked for: names, each with one or more prompts, and the token sequences that ask a network for them.
+"""Phrases to detect: names, each with one or more prompts, and the token sequences that ask a network for them.
 
 Grounding DINO reads all prompts as one text in which a dot ends each, and gives a score for every token. Here the
 text is put together from tokens, not from characters, so that it is known exactly which tokens are whose: no score can
@@ -256,13 +256,13 @@ class _Read:
 
 
 def build_prompts(
-    phrases: Sequence[Phrase], tokenizer: PromptTokenizer, limit: int = 256, *, alone: bool = False
+    phrases: Sequence[Phrase], tokenizer: PromptTokenizer, limit: int = 256, *, separate: bool = False
 ) -> PromptBatch:
     """Puts the prompts into as few texts as `limit` tokens a text allow, the order kept.
 
     Words that the tokenizer does not know are left out, and articles do not decide: a network that knows "zebra" and
     not "a" answers for "a zebra" as for "zebra". A prompt that without its unknown words is another prompt is not asked
-    for: the two could not be told apart. alone: one text for each phrase, for descriptions that would disturb each
+    for: the two could not be told apart. separate: one text for each phrase, for descriptions that would influence each
     other. Raises RizbinError when the tokenizer is not the one that transformers expects, or the limit leaves no room.
     """
     _check(tokenizer, limit)
@@ -282,7 +282,7 @@ def build_prompts(
 
     last = -1
     for prompt in usable:
-        if alone and prompt.phrase != last:
+        if separate and prompt.phrase != last:
             end()
         last = prompt.phrase
         tokens, silent = prompt.tokens, prompt.silent
@@ -378,20 +378,20 @@ def phrase_map(text: PromptText, phrases: int, width: int) -> Bool[Tensor, "{phr
 
 
 def phrase_scores(
-    logits: Float[Tensor, "boxes tokens"], text: PromptText, phrases: int, *, over: str = "mean"
+    logits: Float[Tensor, "boxes tokens"], text: PromptText, phrases: int, *, token_pooling: str = "mean"
 ) -> Float[Tensor, "boxes {phrases}"]:
     """How well each box fits each phrase, 0 to 1; nan for phrases that this text did not ask for.
 
-    A prompt's score is the mean of its tokens' sigmoids, as in the official COCO evaluation, or with over="max" their
-    largest, as in the first demo; a phrase's is that of its best prompt. Differs: articles do not count, so that
-    "a zebra" is what "zebra" is.
+    A prompt's score is the mean of its tokens' sigmoids, as in the official COCO evaluation, or with
+    token_pooling="max" their largest, as in the first demo; a phrase's is that of its best prompt. Differs: articles do
+    not count, so that "a zebra" is what "zebra" is.
     """
-    if over not in ("mean", "max"):
-        raise RizbinError(f'Scores are taken over tokens by "mean" or "max", not by "{over}".')
+    if token_pooling not in ("mean", "max"):
+        raise RizbinError(f'Scores are taken over tokens by "mean" or "max", not by "{token_pooling}".')
     probabilities = logits.sigmoid()
     scores = torch.full((len(logits), phrases), torch.nan, device=logits.device)
     for span in text.spans:
         tokens = probabilities[:, span.deciding]
-        score = tokens.mean(dim=1) if over == "mean" else tokens.amax(dim=1)
+        score = tokens.mean(dim=1) if token_pooling == "mean" else tokens.amax(dim=1)
         scores[:, span.phrase] = torch.fmax(scores[:, span.phrase], score.float())
     return scores

@@ -1,4 +1,4 @@
-"""Is it there? Scores as probabilities, how good they are, and verdicts that may also be "unsure".
+"""Presence of objects: calibrated probabilities, their quality, and verdicts that may also be "unsure".
 
 A detector's best score for a phrase says little by itself: networks that were taught with something to find in every
 image find something in every image. So a score is first put beside those of phrases for what else it might be, and
@@ -23,13 +23,14 @@ from rizbin.detection.phrases import PhraseLike, read_phrases
 
 State = Literal["present", "absent", "unsure"]
 SAME = 0.5
-"""Intersection over union from which two boxes are about the same thing."""
+"""Intersection over union from which two boxes count as the same object."""
 _TINY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """From a score to the probability that the thing is there: sigmoid(slope * logit(score) + offset), Platt's form."""
+    """From a score to the probability that the object is present: sigmoid(slope * logit(score) + offset), Platt's
+    form."""
 
     slope: float = 1.0
     """Factor of the score's log odds; 1 leaves scores as they are."""
@@ -136,7 +137,7 @@ class Verdict:
 
 @dataclass(frozen=True, repr=False)
 class Verdicts(Table, Sequence[Verdict]):
-    """What is said of each phrase, in their order."""
+    """The verdict on each phrase, in their order."""
 
     verdicts: tuple[Verdict, ...]
 
@@ -205,7 +206,7 @@ def verify(
 def judge(
     proposals: Proposals, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
 ) -> Verdict:
-    """The verdict on the first phrase of `found`; all others are its rivals.
+    """The verdict on the first phrase of `proposals`; all others are its rivals.
 
     A phrase that the network was not asked for, for it does not know its words, is unsure with a probability of 0.
     """
@@ -222,7 +223,7 @@ def judge(
     uncontested = Proposals(
         proposals.width, proposals.height, proposals.boxes[free], mine[free][:, None], proposals.phrases[:1]
     )
-    answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), overlap=SAME)
+    answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), nms_iou=SAME)
     probability = float(calibration.probability(np.array([best]))[0])
     state: State = "unsure"
     if probability >= unsure[1]:
@@ -234,7 +235,7 @@ def judge(
 
 
 def _rivals(proposals: Proposals, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:
-    """The best that a rival gets on a box about the same thing: the network may find it by another query."""
+    """The best score of a rival on a box around the same object, which may come from another query."""
     if scores.shape[1] < 2 or not len(scores):
         return np.zeros(len(scores))
     best = scores[:, 1:].max(axis=1)

@@ -1,4 +1,4 @@
-"""Looks for things in many images: files in, answers out, unreadable ones listed."""
+"""Detection in many images: files in, detections out; unreadable files are listed."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from rizbin.core.results import Table
 from rizbin.data.files import image_files
 from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
-from rizbin.detection.detections import OVERLAP, THRESHOLD, Detections, Proposals
+from rizbin.detection.detections import NMS_IOU, THRESHOLD, Detections, Proposals
 from rizbin.detection.detector import Detector, Scale
 from rizbin.detection.draw import color_of, drawn
 from rizbin.detection.explain import Explanation, explain
@@ -33,22 +33,24 @@ GROUP = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How to look, and what counts as found."""
+    """Options of the detection, and which boxes count."""
 
     threshold: float = THRESHOLD
-    """Lowest score of an answer, 0 to 1."""
+    """Lowest score of a detection, 0 to 1."""
     thresholds: Annotated[Mapping[str, float] | None, HIDDEN] = None
-    """For single names, instead of that."""
-    nms_iou: float = OVERLAP
-    """Intersection over union from which two boxes of one name are one thing; 1 keeps both."""
+    """Thresholds of single names, instead of `threshold`."""
+    nms_iou: float = NMS_IOU
+    """Intersection over union from which two boxes of one name count as one object (non-maximum suppression); 1 keeps
+    both."""
     scale: Scale = "full"
-    """full, standard or fast: 1, 0.6 and 0.4 of the size that the network was trained at; time goes with the square."""
+    """full, standard or fast: 1, 0.6 and 0.4 of the size that the network was trained at; time grows with the
+    square."""
     token_pooling: Literal["mean", "max"] = "mean"
-    """A phrase's score is the mean of its tokens' (COCO's protocol), or the largest."""
+    """Score of a phrase: the mean of its tokens' scores (COCO's protocol), or the largest of them."""
     separate: bool = False
-    """One pass for each phrase: slower, for long descriptions that would disturb each other."""
+    """One pass for each phrase: slower, for long descriptions that would influence each other."""
     tile: int = 0
-    """Also look at squares of so many pixels one by one, for small things; 0 does not."""
+    """Side in pixels of square tiles in which small objects are searched for as well; 0: no tiles."""
     batch: int = 4
     """Images of one size in a pass."""
 
@@ -59,13 +61,13 @@ class DetectionResults(Table):
 
     images: tuple[ImageDetections, ...]
     names: tuple[str, ...]
-    """What was looked for, in order."""
+    """Names that were searched for, in order."""
     skipped: tuple[str, ...]
     """A sentence for each image that could not be used."""
     notes: tuple[str, ...]
-    """What the reader should know of the phrases."""
+    """Remarks on the phrases, such as words that the network does not know."""
     explained: tuple[tuple[str, UInt8[np.ndarray, "_ _ 3"], tuple[Explanation, ...]], ...] = ()
-    """Name, pixels and explanations of each image, where they were asked for."""
+    """Name, pixels and explanations of each image, where explanations were requested."""
 
     def __repr__(self) -> str:
         boxes = sum(len(image.answer) for image in self.images)
@@ -149,7 +151,7 @@ _NamedImage = tuple[str, UInt8[np.ndarray, "_ _ 3"]]  # of any sizes
 
 @dataclass
 class _Run:
-    """What one search has done so far."""
+    """The state of one search."""
 
     detector: Detector
     phrases: tuple[Phrase, ...]
@@ -182,19 +184,19 @@ class _Run:
             (size[0], size[1]),
             [*self.phrases, *self.rivals],
             scale=settings.scale,
-            alone=settings.separate,
+            separate=settings.separate,
             tile=settings.tile,
         )
 
     def look(self, images: Sequence[_NamedImage]) -> None:
-        """Looks through some images, and explains and draws what was found where that was asked for."""
+        """Detects in some images, and explains and draws the detections where that was requested."""
         settings = self.settings
         all_proposals = self.detector.detect(
             [pixels for _, pixels in images],
             [*self.phrases, *self.rivals],
             scale=settings.scale,
-            over=settings.token_pooling,
-            alone=settings.separate,
+            token_pooling=settings.token_pooling,
+            separate=settings.separate,
             tile=settings.tile,
             batch=settings.batch,
             advance=self.advance,
@@ -217,7 +219,7 @@ class _Run:
             rivals=self.rivals,
             most=self.explained,
             threshold=self.settings.threshold,
-            overlap=self.settings.nms_iou,
+            nms_iou=self.settings.nms_iou,
             tile=self.settings.tile,
         )
 
@@ -249,7 +251,7 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
 
 def _answer(proposals: Proposals, settings: Search, phrases: int) -> Detections:
     """The answers for the first `phrases` without those of rivals, which have taken their boxes."""
-    answer = proposals.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.nms_iou)
+    answer = proposals.choose(settings.threshold, thresholds=settings.thresholds, nms_iou=settings.nms_iou)
     own = answer.classes < phrases
     return replace(
         answer,

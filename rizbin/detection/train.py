@@ -1,4 +1,4 @@
-"""Teaches a Grounding DINO on images whose objects are known by box and name.
+"""Trains a Grounding DINO on images whose objects are known by box and name.
 
 Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3; sampled negative names as in MM-Grounding-DINO, arXiv
 2401.02361. Each image has a text of its own: the names of what is in it and some of what is not, in random order, so
@@ -33,7 +33,7 @@ SEEN = 0.3
 
 
 class GroundingDINOTraining(Method):
-    """Own criterion on every prediction layer, a text of its own for every image."""
+    """Training of Grounding DINO: matched losses on every prediction layer, and a separate text for every image."""
 
     name = "detector"
     arxiv = "2303.05499"
@@ -42,12 +42,12 @@ class GroundingDINOTraining(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         names: tuple[str, ...] = ()
-        """All names that the data may hold: what negatives are drawn from, and the words of a new network."""
+        """All names that the data may hold: negatives are drawn from them, and a new network's tokenizer knows them."""
         held_out: tuple[str, ...] = ()
         """Names of the data that are never taught nor asked for: on them the report measures what a trained network
         still finds that it found before."""
         words: tuple[str, ...] = ()
-        """More words that a new network's tokenizer shall know, to be asked for things that it was never taught."""
+        """More words for a new network's tokenizer, so that it can be asked for objects that it was not trained on."""
         start: str = ""
         """Name or folder of a trained Grounding DINO to go on from; empty: a new one of `size`."""
         size: DetectorSize = DetectorSize()
@@ -55,12 +55,12 @@ class GroundingDINOTraining(Method):
         image_size: int = 96
         """Side in pixels of the square views that it learns from."""
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
-        """What is done to an image; its size is `image_size`."""
+        """Augmentation of the images; its size is `image_size`."""
         negatives: int = 40
         """Names of absent things in a text, at most; how many is drawn each time, so that a score means the same beside
         few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
         alone: float = 0.2
-        """Share of images that are asked for one name alone, of something there or not there alike."""
+        """Share of images whose text holds a single name, of a present or an absent object alike."""
         weights: Weights = Weights(focal=6.0)
         """Weights of the loss's terms; focal's is three times the paper's: in short runs from nothing several queries
         else say the same thing (docs/LOG.md). A published network was trained with the paper's 2."""
@@ -69,15 +69,15 @@ class GroundingDINOTraining(Method):
         (DN-DETR, DINO; MMDetection: about 100 divided by twice the objects of an image). 0: never. Costs time with the
         square."""
         freeze: tuple[Literal["text", "backbone"], ...] = ()
-        """Parts that keep their weights: for small sets, both (MMDetection's advice)."""
+        """Parts whose weights stay fixed: for small data sets, both (MMDetection's advice)."""
         text_rate: float = 1.0
         """Share of the learning rate for the text encoder: 0.1 for a published network (MMDetection), 1 from
         nothing."""
         backbone_rate: float = 1.0
         """Share of the learning rate for the image backbone."""
         lora: int = 0
-        """Rank of adapters that learn in the place of all weights but the heads' (arXiv 2106.09685): for a published
-        network that shall forget little, 8 to 16. 0: none."""
+        """Rank of low-rank adapters, which are trained instead of all weights but the heads' (LoRA, arXiv 2106.09685):
+        for a published network that shall forget little, 8 to 16. 0: none."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -162,7 +162,7 @@ class GroundingDINOTraining(Method):
 
     @property
     def encoder(self) -> nn.Module:
-        """The network that finds things; `detector` is it ready for use."""
+        """The network alone; `detector` is the same ready for use."""
         return self.model
 
     def optimizers(self) -> dict[str, list[nn.Module]]:

@@ -1,4 +1,4 @@
-"""Answers as files that other tools read: COCO's JSON, YOLO's text, Pascal VOC's XML, LabelMe's JSON, a table."""
+"""Detections as files that other tools read: COCO's JSON, YOLO's text, Pascal VOC's XML, LabelMe's JSON, a table."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Does CLS look at objects? DINO's segmentation score: where each head looks, against the objects' true masks."""
+"""DINO's segmentation score: the CLS attention of each head against the objects' true masks."""
 
 import numpy as np
 from jaxtyping import Float, Int16

@@ -1,4 +1,4 @@
-"""Has the network collapsed? Each number with its formula, what it catches and what it is blind to; read them together.
+"""Measures of collapse, each with its formula, what it detects and what it misses; read them together.
 
 No one of them is enough: the deviation misses a network that uses 8 of 256 dimensions, a rank misses features that are
 spread but useless, and whatever centers (LiDAR too) reads a constant with a little noise as spread.

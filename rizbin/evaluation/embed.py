@@ -44,7 +44,7 @@ class Objects:
     """Share of each patch that the object covers, 0 to 1."""
 
     def among(self, images: Int[Tensor, "some"]) -> "Objects":
-        """Those of some images alone; positions stay."""
+        """The objects of some images; their positions stay the same."""
         selected = torch.isin(self.image, images)
         return Objects(
             image=self.image[selected],
@@ -56,7 +56,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images with the truth about them as tensors. Pixel frames are those of the square that the network gets."""
+    """Images with their ground truth as tensors. Pixel frames are those of the square that the network gets."""
 
     pixels: UInt8[Tensor, "images size size 3"]
     captions: list[str]
@@ -107,7 +107,7 @@ class LabeledImages:
         )
 
     def first(self, count: int) -> "LabeledImages":
-        """The first so many."""
+        """The first `count` images."""
         masked = self.masked[self.masked < count]
         return LabeledImages(
             pixels=self.pixels[:count],
@@ -125,7 +125,7 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a network makes of images. On the CPU."""
+    """Embeddings, attention, patch features and patch-text scores of images, on the CPU."""
 
     images: Float[Tensor, "images embedding"]
     """Unit length, in the text space; of no size where the network reads no text."""

@@ -14,7 +14,8 @@ from rizbin.core.measurement import Measurement
 
 @runtime_checkable
 class Reconstructed(Protocol):
-    """What a method shows of a batch; `rizbin.training.method.MethodView` is one."""
+    """A method's reconstruction of a batch and the patches that it removed; `rizbin.training.method.MethodView` is
+    one."""
 
     @property
     def attention(self) -> Tensor: ...

@@ -31,7 +31,7 @@ a tenth of the range stands far above the noise of a JPEG file (1 or 2 percent).
 
 @runtime_checkable
 class Reconstructor(Protocol):
-    """What predicts pixels with given patches hidden; `rizbin.training.method.Method.reconstruct` is one."""
+    """Predicts pixels of given hidden patches; `rizbin.training.method.Method.reconstruct` is one."""
 
     def __call__(
         self,
@@ -109,12 +109,12 @@ def true_edges(
 
 @dataclass
 class _Sum:
-    """A mean in the making."""
+    """A running mean."""
 
     total: float = 0.0
     count: int = 0
     images: int = 0
-    """Images that gave something."""
+    """Images that contributed to the sum."""
 
     def add(self, values: Tensor, chosen: Tensor) -> None:
         """Takes the chosen values that are numbers."""

@@ -31,7 +31,7 @@ SectionResult = tuple[list[Measurement], list[tuple[str, str]]]
 
 
 class Sections:
-    """All of them under the same settings."""
+    """The sections of an evaluation under the same settings."""
 
     def __init__(self, settings: EvaluationSettings) -> None:
         self.settings = settings
@@ -39,7 +39,7 @@ class Sections:
     def with_words(
         self, test: LabeledImages, embedded: Embedded, words: Tensor | None, texts: Tensor | None
     ) -> SectionResult:
-        """What an image and texts decide alone: zero-shot classification and retrieval."""
+        """Measurements from whole images and texts: zero-shot classification and retrieval."""
         measurements: list[Measurement] = []
         left_out: list[tuple[str, str]] = []
         if words is None:
@@ -144,7 +144,7 @@ class Sections:
         return measurements, left_out
 
     def grounding(self, test: LabeledImages, embedded: Embedded, words: Tensor | None) -> SectionResult:
-        """Which of the words present stands where, by both dense heads."""
+        """Grounding of the words present in each image, by both dense heads."""
         if words is None:
             return [], [("grounding", "The network reads no text.")]
         if not len(test.objects.image):
@@ -191,7 +191,7 @@ class Sections:
         return measurements, left_out + ([("sizes/localized", embedded.unscored)] if embedded.unscored else [])
 
     def attended(self, test: LabeledImages, embedded: Embedded) -> SectionResult:
-        """Whether the heads of the last layer look at objects."""
+        """Overlap of the last layer's attention heads with objects."""
         if not len(test.masked):
             return [], [("attention", no_masks(test))]
         if len(embedded.heads) != len(test.masked):
@@ -280,7 +280,7 @@ class Sections:
 
 
 def _pixels(test: LabeledImages, train: LabeledImages, *, k: int, temperature: float) -> list[Measurement]:
-    """k-NN on raw pixels: what needs no network at all."""
+    """k-NN on raw pixels, a baseline without a network."""
     pixels = (part.pixels.flatten(1).float() for part in (test, train))
     queries, memory = (part - part.mean(dim=1, keepdim=True) for part in pixels)
     neighbors = knn.measure(queries, test.right, memory, train.right, k=k, temperature=temperature)

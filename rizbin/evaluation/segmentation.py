@@ -22,7 +22,7 @@ _VALUES = 2_000_000
 _CANDIDATES = 24
 """Thresholds tried: quantiles of the margins, so that they fall where pixels are."""
 HEADS = {"zero_shot": "plain", "dense_head": "windows"}
-"""Room of the measurement: how the pair makes its patch embeddings."""
+"""Middle part of the measurement's name -> kind of dense head that gives the patch embeddings."""
 DENSE_HEADS = {
     "plain": "last-layer patch features pass the image projection and meet the texts by cosine",
     "windows": "the training-free head averages the patch embeddings of the whole image with those of the four windows "
@@ -31,12 +31,12 @@ DENSE_HEADS = {
 }
 """How each kind of dense head makes scores, for protocols."""
 POOLED = {"plain": "", "windows": ", each patch by the mean of its four cosines"}
-"""How they come from a finer grid to the network's own patches."""
+"""How scores are pooled from a finer grid to the network's own patches."""
 UPSAMPLED = {
     "plain": "cosines are upsampled bilinearly",
     "windows": "cosines are upsampled along the image's colors (each pixel from the 3x3 patches around it)",
 }
-"""How they come to pixels."""
+"""How scores are upsampled to pixels."""
 
 
 def confusion(

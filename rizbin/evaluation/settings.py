@@ -1,4 +1,4 @@
-"""How encoders are measured: the settings of the evaluation."""
+"""Settings of the evaluation of encoders."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class EvaluationSettings:
     threshold_images: int = 300
     """Most training images on which the background threshold is chosen; at most as many as are measured on."""
     dense_images: int = 300
-    """Most images, of the test and of the training ones, that the dense head sees: it takes five passes of
+    """Most images, of the test and of the training ones, for the dense head: it takes five passes of
     the network, the plain one takes one. 0 leaves it out."""
     size_edges: tuple[float, float] = (0.02, 0.10)
     """An object is small under the first, large from the second, as shares of the image's area."""
@@ -48,8 +48,8 @@ class EvaluationSettings:
     bands: tuple[float, ...] = (0.25, 0.5)
     """Where frequency bands end, as shares of the Nyquist frequency; the last band has no end."""
     boundary_width: int = 2
-    """Pixels from a boundary that boundary IoU looks at; the paper's 2 percent of the diagonal at 64 pixels (arXiv
-    2103.16562)."""
+    """Width in pixels of the band around boundaries that boundary IoU counts; the paper's 2 percent of the diagonal at
+    64 pixels (arXiv 2103.16562)."""
     low_resolutions: tuple[int, ...] = (2, 4)
     """Factors by which images are shrunk for methods that reconstruct detail from a lower resolution."""
     baseline: bool = True

@@ -1,4 +1,4 @@
-"""Recall by object size: does the network lose what is small?"""
+"""Recall by object size: small objects may be lost where large ones are recognized."""
 
 import torch
 from jaxtyping import Bool, Float, Int

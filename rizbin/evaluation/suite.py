@@ -21,7 +21,7 @@ from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 
 First = Callable[[list[Measurement]], None]
-"""Is told the first numbers while the others are still being measured."""
+"""Called with the first measurements while the others are still being made."""
 _READING, _EMBEDDING, _NUMBERS = 0.05, 1.0, 1.0
 """What an image costs in each stage beside the others, for the time left: of detailclip-mini on 1,000 scenes."""
 
@@ -214,7 +214,7 @@ def evaluate(
 
 @contextmanager
 def _resting(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode, and back."""
+    """Puts the network into evaluation mode, and back afterwards."""
     modules = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""Does the token filter keep what matters? Object pixels on the patches that attention selects, and on those hidden."""
+"""Token selection: the share of object pixels on the patches that attention keeps, and on those that it hides."""
 
 from collections.abc import Callable
 

@@ -88,7 +88,7 @@ def measure(
 def rank_measurements(
     room: str, scores: Float[Tensor, "images categories"], right: Bool[Tensor, "images categories"], how: str
 ) -> list[Measurement]:
-    """What can be said of category scores when images may hold several categories; shared with k-NN and probe."""
+    """Measurements of category scores where images may hold several categories; k-NN and probe use them too."""
     images, categories = right.shape
     counts, ranks = right.sum(dim=1), best_rank(scores, right)
     held = f"{counts.double().mean():.2f} of {categories} categories are right on average over {images} pictures"

@@ -12,7 +12,7 @@ from rizbin.core import parallel
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionSettings:
-    """Of a student that predicts pixels which it was not shown: weights of the terms, resolution, decoder."""
+    """Settings of the prediction of hidden pixels: weights of the terms, resolution, decoder."""
 
     reconstruction: bool = True
     """Predict the hidden pixels. Off: one of the three techniques is gone."""

@@ -79,9 +79,9 @@ class ACLIP(Method):
         projection: int = 256
         """Size of the projections."""
         momentum: float = 0.996
-        """Share of itself that the teacher keeps at an update, at the start of the run."""
+        """EMA momentum: share of its weights that the teacher keeps at each update, at the start of the run."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
 
     @classmethod
     def presets(cls) -> Presets:

@@ -1,4 +1,4 @@
-"""CLIP: an image and its caption find each other among all others of the batch.
+"""CLIP: contrastive learning of images and captions: each pair must match among all others of the batch.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
 figure 3.

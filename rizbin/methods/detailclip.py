@@ -1,4 +1,4 @@
-"""DetailCLIP: CLIP whose image tower must also say what stands in the patches that it was not shown.
+"""DetailCLIP: CLIP with patch-level self-distillation from an EMA teacher and masked-pixel reconstruction.
 
 An EMA teacher sees each view whole. The student matches image and caption (CLIP), predicts the teacher's CLS and the
 teacher's patches (self-distillation), and predicts hidden pixels (reconstruction). Besides, each noun phrase of the
@@ -70,8 +70,9 @@ class DetailCLIP(Method):
         early_share: float = 0.8
         """Share of the run with `early_image_size`."""
         contrast_view: Literal["masked", "clean"] = "masked"
-        """What meets the caption: the augmented views (paper), or the whole image unaugmented (SigLIP 2), at the price
-        of one more pass, before `late_start` the only one. Selection removes nothing of it if `hide` is removed."""
+        """What is matched with the caption: the augmented views (paper), or the whole image unaugmented (SigLIP 2), at
+        the price of one more pass, before `late_start` the only one. Selection removes nothing of it if `hide` is
+        removed."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         late_start: float = 0.0
@@ -241,7 +242,7 @@ class DetailCLIP(Method):
     def _kept_tokens(
         self, images: Float[Tensor, "views 3 height width"], progress: Progress
     ) -> Int[Tensor, "views kept"] | None:
-        """The tokens that meet the caption; None for all."""
+        """Indices of the tokens that are matched with the caption; None for all."""
         settings, clean = self.settings, self.settings.contrast_view == "clean"
         if not settings.removes(progress.fraction) or (clean and settings.hide == "removed"):
             return None
@@ -319,7 +320,7 @@ class DetailCLIP(Method):
     def _patch_loss(
         self, features: Float[Tensor, "tokens dim"], targets: Float[Tensor, "tokens said"]
     ) -> Float[Tensor, ""]:
-        """How far the student's patches are from what the teacher says of them."""
+        """The loss between the student's patches and the teacher's targets for them."""
         assert self.head is not None  # it is there whenever there are targets
         if self.to_features is not None:  # mean squared error of normalized features; 1 is to know nothing
             return (self.to_features(features).to(targets.dtype) - targets).square().mean()
@@ -334,7 +335,7 @@ class DetailCLIP(Method):
         images: Float[Tensor, "views 3 height width"],
         progress: Progress,
     ) -> dict[str, Tensor]:
-        """What the teacher says of the views (cls), of their hidden and of their visible patches (patch, visible):
+        """The teacher's targets for the views (cls), for their hidden and for their visible patches (patch, visible):
         distributions over prototypes, or of patches their normalized features. Empty without distillation."""
         settings, grid = self.settings, self._grid(images)
         if self.head is None:
@@ -366,7 +367,7 @@ class DetailCLIP(Method):
 
     @torch.no_grad()
     def _whole(self, images: Float[Tensor, "views 3 height width"], *, attend: bool) -> Features:
-        """What the teacher sees in whole views (or the student's tower, where the teacher is a head alone)."""
+        """The teacher's features of whole views (or the student's tower, where the teacher is a head alone)."""
         tower = self.pair.vision
         if self.teacher is not None and "vision" in self.teacher:
             tower = self.teacher["vision"]
@@ -378,7 +379,7 @@ class DetailCLIP(Method):
         return features
 
     def _attention(self, whole: Features, grid: tuple[int, int]) -> Float[Tensor, "views patches"]:
-        """The teacher's, for all patches of the grid also where it sees half the resolution."""
+        """The teacher's attention for all patches of the grid, also where it sees half the resolution."""
         assert whole.attention is not None  # asked for by `attend`
         half = self.settings.teacher_resolution == "half"
         return selection.from_half_resolution(whole.attention, grid) if half else whole.attention

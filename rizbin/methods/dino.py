@@ -1,4 +1,4 @@
-"""DINO: small crops must say what a slowly following teacher says of the large ones, in a code of learned prototypes.
+"""DINO: small crops must predict an EMA teacher's distribution over learned prototypes for the large crops.
 
 The teacher's scores are centered, so that no prototype wins always, and sharpened, so that not all win equally.
 
@@ -47,7 +47,7 @@ def multi_crop_loss(
 
 
 class DINO(Method):
-    """Self-distillation without labels, with multi-crop; one flag each turns centering, sharpening and crops off."""
+    """Self-distillation without labels, with multi-crop; flags turn off centering, sharpening and small crops."""
 
     arxiv = "2104.14294"
 
@@ -62,41 +62,41 @@ class DINO(Method):
         local_view: View.Settings = replace(_GLOBAL, crop_area=(0.05, 0.4), blur=0.5, size=96)
         """Each small crop; its size in pixels must divide into patches."""
         local_crops: int = 8
-        """How many small crops the student sees as well (paper: 10 at best, code: 8); 0 for none."""
+        """Number of small crops of each image for the student (paper: 10 at best, code: 8); 0 for none."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         prototypes: int = 65536
-        """K, the length of the code (paper: 65536; 2048 to 8192 for small sets)."""
+        """K, the number of prototypes (paper: 65536; 2048 to 8192 for small sets)."""
         head_hidden: int = 2048
         """Width of the head's two hidden layers."""
         head_bottleneck: int = 256
-        """Size of the unit vectors that meet the prototypes."""
+        """Size of the unit vectors that are compared with the prototypes."""
         head_norm: bool = False
         """Batch norm in the head (paper: none for ViTs)."""
         centering: bool = True
         """Subtract the running mean from the teacher's scores. Off: one prototype wins for every image."""
         center_momentum: float = 0.9
-        """Share of itself that the center keeps at a step."""
+        """EMA momentum of the center."""
         sharpening: bool = True
         """A teacher's temperature below the student's. Off: the same for both, and the code becomes uniform."""
         student_temperature: float = 0.1
-        """Of the student's distribution."""
+        """Temperature of the student's distribution."""
         teacher_temperature: float = 0.04
-        """Of the teacher's, after its warm-up (0.07 is recommended for long runs)."""
+        """Temperature of the teacher's distribution after its warm-up (0.07 is recommended for long runs)."""
         teacher_temperature_start: float = 0.04
-        """The same at the first step."""
+        """Temperature of the teacher's distribution at the first step."""
         teacher_temperature_warmup: float = 0.3
-        """Share of the run over which it rises, linearly (recommended: 30 epochs of 100)."""
+        """Share of the run over which the teacher's temperature rises linearly (recommended: 30 epochs of 100)."""
         freeze_last_layer: float = 0.01
-        """Share of the run in which the prototypes rest (paper's code: 1 epoch of 100)."""
+        """Share of the run in which the prototypes stay fixed (paper's code: 1 epoch of 100)."""
         stop_gradient: bool = True
         """No gradient into the teacher. Off: the student is its own teacher and moves towards itself from both
         sides."""
         momentum: float = 0.996
-        """Share of itself that the teacher keeps at an update, at the start of the run (0.9995 at batch 256 on
-        ImageNet; 0.99 for small sets)."""
+        """EMA momentum: share of its weights that the teacher keeps at each update, at the start of the run (0.9995 at
+        batch 256 on ImageNet; 0.99 for small sets)."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
 
     @classmethod
     def presets(cls) -> Presets:

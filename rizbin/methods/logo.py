@@ -1,7 +1,7 @@
-"""LoGo: large crops of an image attract each other, small ones are drawn to the large, and small ones repel.
+"""LoGo: large crops of an image attract each other, small crops are attracted to large ones, and small crops repel.
 
-Two small crops may show different things, so nothing should pull them together. How much two embeddings look as if they
-came from one image is judged by a small network that is trained against the encoder: of all directions in which a
+Two small crops may show different objects, so nothing should pull them together. How much two embeddings look as if
+they came from one image is judged by a small network that is trained against the encoder: of all directions in which a
 cosine could be lowered, most mean nothing.
 
 Source: Zhang et al., "Leverage Your Local and Global Representations: A New Self-Supervised Learning Strategy",
@@ -82,10 +82,10 @@ class LoGo(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageSettings):
         base: Literal["simsiam", "moco", "byol"] = "moco"
-        """What attraction is: a predictor and the stopped gradient (SimSiam), contrast with a queue of keys (MoCo, as
-        released), or a predictor and a momentum target (BYOL)."""
+        """How crops are attracted: by a predictor and the stopped gradient (SimSiam), contrast with a queue of keys
+        (MoCo, as released), or a predictor and a momentum target (BYOL)."""
         affinity: Literal["learned", "cosine", "none"] = "learned"
-        """What makes small crops of one image repel: a learned affinity (paper), their cosine, or nothing."""
+        """By what small crops of one image repel each other: a learned affinity (paper), their cosine, or nothing."""
         weighting: Literal["weight", "bound"] = "bound"
         """How strong repulsion is: by a fixed weight (the paper's lambda), or its gradient cut to a share of the
         attraction's (as released)."""
@@ -95,13 +95,13 @@ class LoGo(Method):
         """Largest norm of the repulsion's gradient divided by the attraction's, where weighting is bound (released
         code: 0.015)."""
         local_global: bool = True
-        """Draw small crops to the large ones."""
+        """Attract small crops to the large ones."""
         global_view: View.Settings = _GLOBAL
         """Each of the two large crops (released code: 0.4 to 1 of the area at 224 pixels)."""
         local_view: View.Settings = replace(_GLOBAL, crop_area=(0.05, 0.4), size=96)
         """Each of the two small crops (0.05 to 0.4 at 96 pixels; CIFAR: at the size of the large ones)."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         projection_layers: int = 2
         """Linear layers of the projection head (released MoCo: 2; SimSiam: 3)."""
         projection_hidden: int = 2048
@@ -113,15 +113,15 @@ class LoGo(Method):
         queue: int = 4096
         """Keys of earlier batches that MoCo contrasts with."""
         temperature: float = 0.07
-        """Of MoCo's contrast."""
+        """Temperature of MoCo's contrastive loss."""
         momentum: float = 0.999
-        """Share of itself that MoCo's key encoder or BYOL's target keeps at an update (MoCo: 0.999)."""
+        """EMA momentum of MoCo's key encoder or BYOL's target (MoCo: 0.999)."""
         affinity_hidden: int = 256
         """Width of the affinity's network (released code: 256; the unofficial one: 64)."""
         affinity_layers: int = 3
-        """Its linear layers (released code: 3)."""
+        """Linear layers of the affinity's network (released code: 3)."""
         affinity_rate: float = 1.0
-        """Its learning rate, in those of the encoder."""
+        """Learning rate of the affinity's network, relative to the encoder's."""
         affinity_noise: float = 0.3
         """Length of the Gaussian noise on the embeddings of one image that it learns from (released code: 0.3)."""
 
@@ -232,7 +232,7 @@ class LoGo(Method):
 
     @torch.no_grad()
     def _keys(self, large_crops: Tensor, large: Float[Tensor, "views projection"]) -> Float[Tensor, "views projection"]:
-        """What the large crops are compared with: unit vectors without gradient."""
+        """The targets of the large crops: unit vectors without gradient."""
         outputs = large if self.teacher is None else self.teacher["projector"](self.teacher["backbone"](large_crops))
         keys = F.normalize(outputs.detach(), dim=-1)
         if self.settings.base == "moco" and len(keys) * parallel.world_size() > self.settings.queue:
@@ -298,7 +298,7 @@ class LoGo(Method):
 
     @torch.no_grad()
     def _cosines(self, large: Tensor, small: Tensor) -> dict[str, Tensor]:
-        """What the study plots: how alike the crops of one image are."""
+        """Mean cosines between the crops of one image, which a study plots."""
         (g1, g2), (l1, l2) = (F.normalize(crops, dim=-1).chunk(2) for crops in (large, small))
         return {
             "global_global": (g1 * g2).sum(-1).mean(),

@@ -42,11 +42,12 @@ class SimCLR(Method):
         )
         """Each of the two views (paper: color strength 1, appendix A; CIFAR: half of it and no blur)."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the view's changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         temperature: float = 0.1
-        """What cosines are divided by (paper: 0.1 on ImageNet, 0.5 on CIFAR)."""
+        """Temperature: cosines are divided by it (paper: 0.1 on ImageNet, 0.5 on CIFAR)."""
         negatives: bool = True
-        """Other images push away. Off, the loss is minus the siblings' cosine, whose best answer is a constant."""
+        """Contrast with other images. Off: the loss is minus the cosine of the two views, which a constant output
+        minimizes."""
         projection_layers: int = 2
         """Linear layers of the projection head (paper: 2; version 2 of the official code: 3)."""
         projection_hidden: int = 2048
@@ -56,7 +57,7 @@ class SimCLR(Method):
         head_norm: bool = True
         """Batch norm behind each linear layer of the head, as in the official code."""
         together: bool = True
-        """Both views in one pass, so that batch norm counts both; off, one by one."""
+        """Both views in one pass, so that batch norm averages over both. Off: one pass a view."""
 
     @classmethod
     def presets(cls) -> Presets:

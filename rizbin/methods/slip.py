@@ -27,7 +27,7 @@ class SLIP(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
-        """The mild view that meets the caption."""
+        """The mildly augmented view that is matched with the caption."""
         strong_view: View.Settings = STRONG
         """Each of the two views that SimCLR compares."""
         simclr_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Supervised: an image encoder that is taught which names stand in an image, and nothing else of what is said of it.
+"""Supervised: an image encoder trained as a multi-label classifier of the names of the objects in an image.
 
 The baseline that shows what captions add: a classifier learns what tells names apart, and may forget the rest. Several
 things stand in an image, so each name is a question of its own.
@@ -37,7 +37,7 @@ class Supervised(Method):
         view: View.Settings = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """The one augmented view (ImageNet's usual crop and mirror)."""
         names: tuple[str, ...] = ()
-        """The names that are taught; empty: all that the data name."""
+        """Names that are trained on; empty: all names of the data."""
 
     @classmethod
     def presets(cls) -> Presets:

@@ -1,4 +1,4 @@
-"""TeCoA: CLIP whose images are changed, within bounds, to what misleads it most.
+"""TeCoA: CLIP trained on adversarial images: each is changed, within a bound, so that it misleads the network most.
 
 Source: Mao et al., "Understanding Zero-Shot Adversarial Robustness for Large-Scale Models", arXiv 2212.07016: its
 text-guided contrastive adversarial training. Differs: from random weights, so the bound grows; against the captions of

@@ -38,7 +38,7 @@ class RizbinEncoder(Encoder):
         self.tokenizer = getattr(own, "tokenizer", None)
         tower = getattr(own, "vision", None)
         self._vision: Any = tower if tower is not None else own
-        """What gives patches and attention."""
+        """The module that computes patches and attention."""
 
     @property
     def module(self) -> nn.Module:

@@ -84,7 +84,7 @@ def write_study(
     found: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
         with advancing(bar, len(pictures), label) as advance:
-            found.append(detector.detect(pictures, named(names), alone=alone, batch=settings.batch, advance=advance))
+            found.append(detector.detect(pictures, named(names), separate=alone, batch=settings.batch, advance=advance))
     together, one_by_one = found
     machine = describe()
     page = Page(

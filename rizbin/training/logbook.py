@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: lines of metrics.jsonl, the bar, and warnings."""
+"""The output of a run in training: lines of metrics.jsonl, the progress bar, and warnings."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ from rizbin.training.method import Method
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What one look at a method in training gave."""
+    """The results of one call of a callback during training."""
 
     numbers: dict[str, float]
     alarms: tuple[str, ...] = ()
-    """What is wrong, each in a sentence."""
+    """Problems, each in a sentence."""
     silent: bool = False
-    """Record the alarms and do not say them."""
+    """Record the alarms without printing them."""
 
 
 Callback = Callable[[int, Method, dict[str, float]], Diagnostics]

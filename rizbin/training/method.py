@@ -26,7 +26,7 @@ from rizbin.training.settings import Presets
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method sees of one step on this process, on the device."""
+    """One step's batch as a method gets it: this process's part, on the device."""
 
     views: list[Float[Tensor, "batch 3 _ _"]]
     """One tensor [batch 3 size size] a view of the method's `views`, each of its own size, normalized."""
@@ -37,7 +37,7 @@ class Batch:
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
     objects: list[tuple[Named, ...]] = field(default_factory=list)
-    """The objects of each whole image, for methods that learn where things are; `crops` and `flips` say where in a
+    """The objects of each whole image, for methods that learn where objects are; `crops` and `flips` say where in a
     view they lie."""
     phrases: Int[Tensor, "batch most words"] | None = None
     """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.most_phrases`; a caption
@@ -88,15 +88,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Minimize:
-    """A wish of a method: make one update that lowers `loss`."""
+    """A request of a method to the trainer: make one update that lowers `loss`."""
 
     loss: Float[Tensor, ""]
     by: str = "main"
-    """Which of the method's optimizers moves."""
+    """Which of the method's optimizers makes the update."""
     records: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log beside the loss: its parts, temperatures, health."""
     rate: float = 1.0
-    """Of the schedule's learning rate; a second network may want another than the first."""
+    """Factor on the schedule's learning rate, for example for a second network."""
     bounded: Float[Tensor, ""] | None = None
     """A second loss, whose gradient is shortened to `bound` times the norm of the first one's before it is added."""
     bound: float = 0.0
@@ -105,7 +105,7 @@ class Minimize:
 
 @dataclass(frozen=True)
 class MethodView:
-    """What a method can show of images: what its teacher attends to, what it removes, what it makes of the rest."""
+    """What a method shows of images: its teacher's attention, the removed patches and the reconstruction."""
 
     attention: Float[Tensor, "batch rows columns"]
     removed: Bool[Tensor, "batch rows columns"]
@@ -143,13 +143,13 @@ class Method(nn.Module, ABC):
     """Frozen, keyword-only; in `rizbin.methods` derived from `rizbin.training.settings.ImageSettings` or
     `ImageTextSettings`."""
     views: ViewSpec
-    """The crops it wants of every image."""
+    """The crops that the method needs of every image."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
     least_batch: ClassVar[int] = 2
     """Images that a step needs at least: methods that tell the images of a batch apart, or norm over them, need two."""
     most_phrases: int = 0
-    """Most noun phrases of a caption that the method wants besides; 0 for none."""
+    """Most noun phrases of a caption that the method needs in addition; 0 for none."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -210,7 +210,8 @@ class Method(nn.Module, ABC):
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
-        """What there is to see of normalized images, for reports; None when the method has nothing to show."""
+        """Attention, removed patches and reconstruction of normalized images, for reports; None when the method has
+        none."""
         return None
 
     def reconstruct(

@@ -45,7 +45,7 @@ def test_every_picture_is_looked_at_and_the_broken_one_is_named(place: Path, tmp
     assert all(len(one.answer) == 10 for one in found.images), "each query answers once"
     assert len(list((tmp_path / "d").glob("*.png"))) == 4
     (alone,) = detector.detect([Shapes()[0].image], ["cat", "dog"])
-    np.testing.assert_allclose(found.images[0].answer.boxes, alone.choose(0.0, overlap=1.0).boxes, atol=1e-2)
+    np.testing.assert_allclose(found.images[0].answer.boxes, alone.choose(0.0, nms_iou=1.0).boxes, atol=1e-2)
 
 
 def test_two_files_of_one_name_are_told_apart(place: Path, tmp_path: Path) -> None:
