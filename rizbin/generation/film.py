@@ -65,9 +65,9 @@ def png(image: UInt8[np.ndarray, "_ _ *channels"]) -> bytes:
     return held.getvalue()
 
 
-def write_gif(pictures: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
+def write_gif(images: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
     """Writes pictures one after the other; the last stays for two seconds."""
-    frames = [Image.fromarray(_fitted(picture, side)) for picture in pictures]
+    frames = [Image.fromarray(_fitted(image, side)) for image in images]
     held = io.BytesIO()
     frames[0].save(
         held,

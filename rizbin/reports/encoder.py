@@ -20,7 +20,7 @@ from rizbin.pages.charts import Mark, Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Link, PageImage, Part, Score, Swatch
 from rizbin.reports.examples import TEMPLATES, Pool, ask, embedded, first_samples, looks
-from rizbin.reports.image_encoder import pictures_of
+from rizbin.reports.image_encoder import images_of
 from rizbin.reports.numbers import label, numbers
 from rizbin.training.method import Method, MethodView
 from rizbin.visualization import attention, pca, reconstruct, removed, words
@@ -111,9 +111,9 @@ def write_report(
         page = Page(f"{_title(method, settings)} on {source.name}", subtitle=subtitle(history, machine))
         numbers(page, evaluation)
         if pool is not None:
-            _pictures(page, pool, encoder, method, source, templates)
+            _images(page, pool, encoder, method, source, templates)
         elif samples:
-            pictures_of(page, encoder, samples, SHOWN)
+            images_of(page, encoder, samples, SHOWN)
         curves(page, history)
     if also is not None:
         also(page)
@@ -176,14 +176,14 @@ def subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
     return " · ".join(parts)
 
 
-def _pictures(
+def _images(
     page: Page, pool: Pool, pair: FeatureExtractor, method: Method | None, source: Source, templates: TemplateSet
 ) -> None:
     """Everything that is seen rather than counted."""
     shown_first = list(range(min(SHOWN, len(pool.samples))))
     failed = pool.worst(FAILED)
     chosen = [*shown_first, *(index for index in failed if index not in shown_first)]
-    look = looks(method, pool.pictures[chosen])
+    look = looks(method, pool.images[chosen])
 
     def embedder(pair: FeatureExtractor, names: Sequence[str]) -> np.ndarray:
         return embedded(pair, names, templates)
@@ -220,11 +220,11 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
         "Each patch in the color of its features: their three main directions over all pictures shown here, as red, "
         "green and blue. Like colors mean like features; what the first direction sets apart as background is dark."
     )
-    colored = pca.pca_of(pair, pool.pictures[shown_first])
+    colored = pca.pca_of(pair, pool.images[shown_first])
     page.pictures(
         [
             PageImage(
-                image=np.concatenate([pool.pictures[index], one]),
+                image=np.concatenate([pool.images[index], one]),
                 alt=f"Picture {index + 1} and under it the colors of its patches",
             )
             for index, one in zip(shown_first, colored, strict=True)
@@ -279,28 +279,28 @@ def _card(
     embedder: words.WordEmbedder,
 ) -> None:
     """One picture with all that the network makes of it."""
-    sample, picture = pool.samples[index], pool.pictures[index]
-    pictures = [PageImage(image=picture, caption="Picture", alt=sample.caption or sample.key)]
+    sample, image = pool.samples[index], pool.images[index]
+    images = [PageImage(image=image, caption="Picture", alt=sample.caption or sample.key)]
     if own is not None:
-        pictures += _tokens(picture, *own)
+        images += _tokens(image, *own)
     asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
     asked = asked if pair.localizes else []
     legend: list[Swatch] = []
     if asked:
         colors = distinct(len(asked))
         legend = [Swatch(color=color, text=word) for color, word in zip(colors, asked, strict=True)]
-        height, width = picture.shape[:2]
-        maps = words.similarities(pair, picture, asked, against=vocabulary, embedder=embedder)
+        height, width = image.shape[:2]
+        maps = words.similarities(pair, image, asked, against=vocabulary, embedder=embedder)
         places = words.segmented(maps, height, width)
         spoken = f"The picture colored by the words {', '.join(asked)}"
-        pictures.append(PageImage(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
+        images.append(PageImage(image=words.painted(image, places, colors), caption="Words", alt=spoken))
         if sample.things:
             masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
-            truth = words.painted(picture, words.true_numbers(masks, asked), colors)
-            pictures.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
+            truth = words.painted(image, words.true_numbers(masks, asked), colors)
+            images.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
     page.card(
         sample.caption or "(no caption)",
-        pictures,
+        images,
         small=sample.key,
         legend=legend,
         scores=[Score(name=one.text, value=one.share, good=one.right or None) for one in pool.answers(index)],
@@ -312,18 +312,18 @@ def _square(mask: np.ndarray, size: int) -> np.ndarray:
     return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
 
 
-def _tokens(picture: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
+def _tokens(image: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
     """Attention, removed tokens and reconstruction of one picture, as far as there are any."""
-    heat = attention.overlay(picture, look.attention[at].numpy())
+    heat = attention.overlay(image, look.attention[at].numpy())
     out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
     if not bool(look.removed.any()):
         return out
     gone = look.removed[at].numpy()
-    hatched = removed.removed(picture, gone)
+    hatched = removed.removed(image, gone)
     out.append(PageImage(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
     if look.reconstruction is not None:
         guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
-        filled = reconstruct.filled(picture, guess, gone)
+        filled = reconstruct.filled(image, guess, gone)
         out.append(PageImage(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
     return out
 
@@ -344,7 +344,7 @@ def _search(page: Page, pool: Pool) -> None:
             pool.samples[index].caption,
             [
                 PageImage(
-                    image=pool.pictures[found],
+                    image=pool.images[found],
                     caption=pool.samples[found].caption,
                     alt=f"Number {rank}: {pool.samples[found].caption}",
                     good=True if found == index else None,

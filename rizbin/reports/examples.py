@@ -35,7 +35,7 @@ class Pool:
     """Samples of a source with everything that a pair says about them."""
 
     samples: list[Sample]
-    pictures: UInt8[np.ndarray, "samples size size 3"]
+    images: UInt8[np.ndarray, "samples size size 3"]
     """As evaluation sees them: central square at the pair's size."""
     texts: list[str]
     """What the pictures are asked about: the categories, or without them the samples' own captions; may be empty."""
@@ -101,9 +101,9 @@ def ask(
     `templates` are the prompts of a category; the evaluation's, where its numbers stand beside.
     """
     network = extractor(encoder)
-    pictures = np.stack([whole(sample.image, network.image_size) for sample in samples])
-    images = torch.cat([network.embeddings(network.normalized(part)) for part in _parts(pictures, network.device)])
-    images, captions = images.float(), [sample.caption for sample in samples]
+    images = np.stack([whole(sample.image, network.image_size) for sample in samples])
+    embeddings = torch.cat([network.embeddings(network.normalized(part)) for part in _parts(images, network.device)])
+    embeddings, captions = embeddings.float(), [sample.caption for sample in samples]
     parts = range(0, len(captions), BATCH)
     texts = torch.cat([network.encode_text(captions[start : start + BATCH]) for start in parts]).float()
     named = bool(categories) and any(sample.names for sample in samples)
@@ -112,18 +112,18 @@ def ask(
         choices = torch.from_numpy(embedded(network, asked, templates)).to(network.device)
     else:
         choices = texts[[captions.index(caption) for caption in asked]]
-    chances = (images @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
-    return Pool(list(samples), pictures, asked, named, chances, (texts @ images.T).cpu().numpy())
+    chances = (embeddings @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
+    return Pool(list(samples), images, asked, named, chances, (texts @ embeddings.T).cpu().numpy())
 
 
 @torch.no_grad()
-def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
+def looks(method: Method | None, images: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
     """What the method shows of the pictures, on the CPU; None without a method or when it has nothing to show."""
-    if method is None or not len(pictures):
+    if method is None or not len(images):
         return None
     device = next(method.parameters()).device
     parts: list[MethodView] = []
-    for part in _parts(pictures, device):
+    for part in _parts(images, device):
         look = method.look(normalize(part))
         if look is None:
             return None
@@ -136,7 +136,7 @@ def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"
     )
 
 
-def _parts(pictures: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
+def _parts(images: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
     """Batches on the device."""
-    starts = range(0, len(pictures), BATCH)
-    return [torch.from_numpy(pictures[start : start + BATCH]).to(device) for start in starts]
+    starts = range(0, len(images), BATCH)
+    return [torch.from_numpy(images[start : start + BATCH]).to(device) for start in starts]

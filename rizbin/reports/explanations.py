@@ -45,17 +45,17 @@ def write_explanations(
             ("Bars", "Each word's own score; the box's score is their mean."),
         ]
     )
-    for name, picture, explanations in explained:
+    for name, image, explanations in explained:
         page.heading(name)
         if not explanations:
             page.text("Nothing was found.")
         for one in explanations:
-            _card(page, picture, one)
+            _card(page, image, one)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return page.write(target)
 
 
-def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> None:
+def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> None:
     answer = Detections(
         np.array([one.box], np.float32),
         np.zeros(1, np.int64),
@@ -73,24 +73,24 @@ def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> 
     page.card(
         f"{one.name} {one.score:.2f}",
         [
-            PageImage(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
+            PageImage(image=drawn(image, answer), caption="Box", alt=f"The box of {one.name}"),
             PageImage(
-                image=overlay(picture, one.similarity, low=0.0, high=100.0),
+                image=overlay(image, one.similarity, low=0.0, high=100.0),
                 caption="Looks like it",
                 alt=f"Where the picture looks like {one.name}, as heat",
                 smooth=True,
             ),
-            PageImage(image=_points(picture, one), caption="Where it looked", alt="The places that the query read"),
+            PageImage(image=_points(image, one), caption="Where it looked", alt="The places that the query read"),
         ],
         small=told,
         scores=[Score(name=word, value=value) for word, value in one.words],
     )
 
 
-def _points(picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
+def _points(image: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
     """The heaviest points on the darkened picture, the heaviest on top."""
-    scale = max(1, -(-320 // min(picture.shape[:2])))
-    shown = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    scale = max(1, -(-320 // min(image.shape[:2])))
+    shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     shown = (shown * 0.6).astype(np.uint8)
     left, top, right, bottom = (round(value * scale) for value in one.box)
     cv2.rectangle(shown, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)

@@ -82,14 +82,14 @@ def _attention(page: Page, painter: TextToImage, one: SavedImage) -> None:
     frames = [frame for frame in one.painted.frames if frame.attention is not None]
     spans, _ = spans_of(one.prompt, objects_in(one.prompt), painter.pipeline.tokenizer) if frames else ([], [])
     for span in spans:
-        pictures = []
+        images = []
         for frame in chosen(frames, 5):
             attention = frame.attention
             if attention is not None:
                 values = attention[..., list(span.tokens)].mean(dim=-1).numpy()
-                pictures.append((overlay(painter.decode(frame.clean), values), f"step {frame.step + 1}"))
-        page.card(f'Where "{span.word}" is read', _shown(pictures, f"attention to {span.word}"))
+                images.append((overlay(painter.decode(frame.clean), values), f"step {frame.step + 1}"))
+        page.card(f'Where "{span.word}" is read', _shown(images, f"attention to {span.word}"))
 
 
-def _shown(pictures: Sequence[Labelled], what: str) -> list[PageImage]:
-    return [PageImage(image=image, caption=words, alt=f"{what}, {words}") for image, words in pictures]
+def _shown(images: Sequence[Labelled], what: str) -> list[PageImage]:
+    return [PageImage(image=image, caption=words, alt=f"{what}, {words}") for image, words in images]

@@ -18,7 +18,7 @@ ALIKE = 5
 
 
 @torch.no_grad()
-def pictures_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], shown: int) -> None:
+def images_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], shown: int) -> None:
     """Adds a card for each of the first `shown` samples: each head's attention, and the nearest of all samples."""
     squares = np.stack([whole(sample.image, encoder.image_size) for sample in samples])
     images = encoder.normalized(torch.from_numpy(squares).to(encoder.device))

@@ -24,7 +24,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
 from rizbin.reports.encoder import OPENMOJI
-from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_pictures, show_rebuilt
+from rizbin.studies.ascent_page import AMONG, show_changes, show_forms, show_images, show_rebuilt
 from rizbin.studies.ascent_runs import (
     AscentImage,
     AscentVariant,
@@ -189,7 +189,7 @@ def write_study(
         page.lead(sentence) if number == 0 else page.text(sentence)
     every, told = {**compared, **beside}, {**numbers, **rivals}
     show_forms(page, every, told, real)
-    show_pictures(page, every, told, asked)
+    show_images(page, every, told, asked)
     show_changes(page, changed, changes)
     page.heading("How fast")
     page.text(paced[0])
@@ -203,17 +203,17 @@ def write_study(
 
 def _real(asked: Sequence[Question], encoder: Embedder, judge: Embedder, detector: Verifier) -> Measured:
     """The same numbers of real scenes with these captions."""
-    pictures, which = [one.real for one in asked], list(range(len(asked)))
+    images, which = [one.real for one in asked], list(range(len(asked)))
     return Measured(
-        own=seen_by(encoder, pictures, which, asked),
-        held_out=seen_by(judge, pictures, which, asked),
+        own=seen_by(encoder, images, which, asked),
+        held_out=seen_by(judge, images, which, asked),
         harmed={
-            name: 100 * float(seen_by(judge, [harm(one) for one in pictures], which, asked).right.mean())
+            name: 100 * float(seen_by(judge, [harm(one) for one in images], which, asked).right.mean())
             for name, harm in HARMS.items()
         },
-        found=found_of(pictures, [one.names for one in asked], detector),
-        slope=float(np.mean([spectrum_slope(one) for one in pictures])),
-        variation=float(np.mean([total_variation(one) for one in pictures])),
+        found=found_of(images, [one.names for one in asked], detector),
+        slope=float(np.mean([spectrum_slope(one) for one in images])),
+        variation=float(np.mean([total_variation(one) for one in images])),
     )
 
 
@@ -318,15 +318,15 @@ def _rebuilt(
     """What an encoder keeps of pictures, by drawing them again from what it says of them."""
     blind, detector = looks
     originals = [one.real for one in asked]
-    wishes = [[ImageTarget(picture=as_floats(one))] for one in originals]
+    wishes = [[ImageTarget(image=as_floats(one))] for one in originals]
     # Without noise, which blinds who never saw any.
     settings = _with_noise(PRESETS["default"](), 0.0)
     variant = AscentVariant(name=f"again from {encoder.name}", settings=settings, prompts=len(originals), seeds=1)
-    made = drawn(encoder, variant, wishes, run, quiet=quiet).pictures
+    made = drawn(encoder, variant, wishes, run, quiet=quiet).images
     cosine = [float((embedded(one, made) * embedded(one, originals)).sum(dim=1).mean()) for one in (blind, other)]
     return Rebuilt(
         encoder=Path(encoder.name).name,
-        pictures=[
+        images=[
             PageImage(image=one, alt=f"drawn again from an embedding: {q.text}")
             for one, q in zip(made, asked, strict=True)
         ],

@@ -75,7 +75,7 @@ def _row(name: str, one: Measured, real: Measured, seconds: str, climbed: float 
     ]
 
 
-def show_pictures(
+def show_images(
     page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], asked: Sequence[Question]
 ) -> None:
     page.heading("The pictures, failures among them")
@@ -84,9 +84,9 @@ def show_pictures(
         page.heading(name, level=3)
         page.pictures(
             [
-                PageImage(image=picture, caption=asked[which].text, alt=asked[which].text, good=bool(right))
-                for picture, which, right in zip(
-                    one.pictures[:SHOWN], one.which, numbers[name].held_out.right, strict=False
+                PageImage(image=image, caption=asked[which].text, alt=asked[which].text, good=bool(right))
+                for image, which, right in zip(
+                    one.images[:SHOWN], one.which, numbers[name].held_out.right, strict=False
                 )
             ]
         )
@@ -117,12 +117,12 @@ def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Questio
         "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
         "comes back is what the embedding holds, without grain. The first are shown."
     )
-    count = min(len(rebuilt[0].pictures), SHOWN)
+    count = min(len(rebuilt[0].images), SHOWN)
     page.card("originals", [PageImage(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
     for one in rebuilt:
         page.card(
             one.encoder,
-            one.pictures[:count],
-            small=f" of all {len(one.pictures)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder "
+            one.images[:count],
+            small=f" of all {len(one.images)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder "
             f"without words {one.blind:.2f}, by the other {one.other:.2f}, things found {one.found:.0f} percent",
         )

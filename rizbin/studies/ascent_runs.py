@@ -52,7 +52,7 @@ class AscentImage:
     """The pictures of one variant: seeds one after the other, each with its prompts in order."""
 
     variant: AscentVariant
-    pictures: list[Pixels]
+    images: list[Pixels]
     which: list[int]
     """The prompt of each picture."""
     climbed: list[float]
@@ -67,9 +67,9 @@ class AscentImage:
 class Judged:
     """What one encoder says of pictures."""
 
-    right: Bool[np.ndarray, " pictures"]
+    right: Bool[np.ndarray, " images"]
     """Whether the own prompt is the nearest of all."""
-    cosine: Float[np.ndarray, " pictures"]
+    cosine: Float[np.ndarray, " images"]
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Rebuilt:
     """Pictures drawn again from nothing but their embedding."""
 
     encoder: str
-    pictures: list[PageImage]
-    likeness: Float[np.ndarray, " pictures"]
+    images: list[PageImage]
+    likeness: Float[np.ndarray, " images"]
     """Correlation of eight by eight squares with the original, of each."""
     blind: float
     """Mean cosine with the originals by an encoder without words that drew none of them."""
@@ -160,7 +160,7 @@ def drawn(
         return AscentImage(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
     made = _climb(encoder, variant, wishes[: variant.prompts], folder, autoencoder, quiet, batch)
     table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
-    table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
+    table |= {"pictures": np.stack(made.images), "steps": np.array([step for step, _ in made.frames])}
     table |= {name: np.array(getattr(made, name)) for name in ("which", "climbed", "seconds")}
     held = io.BytesIO()
     np.savez_compressed(held, **table)
@@ -178,7 +178,7 @@ def _climb(
     quiet: bool,
     batch: int,
 ) -> AscentImage:
-    pictures: list[Pixels] = []
+    images: list[Pixels] = []
     climbed: list[float] = []
     frames: dict[int, list[Pixels]] = {}
     began = time.process_time()
@@ -192,13 +192,13 @@ def _climb(
                 folder=outputs.claim_folder(folder / "state"),
                 bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
             )
-            pictures += made.pictures
+            images += made.images
             climbed += made.scores[-1]
             for frame in made.frames if seed == 0 else ():
-                frames.setdefault(frame.step, []).extend(frame.pictures)
-    seconds = (time.process_time() - began) / len(pictures)
+                frames.setdefault(frame.step, []).extend(frame.images)
+    seconds = (time.process_time() - began) / len(images)
     which = list(range(len(wishes))) * variant.seeds
-    return AscentImage(variant, pictures, which, climbed, sorted(frames.items()), seconds)
+    return AscentImage(variant, images, which, climbed, sorted(frames.items()), seconds)
 
 
 def measured(
@@ -210,27 +210,27 @@ def measured(
     harmed = {}
     if harms:
         for name, harm in HARMS.items():
-            harmed[name] = 100 * float(judged([harm(one) for one in drawn.pictures], drawn.which).right.mean())
+            harmed[name] = 100 * float(judged([harm(one) for one in drawn.images], drawn.which).right.mean())
     return Measured(
-        own=_asker(own, texts)(drawn.pictures, drawn.which),
-        held_out=judged(drawn.pictures, drawn.which),
+        own=_asker(own, texts)(drawn.images, drawn.which),
+        held_out=judged(drawn.images, drawn.which),
         harmed=harmed,
-        found=found_of(drawn.pictures, [asked[one].names for one in drawn.which], detector),
-        slope=float(np.mean([spectrum_slope(one) for one in drawn.pictures])),
-        variation=float(np.mean([total_variation(one) for one in drawn.pictures])),
+        found=found_of(drawn.images, [asked[one].names for one in drawn.which], detector),
+        slope=float(np.mean([spectrum_slope(one) for one in drawn.images])),
+        variation=float(np.mean([total_variation(one) for one in drawn.images])),
     )
 
 
-def seen_by(encoder: Embedder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Judged:
+def seen_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Judged:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
-    return _asker(encoder, [one.text for one in asked])(pictures, which)
+    return _asker(encoder, [one.text for one in asked])(images, which)
 
 
 def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Judged]:
     words = encoder.encode_text(texts)
 
-    def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Judged:
-        cosines = embedded(encoder, pictures) @ words.T
+    def ask(images: Sequence[Pixels], which: Sequence[int]) -> Judged:
+        cosines = embedded(encoder, images) @ words.T
         own = torch.tensor(which)
         right = cosines.argmax(dim=1) == own
         return Judged(right.numpy(), cosines[torch.arange(len(own)), own].double().numpy())
@@ -239,18 +239,18 @@ def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], S
 
 
 @torch.no_grad()
-def embedded(encoder: Embedder, pictures: Sequence[Pixels]) -> Float[Tensor, "pictures dim"]:
+def embedded(encoder: Embedder, images: Sequence[Pixels]) -> Float[Tensor, "images dim"]:
     """Unit vectors of pictures, some at a time."""
-    parts = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
+    parts = [images[first : first + 64] for first in range(0, len(images), 64)]
     return torch.cat([encoder.encode_image(torch.stack([as_floats(one) for one in part])) for part in parts])
 
 
-def found_of(pictures: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
+def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
     """Percent of the named things that the detector says are there."""
     hits = [
         presence.probability > 0.5
-        for picture, phrases in zip(pictures, names, strict=True)
-        for presence in detector(picture, list(phrases))
+        for image, phrases in zip(images, names, strict=True)
+        for presence in detector(image, list(phrases))
     ]
     return 100 * float(np.mean(hits))
 
@@ -266,6 +266,6 @@ def _fingerprint(module: torch.nn.Module) -> str:
 def _spelled(target: object) -> list:
     """A target as JSON tells it apart."""
     if isinstance(target, ImageTarget):
-        return ["image", hashlib.sha256(target.picture.numpy().tobytes()).hexdigest(), target.weight]
+        return ["image", hashlib.sha256(target.image.numpy().tobytes()).hexdigest(), target.weight]
     assert isinstance(target, TextTarget)
     return ["text", target.text, target.weight]

@@ -80,11 +80,13 @@ def write_study(
     samples, _ = pictures_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
         raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
-    pictures = [one.image for one in samples]
+    image_arrays = [one.image for one in samples]
     found: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with advancing(bar, len(pictures), label) as advance:
-            found.append(detector.detect(pictures, named(names), alone=alone, batch=settings.batch, advance=advance))
+        with advancing(bar, len(image_arrays), label) as advance:
+            found.append(
+                detector.detect(image_arrays, named(names), alone=alone, batch=settings.batch, advance=advance)
+            )
     together, one_by_one = found
     machine = describe()
     page = Page(

@@ -35,10 +35,10 @@ def write_album(
     place = Path(folder)
     page = Page(title, subtitle=subtitle)
     for sheet in sheets:
-        outputs.write(place / f"{sheet.name}.png", _png(sheet.picture))
+        outputs.write(place / f"{sheet.name}.png", _png(sheet.image))
         for number, mask in enumerate(sheet.masks, 1):
             outputs.write(place / f"{sheet.name}-mask-{number:03d}.png", _png(np.ascontiguousarray(mask)))
-    page.sheets([PageImage(image=sheet.picture, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
+    page.sheets([PageImage(image=sheet.image, alt=sheet.caption, caption=sheet.caption) for sheet in sheets])
     for note in notes:
         page.note(note)
     if credit:

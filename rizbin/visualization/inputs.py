@@ -16,7 +16,7 @@ from rizbin.data.open import notices_of, open_source
 from rizbin.data.sample import Refused, Sample
 from rizbin.data.scenes.source import CREDIT
 from rizbin.models.protocol import FeatureExtractor
-from rizbin.visualization.colors import AnyPicture
+from rizbin.visualization.colors import AnySizeImage
 
 MOST_PATCHES = 16_384
 """Of a picture: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes already."""
@@ -29,7 +29,7 @@ class ShownImage:
     """One picture at the size at which the network sees it."""
 
     name: str
-    image: AnyPicture
+    image: AnySizeImage
     things: tuple[tuple[str, Bool[np.ndarray, "height width"]], ...] = ()
     """Name and mask of the things in it, back to front, where the truth is known."""
     caption: str = ""
@@ -53,7 +53,7 @@ class ReadImages:
     """What the licence of the pictures asks to be shown with them."""
 
 
-def read_pictures(
+def read_images(
     where: str | Sequence[str], encoder: FeatureExtractor, *, size: int = 0, limit: int = 0, masks: str | Path = ""
 ) -> ReadImages:
     """The pictures as the network can take them: the shorter side at `size`, both cut to whole patches.
@@ -105,7 +105,7 @@ def read_pictures(
     return ReadImages(shown, skipped, left_out, CREDIT if drawn else "")
 
 
-def check_pictures(where: str | Sequence[str], *, masks: str | Path = "") -> None:
+def check_images(where: str | Sequence[str], *, masks: str | Path = "") -> None:
     """Raises RizbinError where there is nothing to look at: before a network is loaded, and not after."""
     for text in [where] if isinstance(where, str) else where:
         _opened(text, ENDLESS)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 
 from rizbin.models.wrap import AnyEncoder, extractor
-from rizbin.visualization.colors import Picture, scaled
+from rizbin.visualization.colors import SizedImage, scaled
 from rizbin.visualization.words import threshold
 
 DIM = 28
@@ -50,9 +50,9 @@ def _sign(
 
 
 def foreground(
-    features: Float[np.ndarray, "pictures rows columns dim"],
-    attention: Float[np.ndarray, "pictures rows columns"] | None = None,
-) -> Bool[np.ndarray, "pictures rows columns"]:
+    features: Float[np.ndarray, "images rows columns dim"],
+    attention: Float[np.ndarray, "images rows columns"] | None = None,
+) -> Bool[np.ndarray, "images rows columns"]:
     """The patches of things, by the first direction of all pictures' features (as DINOv2 does, arXiv 2304.07193).
 
     The side that is attended more is taken for the foreground; without attention, the side that is rarer along the
@@ -99,9 +99,9 @@ def _parts(values: np.ndarray, features: Sequence[np.ndarray]) -> list[np.ndarra
 
 
 def pca_colors(
-    features: Float[np.ndarray, "pictures rows columns dim"],
-    keep: Bool[np.ndarray, "pictures rows columns"] | None = None,
-) -> UInt8[np.ndarray, "pictures rows columns 3"]:
+    features: Float[np.ndarray, "images rows columns dim"],
+    keep: Bool[np.ndarray, "images rows columns"] | None = None,
+) -> UInt8[np.ndarray, "images rows columns 3"]:
     """One color a patch, from the three main directions of all pictures together: like colors mean like features.
 
     Patches outside `keep` (default: `foreground`) are dark and do not shape the directions.
@@ -133,9 +133,9 @@ def smooth(
 
 
 @torch.no_grad()
-def pca_of(encoder: AnyEncoder, pictures: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[Picture]:
+def pca_of(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[SizedImage]:
     """The PCA colors of the pictures' patches before the projection, smoothly enlarged to the pictures' size."""
     asked = extractor(encoder)
-    patches = asked.patches(asked.normalized(torch.from_numpy(pictures).to(asked.device))).float().cpu().numpy()
+    patches = asked.patches(asked.normalized(torch.from_numpy(images).to(asked.device))).float().cpu().numpy()
     colors = pca_colors(patches)
-    return [smooth(one, *pictures.shape[1:3]) for one in colors]
+    return [smooth(one, *images.shape[1:3]) for one in colors]

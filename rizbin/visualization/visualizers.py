@@ -14,7 +14,7 @@ from rizbin.nets.dense import DenseHead
 from rizbin.nets.masks import jaccards, mass_mask
 from rizbin.visualization import words as texts
 from rizbin.visualization.attention import heads_outlined, outlined, overlay
-from rizbin.visualization.colors import AnyPicture, distinct
+from rizbin.visualization.colors import AnySizeImage, distinct
 from rizbin.visualization.grid import beside, enlarge, labelled, sheet, shrunk
 from rizbin.visualization.inputs import ShownImage, read_mask
 from rizbin.visualization.passes import over
@@ -34,7 +34,7 @@ class Sheet:
 
     name: str
     """For its file: letters, digits and hyphens."""
-    picture: AnyPicture
+    image: AnySizeImage
     caption: str
     masks: tuple[UInt8[np.ndarray, "_ _"], ...] = field(default=())
     """Numbers of things a pixel, where the picture shows some."""
@@ -57,14 +57,14 @@ class Visualizer(ABC):
     def __init__(self, settings: Any = None) -> None:
         self.settings: Any = settings or self.Settings()
 
-    def __call__(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def __call__(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """The sheets. Raises RizbinError when the model or the pictures do not bring what it needs."""
-        if len(pictures) < self.least:
-            raise RizbinError(f"This needs {self.least} pictures and there is {len(pictures)}; name more of them.")
-        return self.draw(encoder, pictures)
+        if len(images) < self.least:
+            raise RizbinError(f"This needs {self.least} pictures and there is {len(images)}; name more of them.")
+        return self.draw(encoder, images)
 
     @abstractmethod
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """The sheets, from pictures enough."""
 
 
@@ -82,11 +82,11 @@ class Attention(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet of heads for each picture, then one of the best masks (or of mean heat) for all."""
-        maps = _attention(encoder, pictures, layer=self.settings.layer)
+        maps = _attention(encoder, images, layer=self.settings.layer)
         sheets, all_cells, told_of, bests, means = [], [], [], [], []
-        for number, (one, heads) in enumerate(zip(pictures, maps, strict=True), 1):
+        for number, (one, heads) in enumerate(zip(images, maps, strict=True), 1):
             rows = np.concatenate([heads.mean(axis=0, keepdims=True), heads])
             masks = mass_mask(rows, self.settings.mass)
             names = ["mean", *(f"head {head}" for head in range(1, len(rows)))]
@@ -135,16 +135,16 @@ class Patch(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture and point."""
         for across, down in self.settings.points:
             if not (0 <= across <= 1 and 0 <= down <= 1):
                 raise RizbinError(
                     f"The point {across:g} {down:g} lies outside; both are shares of the picture, 0 to 1."
                 )
-        features = over(encoder, [one.image for one in pictures], encoder.patches)
+        features = over(encoder, [one.image for one in images], encoder.patches)
         sheets = []
-        for number, (one, seen) in enumerate(zip(pictures, features, strict=True), 1):
+        for number, (one, seen) in enumerate(zip(images, features, strict=True), 1):
             grid = seen.shape[0], seen.shape[1]
             image = enlarge(shrunk(one.image, CELL), CELL)
             for point, (across, down) in enumerate(self.settings.points, 1):
@@ -178,10 +178,10 @@ class Pca(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet: each picture above its colors."""
-        features = over(encoder, [one.image for one in pictures], encoder.patches)
-        attention = _mean_attention(encoder, pictures)
+        features = over(encoder, [one.image for one in images], encoder.patches)
+        attention = _mean_attention(encoder, images)
         if self.settings.foreground == "mass" and attention is None:
             raise NoAttention(
                 "This network has no CLS attention to choose the foreground by; ask for another foreground."
@@ -193,13 +193,13 @@ class Pca(Visualizer):
         else:
             keep = foregrounds(features, attention)
         cells = []
-        for one, colors in zip(pictures, joint_colors(features, keep, attention), strict=True):
+        for one, colors in zip(images, joint_colors(features, keep, attention), strict=True):
             image = enlarge(shrunk(one.image, CELL), CELL)
             cells.append(np.concatenate([image, smooth(colors, *image.shape[:2])]))
         said = (
             "Patch features along their three main directions, of all pictures together; like colors are like features."
         )
-        return [Sheet("pca", sheet(cells, labels=[one.name for one in pictures], side=1), said)]
+        return [Sheet("pca", sheet(cells, labels=[one.name for one in images], side=1), said)]
 
 
 class Correspondence(Visualizer):
@@ -219,19 +219,19 @@ class Correspondence(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture after the first."""
-        features = over(encoder, [one.image for one in pictures], encoder.patches)
+        features = over(encoder, [one.image for one in images], encoder.patches)
         keep = [np.ones(one.shape[:2], bool) for one in features]
         if self.settings.foreground == "direction":
-            keep = foregrounds(features, _mean_attention(encoder, pictures))
+            keep = foregrounds(features, _mean_attention(encoder, images))
         sheets = []
-        for number in range(1, len(pictures)):
-            first, second = pictures[0], pictures[number]
+        for number in range(1, len(images)):
+            first, second = images[0], images[number]
             found = correspondences(features[0], features[number], self.settings.count, keep=(keep[0], keep[number]))
             grids = [(one.shape[0], one.shape[1]) for one in (features[0], features[number])]
-            images = [shrunk(one.image, 2 * CELL) for one in (first, second)]
-            drawn = corresponding(images[0], images[1], found, (grids[0], grids[1]), side=2 * CELL)
+            cells = [shrunk(one.image, 2 * CELL) for one in (first, second)]
+            drawn = corresponding(cells[0], cells[1], found, (grids[0], grids[1]), side=2 * CELL)
             said = f"{first.name} and {second.name}: the {len(found)} pairs of patches that are most alike."
             sheets.append(Sheet(f"correspondence-{number:03d}", drawn, said))
         return sheets
@@ -253,20 +253,18 @@ class Neighbors(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet, a row for each picture that is asked about."""
-        features = np.stack(over(encoder, [one.image for one in pictures], encoder.pooled))
+        features = np.stack(over(encoder, [one.image for one in images], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
         cells, names = [], []
         for query, (found, scores) in enumerate(zip(order.tolist(), cosines.tolist(), strict=True)):
-            cells += [_square(pictures[index].image) for index in (query, *found)]
+            cells += [_square(images[index].image) for index in (query, *found)]
             names += [
-                pictures[query].name,
-                *(f"cosine {score:.2f}, {pictures[i].name}" for i, score in zip(found, scores, strict=True)),
+                images[query].name,
+                *(f"cosine {score:.2f}, {images[i].name}" for i, score in zip(found, scores, strict=True)),
             ]
-        said = (
-            f"Each row: a picture, and those of the other {len(pictures) - 1} that are nearest to it, with the cosine."
-        )
+        said = f"Each row: a picture, and those of the other {len(images) - 1} that are nearest to it, with the cosine."
         return [Sheet("neighbors", sheet(cells, labels=names, columns=order.shape[1] + 1, side=1), said)]
 
 
@@ -293,34 +291,34 @@ class Propagate(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet of frames with their masks, evenly chosen where there are many; the masks of all frames with it."""
-        features = over(encoder, [one.image for one in pictures], encoder.patches)
+        features = over(encoder, [one.image for one in images], encoder.patches)
         chosen = self.settings
         masks = propagated(
             features,
-            self._first(encoder, pictures[0]).astype(np.int64),
+            self._first(encoder, images[0]).astype(np.int64),
             previous=chosen.previous,
             temperature=chosen.temperature,
             radius=chosen.radius,
             most=chosen.most,
         )
         palette = distinct(int(masks.max()) + 1)
-        places = np.unique(np.linspace(0, len(pictures) - 1, ON_A_SHEET).round().astype(int)).tolist()
-        cells = [shrunk(texts.painted(pictures[place].image, masks[place] - 1, palette), CELL) for place in places]
-        names = [pictures[place].name for place in places]
-        said = f"The things of {pictures[0].name} followed through {len(pictures)} frames."
+        places = np.unique(np.linspace(0, len(images) - 1, ON_A_SHEET).round().astype(int)).tolist()
+        cells = [shrunk(texts.painted(images[place].image, masks[place] - 1, palette), CELL) for place in places]
+        names = [images[place].name for place in places]
+        said = f"The things of {images[0].name} followed through {len(images)} frames."
         return [Sheet("propagate", sheet(cells, labels=names, side=CELL), said, tuple(masks.astype(np.uint8)))]
 
-    def _first(self, encoder: FeatureExtractor, picture: ShownImage) -> UInt8[np.ndarray, "height width"]:
+    def _first(self, encoder: FeatureExtractor, image: ShownImage) -> UInt8[np.ndarray, "height width"]:
         """The mask that is followed."""
         if self.settings.mask:
-            return read_mask(self.settings.mask, picture, encoder)
-        out = np.zeros(picture.image.shape[:2], np.uint8)
-        for number, (_, mask) in enumerate(picture.things, 1):
+            return read_mask(self.settings.mask, image, encoder)
+        out = np.zeros(image.image.shape[:2], np.uint8)
+        for number, (_, mask) in enumerate(image.things, 1):
             out[mask] = number
-        if not picture.things:
-            (kept,) = foregrounds(over(encoder, [picture.image], encoder.patches), _mean_attention(encoder, [picture]))
+        if not image.things:
+            (kept,) = foregrounds(over(encoder, [image.image], encoder.patches), _mean_attention(encoder, [image]))
             out = np.kron(kept, np.ones((encoder.patch_size, encoder.patch_size))).astype(np.uint8)
         return out
 
@@ -341,7 +339,7 @@ class WordMap(Visualizer):
 
     settings: Settings
 
-    def draw(self, encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Sheet]:
+    def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture."""
         if not encoder.localizes:
             raise RizbinError(
@@ -349,7 +347,7 @@ class WordMap(Visualizer):
                 "give one such as detailclip-mini."
             )
         sheets = []
-        for number, one in enumerate(pictures, 1):
+        for number, one in enumerate(images, 1):
             asked = [*self.settings.words] or texts.words_of(one.caption, [name for name, _ in one.things])
             if not asked:
                 raise RizbinError(f"{one.name} has no caption to take words from; name some words to look for.")
@@ -384,22 +382,22 @@ def does(what: type[Visualizer]) -> str:
 
 
 def _attention(
-    encoder: FeatureExtractor, pictures: Sequence[ShownImage], *, token: int = CLS, layer: int = -1
+    encoder: FeatureExtractor, images: Sequence[ShownImage], *, token: int = CLS, layer: int = -1
 ) -> list[Float[np.ndarray, "heads _ _"]]:
     """The attention of one token of each picture."""
-    return over(encoder, [one.image for one in pictures], lambda images: encoder.attention_rows(images, token, layer))
+    return over(encoder, [one.image for one in images], lambda images: encoder.attention_rows(images, token, layer))
 
 
-def _mean_attention(encoder: FeatureExtractor, pictures: Sequence[ShownImage]) -> list[Float[np.ndarray, "_ _"]] | None:
+def _mean_attention(encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Float[np.ndarray, "_ _"]] | None:
     """The attention of CLS, mean over heads; None where there is none."""
     try:
-        return [heads.mean(axis=0) for heads in _attention(encoder, pictures)]
+        return [heads.mean(axis=0) for heads in _attention(encoder, images)]
     except NoAttention:
         return None
 
 
-def _square(picture: AnyPicture) -> AnyPicture:
+def _square(image: AnySizeImage) -> AnySizeImage:
     """The middle of a picture, at the size of a cell: rows of neighbors are compared at a glance when all are alike."""
-    side = min(picture.shape[:2])
-    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-    return enlarge(shrunk(picture[top : top + side, left : left + side], CELL // 2), CELL // 2)
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    return enlarge(shrunk(image[top : top + side, left : left + side], CELL // 2), CELL // 2)

@@ -14,7 +14,7 @@ from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.nets.dense import DenseHead, guided_upsample
 from rizbin.visualization.attention import overlay
-from rizbin.visualization.colors import AnyPicture, Color, Picture, blend, distinct, scaled, stretched
+from rizbin.visualization.colors import AnySizeImage, Color, SizedImage, blend, distinct, scaled, stretched
 from rizbin.visualization.grid import sheet
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}")
@@ -73,7 +73,7 @@ def _parts(prompts: list[str], size: int = 256) -> list[list[str]]:
 @torch.no_grad()
 def similarities(
     encoder: AnyEncoder,
-    picture: Picture,
+    image: SizedImage,
     words: Sequence[str],
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
@@ -93,7 +93,7 @@ def similarities(
             cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
     asked = extractor(encoder)
-    images = asked.normalized(torch.from_numpy(picture[None]).to(asked.device))
+    images = asked.normalized(torch.from_numpy(image[None]).to(asked.device))
     patches = asked.dense(images, dense_head)[0].float().cpu().numpy()
     maps = np.moveaxis(patches @ embedder(asked, words).T, -1, 0)
     if against is not None and len(against):
@@ -101,7 +101,7 @@ def similarities(
     if dense_head == "windows":
         scores = torch.from_numpy(np.ascontiguousarray(maps))[None]
         # The weight of colors is in ImageNet's deviations, whatever the network's own are.
-        return guided_upsample(scores, normalize(torch.from_numpy(picture[None])))[0].numpy()
+        return guided_upsample(scores, normalize(torch.from_numpy(image[None])))[0].numpy()
     return maps
 
 
@@ -143,27 +143,27 @@ def true_numbers(
 
 
 def painted(
-    picture: Picture, numbers: Int[np.ndarray, "height width"], colors: Sequence[Color] | None = None
-) -> Picture:
+    image: SizedImage, numbers: Int[np.ndarray, "height width"], colors: Sequence[Color] | None = None
+) -> SizedImage:
     """The picture with each pixel in its word's color; those of no word gray and dim."""
     palette = np.array([*(colors or distinct(int(numbers.max(initial=0)) + 1)), (0, 0, 0)], np.uint8)
-    gray = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
+    gray = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
     named = numbers != NOTHING
     return blend(np.where(named[..., None], gray, gray // 3 + 24), palette[numbers], np.where(named, 0.62, 0.0))
 
 
 def heat_of_words(
-    picture: Picture,
+    image: SizedImage,
     maps: Float[np.ndarray, "words rows columns"],
     words: Sequence[str],
     *,
     side: int = 128,
     colors: Sequence[Color] = (),
-) -> AnyPicture:
+) -> AnySizeImage:
     """A sheet with a heat map for each word, all on one scale, so that they compare; `colors` are the words'."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     common = scaled(np.stack([stretched(one, height, width) for one in maps]))
     # Percentiles 0 and 100: the maps are scaled already, together.
     return sheet(
-        [overlay(picture, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side, colors=colors
+        [overlay(image, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side, colors=colors
     )

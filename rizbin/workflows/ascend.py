@@ -161,7 +161,7 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
             state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
             def seen(frame: AscentFrame, files: list[Path] = files) -> None:
-                _write(frame.pictures, files)
+                _write(frame.images, files)
 
             try:
                 climbed = climb(
@@ -177,9 +177,9 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
             except AscentDiverged as stopped:
-                _write(stopped.kept.pictures, files)
+                _write(stopped.kept.images, files)
                 raise
-            _write(climbed.pictures, files)
+            _write(climbed.images, files)
             _films(climbed, files)
             outputs.remove_folder(state)
             made += [
@@ -230,15 +230,15 @@ def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]
     """The targets that are pictures."""
     found: list[Target] = []
     if "image" in shown:
-        found.append(ImageTarget(picture=shown["image"]))
+        found.append(ImageTarget(image=shown["image"]))
     if "style" in shown or "content" in shown:
         if len(encoders) > 1 and not layer:
             raise RizbinError("Several encoders have no layer in common; give one --model, or name a --layer of all.")
         at = layer or middle_layer(encoders[0])
         if "content" in shown:
-            found.append(ContentTarget(picture=shown["content"], layer=at))
+            found.append(ContentTarget(image=shown["content"], layer=at))
         if "style" in shown:
-            found.append(StyleTarget(picture=shown["style"], layer=at))
+            found.append(StyleTarget(image=shown["style"], layer=at))
     return found
 
 
@@ -248,17 +248,17 @@ def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor 
         if mask:
             raise RizbinError("A mask says where a picture may change; give the picture too: --start photo.png.")
         return None, None
-    picture = read_image(Path(start))
+    image = read_image(Path(start))
     allowed = read_image(Path(mask)).mean(axis=-1) if mask else None
     if allowed is not None:
-        check_mask(allowed.shape, picture.shape[:2])
+        check_mask(allowed.shape, image.shape[:2])
     if size:
-        scale = size / min(picture.shape[:2])
-        sides = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
-        picture = np.asarray(cv2.resize(picture, sides, interpolation=cv2.INTER_AREA), np.uint8)
+        scale = size / min(image.shape[:2])
+        sides = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        image = np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA), np.uint8)
         allowed = None if allowed is None else cv2.resize(allowed, sides, interpolation=cv2.INTER_AREA)
     white = None if allowed is None else torch.from_numpy(np.asarray(allowed) > 127).float()[None]
-    return as_floats(picture)[None], white
+    return as_floats(image)[None], white
 
 
 def _autoencoder(folder: Place, device: str) -> Any:
@@ -280,17 +280,17 @@ def _now_and_then(seen: Any) -> Any:
     return watch
 
 
-def _write(pictures: Sequence[Pixels], files: Sequence[Path]) -> None:
-    for picture, file in zip(pictures, files, strict=True):
-        write_png(picture, file)
+def _write(images: Sequence[Pixels], files: Sequence[Path]) -> None:
+    for image, file in zip(images, files, strict=True):
+        write_png(image, file)
 
 
 def _films(climbed: Ascended, files: Sequence[Path]) -> None:
     """A strip and a GIF beside each picture."""
     for place, file in enumerate(files):
-        pictures = [(frame.pictures[place], f"step {frame.step}") for frame in climbed.frames]
-        write_png(sheet([pictures]), file.with_name(f"{file.stem}-film.png"))
-        write_gif([image for image, _ in pictures], file.with_suffix(".gif"))
+        images = [(frame.images[place], f"step {frame.step}") for frame in climbed.frames]
+        write_png(sheet([images]), file.with_name(f"{file.stem}-film.png"))
+        write_gif([image for image, _ in images], file.with_suffix(".gif"))
 
 
 def _told(

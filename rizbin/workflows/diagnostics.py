@@ -24,7 +24,7 @@ QUIET = 0.25
 """Share of the run before which nothing is called a collapse: every network starts out looking like one."""
 LEAST_STEPS = 100
 """Updates before which nothing is called a collapse, however short the run."""
-LEAST_PICTURES = 20
+LEAST_IMAGES = 20
 """Fewer test pictures are not looked at: a rank is never above their number, and k-NN moves in steps of 5 points."""
 K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
@@ -57,17 +57,17 @@ class CollapseDiagnostics:
         self.memory, self.queries = parts
         self.unseen = ""
         """Why some numbers or all of them are missing, in a sentence; empty where none are."""
-        enough = len(self.queries) >= LEAST_PICTURES
+        enough = len(self.queries) >= LEAST_IMAGES
         if not enough:
             count = len(self.queries)
             are = "is 1 image" if count == 1 else f"are {count} images"
-            fewer = f"There {are} to look at while it trains, fewer than {LEAST_PICTURES}"
-            if len(self.memory) >= LEAST_PICTURES:
+            fewer = f"There {are} to look at while it trains, fewer than {LEAST_IMAGES}"
+            if len(self.memory) >= LEAST_IMAGES:
                 self.unseen = f"{fewer}: collapse is looked for on training images, and no neighbors are asked."
                 self.queries = self.memory.first(queries)
             else:
                 self.unseen = f"{fewer}, and so has the training part: the run goes on without its collapse numbers."
-        self.blind = len(self.queries) < LEAST_PICTURES
+        self.blind = len(self.queries) < LEAST_IMAGES
         self.named = (
             enough
             and self.memory.right.shape[1] > 1
@@ -115,17 +115,17 @@ class CollapseDiagnostics:
         numbers |= method.inspect(features)
         return collapse_alarms(of_projection)
 
-    def _augmented(self, view: View, number: int) -> Float[Tensor, "pictures 3 size size"]:
+    def _augmented(self, view: View, number: int) -> Float[Tensor, "images 3 size size"]:
         pixels = self.queries.pixels.numpy()
         made = [view(one, generator(0, "watch", number, place))[0] for place, one in enumerate(pixels)]
         return normalize(torch.from_numpy(np.stack(made)))
 
     @torch.no_grad()
-    def _features(self, method: Method, pictures: LabeledImages) -> Float[Tensor, "pictures dim"]:
-        return _resting(method, normalize(pictures.pixels), project=False)
+    def _features(self, method: Method, images: LabeledImages) -> Float[Tensor, "images dim"]:
+        return _resting(method, normalize(images.pixels), project=False)
 
     @torch.no_grad()
-    def _projected(self, method: Method, images: Float[Tensor, "pictures 3 size size"]) -> Tensor | None:
+    def _projected(self, method: Method, images: Float[Tensor, "images 3 size size"]) -> Tensor | None:
         return _resting(method, images, project=True)
 
     def _top1(self, queries: Float[Tensor, "queries dim"], memory: Float[Tensor, "memory dim"]) -> float:

@@ -142,8 +142,8 @@ def train(
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
         endless = training.steps * training.batch
-        pictures = endless if source.endless else min(len(source), endless)
-        cautions = method.cautions(Work(pictures, training.batch, training.steps))
+        images = endless if source.endless else min(len(source), endless)
+        cautions = method.cautions(Work(images, training.batch, training.steps))
         for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
             folder.warn(sentence)
     watching = _watching(training, method, silent, validation_data)

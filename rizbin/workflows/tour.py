@@ -123,7 +123,7 @@ def _climb(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
     wanted = names[0]
     encoder = load_encoder(CLIMBED)
     made = ascend([encoder], [[TextTarget(text=article(wanted))]])
-    (seen_in_it,) = judge(made.pictures[0], [wanted])
+    (seen_in_it,) = judge(made.images[0], [wanted])
     page.heading("Climbed", level=3)
     page.text(
         f"\u201c{article(wanted)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
@@ -131,5 +131,5 @@ def _climb(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
         f"{wanted} a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how "
         "far such pictures are to be believed."
     )
-    shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
+    shown = [*((frame.images[0], f"step {frame.step}") for frame in made.frames), (made.images[0], "the picture")]
     page.pictures([PageImage(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])

@@ -38,12 +38,12 @@ class DetectorVerifier:
     side: int = 0
     """Pictures are enlarged to this shorter side, pixels; 0 leaves them."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         """One presence for each phrase."""
-        scale = max(self.side / min(picture.shape[:2]), 1.0) if self.side else 1.0
-        shown = picture
+        scale = max(self.side / min(image.shape[:2]), 1.0) if self.side else 1.0
+        shown = image
         if scale > 1:
-            shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+            shown = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         # One pass serves all phrases: the detector reads each name by itself, whatever stands before it in the text.
         names = tuple(dict.fromkeys((*phrases, *self.among)))
         (seen,) = self.detector.detect([shown], named(names))

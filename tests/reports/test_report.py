@@ -207,7 +207,7 @@ def test_asking_gives_probabilities_and_cosines():
     np.testing.assert_allclose(found.chances.sum(axis=1), 1, atol=1e-5)
     with torch.no_grad():
         captions = pair.encode_texts(pair.tokenizer.encode([sample.caption for sample in found.samples]))
-        images = pair.encode_images(normalize(torch.from_numpy(found.pictures)))
+        images = pair.encode_images(normalize(torch.from_numpy(found.images)))
     slow = [[float(caption @ image) for image in images] for caption in captions]
     np.testing.assert_allclose(found.finds, slow, atol=1e-5)
     own = ask(pair, first_samples(Shapes(known=False), 5), ())
@@ -269,7 +269,7 @@ def test_cards_and_headline_ask_with_the_same_prompts():
     samples = first_samples(Shapes(), 5)
     found, other = (ask(pair, samples, NAMES, templates) for templates in ("scenes", "plain"))
     with torch.no_grad():
-        images = pair.encode_images(normalize(torch.from_numpy(found.pictures)))
+        images = pair.encode_images(normalize(torch.from_numpy(found.images)))
         chances = (images @ used.T * pair.logit_scale.exp()).softmax(dim=-1)
     np.testing.assert_allclose(found.chances, chances.numpy(), atol=1e-5)
     assert not np.allclose(found.chances, other.chances, atol=1e-4)

@@ -125,10 +125,10 @@ def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.M
     variant = AscentVariant(name="few", settings=AscentSettings(steps=3, copies=1), prompts=2, seeds=2)
     wishes = [[TextTarget(text="a fox")], [TextTarget(text="a bee")], [TextTarget(text="a bus")]]
     made = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert len(made.pictures) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
+    assert len(made.images) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
     monkeypatch.setattr(ascent_cells, "ascend", None)
     again = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert np.array_equal(np.stack(again.pictures), np.stack(made.pictures))
+    assert np.array_equal(np.stack(again.images), np.stack(made.images))
     assert (again.climbed, again.which, again.seconds) == (made.climbed, made.which, made.seconds)
     with pytest.raises(TypeError):
         drawn(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)

@@ -59,7 +59,7 @@ def test_numbers_are_those_that_were_planted() -> None:
     assert result.cases == 100 and row is not None and result.best is row
     assert (row.share.hits, row.against_plain.repaired, row.against_plain.broken) == (80, 30, 0)
     assert row.runs == (100, 60) and row.spread == pytest.approx(28.28, abs=0.01)
-    assert row.pictures == 2 and row.rival.hits == 60 and row.against_rival.lift == 20
+    assert row.images == 2 and row.rival.hits == 60 and row.against_rival.lift == 20
     assert row.p == pytest.approx(2 * 0.5**30), "the other cure's is less, so Holm raises this one by nothing"
     assert result.rungs == {"draw": (100, 100), "attention": (100, 0), "place": (0, 0), "reseed": (0, 0)}
     assert result.things.percent == 75

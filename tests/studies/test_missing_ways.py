@@ -27,8 +27,8 @@ from rizbin.studies.missing.ways import (
     Studio,
     best_of,
     cases_of,
-    most_pictures,
-    pictures_in,
+    images_in,
+    most_images,
     read_drawn,
 )
 from tests.generation.diffusion.small_painters import painter
@@ -125,10 +125,10 @@ def made(way: str, number: int, seconds: float, *values: float, other: int = 0) 
 
 def test_equal_time_counts_looking_and_is_rounded_up() -> None:
     drawn = [made(PLAIN, 0, 0.5, 1, 1), made(PLAIN, 1, 1.5, 1, 0), made("iou", 0, 3.1, 1, 1), made("kl", 0, 1.0, 1, 1)]
-    assert pictures_in(drawn, 3.1) == pytest.approx(3.1 / 1.5)
-    assert pictures_in(drawn, 0.1) == 1, "one picture is drawn at least"
-    assert most_pictures(drawn, ("iou", "kl")) == 3
-    assert most_pictures([*drawn, made("compose", 0, 1e6, 1, 1)], ("compose",)) == MOST_OTHERS
+    assert images_in(drawn, 3.1) == pytest.approx(3.1 / 1.5)
+    assert images_in(drawn, 0.1) == 1, "one picture is drawn at least"
+    assert most_images(drawn, ("iou", "kl")) == 3
+    assert most_images([*drawn, made("compose", 0, 1e6, 1, 1)], ("compose",)) == MOST_OTHERS
 
 
 def test_the_best_of_n_is_the_detector_s_choice_among_the_first_n() -> None:

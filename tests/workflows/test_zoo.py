@@ -180,7 +180,7 @@ def test_what_one_draws_the_other_names_and_no_harm_blinds_it() -> None:
     few = asked[:16]
     made = ascend([draws], [[TextTarget(text=one.text)] for one in few], settings=AscentSettings(chunk=16))
     # 86 percent of 40 captions in three seeds; of 16, fewer than 60 come one time in 150.
-    assert seen_by(judge, made.pictures, range(16), asked).right.mean() >= 0.6
+    assert seen_by(judge, made.images, range(16), asked).right.mean() >= 0.6
 
 
 def test_the_page_says_what_the_card_says() -> None:

@@ -31,7 +31,7 @@ from rizbin.generation.ascent.targets import Bound, Wish, check
 from rizbin.generation.film import Pixels
 from rizbin.models.protocol import Embedder
 
-Pictures = Float[Tensor, "pictures 3 height width"]
+Images = Float[Tensor, "images 3 height width"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AscentFrame:
     step: int
     """Steps made."""
     steps: int
-    pictures: list[Pixels]
+    images: list[Pixels]
     score: float
     """Of the first targets, mean of copies, encoders and pictures: what was climbed, without what grain costs; not how
     good it is."""
@@ -51,7 +51,7 @@ class AscentFrame:
 class Ascended:
     """Pictures and how they came to be."""
 
-    pictures: list[Pixels]
+    images: list[Pixels]
     scores: list[list[float]]
     """[steps][pictures]: score of the first target at each step, mean of copies and encoders."""
     frames: list[AscentFrame]
@@ -59,7 +59,7 @@ class Ascended:
     seconds: float
     steps: int
     """Made."""
-    exact: Pictures = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
+    exact: Images = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
     """The pictures as floats."""
 
 
@@ -76,7 +76,7 @@ def ascend(
     wishes: Sequence[Wish],
     *,
     settings: AscentSettings = AscentSettings(),
-    start: Pictures | None = None,
+    start: Images | None = None,
     mask: Float[Tensor, "1 _ _"] | None = None,
     autoencoder: Any = None,
     folder: Path | None = None,
@@ -114,7 +114,7 @@ def ascend(
     began, made = time.monotonic(), state.load()
     last = stop_after or settings.steps
 
-    def drawn() -> Pictures:
+    def drawn() -> Images:
         return bounded(canvas(), start, change=settings.change, mask=mask)
 
     with bar(settings.steps, "climbing") if bar is not None else _Silent() as shown:
@@ -122,15 +122,15 @@ def ascend(
             # Made twice: what the way back through the canvas needs would else lie in memory while the encoders, which
             # need most, are asked.
             with torch.no_grad():
-                pictures = drawn()
-            gradient, scores = _gradient(pictures, start, bounds, settings, step)
+                images = drawn()
+            gradient, scores = _gradient(images, start, bounds, settings, step)
             if not (torch.isfinite(gradient).all() and torch.isfinite(scores).all()):
                 raise AscentDiverged(
                     f"The score was not finite at step {step + 1}, so the ascent stopped; the picture of step {step} "
                     "is kept. Lower the learning rate, or take another optimizer.",
                     state.ended(state.good, began),
                 )
-            state.good = pictures
+            state.good = images
             for group in optimizer.param_groups:
                 group["lr"] = _rate(settings, step)
             optimizer.zero_grad()
@@ -144,7 +144,7 @@ def ascend(
             frame = AscentFrame(step + 1, settings.steps, [], float(scores.mean()))
             if step + 1 in _shown_steps(settings.steps) or watch is not None:
                 with torch.no_grad():
-                    frame = replace(frame, pictures=as_pixels(drawn()))
+                    frame = replace(frame, images=as_pixels(drawn()))
             if step + 1 in _shown_steps(settings.steps):
                 state.frames.append(frame)
             if watch is not None:
@@ -159,13 +159,13 @@ def ascend(
 
 
 def _gradient(
-    pictures: Pictures, start: Pictures, bounds: Sequence[Bound], settings: AscentSettings, step: int
-) -> tuple[Pictures, Float[Tensor, " pictures"]]:
+    images: Images, start: Images, bounds: Sequence[Bound], settings: AscentSettings, step: int
+) -> tuple[Images, Float[Tensor, " images"]]:
     """Where the pictures fall fastest (the score negated, and what grain costs), and each picture's first score.
 
     A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
     """
-    leaf = pictures.detach().requires_grad_(True)
+    leaf = images.detach().requires_grad_(True)
     scores = leaf.new_zeros(len(leaf))
     share = 1 / (settings.copies * len(bounds))
     block = min(len(leaf), settings.chunk)
@@ -189,7 +189,7 @@ def _gradient(
     return leaf.grad, scores.detach()
 
 
-def variation(pictures: Pictures) -> Float[Tensor, " pictures"]:
+def variation(images: Images) -> Float[Tensor, " images"]:
     """The mean difference of neighboring pixels, 0 to 1, down and across: grain has much, edges little.
 
     Each is the root of the square and 1e-4: below steps of 0.01, some two of 255, it is flat, so that its slope does
@@ -197,24 +197,24 @@ def variation(pictures: Pictures) -> Float[Tensor, " pictures"]:
     that it does not depend on the canvas; down and across apart.
     """
     down, across = (
-        (steps.square() + 1e-4).sqrt().mean(dim=(1, 2, 3)) for steps in (pictures.diff(dim=2), pictures.diff(dim=3))
+        (steps.square() + 1e-4).sqrt().mean(dim=(1, 2, 3)) for steps in (images.diff(dim=2), images.diff(dim=3))
     )
     return (down + across) / 2
 
 
-def as_pixels(pictures: Pictures) -> list[Pixels]:
+def as_pixels(images: Images) -> list[Pixels]:
     """0 to 255, rounded."""
-    table = (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    table = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [np.ascontiguousarray(one) for one in table]
 
 
-def as_floats(picture: Pixels) -> Float[Tensor, "3 _ _"]:
+def as_floats(image: Pixels) -> Float[Tensor, "3 _ _"]:
     """0 to 1, channels first."""
-    return torch.tensor(as_rgb(picture, name="the picture")).permute(2, 0, 1).float() / 255
+    return torch.tensor(as_rgb(image, name="the picture")).permute(2, 0, 1).float() / 255
 
 
 def _started(
-    start: Pictures | None,
+    start: Images | None,
     mask: Float[Tensor, "1 _ _"] | None,
     encoders: Sequence[Embedder],
     count: int,
@@ -235,12 +235,11 @@ def _started(
     return start.to(device).expand(count, -1, -1, -1).contiguous()
 
 
-def check_mask(mask: Sequence[int], picture: Sequence[int]) -> None:
+def check_mask(mask: Sequence[int], image: Sequence[int]) -> None:
     """Raises RizbinError where the sides of the two (height, width) differ."""
-    if tuple(mask) != tuple(picture):
+    if tuple(mask) != tuple(image):
         raise RizbinError(
-            f"The mask has {mask[1]}x{mask[0]} pixels and the picture {picture[1]}x{picture[0]}; give one of the same "
-            "size."
+            f"The mask has {mask[1]}x{mask[0]} pixels and the picture {image[1]}x{image[0]}; give one of the same size."
         )
 
 
@@ -272,7 +271,7 @@ def _fingerprint(
     settings: AscentSettings,
     wishes: Sequence[Wish],
     encoders: Sequence[Embedder],
-    start: Pictures,
+    start: Images,
     mask: Tensor | None,
 ) -> str:
     """Stands for all that decides the picture: a state of another is not gone on with."""
@@ -307,7 +306,7 @@ class _State:
         self.scores: list[list[float]] = []
         self.frames: list[AscentFrame] = []
         with torch.no_grad():
-            self.good: Pictures = canvas()
+            self.good: Images = canvas()
         self.saved = time.monotonic()
 
     def load(self) -> int:
@@ -323,8 +322,8 @@ class _State:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.scores = found.state["scores"]
         for number, (step, steps, score) in enumerate(found.state["frames"]):
-            pictures = [np.asarray(one) for one in found.tensors["frames"][str(number)].numpy()]
-            self.frames.append(AscentFrame(step, steps, pictures, score))
+            images = [np.asarray(one) for one in found.tensors["frames"][str(number)].numpy()]
+            self.frames.append(AscentFrame(step, steps, images, score))
         return found.step
 
     def save(self, step: int, *, end: bool) -> None:
@@ -337,7 +336,7 @@ class _State:
             for name, value in kept.items()
             if value is not None
         }
-        frames = {str(number): torch.from_numpy(np.stack(frame.pictures)) for number, frame in enumerate(self.frames)}
+        frames = {str(number): torch.from_numpy(np.stack(frame.images)) for number, frame in enumerate(self.frames)}
         checkpoint.save(
             self.folder,
             step,
@@ -351,10 +350,10 @@ class _State:
         )
         self.saved = time.monotonic()
 
-    def ended(self, pictures: Pictures, began: float) -> Ascended:
+    def ended(self, images: Images, began: float) -> Ascended:
         """What there is to hand back."""
         seconds = time.monotonic() - began
-        return Ascended(as_pixels(pictures), self.scores, self.frames, seconds, len(self.scores), pictures.detach())
+        return Ascended(as_pixels(images), self.scores, self.frames, seconds, len(self.scores), images.detach())
 
 
 class _Silent:

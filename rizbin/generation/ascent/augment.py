@@ -17,7 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.random import torch_generator
 from rizbin.models.encoder import fitted
 
-Pictures = Float[Tensor, "pictures 3 height width"]
+Images = Float[Tensor, "images 3 height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +65,19 @@ class Draw:
     color: Float[Tensor, "3 1 1"]
     noise: Float[Tensor, "3 side side"]
 
-    def placed(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
+    def placed(self, images: Images) -> Float[Tensor, "images 3 side side"]:
         """Rolled, cut, mirrored and resized alone: for pictures that shall lie as the copies do."""
         top, left, height, width = self.box
         if self.down or self.across:
-            pictures = torch.roll(pictures, (self.down, self.across), dims=(2, 3))
-        pictures = pictures[:, :, top : top + height, left : left + width]
+            images = torch.roll(images, (self.down, self.across), dims=(2, 3))
+        images = images[:, :, top : top + height, left : left + width]
         if self.mirrored:
-            pictures = pictures.flip(3)
-        return fitted(pictures, self.side)
+            images = images.flip(3)
+        return fitted(images, self.side)
 
-    def apply(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
+    def apply(self, images: Images) -> Float[Tensor, "images 3 side side"]:
         """The copy."""
-        copy = self.placed(pictures)
+        copy = self.placed(images)
         if self.settings.color:
             copy = copy + self.color.to(copy)
         if self.settings.noise:

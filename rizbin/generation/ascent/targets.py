@@ -18,7 +18,7 @@ from rizbin.generation.ascent.layers import Views, layer_of
 from rizbin.models.encoder import fitted
 from rizbin.models.protocol import Embedder
 
-Picture = Float[Tensor, "3 _ _"]
+TargetImage = Float[Tensor, "3 _ _"]
 """0 to 1, any size."""
 
 
@@ -34,7 +34,7 @@ class TextTarget:
 class ImageTarget:
     """A picture whose embedding it shall have: what the encoder keeps of that picture is what comes out."""
 
-    picture: Picture
+    image: TargetImage
     weight: float = 1.0
 
 
@@ -42,7 +42,7 @@ class ImageTarget:
 class ContentTarget:
     """A picture whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
 
-    picture: Picture
+    image: TargetImage
     layer: str
     weight: float = 1.0
 
@@ -52,7 +52,7 @@ class StyleTarget:
     """A picture whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
     1508.06576); the score is the cosine of the two tables of products."""
 
-    picture: Picture
+    image: TargetImage
     layer: str
     weight: float = 1.0
 
@@ -69,7 +69,7 @@ class Feature:
 Target = TextTarget | ImageTarget | ContentTarget | StyleTarget | Feature
 Wish = Sequence[Target]
 """All that one picture shall be."""
-Placed = Callable[[Float[Tensor, "pictures 3 height width"]], Views]
+Placed = Callable[[Float[Tensor, "images 3 height width"]], Views]
 """Cuts pictures of the canvas as the views are cut."""
 
 
@@ -125,23 +125,23 @@ class Bound:
         ]
 
     def scores(
-        self, views: Views, pictures: slice, placed: Placed
+        self, views: Views, images: slice, placed: Placed
     ) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
         """The weighted sum that is climbed, and the score of the first target alone, of each view.
 
         views: one copy after the other of the pictures in the slice. placed: cuts pictures as the views are cut.
         """
-        count = pictures.stop - pictures.start
+        count = images.stop - images.start
         copies = len(views) // count
         total = main = views.new_zeros(len(views))
         if self.direction is not None and self.main is not None:
             embedding = self.encoder.encode_image(views)
-            total = (embedding * self.direction[pictures].to(embedding).repeat(copies, 1)).sum(-1)
-            main = (embedding * self.main[pictures].to(embedding).repeat(copies, 1)).sum(-1)
+            total = (embedding * self.direction[images].to(embedding).repeat(copies, 1)).sum(-1)
+            main = (embedding * self.main[images].to(embedding).repeat(copies, 1)).sum(-1)
         for number, target, reference in self.layered:
-            if not pictures.start <= number < pictures.stop:
+            if not images.start <= number < images.stop:
                 continue
-            mine = torch.arange(copies, device=views.device) * count + number - pictures.start
+            mine = torch.arange(copies, device=views.device) * count + number - images.start
             score = self._layered(views[mine], target, reference, placed)
             total = total.index_add(0, mine, target.weight * score)
             if self.main is None or not self.main[number].any():
@@ -197,11 +197,11 @@ def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
                 "such as detailclip-mini."
             )
         return F.normalize(encoder.encode_text([target.text]), dim=-1)[0]  # a stranger's may be of another length
-    return encoder.encode_image(target.picture[None])[0] if isinstance(target, ImageTarget) else None
+    return encoder.encode_image(target.image[None])[0] if isinstance(target, ImageTarget) else None
 
 
 def _on_canvas(target: Target, canvas: Sequence[int]) -> Tensor | None:
     """The reference of a target at the size of the canvas, where places count."""
     if isinstance(target, ContentTarget):
-        return F.interpolate(target.picture[None], size=tuple(canvas), mode="bilinear", antialias=True)
-    return fitted(target.picture[None], min(canvas)) if isinstance(target, StyleTarget) else None
+        return F.interpolate(target.image[None], size=tuple(canvas), mode="bilinear", antialias=True)
+    return fitted(target.image[None], min(canvas)) if isinstance(target, StyleTarget) else None

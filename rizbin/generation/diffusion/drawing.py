@@ -116,23 +116,23 @@ def seen(painter: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 
     ]
 
 
-def _steps_made(painter: TextToImage, sampling: Sampling, from_picture: bool) -> int:
+def _steps_made(painter: TextToImage, sampling: Sampling, from_image: bool) -> int:
     """How many steps a picture takes."""
     from rizbin.generation.diffusion.schedulers import scheduler_named
 
     scheduler = scheduler_named(sampling.scheduler, painter.pipeline.scheduler)
     if painter.unet is None:
         return sampling.steps
-    return len(painter.timesteps(scheduler, sampling, from_picture=from_picture))
+    return len(painter.timesteps(scheduler, sampling, from_image=from_image))
 
 
 def write_strip(painter: TextToImage, drawn: SavedImage) -> None:
     """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
-    pictures = seen(painter, drawn.painted.frames)
-    write_png(sheet([pictures]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
-    write_gif([image for image, _ in pictures] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
+    images = seen(painter, drawn.painted.frames)
+    write_png(sheet([images]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
+    write_gif([image for image, _ in images] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
 
 
 def _record(painter: TextToImage, made: Sequence[SavedImage], folder: Path, about: Mapping[str, object]) -> None:

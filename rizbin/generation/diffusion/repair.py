@@ -56,7 +56,7 @@ class ObjectPresence:
 class Verifier(Protocol):
     """Verifies which objects an image shows. A detector can; the caller passes it in."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
         """One presence for each phrase."""
         ...
 

@@ -159,7 +159,7 @@ class TextToImage:
             ) from error
         return GeneratedImage(image, frames, notes, time.perf_counter() - begin)
 
-    def timesteps(self, scheduler: Any, sampling: Sampling, *, from_picture: bool) -> Tensor:
+    def timesteps(self, scheduler: Any, sampling: Sampling, *, from_image: bool) -> Tensor:
         """The timesteps that are made: all, or of a start picture the last `strength` of them."""
         try:
             scheduler.set_timesteps(sampling.steps, device=self.device)
@@ -169,7 +169,7 @@ class TextToImage:
                 f"The scheduler {sampling.scheduler} cannot make {sampling.steps} steps ({error}); give fewer than "
                 f"{most}, or another scheduler."
             ) from error
-        if not from_picture:
+        if not from_image:
             return scheduler.timesteps
         made = min(int(sampling.steps * sampling.strength + 1e-9), sampling.steps)
         if not made:  # PNDM keeps one step more than it was asked for
@@ -189,7 +189,7 @@ class TextToImage:
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The latents at the end."""
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
-        timesteps = self.timesteps(scheduler, sampling, from_picture=start is not None)
+        timesteps = self.timesteps(scheduler, sampling, from_image=start is not None)
         # On the processor, so that a seed means the same picture on every device.
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
@@ -243,7 +243,7 @@ class TextToImage:
         """A start picture's latents before the first step, scaled to signal and noise as the network sees them."""
         height, width = self._size(sampling, start, [])
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
-        timesteps = self.timesteps(scheduler, sampling, from_picture=True)
+        timesteps = self.timesteps(scheduler, sampling, from_image=True)
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
         return scheduler.scale_model_input(latents, timesteps[0]) if len(timesteps) else latents
@@ -310,16 +310,16 @@ class TextToImage:
         return ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     @torch.no_grad()
-    def encode(self, picture: Pixels, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
+    def encode(self, image: Pixels, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
         """The latents of a picture, resized to `height` and `width`: the mean, so that nothing is drawn by chance."""
         import cv2
 
         vae = self.pipeline.vae
-        if picture.shape[:2] != (height, width):
-            shrinks = picture.shape[0] * picture.shape[1] > height * width
+        if image.shape[:2] != (height, width):
+            shrinks = image.shape[0] * image.shape[1] > height * width
             how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
-        pixels = torch.tensor(picture).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
         encoded = vae.encode(pixels)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents * vae.config.scaling_factor

@@ -120,22 +120,22 @@ class LatentDiffusion(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         if batch.texts is None:
             raise RizbinError("These pictures have no captions; drawing from words is learned from captions.")
-        pictures = signed(batch.views[0])
+        images = signed(batch.views[0])
         share = self.settings.autoencoder_share
         if progress.fraction < share:
             part = progress.fraction / share
             # An autoencoder that rests from here on must have come to rest: its rate falls within its own part.
             rate = self.settings.autoencoder_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2)
-            for some in pictures.chunk(self.settings.autoencoder_updates):
+            for some in images.chunk(self.settings.autoencoder_updates):
                 yield self._keep(some.contiguous(memory_format=torch.channels_last), rate)
             return
         if not self.scale:  # measured once, when the autoencoder has come to rest, as arXiv 2112.10752, appendix G
             with torch.no_grad():
-                latents = self._encode(pictures).float()
+                latents = self._encode(images).float()
             self.scale.copy_(1 / parallel.mean(latents.var()).sqrt())
             self.slow.follow(self._learning, 0.0)
         begun = (progress.fraction - share) / (1 - share)
-        yield self._denoise(pictures, batch.texts, progress, rate=min(1.0, 0.02 + begun / 0.02))
+        yield self._denoise(images, batch.texts, progress, rate=min(1.0, 0.02 + begun / 0.02))
 
         done = progress.step - math.ceil(share * progress.steps)
         self.slow.follow(self._learning, min(self.settings.momentum, (1 + done) / (10 + done)))
@@ -144,16 +144,16 @@ class LatentDiffusion(Method):
     def _learning(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text": self.text}
 
-    def _keep(self, pictures: Float[Tensor, "batch 3 side side"], rate: float) -> Minimize:
+    def _keep(self, images: Float[Tensor, "batch 3 side side"], rate: float) -> Minimize:
         """One update of the autoencoder."""
-        made = self.autoencoder.decode(self._encode(pictures)).sample.float()
-        pixels, edges = (made - pictures).abs().mean(), edge_error(made, pictures)
+        made = self.autoencoder.decode(self._encode(images)).sample.float()
+        pixels, edges = (made - images).abs().mean(), edge_error(made, images)
         loss = pixels + self.settings.edges_weight * edges
         return Minimize(loss, records={"pixels": pixels, "edges": edges}, rate=rate)
 
     def _denoise(
         self,
-        pictures: Float[Tensor, "batch 3 side side"],
+        images: Float[Tensor, "batch 3 side side"],
         texts: Int[Tensor, "batch length"],
         progress: Progress,
         *,
@@ -161,8 +161,8 @@ class LatentDiffusion(Method):
     ) -> Minimize:
         """One update of UNet and text encoder."""
         with torch.no_grad():
-            latents = self._encode(pictures).float() * self.scale
-        draws = progress.uniform("times", len(pictures), 2, pictures.device)
+            latents = self._encode(images).float() * self.scale
+        draws = progress.uniform("times", len(images), 2, images.device)
         times = (draws[:, 0] * STEPS).long().clamp(max=STEPS - 1)
         noise = normal(progress, "noise", latents)
         keep, add = self.signal[times].sqrt()[:, None, None, None], (1 - self.signal[times]).sqrt()[:, None, None, None]
@@ -180,8 +180,8 @@ class LatentDiffusion(Method):
         }
         return Minimize(errors.mean(), records=records, rate=rate)
 
-    def _encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels rows columns"]:
-        return self.autoencoder.encode(pictures).latents
+    def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels rows columns"]:
+        return self.autoencoder.encode(images).latents
 
     def _filled(self, texts: Int[Tensor, "batch length"], dropped: Tensor) -> Int[Tensor, "batch context"]:
         """The captions at full length, as pipelines give them, and none where dropped."""

@@ -16,8 +16,8 @@ from rizbin.studies.missing.ways import (
     DrawnCase,
     Plan,
     best_of,
+    images_in,
     mean_seconds,
-    pictures_in,
 )
 
 SIGNS = {"intensity": -1, "spread": 1, "iou": 1, "distance": -1, "kl": -1, "total_variation": -1}
@@ -49,7 +49,7 @@ class Row:
     megabytes: float
     passes: float
     """With gradient, a picture."""
-    pictures: float
+    images: float
     """How many pictures, drawn and looked at, take as long."""
     rival: Share
     """Best of that many, rounded up."""
@@ -156,7 +156,7 @@ def _row(
     runs = sorted({run for run, _ in keys})
     by_run = [[said for said, (run, _) in zip(whole[way], keys, strict=True) if run == one] for one in runs]
     seconds = mean_seconds(mine, way)
-    count = pictures_in(drawn, seconds) if keys else math.nan
+    count = images_in(drawn, seconds) if keys else math.nan
     rivals = best_of(drawn, math.ceil(count), threshold) if keys else {}
     rival = [rivals[key].whole(threshold) for key in keys]
     against = paired(whole[PLAIN], whole[way])

@@ -66,7 +66,7 @@ def show(
         page.table(["Kind", "plain, %", "ladder, %", "prompts"], [("", rows)])
     _ladder(page, result)
     _attention(page, result)
-    _pictures(page, result, drawn, cases, plan, folder)
+    _images(page, result, drawn, cases, plan, folder)
     _judges(page, judges)
 
 
@@ -81,8 +81,8 @@ def _table(page: Page, result: Result, quality: dict[str, tuple[float, float]]) 
         rows.append(
             [
                 one.way,
-                Number(f"{one.pictures:.2f}", one.pictures),
-                math.ceil(one.pictures),
+                Number(f"{one.images:.2f}", one.images),
+                math.ceil(one.images),
                 _percent(one.share.percent),
                 _percent(one.rival.percent),
                 Number(f"{against.lift:+.1f}", against.lift),
@@ -164,7 +164,7 @@ def _attention(page: Page, result: Result) -> None:
     page.table(["Number", "area under the curve", "interval", "beyond intensity", "interval of that"], [("", rows)])
 
 
-def _pictures(
+def _images(
     page: Page, result: Result, drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, folder: Path
 ) -> None:
     """Pairs of the same noise, plain first; the first of the study, not chosen."""

@@ -41,9 +41,7 @@ class Accuracy:
     """Percent of the scenes of which it says that all their things are there."""
 
 
-def accuracy(
-    name: str, said: Bool[np.ndarray, "pictures names"], truth: Bool[np.ndarray, "pictures names"]
-) -> Accuracy:
+def accuracy(name: str, said: Bool[np.ndarray, "images names"], truth: Bool[np.ndarray, "images names"]) -> Accuracy:
     """How a judge's verdicts stand to the truth."""
     return Accuracy(
         name,
@@ -54,7 +52,7 @@ def accuracy(
     )
 
 
-def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray, "pictures names"]:
+def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray, "images names"]:
     """Which names each sample holds."""
     return np.array([[name in sample.names for name in names] for sample in samples], bool)
 
@@ -63,11 +61,11 @@ def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray
 class Encoded:
     """What each of the encoders makes of pictures."""
 
-    whole: tuple[Float[np.ndarray, "pictures _"], ...]
-    places: tuple[Float[np.ndarray, "pictures _ _ _"], ...]
+    whole: tuple[Float[np.ndarray, "images _"], ...]
+    places: tuple[Float[np.ndarray, "images _ _ _"], ...]
 
     @property
-    def pooled(self) -> Float[np.ndarray, "pictures embedding"]:
+    def pooled(self) -> Float[np.ndarray, "images embedding"]:
         """All of them as one unit vector for each picture."""
         return np.concatenate(self.whole, axis=1) / len(self.whole) ** 0.5
 
@@ -105,20 +103,20 @@ class SecondJudge:
         self.scenes = [sample.image for sample, some in zip(samples, several, strict=True) if some]
         self.pooled = encoded.pooled[several]
 
-    def encode(self, pictures: Sequence[Pixels]) -> Encoded:
+    def encode(self, images: Sequence[Pixels]) -> Encoded:
         """Pictures of any sizes."""
-        pooled, places = zip(*(_encoded(pair, pictures) for pair in self.pairs), strict=True)
+        pooled, places = zip(*(_encoded(pair, images) for pair in self.pairs), strict=True)
         return Encoded(pooled, places)
 
-    def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "pictures names"]:
+    def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "images names"]:
         """Which names each picture shows, by the best reading."""
         return self._said(self.reading, self.readings(encoded)[self.reading])
 
-    def _said(self, name: str, scores: Float[np.ndarray, "pictures names"]) -> Bool[np.ndarray, "pictures names"]:
+    def _said(self, name: str, scores: Float[np.ndarray, "images names"]) -> Bool[np.ndarray, "images names"]:
         mean, spread = self._scales[name]
         return _squeezed((scores - mean) / spread) >= self._thresholds[name]
 
-    def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "pictures names"]]:
+    def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "images names"]]:
         """What each of the three ways of reading says of each name: higher, more likely there."""
         against_whole = [one @ words.T for one, words in zip(encoded.whole, self._words, strict=True)]
         maps = [one @ words.T for one, words in zip(encoded.places, self._words, strict=True)]
@@ -132,7 +130,7 @@ class SecondJudge:
         }
 
     def _fit_linear(
-        self, encoded: Encoded, truth: Bool[np.ndarray, "pictures names"], fitted: Bool[np.ndarray, " pictures"]
+        self, encoded: Encoded, truth: Bool[np.ndarray, "images names"], fitted: Bool[np.ndarray, " images"]
     ) -> None:
         """Ridge regression of each name's presence, in closed form."""
         self._standard = None
@@ -142,7 +140,7 @@ class SecondJudge:
         gram = x.T @ x + STIFFNESS * np.eye(x.shape[1])
         self._weights = np.linalg.solve(gram, x.T @ (2.0 * truth[fitted] - 1))
 
-    def _features(self, encoded: Encoded) -> Float[np.ndarray, "pictures features"]:
+    def _features(self, encoded: Encoded) -> Float[np.ndarray, "images features"]:
         most, mean = ([how(one, axis=(1, 2)) for one in encoded.places] for how in (np.max, np.mean))
         features = np.concatenate([*encoded.whole, *most, *mean], axis=1).astype(np.float64)
         if self._standard is None:
@@ -153,16 +151,16 @@ class SecondJudge:
 
 @torch.no_grad()
 def _encoded(
-    pair: ImageTextPair, pictures: Sequence[Pixels]
-) -> tuple[Float[np.ndarray, "pictures dim"], Float[np.ndarray, "pictures rows columns dim"]]:
+    pair: ImageTextPair, images: Sequence[Pixels]
+) -> tuple[Float[np.ndarray, "images dim"], Float[np.ndarray, "images rows columns dim"]]:
     """The unit vectors of pictures and of their places."""
     size, device = pair.image_size, next(pair.parameters()).device
     pooled, places = [], []
-    for start in range(0, len(pictures), BATCH):
-        some = np.stack([whole(one, size) for one in pictures[start : start + BATCH]])
-        images = normalize(torch.from_numpy(some).to(device))
-        pooled.append(pair.encode_images(images).float().cpu().numpy())
-        places.append(pair.dense(images).float().cpu().numpy())
+    for start in range(0, len(images), BATCH):
+        some = np.stack([whole(one, size) for one in images[start : start + BATCH]])
+        normalized = normalize(torch.from_numpy(some).to(device))
+        pooled.append(pair.encode_images(normalized).float().cpu().numpy())
+        places.append(pair.dense(normalized).float().cpu().numpy())
     return np.concatenate(pooled), np.concatenate(places)
 
 
@@ -170,9 +168,7 @@ def _squeezed(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"
     return 1 / (1 + np.exp(-np.clip(values, -30, 30)))
 
 
-def kernel_distance(
-    ours: Float[np.ndarray, "pictures embedding"], true: Float[np.ndarray, "scenes embedding"]
-) -> float:
+def kernel_distance(ours: Float[np.ndarray, "images embedding"], true: Float[np.ndarray, "scenes embedding"]) -> float:
     """How far a set of embeddings is from another, 0 for the same kind (it may fall a little below), without bias.
 
     Squared maximum mean discrepancy with the kernel (x.y / dim + 1)^3 of unit vectors times the root of their length.
@@ -193,10 +189,10 @@ def kernel_distance(
     return inside(a) + inside(b) - 2 * float(kernel(a, b).mean())
 
 
-def variation(pictures: Sequence[Pixels]) -> float:
+def variation(images: Sequence[Pixels]) -> float:
     """Mean absolute difference of neighboring pixels, 0 to 255, down and across: edges, and noise."""
     found = []
-    for picture in pictures:
-        values = picture.astype(np.float32)
+    for image in images:
+        values = image.astype(np.float32)
         found.append(float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
     return float(np.mean(found)) if found else float("nan")

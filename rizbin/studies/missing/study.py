@@ -138,13 +138,13 @@ def _judged(
         mine = [one for one in drawn if one.way == way and one.key in prompts]
         if not mine:
             continue
-        pictures = [read_image(one.file(folder)) for one in mine]
-        encoded = judge.encode(pictures)
+        images = [read_image(one.file(folder)) for one in mine]
+        encoded = judge.encode(images)
         for one, seen in zip(mine, judge(encoded), strict=True):
             wanted = prompts[one.key].asked
             if all(name in judge.names for name in wanted):
                 verdicts[way, one.key] = all(bool(seen[judge.names.index(name)]) for name in wanted)
-        quality[way] = kernel_distance(encoded.pooled, judge.pooled), variation(pictures) / edges
+        quality[way] = kernel_distance(encoded.pooled, judge.pooled), variation(images) / edges
     return verdicts, quality
 
 

@@ -68,9 +68,9 @@ def _cures(result: Result) -> str:
 def _rival(row: Row) -> str:
     """How a cure stands to as many pictures as its time allows for."""
     against = row.against_rival
-    count = math.ceil(row.pictures)
+    count = math.ceil(row.images)
     # Rounded up in the rival's favor.
-    what = f"the best of {count} plain pictures, of which its time suffices for {row.pictures:.2f}"
+    what = f"the best of {count} plain pictures, of which its time suffices for {row.images:.2f}"
     what = what if count > 1 else "one picture"
     numbers = f"{row.rival.percent:.1f} percent, p {_p(against.p)}"
     if against.p >= CERTAIN:

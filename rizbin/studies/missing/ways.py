@@ -159,7 +159,7 @@ class Studio:
 
     def _draw_others(self, bar: MakeBar | None) -> None:
         """Other seeds of the cases that are not whole, as many as fit into the dearest cure's time."""
-        most = most_pictures(self.drawn, self.plan.guidances)
+        most = most_images(self.drawn, self.plan.guidances)
         known = {(*one.key, one.other): one for one in self.drawn if one.way in (PLAIN, OTHER)}
         threshold = self.plan.ladder.threshold
         with advancing(bar, len(self.cases), "drawing other seeds") as advance:
@@ -262,9 +262,9 @@ class _ByNoun:
     verifier: Verifier
     prompt: Prompt
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
         nouns = dict(zip(self.prompt.objects, self.prompt.asked, strict=True))
-        return self.verifier(picture, [nouns[one] for one in phrases])
+        return self.verifier(image, [nouns[one] for one in phrases])
 
 
 def read_drawn(run: RunFolder) -> list[DrawnCase]:
@@ -285,16 +285,16 @@ def mean_seconds(drawn: Sequence[DrawnCase], way: str) -> float:
     return sum(seconds) / len(seconds) if seconds else math.nan
 
 
-def pictures_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
+def images_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
     """How many pictures can be drawn plainly and looked at in the time; 1 at least."""
     plain = [one.seconds + one.looking for one in drawn if one.way == PLAIN]
     return max(seconds * len(plain) / sum(plain), 1.0)
 
 
-def most_pictures(drawn: Sequence[DrawnCase], cures: Sequence[str]) -> int:
+def most_images(drawn: Sequence[DrawnCase], cures: Sequence[str]) -> int:
     """Of best-of-N with the dearest cure's time, rounded up in its favor; 2 at least, `MOST_OTHERS` at most."""
     dearest = max((mean_seconds(drawn, cure) for cure in cures), default=0.0)
-    return min(max(math.ceil(pictures_in(drawn, dearest)), 2), MOST_OTHERS)
+    return min(max(math.ceil(images_in(drawn, dearest)), 2), MOST_OTHERS)
 
 
 def best_of(drawn: Sequence[DrawnCase], count: int, threshold: float) -> dict[tuple[int, int], DrawnCase]:
