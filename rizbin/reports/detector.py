@@ -34,7 +34,7 @@ def write_detector_report(
     names: Sequence[str],
     evaluation: Report,
     history: list[dict],
-    kept: Sequence[tuple[str, float, float]] = (),
+    forgetting: Sequence[tuple[str, float, float]] = (),
 ) -> Path:
     """Writes the page and returns its path.
 
@@ -52,13 +52,13 @@ def write_detector_report(
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     samples, _ = pictures_with(source, set(names), DetectionSettings(images=SEARCHED))
-    found = detector.detect([one.image for one in samples], named(names), batch=16)
-    answers = [one.choose(THRESHOLD) for one in found]
+    proposals = detector.detect([sample.image for sample in samples], named(names), batch=16)
+    answers = [image_proposals.choose(THRESHOLD) for image_proposals in proposals]
     faults = [_faults(sample, answer, set(names)) for sample, answer in zip(samples, answers, strict=True)]
     page = Page(f"A detector on {source.name}", subtitle=subtitle(history, machine))
     numbers(page, evaluation)
-    if kept:
-        _kept(page, kept)
+    if forgetting:
+        _kept(page, forgetting)
     page.heading("What it finds")
     page.text(
         f"The first {min(SHOWN, len(samples))} pictures, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
@@ -66,7 +66,7 @@ def write_detector_report(
     )
     for index in range(min(SHOWN, len(samples))):
         _card(page, samples[index], answers[index], faults[index], names)
-    wrong = [index for index in sorted(range(len(samples)), key=lambda one: -len(faults[one])) if faults[index]]
+    wrong = [index for index in sorted(range(len(samples)), key=lambda index: -len(faults[index])) if faults[index]]
     page.heading("Where it fails")
     page.text(f"{len(wrong)} of {len(samples)} pictures have a fault" + (", these most of all." if wrong else "."))
     for index in wrong[:FAILED]:
@@ -81,16 +81,16 @@ def write_detector_report(
 
 def _faults(sample: Sample, answer: Detections, names: set[str]) -> list[str]:
     """What is missed and what is wrong, in words."""
-    things = [thing for thing in sample.things if thing.name in names]
-    left, said = list(range(len(things))), []
+    objects = [instance for instance in sample.things if instance.name in names]
+    left, wrong = list(range(len(objects))), []
     for number, label in enumerate(answer.labels):
-        own = [place for place in left if things[place].name == label]
-        fit = _overlaps(answer.boxes[number], [things[place].box for place in own])
+        own = [place for place in left if objects[place].name == label]
+        fit = _overlaps(answer.boxes[number], [objects[place].box for place in own])
         if len(fit) and fit.max() >= SAME:
             left.remove(own[int(fit.argmax())])
         else:
-            said.append(f"no {label} there")
-    return [*(f"missed: {things[place].name}" for place in left), *said]
+            wrong.append(f"no {label} there")
+    return [*(f"missed: {objects[place].name}" for place in left), *wrong]
 
 
 def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
@@ -100,13 +100,13 @@ def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> n
 
 def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str], names: Sequence[str]) -> None:
     place = {name: number for number, name in enumerate(names)}
-    things = [thing for thing in sample.things if thing.name in place]
+    objects = [instance for instance in sample.things if instance.name in place]
     truth = Detections(
-        np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
-        np.array([place[thing.name] for thing in things], np.int64),
-        np.ones(len(things), np.float32),
+        np.array([instance.box for instance in objects], np.float32).reshape(-1, 4),
+        np.array([place[instance.name] for instance in objects], np.int64),
+        np.ones(len(objects), np.float32),
         tuple(names),
-        np.arange(len(things)),
+        np.arange(len(objects)),
     )
     page.card(
         "; ".join(faults) or "all found, nothing else",

@@ -143,10 +143,10 @@ def _evaluating(*modules: nn.Module | None) -> Iterator[None]:
 def read_json(path: Path) -> dict:
     """A JSON object, or an empty one when there is none: a report without it is better than no report."""
     try:
-        found = bounded.read_json(path)
+        content = bounded.read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _title(method: Method | None, settings: Mapping) -> str:
@@ -224,10 +224,10 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
     page.pictures(
         [
             PageImage(
-                image=np.concatenate([pool.images[index], one]),
+                image=np.concatenate([pool.images[index], patch_colors]),
                 alt=f"Picture {index + 1} and under it the colors of its patches",
             )
-            for index, one in zip(shown_first, colored, strict=True)
+            for index, patch_colors in zip(shown_first, colored, strict=True)
         ]
     )
 
@@ -283,27 +283,29 @@ def _card(
     images = [PageImage(image=image, caption="Picture", alt=sample.caption or sample.key)]
     if own is not None:
         images += _tokens(image, *own)
-    asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
-    asked = asked if pair.localizes else []
+    queries = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
+    queries = queries if pair.localizes else []
     legend: list[Swatch] = []
-    if asked:
-        colors = distinct(len(asked))
-        legend = [Swatch(color=color, text=word) for color, word in zip(colors, asked, strict=True)]
+    if queries:
+        colors = distinct(len(queries))
+        legend = [Swatch(color=color, text=word) for color, word in zip(colors, queries, strict=True)]
         height, width = image.shape[:2]
-        maps = words.similarities(pair, image, asked, against=vocabulary, embedder=embedder)
+        maps = words.similarities(pair, image, queries, against=vocabulary, embedder=embedder)
         places = words.segmented(maps, height, width)
-        spoken = f"The picture colored by the words {', '.join(asked)}"
+        spoken = f"The picture colored by the words {', '.join(queries)}"
         images.append(PageImage(image=words.painted(image, places, colors), caption="Words", alt=spoken))
         if sample.things:
-            masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
-            truth = words.painted(image, words.true_numbers(masks, asked), colors)
+            masks = [(instance.name, _square(instance.mask, height)) for instance in sample.things]
+            truth = words.painted(image, words.true_numbers(masks, queries), colors)
             images.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
     page.card(
         sample.caption or "(no caption)",
         images,
         small=sample.key,
         legend=legend,
-        scores=[Score(name=one.text, value=one.share, good=one.right or None) for one in pool.answers(index)],
+        scores=[
+            Score(name=answer.text, value=answer.share, good=answer.right or None) for answer in pool.answers(index)
+        ],
     )
 
 
@@ -330,26 +332,26 @@ def _tokens(image: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
 
 def _search(page: Page, pool: Pool) -> None:
     """Captions with the pictures that they find."""
-    asked = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
-    if not asked or len(pool.samples) < 2:
+    queries = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
+    if not queries or len(pool.samples) < 2:
         return
     page.heading("Finding pictures by words")
     page.text(
         f"The first captions, each with the five of {len(pool.samples)} pictures that it finds; ✓ and a frame mark the "
         "picture it belongs to."
     )
-    for index in asked:
+    for index in queries:
         best, place = pool.found(index)
         page.card(
             pool.samples[index].caption,
             [
                 PageImage(
-                    image=pool.images[found],
-                    caption=pool.samples[found].caption,
-                    alt=f"Number {rank}: {pool.samples[found].caption}",
-                    good=True if found == index else None,
+                    image=pool.images[neighbor],
+                    caption=pool.samples[neighbor].caption,
+                    alt=f"Number {rank}: {pool.samples[neighbor].caption}",
+                    good=True if neighbor == index else None,
                 )
-                for rank, found in enumerate(best, 1)
+                for rank, neighbor in enumerate(best, 1)
             ],
             small=f"Its own picture comes at place {place} of {len(pool.samples)}",
         )
@@ -373,14 +375,18 @@ def curves(page: Page, history: Sequence[Mapping]) -> None:
     if marks:
         page.warning(f"Dashed red lines: {'; '.join(mark.text for mark in marks[:10])}.")
     for name in order:
-        points = [(float(one.get("step", at)), float(one[name])) for at, one in enumerate(history) if _has(one, name)]
+        points = [
+            (float(record.get("step", at)), float(record[name]))
+            for at, record in enumerate(history)
+            if _has(record, name)
+        ]
         lines = [Series(name=name, x=[x for x, _ in points], y=[y for _, y in points])]
         if name == "knn":
             lines += [
-                Series(name=said, x=[lines[0].x[0], lines[0].x[-1]], y=[float(one[other])] * 2)
-                for other, said in _BESIDE_KNN.items()
-                for one in [next((one for one in history if _has(one, other)), None)]
-                if one is not None
+                Series(name=title, x=[lines[0].x[0], lines[0].x[-1]], y=[float(record[other])] * 2)
+                for other, title in _BESIDE_KNN.items()
+                for record in [next((record for record in history if _has(record, other)), None)]
+                if record is not None
             ]
         page.curves(_CURVES.get(name, label(name)), lines, marks=marks)
 

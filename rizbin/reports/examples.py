@@ -107,13 +107,13 @@ def ask(
     parts = range(0, len(captions), BATCH)
     texts = torch.cat([network.encode_text(captions[start : start + BATCH]) for start in parts]).float()
     named = bool(categories) and any(sample.names for sample in samples)
-    asked = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
+    candidates = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
     if named:
-        choices = torch.from_numpy(embedded(network, asked, templates)).to(network.device)
+        choices = torch.from_numpy(embedded(network, candidates, templates)).to(network.device)
     else:
-        choices = texts[[captions.index(caption) for caption in asked]]
+        choices = texts[[captions.index(caption) for caption in candidates]]
     chances = (embeddings @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
-    return Pool(list(samples), images, asked, named, chances, (texts @ embeddings.T).cpu().numpy())
+    return Pool(list(samples), images, candidates, named, chances, (texts @ embeddings.T).cpu().numpy())
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ def write_drawing_report(
     folder: Path,
     target: Path,
     *,
-    painter: TextToImage,
+    text_to_image: TextToImage,
     source: Source,
     evaluation: Report,
     history: Sequence[dict],
@@ -49,28 +49,28 @@ def write_drawing_report(
     page.heading("Drawn from captions")
     page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")
     made = [
-        painter.paint(one.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
-        for number, one in enumerate(samples)
+        text_to_image.paint(sample.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
+        for number, sample in enumerate(samples)
     ]
     page.pictures(
         [
-            PageImage(image=painted.image, caption=one.caption, alt=f"drawn: {one.caption}")
-            for painted, one in zip(made, samples, strict=True)
+            PageImage(image=painted.image, caption=sample.caption, alt=f"drawn: {sample.caption}")
+            for painted, sample in zip(made, samples, strict=True)
         ]
     )
     page.heading("Step by step")
     page.text("What the network believed the first of these to be, from nothing but noise to the end.")
-    steps = seen(painter, made[0].frames, most=12)
+    steps = seen(text_to_image, made[0].frames, most=12)
     page.pictures([PageImage(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
     page.heading("What the autoencoder keeps")
     page.text("A picture and the same through the autoencoder: nothing finer than this can be drawn.")
-    for one in samples[:4]:
-        kept = painter.decode(painter.encode(one.image, *one.image.shape[:2]))
+    for sample in samples[:4]:
+        reconstruction = text_to_image.decode(text_to_image.encode(sample.image, *sample.image.shape[:2]))
         page.card(
-            one.caption,
+            sample.caption,
             [
-                PageImage(image=one.image, caption="picture", alt=f"picture: {one.caption}"),
-                PageImage(image=kept, caption="kept", alt=f"kept of it: {one.caption}"),
+                PageImage(image=sample.image, caption="picture", alt=f"picture: {sample.caption}"),
+                PageImage(image=reconstruction, caption="kept", alt=f"kept of it: {sample.caption}"),
             ],
         )
     curves(page, list(history))

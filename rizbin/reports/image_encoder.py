@@ -38,12 +38,14 @@ def images_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], 
         if encoder.attends:
             maps = encoder.attention_rows(images[index : index + 1])[0].float().cpu().numpy()
             cells += [
-                PageImage(image=overlay(squares[index], one), caption=f"head {number}", alt="attention", smooth=True)
-                for number, one in enumerate(maps, 1)
+                PageImage(image=overlay(squares[index], head), caption=f"head {number}", alt="attention", smooth=True)
+                for number, head in enumerate(maps, 1)
             ]
         for other in near:
             names = samples[index].names
             good = bool(names & samples[other].names) if names else None
-            said = ", ".join(sorted(samples[other].names)) or samples[other].key
-            cells.append(PageImage(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=said, good=good))
+            caption = ", ".join(sorted(samples[other].names)) or samples[other].key
+            cells.append(
+                PageImage(image=squares[other], caption=f"cosine {cosines[other]:.2f}", alt=caption, good=good)
+            )
         page.card(samples[index].caption or samples[index].key, cells)

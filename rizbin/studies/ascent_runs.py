@@ -115,24 +115,24 @@ def margin(seen: Judged) -> float:
     return 196 * float((share * (1 - share) / count) ** 0.5)
 
 
-def gap(one: Measured, real: Measured) -> float:
+def gap(climbed: Measured, real: Measured) -> float:
     """How much more the climbed encoder likes the pictures than the held-out one, beyond its liking of real ones."""
-    excess = float(one.own.cosine.mean() - one.held_out.cosine.mean())
+    excess = float(climbed.own.cosine.mean() - climbed.held_out.cosine.mean())
     return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
 
 def questions(source: Source, count: int) -> list[Question]:
     """Captions of one or two things, no two of the same things, each with its scene."""
-    found: list[Question] = []
+    chosen: list[Question] = []
     taken: set[frozenset[str]] = set()
     for number in range(100 * count):
         sample = source[number]
         if len(sample.things) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
             taken.add(sample.names)
-            found.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
-        if len(found) == count:
+            chosen.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
+        if len(chosen) == count:
             break
-    return found
+    return chosen
 
 
 def drawn(
@@ -146,15 +146,21 @@ def drawn(
     batch: int = 50,
 ) -> AscentImage:
     """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
-    told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
-    kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
+    spelled_targets = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
+    identity = {
+        **asdict(variant.settings),
+        "chunk": 0,
+        "seeds": variant.seeds,
+        "wishes": spelled_targets,
+        "encoder": encoder.name,
+    }
     if variant.settings.parametrization == "latent":
-        kept["autoencoder"] = _fingerprint(autoencoder)
-    name = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        identity["autoencoder"] = _fingerprint(autoencoder)
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
     if path.is_file():
-        with np.load(path) as found:
-            arrays = {key: found[key] for key in found.files}
+        with np.load(path) as archive:
+            arrays = {key: archive[key] for key in archive.files}
         frames = [(int(step), list(arrays[f"frame{n}"])) for n, step in enumerate(arrays["steps"])]
         which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
         return AscentImage(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
@@ -202,28 +208,28 @@ def _climb(
 
 
 def measured(
-    drawn: AscentImage, asked: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
+    drawn: AscentImage, prompts: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
 ) -> Measured:
     """What the encoder, the judge, the detector and the statistics say of the pictures."""
-    texts = [one.text for one in asked]
+    texts = [question.text for question in prompts]
     judged = _asker(judge, texts)
     harmed = {}
     if harms:
         for name, harm in HARMS.items():
-            harmed[name] = 100 * float(judged([harm(one) for one in drawn.images], drawn.which).right.mean())
+            harmed[name] = 100 * float(judged([harm(image) for image in drawn.images], drawn.which).right.mean())
     return Measured(
         own=_asker(own, texts)(drawn.images, drawn.which),
         held_out=judged(drawn.images, drawn.which),
         harmed=harmed,
-        found=found_of(drawn.images, [asked[one].names for one in drawn.which], detector),
-        slope=float(np.mean([spectrum_slope(one) for one in drawn.images])),
-        variation=float(np.mean([total_variation(one) for one in drawn.images])),
+        found=found_of(drawn.images, [prompts[prompt].names for prompt in drawn.which], detector),
+        slope=float(np.mean([spectrum_slope(image) for image in drawn.images])),
+        variation=float(np.mean([total_variation(image) for image in drawn.images])),
     )
 
 
-def seen_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Judged:
+def seen_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], prompts: Sequence[Question]) -> Judged:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
-    return _asker(encoder, [one.text for one in asked])(images, which)
+    return _asker(encoder, [question.text for question in prompts])(images, which)
 
 
 def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Judged]:
@@ -242,7 +248,7 @@ def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], S
 def embedded(encoder: Embedder, images: Sequence[Pixels]) -> Float[Tensor, "images dim"]:
     """Unit vectors of pictures, some at a time."""
     parts = [images[first : first + 64] for first in range(0, len(images), 64)]
-    return torch.cat([encoder.encode_image(torch.stack([as_floats(one) for one in part])) for part in parts])
+    return torch.cat([encoder.encode_image(torch.stack([as_floats(image) for image in part])) for part in parts])
 
 
 def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
@@ -257,10 +263,10 @@ def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector:
 
 def _fingerprint(module: torch.nn.Module) -> str:
     """Of all weights: another autoencoder draws other pictures."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for value in module.state_dict().values():
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _spelled(target: object) -> list:

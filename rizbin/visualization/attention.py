@@ -43,7 +43,7 @@ def overlay_heads(
     """A sheet with the mean over the heads first, then each head, each on its own scale."""
     maps = [attention.mean(axis=0), *attention]
     names = ["mean", *(f"head {index}" for index in range(1, len(maps)))]
-    return sheet([overlay(image, one) for one in maps], labels=names, side=side)
+    return sheet([overlay(image, head) for head in maps], labels=names, side=side)
 
 
 @torch.no_grad()
@@ -52,13 +52,13 @@ def attended(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]
 
     Raises NoAttention where there is none.
     """
-    asked = extractor(encoder)
-    attention = asked.features(asked.normalized(torch.from_numpy(images).to(asked.device))).attention
+    network = extractor(encoder)
+    attention = network.features(network.normalized(torch.from_numpy(images).to(network.device))).attention
     if attention is None:
-        raise NoAttention(f"{asked.name} has no CLS token that attends to patches; choose a ViT.")
-    rows, columns = (side // asked.patch_size for side in images.shape[1:3])
+        raise NoAttention(f"{network.name} has no CLS token that attends to patches; choose a ViT.")
+    rows, columns = (side // network.patch_size for side in images.shape[1:3])
     maps = attention.unflatten(1, (rows, columns)).float().cpu().numpy()
-    return [overlay(image, one) for image, one in zip(images, maps, strict=True)]
+    return [overlay(image, attention_map) for image, attention_map in zip(images, maps, strict=True)]
 
 
 def outlined(

@@ -46,13 +46,13 @@ def beside(images: Sequence[AnySizeImage], *, background: Color = (255, 255, 255
     """The pictures in one row, as high as the highest, a gap between them."""
     if not images:
         raise RizbinError("There is no picture to show; give at least one.")
-    height = max(one.shape[0] for one in images)
-    width = sum(one.shape[1] for one in images) + GAP * (len(images) - 1)
+    height = max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + GAP * (len(images) - 1)
     out = np.full((height, width, 3), background, np.uint8)
     left = 0
-    for one in images:
-        out[: one.shape[0], left : left + one.shape[1]] = one
-        left += one.shape[1] + GAP
+    for image in images:
+        out[: image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1] + GAP
     return out
 
 
@@ -93,15 +93,15 @@ def sheet(
         raise RizbinError("There is no picture to show; give at least one.")
     if labels and len(labels) != len(images):
         raise RizbinError(f"There are {len(labels)} labels for {len(images)} pictures; give one for each.")
-    cells = [enlarge(one, side) for one in images]
+    cells = [enlarge(image, side) for image in images]
     if labels:
         behind = colors or [background] * len(cells)
-        cells = [labelled(one, text, color=color) for one, text, color in zip(cells, labels, behind, strict=True)]
+        cells = [labelled(cell, text, color=color) for cell, text, color in zip(cells, labels, behind, strict=True)]
     columns = min(columns or math.ceil(math.sqrt(len(cells))), len(cells))
-    height, width = max(one.shape[0] for one in cells), max(one.shape[1] for one in cells)
+    height, width = max(cell.shape[0] for cell in cells), max(cell.shape[1] for cell in cells)
     rows = math.ceil(len(cells) / columns)
     out = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), background, np.uint8)
-    for index, one in enumerate(cells):
+    for index, cell in enumerate(cells):
         top, left = index // columns * (height + GAP), index % columns * (width + GAP)
-        out[top : top + one.shape[0], left : left + one.shape[1]] = one
+        out[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
     return out

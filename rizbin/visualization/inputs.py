@@ -88,13 +88,13 @@ def read_images(
     for text in spelled:
         reading = _opened(text, side)
         drawn |= text.partition(":")[0] == "scenes"
-        wanted = limit - len(shown) if limit else ENDLESS if reading.endless else reading.count
+        remaining = limit - len(shown) if limit else ENDLESS if reading.endless else reading.count
         number = 0
-        while number < reading.count and wanted > 0 and not (reading.endless and len(skipped) >= _ENOUGH_SKIPPED):
+        while number < reading.count and remaining > 0 and not (reading.endless and len(skipped) >= _ENOUGH_SKIPPED):
             try:
-                one = _fitted(reading.read(number), side, encoder)
-                shown.append(_with_truth(one, Path(masks), encoder) if masks else one)
-                wanted -= 1
+                shown_image = _fitted(reading.read(number), side, encoder)
+                shown.append(_with_truth(shown_image, Path(masks), encoder) if masks else shown_image)
+                remaining -= 1
             except Refused as refusal:
                 skipped.append(str(refusal))
             number += 1
@@ -113,14 +113,14 @@ def check_images(where: str | Sequence[str], *, masks: str | Path = "") -> None:
         raise RizbinError(f"There is no folder {masks}; name one that holds a PNG for each picture.")
 
 
-def _with_truth(one: ShownImage, masks: Path, encoder: FeatureExtractor) -> ShownImage:
+def _with_truth(shown_image: ShownImage, masks: Path, encoder: FeatureExtractor) -> ShownImage:
     """The picture with the mask of its name, where there is one."""
-    path = masks / f"{Path(one.name).stem}.png"
+    path = masks / f"{Path(shown_image.name).stem}.png"
     if not path.is_file():
-        return one
-    numbers = read_mask(path, one, encoder)
+        return shown_image
+    numbers = read_mask(path, shown_image, encoder)
     return replace(
-        one, things=tuple((f"thing {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
+        shown_image, things=tuple((f"thing {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
     )
 
 
@@ -185,11 +185,11 @@ def _fitted(sample: Sample, side: int, encoder: FeatureExtractor) -> ShownImage:
     count = image.shape[0] * image.shape[1] // encoder.patch_size**2
     if count > MOST_PATCHES:
         raise Refused(f"{sample.key} makes {count} patches, more than {MOST_PATCHES}; choose a smaller size.")
-    things = tuple(
-        (thing.name, _cut(thing.mask.astype(np.uint8), side, encoder, cv2.INTER_NEAREST).astype(bool))
-        for thing in sample.things
+    objects = tuple(
+        (instance.name, _cut(instance.mask.astype(np.uint8), side, encoder, cv2.INTER_NEAREST).astype(bool))
+        for instance in sample.things
     )
-    return ShownImage(sample.key, image, things, sample.caption)
+    return ShownImage(sample.key, image, objects, sample.caption)
 
 
 def _cut(pixels: np.ndarray, side: int, encoder: FeatureExtractor, how: int | None = None) -> np.ndarray:
@@ -200,6 +200,6 @@ def _cut(pixels: np.ndarray, side: int, encoder: FeatureExtractor, how: int | No
     if new != (height, width):
         how = (cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC) if how is None else how
         pixels = cv2.resize(pixels, new[::-1], interpolation=how)
-    kept = [length // encoder.patch_size * encoder.patch_size if encoder.any_size else side for length in new]
-    top, left = (new[0] - kept[0]) // 2, (new[1] - kept[1]) // 2
-    return np.ascontiguousarray(pixels[top : top + kept[0], left : left + kept[1]])
+    cropped = [length // encoder.patch_size * encoder.patch_size if encoder.any_size else side for length in new]
+    top, left = (new[0] - cropped[0]) // 2, (new[1] - cropped[1]) // 2
+    return np.ascontiguousarray(pixels[top : top + cropped[0], left : left + cropped[1]])

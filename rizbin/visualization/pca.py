@@ -26,9 +26,9 @@ def components(
     centered = features.astype(np.float64) - features.mean(axis=0)
     _, _, directions = np.linalg.svd(centered, full_matrices=False)
     out = np.zeros((len(features), count))
-    found = centered @ directions[:count].T
-    for part in range(found.shape[1]):
-        out[:, part] = found[:, part] * _sign(found[:, part], directions[part], toward)
+    projected = centered @ directions[:count].T
+    for part in range(projected.shape[1]):
+        out[:, part] = projected[:, part] * _sign(projected[:, part], directions[part], toward)
     return out
 
 
@@ -46,7 +46,7 @@ def _sign(
         weights = toward.astype(np.float64) - toward.mean()
         leanings.insert(0, float((values * weights).mean() / (spread * max(float(weights.std()), 1e-30))))
     leanings.append(float(direction[np.abs(direction).argmax()]))
-    return next((float(np.sign(one)) for one in leanings if abs(one) > 1e-6), 1.0)
+    return next((float(np.sign(leaning)) for leaning in leanings if abs(leaning) > 1e-6), 1.0)
 
 
 def foreground(
@@ -70,10 +70,10 @@ def foregrounds(
     high = first > limit
     if np.isfinite(limit):
         if attention is None:
-            border = np.concatenate([_border(*one.shape[:2]).ravel() for one in features])
+            border = np.concatenate([_border(*patches.shape[:2]).ravel() for patches in features])
             high ^= high[border].mean() > high.mean()
         else:
-            attended = np.concatenate([one.ravel() for one in attention])
+            attended = np.concatenate([image_attention.ravel() for image_attention in attention])
             high ^= attended[high].mean() < attended[~high].mean()
     return _parts(high, features)
 
@@ -86,15 +86,15 @@ def _border(rows: int, columns: int) -> Bool[np.ndarray, "{rows} {columns}"]:
 
 
 def _flat(features: Sequence[Float[np.ndarray, "_ _ dim"]]) -> Float[np.ndarray, "patches dim"]:
-    return np.concatenate([one.reshape(-1, one.shape[-1]) for one in features])
+    return np.concatenate([patches.reshape(-1, patches.shape[-1]) for patches in features])
 
 
 def _parts(values: np.ndarray, features: Sequence[np.ndarray]) -> list[np.ndarray]:
     """One value a patch, given back to the pictures they came from."""
-    ends = np.cumsum([one.shape[0] * one.shape[1] for one in features])[:-1]
+    ends = np.cumsum([patches.shape[0] * patches.shape[1] for patches in features])[:-1]
     return [
-        part.reshape(*one.shape[:2], *values.shape[1:])
-        for part, one in zip(np.split(values, ends), features, strict=True)
+        part.reshape(*patches.shape[:2], *values.shape[1:])
+        for part, patches in zip(np.split(values, ends), features, strict=True)
     ]
 
 
@@ -115,13 +115,15 @@ def joint_colors(
     toward: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """The same for pictures of different sizes; `toward` (attention) decides which end of a direction is bright."""
-    kept = np.concatenate([one.ravel() for one in keep])
-    weights = None if toward is None else np.concatenate([one.ravel() for one in toward])[kept]
-    out = np.full((len(kept), 3), DIM, np.uint8)
-    if kept.sum() >= 2:
-        values = components(_flat(features)[kept], 3, weights)
+    chosen = np.concatenate([mask.ravel() for mask in keep])
+    weights = (
+        None if toward is None else np.concatenate([weights_of_image.ravel() for weights_of_image in toward])[chosen]
+    )
+    out = np.full((len(chosen), 3), DIM, np.uint8)
+    if chosen.sum() >= 2:
+        values = components(_flat(features)[chosen], 3, weights)
         # Not from zero: the darkest color must stay apart from the background.
-        out[kept] = np.stack([60 + 195 * scaled(values[:, part]) for part in range(3)], axis=-1).round()
+        out[chosen] = np.stack([60 + 195 * scaled(values[:, part]) for part in range(3)], axis=-1).round()
     return _parts(out, features)
 
 
@@ -135,7 +137,7 @@ def smooth(
 @torch.no_grad()
 def pca_of(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[SizedImage]:
     """The PCA colors of the pictures' patches before the projection, smoothly enlarged to the pictures' size."""
-    asked = extractor(encoder)
-    patches = asked.patches(asked.normalized(torch.from_numpy(images).to(asked.device))).float().cpu().numpy()
+    network = extractor(encoder)
+    patches = network.patches(network.normalized(torch.from_numpy(images).to(network.device))).float().cpu().numpy()
     colors = pca_colors(patches)
-    return [smooth(one, *images.shape[1:3]) for one in colors]
+    return [smooth(patch_colors, *images.shape[1:3]) for patch_colors in colors]

@@ -45,14 +45,16 @@ def propagated(
 
     Raises RizbinError when the frames differ in size or the mask names nothing.
     """
-    sizes = {one.shape for one in features}
+    sizes = {frame.shape for frame in features}
     if len(sizes) != 1:
         raise RizbinError("The frames differ in size, so nothing can be carried through them; give frames of one film.")
-    things = np.unique(first)
-    if not things.any():
+    labels_present = np.unique(first)
+    if not labels_present.any():
         raise RizbinError("The mask of the first frame is empty; mark what is to be followed with numbers over 0.")
     (rows, columns, _) = sizes.pop()
-    shares = np.stack([_shrunk(first == thing, rows, columns) for thing in things], axis=-1).reshape(rows * columns, -1)
+    shares = np.stack([_shrunk(first == label, rows, columns) for label in labels_present], axis=-1).reshape(
+        rows * columns, -1
+    )
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
     anchor = (_unit(features[0]), torch.from_numpy(shares).float())
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=previous)
@@ -60,11 +62,13 @@ def propagated(
     for frame in features[1:]:
         asking = _unit(frame)
         seen = [anchor, *recent]
-        known = torch.cat([one for _, one in seen])
-        labels.append(_taken(asking, [one for one, _ in seen], known, places, temperature, radius, most))
+        known = torch.cat([frame_features for _, frame_features in seen])
+        labels.append(
+            _taken(asking, [frame_labels for frame_labels, _ in seen], known, places, temperature, radius, most)
+        )
         recent.append((asking, labels[-1]))
-    maps = [one.numpy().reshape(rows, columns, -1) for one in labels]
-    return np.stack([first, *(_decided(one, things, *first.shape) for one in maps)])
+    maps = [frame_labels.numpy().reshape(rows, columns, -1) for frame_labels in labels]
+    return np.stack([first, *(_decided(label_map, labels_present, *first.shape) for label_map in maps)])
 
 
 def _unit(features: Float[np.ndarray, "rows columns dim"]) -> Float[Tensor, "patches dim"]:
@@ -92,7 +96,7 @@ def _taken(
             top = cosines.topk(min(most, cosines.shape[1]), dim=1)
             best.append(top.values)
             where.append(top.indices + number * len(places))
-        top = torch.cat(best, dim=1).topk(min(most, sum(one.shape[1] for one in best)), dim=1)
+        top = torch.cat(best, dim=1).topk(min(most, sum(candidates.shape[1] for candidates in best)), dim=1)
         chosen = torch.cat(where, dim=1).gather(1, top.indices)
         # softmax(cosine / temperature) is exp(cosine / temperature) over its sum; those out of reach weigh nothing.
         out.append(((top.values / temperature).softmax(dim=1).unsqueeze(-1) * known[chosen]).sum(dim=1))
@@ -105,12 +109,12 @@ def _shrunk(mask: Bool[np.ndarray, "height width"], rows: int, columns: int) -> 
 
 
 def _decided(
-    maps: Float[np.ndarray, "rows columns things"], things: Int[np.ndarray, " things"], height: int, width: int
+    maps: Float[np.ndarray, "rows columns things"], values: Int[np.ndarray, " things"], height: int, width: int
 ) -> Int[np.ndarray, "{height} {width}"]:
     """Each pixel's thing: labels enlarged between patches, each brought to a largest of 1, the largest taken."""
     fine = np.stack(
-        [cv2.resize(np.ascontiguousarray(maps[..., one]), (width, height)) for one in range(len(things))], axis=-1
+        [cv2.resize(np.ascontiguousarray(maps[..., index]), (width, height)) for index in range(len(values))], axis=-1
     )
     high = fine.max(axis=(0, 1))
     # A thing that is gone keeps its traces as they are: brought to 1 they would make it appear anew.
-    return things[(fine / np.where(high < 0.1, 1.0, high)).argmax(axis=-1)]
+    return values[(fine / np.where(high < 0.1, 1.0, high)).argmax(axis=-1)]

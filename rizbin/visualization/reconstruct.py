@@ -20,4 +20,4 @@ def compared(
 ) -> AnySizeImage:
     """Side by side: what the network saw, what it made of that, and the whole picture."""
     parts = (filled(image, guess, patches), image)
-    return beside([removed(image, patches, side=side), *(enlarge(one, side) for one in parts)])
+    return beside([removed(image, patches, side=side), *(enlarge(part, side) for part in parts)])

@@ -68,7 +68,7 @@ def correspondences(
     left, right = unit(first).reshape(-1, first.shape[-1]), unit(second).reshape(-1, second.shape[-1])
     places = [np.arange(len(left)), np.arange(len(right))]
     if keep is not None:
-        places = [np.flatnonzero(one) for one in keep]
+        places = [np.flatnonzero(mask) for mask in keep]
     if not (len(places[0]) and len(places[1])):
         return np.zeros((0, 4), int)
     cosines = left[places[0]] @ right[places[1]].T

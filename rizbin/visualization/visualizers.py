@@ -86,39 +86,42 @@ class Attention(Visualizer):
         """A sheet of heads for each picture, then one of the best masks (or of mean heat) for all."""
         maps = _attention(encoder, images, layer=self.settings.layer)
         sheets, all_cells, told_of, bests, means = [], [], [], [], []
-        for number, (one, heads) in enumerate(zip(images, maps, strict=True), 1):
+        for number, (shown_image, heads) in enumerate(zip(images, maps, strict=True), 1):
             rows = np.concatenate([heads.mean(axis=0, keepdims=True), heads])
             masks = mass_mask(rows, self.settings.mass)
             names = ["mean", *(f"head {head}" for head in range(1, len(rows)))]
-            scores = None if one.truth is None else jaccards(masks, one.truth)
-            best, said = -1, ""
+            scores = None if shown_image.truth is None else jaccards(masks, shown_image.truth)
+            best, score_text = -1, ""
             if scores is not None:
                 best = 1 + int(scores[1:].argmax())
                 names = [f"{name}, IoU {score:.2f}" for name, score in zip(names, scores, strict=True)]
-                said = f" IoU is that of these patches with the objects' true pixels (Jaccard); best: head {best}."
+                score_text = (
+                    f" IoU is that of these patches with the objects' true pixels (Jaccard); best: head {best}."
+                )
                 bests.append(scores[best])
                 means.append(scores[0])
-            image = shrunk(one.image, CELL)
+            image = shrunk(shown_image.image, CELL)
             drawn = heads_outlined(image, rows, masks, labels=names, best=best, side=CELL)
-            top = labelled(enlarge(image, CELL), one.name)
+            top = labelled(enlarge(image, CELL), shown_image.name)
             sheets.append(
                 Sheet(
                     f"attention-{number:03d}",
                     beside([top, drawn]),
-                    f"{one.name}: what CLS attends to, and the patches that hold {self.settings.mass:.0%} of it.{said}",
+                    f"{shown_image.name}: what CLS attends to, and the patches with {self.settings.mass:.0%} of it."
+                    f"{score_text}",
                 )
             )
             shown = masks[max(best, 0)]
-            told_of.append(one.name if scores is None else f"IoU {scores[best]:.2f}, {one.name}")
+            told_of.append(shown_image.name if scores is None else f"IoU {scores[best]:.2f}, {shown_image.name}")
             all_cells.append(np.concatenate([enlarge(image, CELL), outlined(image, shown, side=CELL)]))
-        told = f"The patches that hold {self.settings.mass:.0%} of "
-        told += "the best head's attention." if bests else "the attention, mean over heads."
+        caption = f"The patches that hold {self.settings.mass:.0%} of "
+        caption += "the best head's attention." if bests else "the attention, mean over heads."
         if bests:
-            told += (
+            caption += (
                 f" Jaccard of the best head with all things, mean over {len(bests)} pictures: {np.mean(bests):.3f}; "
                 f"of the mean over heads: {np.mean(means):.3f}."
             )
-        return [*sheets, Sheet("attention-all", sheet(all_cells, labels=told_of, side=1), told)]
+        return [*sheets, Sheet("attention-all", sheet(all_cells, labels=told_of, side=1), caption)]
 
 
 class Patch(Visualizer):
@@ -142,24 +145,26 @@ class Patch(Visualizer):
                 raise RizbinError(
                     f"The point {across:g} {down:g} lies outside; both are shares of the picture, 0 to 1."
                 )
-        features = over(encoder, [one.image for one in images], encoder.patches)
+        features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         sheets = []
-        for number, (one, seen) in enumerate(zip(images, features, strict=True), 1):
+        for number, (shown_image, seen) in enumerate(zip(images, features, strict=True), 1):
             grid = seen.shape[0], seen.shape[1]
-            image = enlarge(shrunk(one.image, CELL), CELL)
+            image = enlarge(shrunk(shown_image.image, CELL), CELL)
             for point, (across, down) in enumerate(self.settings.points, 1):
                 row, column = min(int(down * grid[0]), grid[0] - 1), min(int(across * grid[1]), grid[1] - 1)
                 token = row * grid[1] + column
-                (heads,) = _attention(encoder, [one], token=token, layer=self.settings.layer)
+                (heads,) = _attention(encoder, [shown_image], token=token, layer=self.settings.layer)
                 maps = [heads.mean(axis=0), *heads]
                 cells = [
                     ringed(image, row, column, grid),
                     similar(image, seen, row, column, side=CELL),
                     *(ringed(overlay(image, one_map), row, column, grid) for one_map in maps),
                 ]
-                names = [one.name, "alike", "mean attention", *(f"head {head}" for head in range(1, len(maps)))]
-                said = f"{one.name}: what the patch in row {row}, column {column} is like, and what it attends to."
-                sheets.append(Sheet(f"patch-{number:03d}-{point}", sheet(cells, labels=names, side=1), said))
+                names = [shown_image.name, "alike", "mean attention", *(f"head {head}" for head in range(1, len(maps)))]
+                caption = (
+                    f"{shown_image.name}: what the patch in row {row}, column {column} is like, and what it attends to."
+                )
+                sheets.append(Sheet(f"patch-{number:03d}-{point}", sheet(cells, labels=names, side=1), caption))
         return sheets
 
 
@@ -180,26 +185,26 @@ class Pca(Visualizer):
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet: each picture above its colors."""
-        features = over(encoder, [one.image for one in images], encoder.patches)
+        features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         attention = _mean_attention(encoder, images)
         if self.settings.foreground == "mass" and attention is None:
             raise NoAttention(
                 "This network has no CLS attention to choose the foreground by; ask for another foreground."
             )
         if self.settings.foreground == "all":
-            keep = [np.ones(one.shape[:2], bool) for one in features]
+            keep = [np.ones(patches.shape[:2], bool) for patches in features]
         elif self.settings.foreground == "mass" and attention is not None:
-            keep = [mass_mask(one, self.settings.mass) for one in attention]
+            keep = [mass_mask(image_attention, self.settings.mass) for image_attention in attention]
         else:
             keep = foregrounds(features, attention)
         cells = []
-        for one, colors in zip(images, joint_colors(features, keep, attention), strict=True):
-            image = enlarge(shrunk(one.image, CELL), CELL)
+        for shown_image, colors in zip(images, joint_colors(features, keep, attention), strict=True):
+            image = enlarge(shrunk(shown_image.image, CELL), CELL)
             cells.append(np.concatenate([image, smooth(colors, *image.shape[:2])]))
-        said = (
+        caption = (
             "Patch features along their three main directions, of all pictures together; like colors are like features."
         )
-        return [Sheet("pca", sheet(cells, labels=[one.name for one in images], side=1), said)]
+        return [Sheet("pca", sheet(cells, labels=[shown_image.name for shown_image in images], side=1), caption)]
 
 
 class Correspondence(Visualizer):
@@ -221,19 +226,19 @@ class Correspondence(Visualizer):
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """A sheet for each picture after the first."""
-        features = over(encoder, [one.image for one in images], encoder.patches)
-        keep = [np.ones(one.shape[:2], bool) for one in features]
+        features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
+        keep = [np.ones(patches.shape[:2], bool) for patches in features]
         if self.settings.foreground == "direction":
             keep = foregrounds(features, _mean_attention(encoder, images))
         sheets = []
         for number in range(1, len(images)):
             first, second = images[0], images[number]
-            found = correspondences(features[0], features[number], self.settings.count, keep=(keep[0], keep[number]))
-            grids = [(one.shape[0], one.shape[1]) for one in (features[0], features[number])]
-            cells = [shrunk(one.image, 2 * CELL) for one in (first, second)]
-            drawn = corresponding(cells[0], cells[1], found, (grids[0], grids[1]), side=2 * CELL)
-            said = f"{first.name} and {second.name}: the {len(found)} pairs of patches that are most alike."
-            sheets.append(Sheet(f"correspondence-{number:03d}", drawn, said))
+            matches = correspondences(features[0], features[number], self.settings.count, keep=(keep[0], keep[number]))
+            grids = [(patches.shape[0], patches.shape[1]) for patches in (features[0], features[number])]
+            cells = [shrunk(shown_image.image, 2 * CELL) for shown_image in (first, second)]
+            drawn = corresponding(cells[0], cells[1], matches, (grids[0], grids[1]), side=2 * CELL)
+            caption = f"{first.name} and {second.name}: the {len(matches)} pairs of patches that are most alike."
+            sheets.append(Sheet(f"correspondence-{number:03d}", drawn, caption))
         return sheets
 
 
@@ -255,17 +260,19 @@ class Neighbors(Visualizer):
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet, a row for each picture that is asked about."""
-        features = np.stack(over(encoder, [one.image for one in images], encoder.pooled))
+        features = np.stack(over(encoder, [shown_image.image for shown_image in images], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
         cells, names = [], []
-        for query, (found, scores) in enumerate(zip(order.tolist(), cosines.tolist(), strict=True)):
-            cells += [_square(images[index].image) for index in (query, *found)]
+        for query, (neighbors, scores) in enumerate(zip(order.tolist(), cosines.tolist(), strict=True)):
+            cells += [_square(images[index].image) for index in (query, *neighbors)]
             names += [
                 images[query].name,
-                *(f"cosine {score:.2f}, {images[i].name}" for i, score in zip(found, scores, strict=True)),
+                *(f"cosine {score:.2f}, {images[i].name}" for i, score in zip(neighbors, scores, strict=True)),
             ]
-        said = f"Each row: a picture, and those of the other {len(images) - 1} that are nearest to it, with the cosine."
-        return [Sheet("neighbors", sheet(cells, labels=names, columns=order.shape[1] + 1, side=1), said)]
+        caption = (
+            f"Each row: a picture, and those of the other {len(images) - 1} that are nearest to it, with the cosine."
+        )
+        return [Sheet("neighbors", sheet(cells, labels=names, columns=order.shape[1] + 1, side=1), caption)]
 
 
 class Propagate(Visualizer):
@@ -293,7 +300,7 @@ class Propagate(Visualizer):
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
         """One sheet of frames with their masks, evenly chosen where there are many; the masks of all frames with it."""
-        features = over(encoder, [one.image for one in images], encoder.patches)
+        features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         chosen = self.settings
         masks = propagated(
             features,
@@ -307,8 +314,8 @@ class Propagate(Visualizer):
         places = np.unique(np.linspace(0, len(images) - 1, ON_A_SHEET).round().astype(int)).tolist()
         cells = [shrunk(texts.painted(images[place].image, masks[place] - 1, palette), CELL) for place in places]
         names = [images[place].name for place in places]
-        said = f"The things of {images[0].name} followed through {len(images)} frames."
-        return [Sheet("propagate", sheet(cells, labels=names, side=CELL), said, tuple(masks.astype(np.uint8)))]
+        caption = f"The things of {images[0].name} followed through {len(images)} frames."
+        return [Sheet("propagate", sheet(cells, labels=names, side=CELL), caption, tuple(masks.astype(np.uint8)))]
 
     def _first(self, encoder: FeatureExtractor, image: ShownImage) -> UInt8[np.ndarray, "height width"]:
         """The mask that is followed."""
@@ -318,8 +325,10 @@ class Propagate(Visualizer):
         for number, (_, mask) in enumerate(image.things, 1):
             out[mask] = number
         if not image.things:
-            (kept,) = foregrounds(over(encoder, [image.image], encoder.patches), _mean_attention(encoder, [image]))
-            out = np.kron(kept, np.ones((encoder.patch_size, encoder.patch_size))).astype(np.uint8)
+            (foreground,) = foregrounds(
+                over(encoder, [image.image], encoder.patches), _mean_attention(encoder, [image])
+            )
+            out = np.kron(foreground, np.ones((encoder.patch_size, encoder.patch_size))).astype(np.uint8)
         return out
 
 
@@ -347,20 +356,22 @@ class WordMap(Visualizer):
                 "give one such as detailclip-mini."
             )
         sheets = []
-        for number, one in enumerate(images, 1):
-            asked = [*self.settings.words] or texts.words_of(one.caption, [name for name, _ in one.things])
-            if not asked:
-                raise RizbinError(f"{one.name} has no caption to take words from; name some words to look for.")
-            maps = texts.similarities(encoder, one.image, asked, dense_head=self.settings.dense_head)
-            colors = distinct(len(asked))
-            image = enlarge(shrunk(one.image, CELL), CELL)
+        for number, shown_image in enumerate(images, 1):
+            queries = [*self.settings.words] or texts.words_of(
+                shown_image.caption, [name for name, _ in shown_image.things]
+            )
+            if not queries:
+                raise RizbinError(f"{shown_image.name} has no caption to take words from; name some words to look for.")
+            maps = texts.similarities(encoder, shown_image.image, queries, dense_head=self.settings.dense_head)
+            colors = distinct(len(queries))
+            image = enlarge(shrunk(shown_image.image, CELL), CELL)
             height, width = image.shape[:2]
             painted = texts.painted(image, texts.segmented(maps, height, width), colors)
-            parts = [labelled(image, one.name), labelled(painted, "best word")]
-            heat = texts.heat_of_words(image, maps, asked, side=1, colors=colors)
+            parts = [labelled(image, shown_image.name), labelled(painted, "best word")]
+            heat = texts.heat_of_words(image, maps, queries, side=1, colors=colors)
             each = "patch" if self.settings.dense_head == "plain" else "pixel (dense head: windows)"
-            said = f"{one.name}: cosine of each {each} with {', '.join(asked)}, all on one scale."
-            sheets.append(Sheet(f"words-{number:03d}", beside([*parts, heat]), said))
+            caption = f"{shown_image.name}: cosine of each {each} with {', '.join(queries)}, all on one scale."
+            sheets.append(Sheet(f"words-{number:03d}", beside([*parts, heat]), caption))
         return sheets
 
 
@@ -385,7 +396,11 @@ def _attention(
     encoder: FeatureExtractor, images: Sequence[ShownImage], *, token: int = CLS, layer: int = -1
 ) -> list[Float[np.ndarray, "heads _ _"]]:
     """The attention of one token of each picture."""
-    return over(encoder, [one.image for one in images], lambda images: encoder.attention_rows(images, token, layer))
+    return over(
+        encoder,
+        [shown_image.image for shown_image in images],
+        lambda images: encoder.attention_rows(images, token, layer),
+    )
 
 
 def _mean_attention(encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Float[np.ndarray, "_ _"]] | None:

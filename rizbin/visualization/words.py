@@ -42,16 +42,16 @@ def words_of(caption: str, names: Sequence[str] = ()) -> list[str]:
     """
     text = " ".join(re.findall(r"[^\W_]+", caption.lower()))
     if names:
-        found: list[tuple[int, str]] = []
-        for name in sorted(names, key=lambda one: (-len(one), one)):
+        matches: list[tuple[int, str]] = []
+        for name in sorted(names, key=lambda text: (-len(text), text)):
             spelled = " ".join(re.findall(r"[^\W_]+", name.lower()))
             ending = (
                 f"{re.escape(spelled[:-1])}(?:y|ies|ys)" if spelled[-1:] == "y" else f"{re.escape(spelled)}(?:s|es)?"
             )
             for match in re.finditer(rf"\b{ending}\b", text) if spelled else ():
-                found.append((match.start(), name))
+                matches.append((match.start(), name))
                 text = text[: match.start()] + "\0" * len(match.group()) + text[match.end() :]
-        return list(dict.fromkeys(name for _, name in sorted(found)))
+        return list(dict.fromkeys(name for _, name in sorted(matches)))
     silent = frozenset(_SILENT.split())
     return list(dict.fromkeys(word for word in text.split() if word not in silent and len(word) > 2))[:MOST]
 
@@ -92,10 +92,10 @@ def similarities(
         dense_head: "windows" looks through windows of the enlarged image too, at several times the cost, and takes the
             cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
-    asked = extractor(encoder)
-    images = asked.normalized(torch.from_numpy(image[None]).to(asked.device))
-    patches = asked.dense(images, dense_head)[0].float().cpu().numpy()
-    maps = np.moveaxis(patches @ embedder(asked, words).T, -1, 0)
+    extracted = extractor(encoder)
+    images = extracted.normalized(torch.from_numpy(image[None]).to(extracted.device))
+    patches = extracted.dense(images, dense_head)[0].float().cpu().numpy()
+    maps = np.moveaxis(patches @ embedder(extracted, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
     if dense_head == "windows":
@@ -127,7 +127,7 @@ def segmented(
     """The number of the best word of each pixel, `NOTHING` where even that is weak (`threshold` over the patches)."""
     weakest = threshold(maps.max(axis=0))
     fine = np.stack(
-        [cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]
+        [cv2.resize(word_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for word_map in maps]
     )
     return np.where(fine.max(axis=0) > weakest, fine.argmax(axis=0), NOTHING)
 
@@ -162,8 +162,11 @@ def heat_of_words(
 ) -> AnySizeImage:
     """A sheet with a heat map for each word, all on one scale, so that they compare; `colors` are the words'."""
     height, width = image.shape[:2]
-    common = scaled(np.stack([stretched(one, height, width) for one in maps]))
+    common = scaled(np.stack([stretched(word_map, height, width) for word_map in maps]))
     # Percentiles 0 and 100: the maps are scaled already, together.
     return sheet(
-        [overlay(image, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side, colors=colors
+        [overlay(image, word_map, low=0.0, high=100.0) for word_map in common],
+        labels=list(words),
+        side=side,
+        colors=colors,
     )

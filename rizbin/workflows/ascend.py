@@ -125,34 +125,25 @@ class Ascend:
 
 
 @job(Ascend)
-def ascend(asked: Ascend) -> list[AscendedImage]:
+def ascend(options: Ascend) -> list[AscendedImage]:
     """Draws an image of each prompt with each of `count` seeds by gradient ascent on an encoder.
 
     In the folder: the images as they grow, for each a strip and a GIF, and ascended.json. The same call goes on where
     it was stopped.
     """
-    settings, count, quiet = settings_from(asked), asked.count, asked.quiet
-    also, negative, device = asked.also, asked.negative, str(choose(asked.device))
-    words = [asked.prompts] if isinstance(asked.prompts, str) else list(asked.prompts)
-    paths = {name: getattr(asked, name) for name in ("image", "style", "content", "start", "mask")}
-    read = [path for path in paths.values() if path]
-    if count < 1:
-        raise RizbinError(f"{count} images are none; give --count 1 or more.")
-    if any(not prompt.strip() for prompt in words):
-        raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
-    if not (words or asked.image or asked.style or asked.content):
-        raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
-    begun, allowed = _begun(asked.start or "", asked.mask or "", settings.size)
-    sides = [TextTarget(text=text, weight=weight) for text, weight in weighted(also, ASIDE)]
-    sides += [TextTarget(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
-    shown = {name: as_floats(read_image(paths[name])) for name in ("image", "style", "content") if paths[name]}
-    names = [asked.model] if isinstance(asked.model, str | PathLike) else list(asked.model)
+    settings, count, quiet = settings_from(options), options.count, options.quiet
+    words = [options.prompts] if isinstance(options.prompts, str) else list(options.prompts)
+    _check(options, words)
+    begun, allowed = _begun(options.start or "", options.mask or "", settings.size)
+    device = str(choose(options.device))
+    names = [options.model] if isinstance(options.model, str | PathLike) else list(options.model)
     encoders = [load_encoder(name, device=device) for name in names]
-    followed = _followed(shown, asked.layer or "", encoders)
-    wishes = [[*([TextTarget(text=text)] if text else []), *followed, *sides] for text in words or [""]]
-    latents = _autoencoder(asked.autoencoder or "", device)
-    folder, made, told = Path(asked.output), [], []
-    with Bar(0, "", quiet=quiet) as line, outputs.reading([Path(path) for path in read]):
+    wishes = _wishes(options, words, encoders)
+    latents = _autoencoder(options.autoencoder or "", device)
+    paths = [getattr(options, name) for name in ("image", "style", "content", "start", "mask")]
+    read = [Path(path) for path in paths if path]
+    folder, made, records = Path(options.output), [], []
+    with Bar(0, "", quiet=quiet) as line, outputs.reading(read):
         for sentence in dict.fromkeys(note for name in names for text in words for note in unknown_in(text, name)):
             line.warn(sentence)
         for number in range(count):
@@ -177,7 +168,7 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
             except AscentDiverged as stopped:
-                _write(stopped.kept.images, files)
+                _write(stopped.last_good.images, files)
                 raise
             _write(climbed.images, files)
             _films(climbed, files)
@@ -186,21 +177,43 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
                 AscendedImage(file, text, chosen.seed, score, climbed.seconds)
                 for file, text, score in zip(files, words or [""], climbed.scores[-1], strict=True)
             ]
-            told += [_told(one, names, chosen, also, negative) for one in made[-len(files) :]]
-            _record(sorted(told, key=lambda one: one["file"]), folder)
-    return sorted(made, key=lambda one: one.file)
+            records += [
+                _entry(ascended, names, chosen, options.also, options.negative) for ascended in made[-len(files) :]
+            ]
+            _record(sorted(records, key=lambda record: record["file"]), folder)
+    return sorted(made, key=lambda ascended: ascended.file)
 
 
-def settings_from(asked: Ascend) -> AscentSettings:
+def _check(options: Ascend, words: Sequence[str]) -> None:
+    """Raises RizbinError where there is nothing to draw."""
+    if options.count < 1:
+        raise RizbinError(f"{options.count} images are none; give --count 1 or more.")
+    if any(not prompt.strip() for prompt in words):
+        raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
+    if not (words or options.image or options.style or options.content):
+        raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
+
+
+def _wishes(options: Ascend, words: Sequence[str], encoders: Sequence[Embedder]) -> list[list[Target]]:
+    """The targets of each image: its prompt, the images that are followed, and the texts of all of them."""
+    files = {name: getattr(options, name) for name in ("image", "style", "content")}
+    shown = {name: as_floats(read_image(path)) for name, path in files.items() if path}
+    sides = [TextTarget(text=text, weight=weight) for text, weight in weighted(options.also, ASIDE)]
+    sides += [TextTarget(text=text, weight=-weight) for text, weight in weighted(options.negative, ASIDE)]
+    followed = _followed(shown, options.layer or "", encoders)
+    return [[*([TextTarget(text=text)] if text else []), *followed, *sides] for text in words or [""]]
+
+
+def settings_from(options: Ascend) -> AscentSettings:
     """A preset, or complete settings, with what is asked otherwise."""
-    settings = asked.settings if asked.settings is not None else PRESETS[asked.preset]()
+    settings = options.settings if options.settings is not None else PRESETS[options.preset]()
     names = ("parametrization", "optimizer", "steps", "copies", "learning_rate", "smooth", "change", "size", "seed")
-    changes = {name: getattr(asked, name) for name in (*names, "chunk") if getattr(asked, name) is not None}
-    if asked.noise is not None:
-        changes["augment"] = replace(settings.augment, noise=asked.noise)
-    if asked.resolutions is not None:
+    changes = {name: getattr(options, name) for name in (*names, "chunk") if getattr(options, name) is not None}
+    if options.noise is not None:
+        changes["augment"] = replace(settings.augment, noise=options.noise)
+    if options.resolutions is not None:
         # Who names resolutions wants an image made of them.
-        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(asked.resolutions)}
+        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(options.resolutions)}
     return replace(settings, **changes)
 
 
@@ -209,37 +222,37 @@ def resolutions_from(text: str) -> Any:
     if text in ("all", "powers"):
         return text
     try:
-        return tuple(int(one) for one in text.split(","))
+        return tuple(int(side) for side in text.split(","))
     except ValueError as error:
         raise RizbinError(f"{text!r} names no resolutions; write all, powers, or sides such as 1,4,16,64.") from error
 
 
 def weighted(texts: Sequence[str], weight: float) -> list[tuple[str, float]]:
     """Texts with the weight that stands behind them after "=", or else the given one."""
-    found = []
+    pairs = []
     for text in texts:
         words, sign, number = text.rpartition("=")
         try:
-            found.append((words.strip(), float(number)) if sign else (text.strip(), weight))
+            pairs.append((words.strip(), float(number)) if sign else (text.strip(), weight))
         except ValueError as error:
             raise RizbinError(f"{number!r} in {text!r} is not a weight; write a number: {words}=0.3.") from error
-    return found
+    return pairs
 
 
 def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]) -> list[Target]:
     """The targets that are pictures."""
-    found: list[Target] = []
+    targets: list[Target] = []
     if "image" in shown:
-        found.append(ImageTarget(image=shown["image"]))
+        targets.append(ImageTarget(image=shown["image"]))
     if "style" in shown or "content" in shown:
         if len(encoders) > 1 and not layer:
             raise RizbinError("Several encoders have no layer in common; give one --model, or name a --layer of all.")
         at = layer or middle_layer(encoders[0])
         if "content" in shown:
-            found.append(ContentTarget(image=shown["content"], layer=at))
+            targets.append(ContentTarget(image=shown["content"], layer=at))
         if "style" in shown:
-            found.append(StyleTarget(image=shown["style"], layer=at))
-    return found
+            targets.append(StyleTarget(image=shown["style"], layer=at))
+    return targets
 
 
 def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor | None]:
@@ -293,20 +306,24 @@ def _films(climbed: Ascended, files: Sequence[Path]) -> None:
         write_gif([image for image, _ in images], file.with_suffix(".gif"))
 
 
-def _told(
-    one: AscendedImage, names: Sequence[Place], settings: AscentSettings, also: Sequence[str], negative: Sequence[str]
+def _entry(
+    ascended: AscendedImage,
+    names: Sequence[Place],
+    settings: AscentSettings,
+    also: Sequence[str],
+    negative: Sequence[str],
 ) -> dict[str, Any]:
     return {
-        "file": one.file.name,
-        "prompt": one.prompt,
+        "file": ascended.file.name,
+        "prompt": ascended.prompt,
         "models": [Path(name).name for name in names],
         "also": list(also),
         "negative": list(negative),
-        "score": round(one.score, 4),
-        "seconds": round(one.seconds, 2),
+        "score": round(ascended.score, 4),
+        "seconds": round(ascended.seconds, 2),
         **asdict(settings),
     }
 
 
-def _record(told: Sequence[dict[str, Any]], folder: Path) -> None:
-    outputs.write(folder / "ascended.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+def _record(records: Sequence[dict[str, Any]], folder: Path) -> None:
+    outputs.write(folder / "ascended.json", json.dumps(records, indent=2, ensure_ascii=False) + "\n")

@@ -218,8 +218,8 @@ def rebuild(name: str, run: Path) -> Path:
     train(recipe.training(), run)
     target = run / "published"
     made = load_run(run)
-    if (painter := of_run(made).painter) is not None:
-        painter.pipeline.to(torch.float16).save_pretrained(target)
+    if (text_to_image := of_run(made).text_to_image) is not None:
+        text_to_image.pipeline.to(torch.float16).save_pretrained(target)
         _keep_settings(made, target)
     elif (detector := made.detector) is not None:
         detector.save(target, half=True)
@@ -265,25 +265,33 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -
 
 def _figures(folder: Path, data: str) -> dict[str, dict[str, float | None]]:
     """Every number of what ships, beside random weights and chance; of an encoder those in percent."""
-    found = open_model(folder)
-    settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(found)]
+    loaded = open_model(folder)
+    settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(loaded)]
     spec, _, size = data.removesuffix(" px").partition(" at ")
-    numbers, _ = measured(found, spec, settings, quiet=False, size=int(size or 0))
+    numbers, _ = measured(loaded, spec, settings, quiet=False, size=int(size or 0))
     encoder = settings is SETTINGS
-    return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent" or not encoder}
+    return {
+        measurement.name: _parts(measurement)
+        for measurement in numbers.measurements
+        if measurement.unit == "percent" or not encoder
+    }
 
 
-def _kind(found: Loaded) -> str:
-    if found.painter is not None:
+def _kind(loaded: Loaded) -> str:
+    if loaded.text_to_image is not None:
         return "painter"
-    return "encoder" if found.detector is None else "detector"
+    return "encoder" if loaded.detector is None else "detector"
 
 
-def _parts(one: Measurement) -> dict[str, float | None]:
+def _parts(measurement: Measurement) -> dict[str, float | None]:
     """A measurement as a card holds it: percent to two digits, other numbers to four."""
-    digits = 2 if one.unit == "percent" else 4
+    digits = 2 if measurement.unit == "percent" else 4
 
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, digits)
 
-    return {"value": rounded(one.value), "random": rounded(one.baseline), "chance": rounded(one.chance)}
+    return {
+        "value": rounded(measurement.value),
+        "random": rounded(measurement.baseline),
+        "chance": rounded(measurement.chance),
+    }

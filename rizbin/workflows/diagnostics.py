@@ -52,7 +52,7 @@ class CollapseDiagnostics:
         for source, count in ((train, memory), (test, queries)):
             count = count if source.endless else min(count, len(source))
             seen, _ = read(source, count, size, seed=0, advance=lambda _: None)
-            categories = source.categories or tuple(sorted({name for one in seen for name in one.names}))
+            categories = source.categories or tuple(sorted({name for sample in seen for name in sample.names}))
             parts.append(LabeledImages.of(seen, categories, size, grid))
         self.memory, self.queries = parts
         self.unseen = ""
@@ -95,8 +95,8 @@ class CollapseDiagnostics:
         if step < self.quiet_until:
             alarms = ()
         # Twice in a row: one look in twenty may fall into a dip.
-        said, self.before = (alarms if self.before else ()), alarms
-        return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
+        confirmed, self.before = (alarms if self.before else ()), alarms
+        return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, confirmed, self.silent)
 
     def _spread(self, method: Method, numbers: dict[str, float]) -> tuple[str, ...]:
         """Adds what features and projections say to the numbers; returns the alarms."""
@@ -117,7 +117,7 @@ class CollapseDiagnostics:
 
     def _augmented(self, view: View, number: int) -> Float[Tensor, "images 3 size size"]:
         pixels = self.queries.pixels.numpy()
-        made = [view(one, generator(0, "watch", number, place))[0] for place, one in enumerate(pixels)]
+        made = [view(image, generator(0, "watch", number, place))[0] for place, image in enumerate(pixels)]
         return normalize(torch.from_numpy(np.stack(made)))
 
     @torch.no_grad()
@@ -144,10 +144,10 @@ def _resting(method: Method, images: Tensor, *, project: bool, rows: int = 125) 
     encoder = method.encoder
     assert isinstance(encoder, ImageEncoder)
     method.eval()
-    found = []
+    outputs = []
     for some in images.split(rows):
         features = encoder.pooled(some.to(device))
         made = method.project(features) if project else features
-        found.append((features if made is None else made).float().cpu())
+        outputs.append((features if made is None else made).float().cpu())
     method.train(training)
-    return torch.cat(found)
+    return torch.cat(outputs)

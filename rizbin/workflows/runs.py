@@ -129,8 +129,8 @@ def train(
         training = replace(training, steps=steps)
     # Created on all processes alike; only the main one writes.
     folder = RunFolder(Path(run))
-    kept = {**to_dict(training), "data_fingerprint": source.fingerprint}
-    folder.create_or_resume(kept | ({"validation_data": validation_data} if validation_data else {}))
+    recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
+    folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
     finished = folder.finished_steps()
     if finished is not None:
         if parallel.is_main():
@@ -141,11 +141,7 @@ def train(
     method = build(training)
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
-        endless = training.steps * training.batch
-        images = endless if source.endless else min(len(source), endless)
-        cautions = method.cautions(Work(images, training.batch, training.steps))
-        for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
-            folder.warn(sentence)
+        _warn_before(training, method, source, folder)
     watching = _watching(training, method, silent, validation_data)
     if watching is not None and watching.unseen and not silent:
         folder.warn(watching.unseen)
@@ -161,20 +157,34 @@ def train(
         costs=costs,
     )
     if parallel.is_main():
-        if refused := folder.read_refused():
-            of_all = "" if source.endless else f" of the {len(source)}"
-            folder.warn(
-                f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
-            )
-        encoder = method.encoder
-        if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
-            save_timm(encoder, folder.path / "model")
-        elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
-            save_open_clip(encoder, folder.path / "model")
-        method.save(folder.path / "model")
-        folder.mark_finished(training.steps)
+        _finish(training, method, source, folder)
     parallel.barrier()
     return folder.path
+
+
+def _warn_before(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
+    """Warns about what limits the run: notices of the data, coarse images, and the method's own cautions."""
+    endless = training.steps * training.batch
+    images = endless if source.endless else min(len(source), endless)
+    cautions = method.cautions(Work(images, training.batch, training.steps))
+    for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
+        folder.warn(sentence)
+
+
+def _finish(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
+    """Reports the images that could not be used, exports the trained model and marks the run as finished."""
+    if refused := folder.read_refused():
+        of_all = "" if source.endless else f" of the {len(source)}"
+        folder.warn(
+            f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
+        )
+    encoder = method.encoder
+    if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
+        save_timm(encoder, folder.path / "model")
+    elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+        save_open_clip(encoder, folder.path / "model")
+    method.save(folder.path / "model")
+    folder.mark_finished(training.steps)
 
 
 def training_source(training: Training[Any], validation_data: str = "") -> Source:
@@ -264,44 +274,44 @@ def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
 
 def load_run(folder: Path) -> LoadedRun:
     """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
-    kept = RunFolder(Path(folder)).read_settings()
-    training = training_from(kept)
-    validation_data = validation_data_of(kept)
-    found = checkpoint.load(Path(folder) / "checkpoints")
-    if found is None:
+    stored = RunFolder(Path(folder)).read_settings()
+    training = training_from(stored)
+    validation_data = validation_data_of(stored)
+    loaded = checkpoint.load(Path(folder) / "checkpoints")
+    if loaded is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
     # The checkpoint has all weights: none are fetched, nor taken from where training began.
     bare = replace(training, start="", settings=_nothing_fetched(training.settings))
-    kept, advice = shapes_of(found.tensors["method"]), "restore settings.json as the run wrote it"
+    stored, advice = shapes_of(loaded.tensors["method"]), "restore settings.json as the run wrote it"
     with told(folder):
-        if (wanted := _shapes_without_memory(bare)) is not None:
-            check_fit(wanted, kept, folder, advice)
+        if (expected := _shapes_without_memory(bare)) is not None:
+            check_fit(expected, stored, folder, advice)
         method = build(bare)
-    check_fit(shapes_of(method.state_dict()), kept, folder, advice)
-    load_method(method, found.tensors["method"])
-    return LoadedRun(Path(folder), training, method.eval(), found.step, validation_data)
+    check_fit(shapes_of(method.state_dict()), stored, folder, advice)
+    load_method(method, loaded.tensors["method"])
+    return LoadedRun(Path(folder), training, method.eval(), loaded.step, validation_data)
 
 
 def replay(folder: Path) -> Replay:
     """Makes the failed step of the run in `folder` again. Raises RizbinError when the run kept none."""
     run = RunFolder(Path(folder))
-    kept = run.read_settings()
-    training = training_from(kept)
-    source = training_source(training, validation_data_of(kept))
+    stored = run.read_settings()
+    training = training_from(stored)
+    source = training_source(training, validation_data_of(stored))
     return make_again(build(training), _trainer(training), source, run)
 
 
-def training_from(kept: dict[str, Any]) -> Training[Any]:
+def training_from(stored: dict[str, Any]) -> Training[Any]:
     """Complete settings from what settings.json holds."""
-    kept = {name: value for name, value in kept.items() if name not in ("data_fingerprint", "validation_data")}
-    name = kept.get("method", "")
-    return from_dict(Training[find(str(name)).Settings], kept, where="settings.json")
+    stored = {name: value for name, value in stored.items() if name not in ("data_fingerprint", "validation_data")}
+    name = stored.get("method", "")
+    return from_dict(Training[find(str(name)).Settings], stored, where="settings.json")
 
 
-def validation_data_of(kept: dict[str, Any]) -> str:
+def validation_data_of(stored: dict[str, Any]) -> str:
     """What settings.json says that the run is measured on; empty: the test part of its data."""
-    found = kept.get("validation_data", "")
-    return found if isinstance(found, str) else ""
+    spec = stored.get("validation_data", "")
+    return spec if isinstance(spec, str) else ""
 
 
 def _trainer(training: Training[Any], tolerate: float = MOST_REFUSED_SHARE) -> Trainer:

@@ -51,11 +51,11 @@ class DetectorVerifier:
 
     def _presence(self, seen: Proposals, place: int, scale: float) -> ObjectPresence:
         """Of the name at this place among those that were asked for; the others are its rivals."""
-        order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
-        phrases = tuple(seen.phrases[one] for one in order)
+        order = [place, *(index for index in range(len(seen.phrases)) if index != place)]
+        phrases = tuple(seen.phrases[index] for index in order)
         if place in seen.unasked:
             return ObjectPresence(0.0, known=False)
-        unasked = tuple(order.index(one) for one in seen.unasked)
+        unasked = tuple(order.index(index) for index in seen.unasked)
         mine = Proposals(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
         verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
         box = None

@@ -69,8 +69,8 @@ class Card:
         for data, numbers in self.figures.items():
             width = max(len(name) for name in numbers)
             lines += ["", f"{data:{width}}  {'value':>8}  {'random':>8}  {'chance':>8}"]
-            for name, found in numbers.items():
-                lines.append(f"{name:{width}}  {'  '.join(_shown(found[part], found['value']) for part in _PARTS)}")
+            for name, values in numbers.items():
+                lines.append(f"{name:{width}}  {'  '.join(_shown(values[part], values['value']) for part in _PARTS)}")
         return "\n".join(lines)
 
 

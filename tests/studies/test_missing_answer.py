@@ -18,7 +18,7 @@ from rizbin.studies.missing.asked import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
-from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, DrawnCase, Plan, cases_of
+from rizbin.studies.missing.ways import OTHER, PLAIN, REPAIR, WATCHED, Case, DrawnCase, Plan, cases_of
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import painter
 
@@ -34,9 +34,9 @@ def picture(way: str, case: Case, whole: bool, *, other: int = 0, seconds: float
     found = {name: 0.9 for name in case.prompt.objects}
     if not whole:
         found[case.prompt.objects[0]] = 0.1
-    tried = ("draw", "attention") if way == LADDER else ()
+    tried = ("draw", "attention") if way == REPAIR else ()
     statistics = {"intensity": 0.1, "iou": 0.1 if whole else 0.4} if way == WATCHED else None
-    kept = "draw" if way == LADDER else ""
+    kept = "draw" if way == REPAIR else ""
     return DrawnCase(way, *case.key, other, found, seconds, 0.0, 1.0, tried, kept, statistics)
 
 
@@ -46,7 +46,7 @@ def planted(cure: int, plain: int = 50, *, rival: int = 0, ladder: int = 98, agr
     for place, case in enumerate(CASES):
         drawn += [picture(way, case, place < plain) for way in (PLAIN, WATCHED)]
         drawn += [picture("iou", case, place < cure, seconds=2.0), picture("compose", case, place < 10)]
-        drawn += [picture(LADDER, case, place < ladder, seconds=3.0)]
+        drawn += [picture(REPAIR, case, place < ladder, seconds=3.0)]
         if place >= plain:
             drawn.append(picture(OTHER, case, place < plain + rival, other=1))
     second = {(way, case.key): place < agreed for way in PLAN.ways for place, case in enumerate(CASES)}
@@ -61,7 +61,7 @@ def test_numbers_are_those_that_were_planted() -> None:
     assert row.runs == (100, 60) and row.spread == pytest.approx(28.28, abs=0.01)
     assert row.images == 2 and row.rival.hits == 60 and row.against_rival.lift == 20
     assert row.p == pytest.approx(2 * 0.5**30), "the other cure's is less, so Holm raises this one by nothing"
-    assert result.rungs == {"draw": (100, 100), "attention": (100, 0), "place": (0, 0), "reseed": (0, 0)}
+    assert result.stages == {"draw": (100, 100), "attention": (100, 0), "place": (0, 0), "reseed": (0, 0)}
     assert result.things.percent == 75
     # A case that one way lacks does not count for any.
     drawn = [picture(way, case, True) for case in CASES[:3] for way in PLAN.ways]
@@ -93,10 +93,10 @@ def test_a_useless_or_harmful_cure_is_called_so() -> None:
 
 
 def test_the_ladder_is_held_to_what_was_asked() -> None:
-    met = next(one for one in sentences(planted(80)) if one.startswith("The ladder"))
+    met = next(one for one in sentences(planted(80)) if one.startswith("Repair ends"))
     assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 pictures and 3.00 seconds" in met
     assert "agrees with 100.0 percent of these (at least the 90" in met
-    short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("The ladder"))
+    short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("Repair ends"))
     assert "it does not reach the 95 percent" in short and "agrees with 50.0 percent of these (not the 90" in short
 
 
@@ -179,7 +179,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
         "--second-judge",
         "",
     ]
-    words += ["--scales", "iou=60", "--rungs", "place", "--others", "1"]
+    words += ["--scales", "iou=60", "--stages", "place", "--others", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
     for part in ("How it was asked", "initial-noise", "rung by rung", "Whole pictures, percent"):
@@ -201,7 +201,7 @@ def test_the_page_shows_what_the_second_judge_says(
     # Fitted before, as fitting to thousands of scenes takes its time.
     monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
-    plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), ladder=RepairStrategy(rungs=()))
+    plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), strategy=RepairStrategy(stages=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
     study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)

@@ -17,10 +17,10 @@ from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.generation.film import Pixels
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.ways import (
-    LADDER,
     MOST_OTHERS,
     OTHER,
     PLAIN,
+    REPAIR,
     WATCHED,
     DrawnCase,
     Plan,
@@ -39,7 +39,7 @@ PLAN = Plan(
     seeds=2,
     guidances=("center-distance", "compose"),
     sampling=Sampling(steps=2, guidance_scale=2.0),
-    ladder=RepairStrategy(seeds=1, places=1),
+    strategy=RepairStrategy(seeds=1, places=1),
 )
 
 
@@ -88,7 +88,7 @@ def test_all_ways_draw_the_same_pairs_and_a_stopped_study_goes_on(tmp_path: Path
         assert len([one for one in whole if one.way == way]) == 4
     table = {(one.way, one.key): one for one in whole if not one.other}
     for case in cases_of(PROMPTS, PLAN):
-        plain, watched, ladder = (table[way, case.key] for way in (PLAIN, WATCHED, LADDER))
+        plain, watched, ladder = (table[way, case.key] for way in (PLAIN, WATCHED, REPAIR))
         assert plain.found == watched.found, "watching changes nothing"
         assert watched.statistics is not None and watched.statistics["iou"] <= 0.5
         assert set(plain.found) == set(case.prompt.objects)

@@ -109,7 +109,7 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
         model=run,
         output=tmp_path,
         steps=2,
-        ladder=RepairStrategy(seeds=1, places=1),
+        strategy=RepairStrategy(seeds=1, places=1),
         among=["taxi", "pizza"],
         quiet=True,
     )

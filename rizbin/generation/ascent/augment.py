@@ -91,7 +91,7 @@ def draw(settings: Augment, shape: Sequence[int], side: int, *words: int) -> Dra
     The middle that is cut out is the canvas without the shift at each edge: a canvas of 336 with a shift of 56 gives
     the 224 of the paper. On a canvas no larger than the encoder's side nothing is cut off.
     """
-    height, width = (int(one) for one in shape)
+    height, width = (int(length) for length in shape)
     random = torch_generator("ascent", *words)
     numbers = torch.rand(8, generator=random).tolist()
     # A float64 picture gets the same noise as a float32 one.

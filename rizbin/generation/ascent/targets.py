@@ -112,10 +112,12 @@ class Bound:
                 sum((weight * vector for weight, vector in embedded), torch.zeros(())) if embedded else None
             )
             first.append(embedded[0][1] if embedded else None)
-        blank = next((torch.zeros_like(one) for one in first if one is not None), None)
-        self.direction = None if blank is None else torch.stack([blank if one is None else one for one in direction])
+        blank = next((torch.zeros_like(vector) for vector in first if vector is not None), None)
+        self.direction = (
+            None if blank is None else torch.stack([blank if vector is None else vector for vector in direction])
+        )
         """[pictures, dim]; None where nothing asks for an embedding."""
-        self.main = None if blank is None else torch.stack([blank if one is None else one for one in first])
+        self.main = None if blank is None else torch.stack([blank if vector is None else vector for vector in first])
         """The first target of each alone, as what is reported."""
         self.layered = [
             (number, target, _on_canvas(target, canvas))
@@ -165,10 +167,10 @@ class Bound:
         with torch.no_grad():
             shown = reference.to(views)
             shown = placed(shown) if isinstance(target, ContentTarget) else shown
-            wanted = places_of(layer_of(self.encoder, shown, target.layer))
+            reference_features = places_of(layer_of(self.encoder, shown, target.layer))
         if isinstance(target, ContentTarget):
-            return F.cosine_similarity(features, wanted, dim=-1).mean(dim=1)
-        return F.cosine_similarity(gram(features).flatten(1), gram(wanted).flatten(1), dim=-1)
+            return F.cosine_similarity(features, reference_features, dim=-1).mean(dim=1)
+        return F.cosine_similarity(gram(features).flatten(1), gram(reference_features).flatten(1), dim=-1)
 
 
 def places_of(features: Tensor) -> Float[Tensor, "views places channels"]:

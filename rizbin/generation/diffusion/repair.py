@@ -65,7 +65,7 @@ class Verifier(Protocol):
 class RepairStrategy:
     """Repairs to try, and in which order."""
 
-    rungs: tuple[Stage, ...] = ("attention", "place", "reseed")
+    stages: tuple[Stage, ...] = ("attention", "place", "reseed")
     """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
     chance before another picture is begun."""
     guidance: GuidanceKind = "center-distance"
@@ -146,12 +146,12 @@ class Repaired:
 
 
 def repair(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     prompt: str,
     verifier: Verifier,
     *,
     sampling: Sampling | None = None,
-    ladder: RepairStrategy | None = None,
+    strategy: RepairStrategy | None = None,
     objects: Sequence[str] = (),
     attend: int = 0,
     bar: MakeBar | None = None,
@@ -162,32 +162,32 @@ def repair(
     and counts as whole, with a note. An object that the verifier does not know is said and not looked for: the picture
     is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
     """
-    sampling, ladder = sampling or Sampling(), ladder or RepairStrategy()
+    sampling, strategy = sampling or Sampling(), strategy or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
     notes = [] if objects else ["No object was found in the prompt; it was drawn once and not looked through."]
-    tries = {"reseed": ladder.seeds, "attention": 1, "place": ladder.places}
-    total = 1 + sum(tries[rung] for rung in ladder.rungs)
+    tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places}
+    total = 1 + sum(tries[stage] for stage in strategy.stages)
     with advancing(bar, total, "drawing and looking") as advance:
-        repairs = _Repairs(painter, prompt, verifier, objects, sampling, ladder, attend, advance, notes)
+        repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes)
         whole = repairs.draw()
-        for rung in ladder.rungs:
-            for number in range(tries[rung]):
+        for stage in strategy.stages:
+            for number in range(tries[stage]):
                 if not whole:
-                    whole = repairs.make(rung, number)
+                    whole = repairs.make(stage, number)
     best = repairs.best()
-    return Repaired(best, repairs.attempts, objects, best.there(ladder.threshold) == len(objects), notes)
+    return Repaired(best, repairs.attempts, objects, best.there(strategy.threshold) == len(objects), notes)
 
 
 @dataclass
 class _Repairs:
     """The attempts at one prompt, each drawn and looked through."""
 
-    painter: TextToImage
+    text_to_image: TextToImage
     prompt: str
     verifier: Verifier
     objects: tuple[str, ...]
     sampling: Sampling
-    ladder: RepairStrategy
+    strategy: RepairStrategy
     attend: int
     advance: Advance
     notes: list[str]
@@ -195,36 +195,36 @@ class _Repairs:
 
     def best(self) -> Attempt:
         """Most objects there; of equals the surer one, of equals again the first."""
-        threshold = self.ladder.threshold
+        threshold = self.strategy.threshold
         return max(self.attempts, key=lambda attempt: (attempt.there(threshold), attempt.sure()))
 
     def draw(self) -> bool:
         """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
-        return self._verify("draw", self.painter.paint(self.prompt, self.sampling, attend=self.attend))
+        return self._verify("draw", self.text_to_image.paint(self.prompt, self.sampling, attend=self.attend))
 
-    def make(self, rung: Stage, number: int) -> bool:
+    def make(self, stage: Stage, number: int) -> bool:
         """Makes the repair `rung` for the time `number`, from 0."""
-        if rung == "reseed":
+        if stage == "reseed":
             return self._reseed(number)
-        if rung == "attention":
+        if stage == "attention":
             return self._guide()
-        return self._verify("place", _placed(self.painter, self.best(), self.sampling, self.ladder, number))
+        return self._verify("place", _placed(self.text_to_image, self.best(), self.sampling, self.strategy, number))
 
     def _reseed(self, number: int) -> bool:
         other = replace(self.sampling, seed=seed_after(self.sampling.seed, 1 + number))
-        return self._verify("reseed", self.painter.paint(self.prompt, other, attend=self.attend), sampling=other)
+        return self._verify("reseed", self.text_to_image.paint(self.prompt, other, attend=self.attend), sampling=other)
 
     def _guide(self) -> bool:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
-        guidance, scale = self.ladder.guidance, self.ladder.scale
+        guidance, scale = self.strategy.guidance, self.strategy.scale
         if len(self.objects) == 1 and guidance != ALONE:
             self.notes.append(f"One object has no other to be parted from; in place of {guidance}, {ALONE} guides.")
             guidance, scale = ALONE, SCALE
-        guide, sentences = steering(self.painter, self.prompt, guidance, objects=self.objects, scale=scale)
+        guide, sentences = steering(self.text_to_image, self.prompt, guidance, objects=self.objects, scale=scale)
         self.notes.extend(sentences)
         if guide is None:
             return False
-        painted = self.painter.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
+        painted = self.text_to_image.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
         return self._verify("attention", painted, guidance=guidance)
 
     def _verify(
@@ -238,23 +238,23 @@ class _Repairs:
         """Asks the verifier for every object and adds the attempt."""
         begin = time.perf_counter()
         presences = self.verifier(painted.image, self.objects) if self.objects else []
-        found = dict(zip(self.objects, presences, strict=True))
+        presences_by_name = dict(zip(self.objects, presences, strict=True))
         seconds = painted.seconds + time.perf_counter() - begin
         sampling = sampling or self.sampling
-        attempt = Attempt(how, sampling.seed, painted.image, found, seconds, painted, sampling, guidance)
+        attempt = Attempt(how, sampling.seed, painted.image, presences_by_name, seconds, painted, sampling, guidance)
         self.attempts.append(attempt)
         unknown = [
             f'The judge does not know "{name}", so whether it is there cannot be verified.'
-            for name, presence in found.items()
+            for name, presence in presences_by_name.items()
             if not presence.known
         ]
         self.notes.extend(note for note in [*unknown, *painted.notes] if note not in self.notes)
         self.advance(1)
-        return attempt.there(self.ladder.threshold) == len(attempt.known)
+        return attempt.there(self.strategy.threshold) == len(attempt.known)
 
 
 def _placed(
-    painter: TextToImage, attempt: Attempt, sampling: Sampling, ladder: RepairStrategy, number: int
+    text_to_image: TextToImage, attempt: Attempt, sampling: Sampling, strategy: RepairStrategy, number: int
 ) -> GeneratedImage:
     """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
     name = min(attempt.known, key=lambda name: attempt.found[name].probability)
@@ -262,10 +262,10 @@ def _placed(
     taken = [
         presence.box
         for presence in attempt.found.values()
-        if presence.box is not None and presence.probability >= ladder.threshold
+        if presence.box is not None and presence.probability >= strategy.threshold
     ]
     left, top, right, bottom = free_place(taken, height, width)
-    latents = painter.encode(attempt.image, height, width)
+    latents = text_to_image.encode(attempt.image, height, width)
     rows, columns = latents.shape[-2:]
     mask = torch.zeros(1, 1, rows, columns, device=latents.device, dtype=latents.dtype)
     mask[
@@ -276,15 +276,15 @@ def _placed(
     generator = torch.Generator().manual_seed(seed_after(sampling.seed, 1000 + number))
     noise = torch.randn(latents.shape, generator=generator).to(latents)
 
-    def blended(moment: StepState) -> Tensor:
+    def blended(step_state: StepState) -> Tensor:
         """Outside of the place the picture under as much noise as the step expects."""
-        known = moment.scheduler.add_noise(latents, noise, moment.timestep.reshape(1))
-        return mask * moment.latents + (1 - mask) * known
+        known = step_state.scheduler.add_noise(latents, noise, step_state.timestep.reshape(1))
+        return mask * step_state.latents + (1 - mask) * known
 
     frames: list[DenoisingFrame] = []
-    drawn = painter.paint(
+    drawn = text_to_image.paint(
         article(name),
-        replace(sampling, strength=ladder.share, seed=seed_after(sampling.seed, number), height=height, width=width),
+        replace(sampling, strength=strategy.share, seed=seed_after(sampling.seed, number), height=height, width=width),
         start=attempt.image,
         guide=blended,
         watch=frames.append,

@@ -44,7 +44,7 @@ class StudyMissingObjects:
     scales: tuple[str, ...] = ()
     """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
     --seed. The repair takes that of its guidance."""
-    rungs: tuple[Stage, ...] = RepairStrategy().rungs
+    stages: tuple[Stage, ...] = RepairStrategy().stages
     """Stages of the repair, in order."""
     others: int = RepairStrategy().seeds
     """Other seeds that the repair tries at most."""
@@ -83,14 +83,14 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
     if plan.seed < 0:
         raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
     device, quiet = str(choose(settings.device)), settings.quiet
-    painter = load_text_to_image(model, device=device)
+    text_to_image = load_text_to_image(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), settings.objects)
     known = source.categories if source is not None else ()
     among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.asked))))
     pairs = [_reading(name) for name in settings.second_judge if name] if source is not None else []
     return write_study(
-        painter,
+        text_to_image,
         judge_by(judge, among=among, device=device),
         chosen,
         Path(settings.run),
@@ -98,7 +98,7 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
         source=source,
         pairs=pairs,
         target=Path(settings.output) if settings.output else None,
-        asked={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
+        identity={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
         bar=lambda total, label: Bar(total, label, quiet=quiet),
     )
 
@@ -108,7 +108,7 @@ def _plan(settings: StudyMissingObjects) -> Plan:
     if settings.plan is not None:
         return settings.plan
     scales = tuple(_scale(text) for text in settings.scales)
-    ladder = RepairStrategy(rungs=settings.rungs, seeds=settings.others, threshold=settings.threshold)
+    strategy = RepairStrategy(stages=settings.stages, seeds=settings.others, threshold=settings.threshold)
     return Plan(
         runs=settings.runs,
         seeds=settings.seeds,
@@ -116,7 +116,7 @@ def _plan(settings: StudyMissingObjects) -> Plan:
         guidances=settings.guidances,
         sampling=Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, scheduler=settings.scheduler),
         scales=scales,
-        ladder=replace(ladder, scale=dict(scales).get(ladder.guidance, ladder.scale)),
+        strategy=replace(strategy, scale=dict(scales).get(strategy.guidance, strategy.scale)),
     )
 
 

@@ -52,18 +52,18 @@ class Prompt:
 
 def listed(objects: Sequence[str]) -> str:
     """ "a zebra and a frog", "a zebra, a frog and a taxi": how the embedded world's captions speak."""
-    words = [_with_article(one) for one in objects]
+    words = [_with_article(name) for name in objects]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def chained(objects: Sequence[str]) -> str:
     """ "a zebra and a frog and a taxi"."""
-    return " and ".join(_with_article(one) for one in objects)
+    return " and ".join(_with_article(name) for name in objects)
 
 
-def _with_article(thing: str) -> str:
+def _with_article(noun: str) -> str:
     # The one plural of Attend-and-Excite's lists.
-    return thing if thing.split()[-1] == "glasses" else article(thing)
+    return noun if noun.split()[-1] == "glasses" else article(noun)
 
 
 def world(names: Sequence[str], count: int = 2) -> list[Prompt]:
@@ -79,12 +79,12 @@ def world(names: Sequence[str], count: int = 2) -> list[Prompt]:
 
 def geneval(names: Sequence[str], count: int = 2) -> list[Prompt]:
     """GenEval's two-object template, "a photo of a X and a Y" (arXiv 2310.11513), over these names."""
-    return [Prompt(f"a photo of {listed(one)}", one, f"{count} things") for one in _groups(names, count)]
+    return [Prompt(f"a photo of {listed(objects)}", objects, f"{count} things") for objects in _groups(names, count)]
 
 
 def tiam(names: Sequence[str], count: int = 2) -> list[Prompt]:
     """TIAM's template, "a photo of a X and a Y", joined by "and" however many there are (arXiv 2307.05134)."""
-    return [Prompt(f"a photo of {chained(one)}", one, f"{count} things") for one in _groups(names, count)]
+    return [Prompt(f"a photo of {chained(objects)}", objects, f"{count} things") for objects in _groups(names, count)]
 
 
 def colored(names: Sequence[str], count: int = 2, *, seed: int = 0) -> list[Prompt]:
@@ -100,7 +100,7 @@ def colored(names: Sequence[str], count: int = 2, *, seed: int = 0) -> list[Prom
 
 def similar() -> list[Prompt]:
     """Pairs that resemble each other, in both orders."""
-    return [Prompt(listed(one), one, "alike") for pair in ALIKE for one in (pair, pair[::-1])]
+    return [Prompt(listed(objects), objects, "alike") for pair in ALIKE for objects in (pair, pair[::-1])]
 
 
 def attend_and_excite(*, seed: int = 0) -> list[Prompt]:
@@ -111,16 +111,16 @@ def attend_and_excite(*, seed: int = 0) -> list[Prompt]:
     random = np.random.default_rng(seed)
 
     def some(count: int) -> list[str]:
-        return [COLORS[one] for one in random.permutation(len(COLORS))[:count].tolist()]
+        return [COLORS[index] for index in random.permutation(len(COLORS))[:count].tolist()]
 
     made = [Prompt(listed(pair), pair, "two animals") for pair in combinations(ANIMALS, 2)]
     for animal in ANIMALS:
-        for thing in OBJECTS:
-            objects = (animal, f"{some(1)[0]} {thing}")
-            made.append(Prompt(listed(objects), objects, "an animal and a colored object", (animal, thing)))
+        for noun in OBJECTS:
+            objects = (animal, f"{some(1)[0]} {noun}")
+            made.append(Prompt(listed(objects), objects, "an animal and a colored object", (animal, noun)))
     for pair in combinations(OBJECTS, 2):
-        one, other = some(2)
-        objects = (f"{one} {pair[0]}", f"{other} {pair[1]}")
+        first_color, other = some(2)
+        objects = (f"{first_color} {pair[0]}", f"{other} {pair[1]}")
         made.append(Prompt(listed(objects), objects, "two colored objects", pair))
     return made
 
@@ -139,10 +139,10 @@ def from_file(path: Path) -> list[Prompt]:
         text, _, named = line.partition("\t")
         if not text.strip():
             continue
-        objects = tuple(one.strip() for one in named.split(",") if one.strip()) or tuple(objects_in(text))
+        objects = tuple(name.strip() for name in named.split(",") if name.strip()) or tuple(objects_in(text))
         if not objects:
             raise RizbinError(f'Line {number} of {path} names nothing; add what to look for after a tab: "{text}".')
-        nouns = () if named.strip() else tuple(one.noun for one in phrases_in(text))
+        nouns = () if named.strip() else tuple(phrase.noun for phrase in phrases_in(text))
         made.append(Prompt(text.strip(), objects, f"{len(objects)} things", nouns))
     if not made:
         raise RizbinError(f"{path} holds no prompt; give one a line.")

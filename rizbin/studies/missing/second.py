@@ -41,14 +41,16 @@ class Accuracy:
     """Percent of the scenes of which it says that all their things are there."""
 
 
-def accuracy(name: str, said: Bool[np.ndarray, "images names"], truth: Bool[np.ndarray, "images names"]) -> Accuracy:
+def accuracy(
+    name: str, verdicts: Bool[np.ndarray, "images names"], truth: Bool[np.ndarray, "images names"]
+) -> Accuracy:
     """How a judge's verdicts stand to the truth."""
     return Accuracy(
         name,
-        matthews(said.ravel(), truth.ravel()),
-        100 * float(said[truth].mean()),
-        100 * float(said[~truth].mean()),
-        100 * float((said | ~truth).all(axis=1).mean()),
+        matthews(verdicts.ravel(), truth.ravel()),
+        100 * float(verdicts[truth].mean()),
+        100 * float(verdicts[~truth].mean()),
+        100 * float((verdicts | ~truth).all(axis=1).mean()),
     )
 
 
@@ -97,7 +99,7 @@ class SecondJudge:
             flat = _squeezed((scores[fitted] - mean) / spread).ravel()
             self._thresholds[name] = calibrate(flat, truth[fitted].ravel()).threshold
             self.accuracies.append(accuracy(name, self._said(name, scores[~fitted]), truth[~fitted]))
-        self.accuracies.sort(key=lambda one: -one.matthews)
+        self.accuracies.sort(key=lambda measured: -measured.matthews)
         self.reading = self.accuracies[0].name
         several = truth.sum(axis=1) >= 2
         self.scenes = [sample.image for sample, some in zip(samples, several, strict=True) if some]
@@ -118,10 +120,10 @@ class SecondJudge:
 
     def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "images names"]]:
         """What each of the three ways of reading says of each name: higher, more likely there."""
-        against_whole = [one @ words.T for one, words in zip(encoded.whole, self._words, strict=True)]
-        maps = [one @ words.T for one, words in zip(encoded.places, self._words, strict=True)]
+        against_whole = [features @ words.T for features, words in zip(encoded.whole, self._words, strict=True)]
+        maps = [features @ words.T for features, words in zip(encoded.places, self._words, strict=True)]
         # What is close to all words alike is ground.
-        against_places = [(one - one.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for one in maps]
+        against_places = [(scores - scores.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for scores in maps]
         # A mean of cosines: of several encoders the one whose cosines spread more has more to say.
         return {
             "words against the whole picture": np.mean(against_whole, axis=0),
@@ -141,7 +143,7 @@ class SecondJudge:
         self._weights = np.linalg.solve(gram, x.T @ (2.0 * truth[fitted] - 1))
 
     def _features(self, encoded: Encoded) -> Float[np.ndarray, "images features"]:
-        most, mean = ([how(one, axis=(1, 2)) for one in encoded.places] for how in (np.max, np.mean))
+        most, mean = ([how(features, axis=(1, 2)) for features in encoded.places] for how in (np.max, np.mean))
         features = np.concatenate([*encoded.whole, *most, *mean], axis=1).astype(np.float64)
         if self._standard is None:
             return features
@@ -157,7 +159,7 @@ def _encoded(
     size, device = pair.image_size, next(pair.parameters()).device
     pooled, places = [], []
     for start in range(0, len(images), BATCH):
-        some = np.stack([whole(one, size) for one in images[start : start + BATCH]])
+        some = np.stack([whole(image, size) for image in images[start : start + BATCH]])
         normalized = normalize(torch.from_numpy(some).to(device))
         pooled.append(pair.encode_images(normalized).float().cpu().numpy())
         places.append(pair.dense(normalized).float().cpu().numpy())
@@ -175,7 +177,7 @@ def kernel_distance(ours: Float[np.ndarray, "images embedding"], true: Float[np.
     Source: kernel inception distance, Binkowski et al., arXiv 1801.01401. Differs: the features are the judge's.
     """
     dim = ours.shape[1]
-    a, b = (one.astype(np.float64) * dim**0.5 for one in (ours, true))
+    a, b = (embeddings.astype(np.float64) * dim**0.5 for embeddings in (ours, true))
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / dim + 1) ** 3
@@ -191,8 +193,8 @@ def kernel_distance(ours: Float[np.ndarray, "images embedding"], true: Float[np.
 
 def variation(images: Sequence[Pixels]) -> float:
     """Mean absolute difference of neighboring pixels, 0 to 255, down and across: edges, and noise."""
-    found = []
+    differences = []
     for image in images:
         values = image.astype(np.float32)
-        found.append(float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
-    return float(np.mean(found)) if found else float("nan")
+        differences.append(float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
+    return float(np.mean(differences)) if differences else float("nan")

@@ -80,7 +80,7 @@ def test_what_was_stopped_goes_on_with_the_same_bits(optimizer: Any, tmp_path: P
 def test_a_score_that_is_no_number_stops_it_with_the_last_good_picture() -> None:
     with pytest.raises(AscentDiverged, match=r"not finite at step 2.*step 1 is kept") as stopped:
         ascend([Broken()], [[TextTarget(text="a fox")]], settings=replace(QUICK, copies=2, chunk=1, optimizer="sgd"))
-    kept = stopped.value.kept
+    kept = stopped.value.last_good
     assert kept.steps == 1 and torch.isfinite(kept.exact).all() and kept.images[0].shape == (16, 16, 3)
 
 
