@@ -1,4 +1,4 @@
-"""The report of a detector: its numbers, its boxes beside the true ones, its worst pictures, how it was made."""
+"""The report of a detector: its numbers, its boxes beside the true ones, its worst images, how it was made."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from rizbin.reports.encoder import curves, how_made, read_json, subtitle
 from rizbin.reports.numbers import numbers
 
 SHOWN, SEARCHED, FAILED = 8, 64, 6
-"""Pictures shown first, looked at for faults, and shown with faults."""
+"""Images shown first, looked at for faults, and shown with faults."""
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 
@@ -42,7 +42,7 @@ def write_detector_report(
         folder: Of the run or the detector; `settings.json` and `environment.json` are read where they exist.
         target: The file.
         detector: What is shown.
-        source: Pictures that were not learned from.
+        source: Images that were not learned from.
         names: What it is asked for.
         evaluation: Its numbers.
         history: Lines of metrics.jsonl.
@@ -61,14 +61,14 @@ def write_detector_report(
         _kept(page, forgetting)
     page.heading("What it finds")
     page.text(
-        f"The first {min(SHOWN, len(samples))} pictures, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
+        f"The first {min(SHOWN, len(samples))} images, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
         f"asked for {len(names)} names at once, and beside them the true ones."
     )
     for index in range(min(SHOWN, len(samples))):
         _card(page, samples[index], answers[index], faults[index], names)
     wrong = [index for index in sorted(range(len(samples)), key=lambda index: -len(faults[index])) if faults[index]]
     page.heading("Where it fails")
-    page.text(f"{len(wrong)} of {len(samples)} pictures have a fault" + (", these most of all." if wrong else "."))
+    page.text(f"{len(wrong)} of {len(samples)} images have a fault" + (", these most of all." if wrong else "."))
     for index in wrong[:FAILED]:
         _card(page, samples[index], answers[index], faults[index], names)
     curves(page, history)

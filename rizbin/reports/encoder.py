@@ -27,43 +27,43 @@ from rizbin.visualization import attention, pca, reconstruct, removed, words
 from rizbin.visualization.colors import distinct
 
 SHOWN = 12
-"""Pictures shown in full: the first of the data, never chosen."""
+"""Images shown in full: the first of the data, never chosen."""
 FAILED = 6
 """Failures shown in full: the surest."""
 SEARCHED = 256
-"""Pictures in which failures are sought and captions are searched for."""
+"""Images in which failures are sought and captions are searched for."""
 CAPTIONS = 4
-"""Captions shown with the pictures they find."""
+"""Captions shown with the images they find."""
 
 OPENMOJI: tuple[Part, ...] = (
     "The drawings in the scenes are by ",
     Link("OpenMoji", "https://openmoji.org"),
     ", the open-source emoji and icon project, licensed ",
     Link("CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
-    "; the pictures of scenes on this page are adaptations under the same licence.",
+    "; the images of scenes on this page are adaptations under the same licence.",
 )
 """The credit that the scenes' licence asks for."""
 
 _CURVES = {
     "loss": "Loss, all terms",
-    "contrast": "Contrast of pictures and captions",
-    "cls": "Distillation of the whole picture (CLS)",
+    "contrast": "Contrast of images and captions",
+    "cls": "Distillation of the whole image (CLS)",
     "patch": "Distillation of removed patches",
     "visible": "Distillation of visible patches",
     "pixels": "Reconstruction of removed pixels",
     "scale": "Scale of the similarities",
-    "knn": "k-NN: right names by the nearest pictures, percent",
+    "knn": "k-NN: right names by the nearest images, percent",
     "projection_std": "Spread of the projections: 1 even, 0 constant",
     "projection_rank": "Effective directions of the projections",
     "feature_std": "Spread of the features: 1 even, 0 constant",
     "feature_rank": "Effective directions of the features",
-    "alignment": "Distance between two views of a picture",
+    "alignment": "Distance between two views of an image",
     "uniformity": "Unevenness of the projections on the sphere (0: all in one place)",
-    "lidar": "Directions that tell pictures apart, not their views (LiDAR)",
+    "lidar": "Directions that tell images apart, not their views (LiDAR)",
     "teacher_entropy": "Entropy of the teacher's code",
     "kl": "What the student does not yet say of it",
     "code_entropy": "Entropy of the teacher's mean code",
-    "top_share": "Share of pictures in the most common prototype",
+    "top_share": "Share of images in the most common prototype",
     "learning_rate": "Learning rate",
     "gradient_norm": "Norm of the gradient",
 }
@@ -92,7 +92,7 @@ def write_report(
         folder: Of the run or model; `settings.json` and `environment.json` are read from it where they exist.
         target: The file to write.
         pair: The encoder of any library, or one of Rizbin's own networks.
-        method: The method with its teacher, for the token pictures; None, or one without `look`, leaves them out.
+        method: The method with its teacher, for the token images; None, or one without `look`, leaves them out.
         source: Samples that were not trained on.
         evaluation: The measured numbers.
         history: Lines of metrics.jsonl.
@@ -195,7 +195,7 @@ def _images(
         _card(page, pool, index, pair, own, source.categories, vocabulary, embedder)
 
     page.heading("What it sees")
-    page.text(f"The first {len(shown_first)} pictures of {source.name}, not chosen. Click a picture to enlarge it.")
+    page.text(f"The first {len(shown_first)} images of {source.name}, not chosen. Click an image to enlarge it.")
     page.explained(_columns(look, pool, pair.localizes))
     for index in shown_first:
         card(index)
@@ -203,7 +203,7 @@ def _images(
         page.heading("Where it fails")
         wrong = len(pool.worst(len(pool.samples)))
         page.text(
-            f"Its first answer is wrong for {wrong} of {len(pool.samples)} pictures"
+            f"Its first answer is wrong for {wrong} of {len(pool.samples)} images"
             + (f"; these are the {len(failed)} where it was surest of a wrong one." if failed else ".")
         )
         for index in failed:
@@ -217,7 +217,7 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
     """The colors of patches."""
     page.heading("What belongs together")
     page.text(
-        "Each patch in the color of its features: their three main directions over all pictures shown here, as red, "
+        "Each patch in the color of its features: their three main directions over all images shown here, as red, "
         "green and blue. Like colors mean like features; what the first direction sets apart as background is dark."
     )
     colored = pca.pca_of(pair, pool.images[shown_first])
@@ -225,7 +225,7 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
         [
             PageImage(
                 image=np.concatenate([pool.images[index], patch_colors]),
-                alt=f"Picture {index + 1} and under it the colors of its patches",
+                alt=f"Image {index + 1} and under it the colors of its patches",
             )
             for index, patch_colors in zip(shown_first, colored, strict=True)
         ]
@@ -233,8 +233,8 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
 
 
 def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
-    """One plain sentence for each kind of picture in a card."""
-    entries = [("Picture", "What the network is given.")]
+    """One plain sentence for each kind of image in a card."""
+    entries = [("Image", "What the network is given.")]
     if look is not None:
         entries.append(
             ("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little.")
@@ -249,7 +249,7 @@ def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple
                     (
                         "Reconstruction",
                         "The hatched patches as the student guesses them from the rest; each patch's brightness and "
-                        "contrast are the picture's own, since only the pattern within a patch is predicted.",
+                        "contrast are the image's own, since only the pattern within a patch is predicted.",
                     )
                 )
     if localizes:
@@ -263,7 +263,7 @@ def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple
     if localizes and any(sample.things for sample in pool.samples):
         entries.append(("Truth", "The same words where they really are."))
     if pool.texts:
-        among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these pictures"
+        among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these images"
         entries.append(("Answers", f"Its best three among {among}, with their probabilities; ✓ marks a right one."))
     return entries
 
@@ -278,9 +278,9 @@ def _card(
     vocabulary: np.ndarray | None,
     embedder: words.WordEmbedder,
 ) -> None:
-    """One picture with all that the network makes of it."""
+    """One image with all that the network makes of it."""
     sample, image = pool.samples[index], pool.images[index]
-    images = [PageImage(image=image, caption="Picture", alt=sample.caption or sample.key)]
+    images = [PageImage(image=image, caption="Image", alt=sample.caption or sample.key)]
     if own is not None:
         images += _tokens(image, *own)
     queries = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
@@ -292,7 +292,7 @@ def _card(
         height, width = image.shape[:2]
         maps = words.similarities(pair, image, queries, against=vocabulary, embedder=embedder)
         places = words.segmented(maps, height, width)
-        spoken = f"The picture colored by the words {', '.join(queries)}"
+        spoken = f"The image colored by the words {', '.join(queries)}"
         images.append(PageImage(image=words.painted(image, places, colors), caption="Words", alt=spoken))
         if sample.things:
             masks = [(instance.name, _square(instance.mask, height)) for instance in sample.things]
@@ -310,35 +310,35 @@ def _card(
 
 
 def _square(mask: np.ndarray, size: int) -> np.ndarray:
-    """A mask of a sample in the frame of the picture that the network is given."""
+    """A mask of a sample in the frame of the image that the network is given."""
     return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
 
 
 def _tokens(image: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
-    """Attention, removed tokens and reconstruction of one picture, as far as there are any."""
+    """Attention, removed tokens and reconstruction of one image, as far as there are any."""
     heat = attention.overlay(image, look.attention[at].numpy())
-    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
+    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the image", smooth=True)]
     if not bool(look.removed.any()):
         return out
     gone = look.removed[at].numpy()
     hatched = removed.removed(image, gone)
-    out.append(PageImage(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
+    out.append(PageImage(image=hatched, caption="Removed", alt="The image with removed patches hatched"))
     if look.reconstruction is not None:
         guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
         filled = reconstruct.filled(image, guess, gone)
-        out.append(PageImage(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
+        out.append(PageImage(image=filled, caption="Reconstruction", alt="The image with removed patches filled in"))
     return out
 
 
 def _search(page: Page, pool: Pool) -> None:
-    """Captions with the pictures that they find."""
+    """Captions with the images that they find."""
     queries = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
     if not queries or len(pool.samples) < 2:
         return
-    page.heading("Finding pictures by words")
+    page.heading("Finding images by words")
     page.text(
-        f"The first captions, each with the five of {len(pool.samples)} pictures that it finds; ✓ and a frame mark the "
-        "picture it belongs to."
+        f"The first captions, each with the five of {len(pool.samples)} images that it finds; ✓ and a frame mark the "
+        "image it belongs to."
     )
     for index in queries:
         best, place = pool.found(index)
@@ -353,7 +353,7 @@ def _search(page: Page, pool: Pool) -> None:
                 )
                 for rank, neighbor in enumerate(best, 1)
             ],
-            small=f"Its own picture comes at place {place} of {len(pool.samples)}",
+            small=f"Its own image comes at place {place} of {len(pool.samples)}",
         )
 
 

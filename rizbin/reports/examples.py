@@ -1,4 +1,4 @@
-"""What an image-text encoder does with single pictures: the material of a report's picture pages."""
+"""What an image-text encoder does with single images: the material of a report's image pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.training.method import Method, MethodView
 
 BATCH = 64
-"""Pictures encoded together: enough for speed, small enough for any memory."""
+"""Images encoded together: enough for speed, small enough for any memory."""
 TEMPLATES: TemplateSet = Evaluation.Settings().templates
 """Prompts of a category: the evaluation's, so that a report's cards and its headline ask the same."""
 
 
 @dataclass(frozen=True)
 class RankedText:
-    """One of the best texts for a picture."""
+    """One of the best texts for an image."""
 
     text: str
     share: float
@@ -38,13 +38,13 @@ class Pool:
     images: UInt8[np.ndarray, "samples size size 3"]
     """As evaluation sees them: central square at the pair's size."""
     texts: list[str]
-    """What the pictures are asked about: the categories, or without them the samples' own captions; may be empty."""
+    """What the images are asked about: the categories, or without them the samples' own captions; may be empty."""
     named: bool
     """Whether `texts` are categories."""
     chances: Float[np.ndarray, "samples texts"]
-    """Each picture's probability of each text, rows sum to 1."""
+    """Each image's probability of each text, rows sum to 1."""
     finds: Float[np.ndarray, "samples samples"]
-    """Cosine of each sample's caption (row) with each picture (column)."""
+    """Cosine of each sample's caption (row) with each image (column)."""
 
     def right(self, index: int, text: str) -> bool:
         """Whether the text is true of the sample."""
@@ -66,7 +66,7 @@ class Pool:
         return sorted(wrong, key=lambda index: -first[index].share)[:count]
 
     def found(self, index: int, count: int = 5) -> tuple[list[int], int]:
-        """The pictures nearest to a sample's caption, and at which place (1 is best) its own picture comes."""
+        """The images nearest to a sample's caption, and at which place (1 is best) its own image comes."""
         ranked = np.argsort(-self.finds[index], kind="stable").tolist()
         return ranked[:count], ranked.index(index) + 1
 
@@ -118,7 +118,7 @@ def ask(
 
 @torch.no_grad()
 def looks(method: Method | None, images: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
-    """What the method shows of the pictures, on the CPU; None without a method or when it has nothing to show."""
+    """What the method shows of the images, on the CPU; None without a method or when it has nothing to show."""
     if method is None or not len(images):
         return None
     device = next(method.parameters()).device

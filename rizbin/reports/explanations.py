@@ -21,7 +21,7 @@ POINTS = 48
 def write_explanations(
     explained: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"], Sequence[Explanation]]], target: Path
 ) -> Path:
-    """Writes the page of (name, picture, explanations) and returns its path.
+    """Writes the page of (name, image, explanations) and returns its path.
 
     Raises RizbinError when it cannot be written.
     """
@@ -77,7 +77,7 @@ def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanatio
             PageImage(
                 image=overlay(image, explanation.similarity, low=0.0, high=100.0),
                 caption="Looks like it",
-                alt=f"Where the picture looks like {explanation.name}, as heat",
+                alt=f"Where the image looks like {explanation.name}, as heat",
                 smooth=True,
             ),
             PageImage(
@@ -90,7 +90,7 @@ def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanatio
 
 
 def _points(image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The heaviest points on the darkened picture, the heaviest on top."""
+    """The heaviest points on the darkened image, the heaviest on top."""
     scale = max(1, -(-320 // min(image.shape[:2])))
     shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     shown = (shown * 0.6).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A page that shows how pictures were drawn: what the network saw at each step, and what is left of a start picture."""
+"""A page that shows how images were drawn: what the network saw at each step, and what is left of a start image."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,32 +23,32 @@ def write_film(
 ) -> Path:
     """Writes the page and returns its path. Raises RizbinError when it cannot be written.
 
-    about: what else made the pictures, as their record tells it: the cure, objects, repair stages, versions.
+    about: what else made the images, as their record tells it: the guidance, objects, repair stages, versions.
     """
     page = Page(
         "How it was drawn",
-        subtitle=f"{len(made)} picture{'' if len(made) == 1 else 's'} by {Path(text_to_image.name).name}",
+        subtitle=f"{len(made)} image{'' if len(made) == 1 else 's'} by {Path(text_to_image.name).name}",
     )
     page.explained(
         [
             (
                 "Seen at a step",
-                "Under the noise the network guesses the finished picture at every step. First the guess is a blur of "
-                "what such pictures have in common, then places and colors are decided, then what things are, and last "
+                "Under the noise the network guesses the finished image at every step. First the guess is a blur of "
+                "what such images have in common, then places and colors are decided, then what objects are, and last "
                 "their edges.",
             ),
             (
                 "Where a word is read",
                 "Bright places of the network read this word most at that step: the mean of its cross-attention at one "
-                "resolution, over the picture as it was seen then.",
+                "resolution, over the image as it was seen then.",
             ),
             ("t", "Where the step stands in the noise schedule: 999 is nothing but noise, 0 is none."),
         ]
     )
     if start is not None:
-        page.heading("The start picture under noise")
+        page.heading("The start image under noise")
         page.text("What a strength leaves of it before the first step; the network may change what it cannot see.")
-        page.pictures(_shown(noised_starts(text_to_image, start, made[0].sampling), "the start picture under noise"))
+        page.pictures(_shown(noised_starts(text_to_image, start, made[0].sampling), "the start image under noise"))
     for saved in made:
         page.heading(saved.prompt or "without words")
         page.text(
@@ -61,7 +61,7 @@ def write_film(
         )
         for sentence in saved.painted.notes:
             page.note(sentence)
-        shown = [*seen(text_to_image, saved.painted.frames, most=11), (saved.painted.image, "the picture")]
+        shown = [*seen(text_to_image, saved.painted.frames, most=11), (saved.painted.image, "the image")]
         page.pictures(_shown(shown, saved.prompt))
         _attention(page, text_to_image, saved)
     if about:

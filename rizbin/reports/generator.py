@@ -16,7 +16,7 @@ from rizbin.reports.numbers import numbers
 SHOWN = 24
 """Captions drawn."""
 GUIDANCE = 5.0
-"""Of small models; strong enough to tell things apart, weak enough to keep their colors."""
+"""Of small models; strong enough to tell objects apart, weak enough to keep their colors."""
 
 
 def write_drawing_report(
@@ -35,7 +35,7 @@ def write_drawing_report(
         folder: Of the run; `settings.json` and `environment.json` are read where they exist.
         target: The file.
         painter: What is shown.
-        source: Pictures with captions that were not learned from.
+        source: Images with captions that were not learned from.
         evaluation: Its numbers.
         history: Lines of metrics.jsonl.
         seed: Of the first noise.
@@ -47,7 +47,7 @@ def write_drawing_report(
     numbers(page, evaluation)
     samples = [source[index] for index in range(min(SHOWN, len(source)))]
     page.heading("Drawn from captions")
-    page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")
+    page.text("Captions of images that it did not learn from, each with a seed of its own; none was chosen.")
     made = [
         text_to_image.paint(sample.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
         for number, sample in enumerate(samples)
@@ -63,13 +63,13 @@ def write_drawing_report(
     steps = seen(text_to_image, made[0].frames, most=12)
     page.pictures([PageImage(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
     page.heading("What the autoencoder keeps")
-    page.text("A picture and the same through the autoencoder: nothing finer than this can be drawn.")
+    page.text("An image and the same through the autoencoder: nothing finer than this can be drawn.")
     for sample in samples[:4]:
         reconstruction = text_to_image.decode(text_to_image.encode(sample.image, *sample.image.shape[:2]))
         page.card(
             sample.caption,
             [
-                PageImage(image=sample.image, caption="picture", alt=f"picture: {sample.caption}"),
+                PageImage(image=sample.image, caption="image", alt=f"image: {sample.caption}"),
                 PageImage(image=reconstruction, caption="kept", alt=f"kept of it: {sample.caption}"),
             ],
         )

@@ -1,4 +1,4 @@
-"""The picture pages of an encoder that reads no text: what it looks at, and which pictures it finds alike."""
+"""The image pages of an encoder that reads no text: what it looks at, and which images it finds alike."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from rizbin.pages.pieces import PageImage
 from rizbin.visualization.attention import overlay
 
 ALIKE = 5
-"""Nearest neighbors shown of each picture."""
+"""Nearest neighbors shown of each image."""
 
 
 @torch.no_grad()
@@ -25,16 +25,16 @@ def images_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], 
     features = F.normalize(torch.cat([encoder.pooled(some).float().cpu() for some in images.split(64)]), dim=-1)
     page.heading("What it looks at, and what it finds alike")
     page.text(
-        "The first pictures of the test part, not chosen. "
+        "The first images of the test part, not chosen. "
         + ("Each head of the last layer shows where its CLS token looks. " if encoder.attends else "")
-        + f"Then the {ALIKE} nearest of {len(samples)} pictures by cosine of the features; a frame says whether they "
+        + f"Then the {ALIKE} nearest of {len(samples)} images by cosine of the features; a frame says whether they "
         "share a name with it."
     )
     for index in range(min(shown, len(samples))):
         cosines = features @ features[index]
         cosines[index] = -2.0  # not itself
         near = cosines.topk(min(ALIKE, len(samples) - 1)).indices.tolist()
-        cells = [PageImage(image=squares[index], caption="the picture", alt=samples[index].caption or "a picture")]
+        cells = [PageImage(image=squares[index], caption="the image", alt=samples[index].caption or "an image")]
         if encoder.attends:
             maps = encoder.attention_rows(images[index : index + 1])[0].float().cpu().numpy()
             cells += [

@@ -46,9 +46,9 @@ _WORDS = {
 }
 """Parts of a measurement's name that the field writes in its own way."""
 _GROUPS = {
-    "zero_shot": "Zero-shot: naming what is in a picture, untrained for it",
-    "retrieval": "Retrieval: captions and pictures find each other",
-    "knn": "k-NN: naming by the most alike training pictures",
+    "zero_shot": "Zero-shot: naming what is in an image, untrained for it",
+    "retrieval": "Retrieval: captions and images find each other",
+    "knn": "k-NN: naming by the most alike training images",
     "probe": "Linear probe: naming from the frozen features",
     "segmentation": "Segmentation: naming each place",
     "grounding": "Grounding: which of the words in the image stands where",
@@ -76,11 +76,11 @@ _NAMED = 4
 """Numbers worse than chance that the first sentence names; it counts them all."""
 _SENTENCES = {
     "zero_shot/top1": ("asked to choose among all names, its first answer is right in ", ""),
-    "retrieval/image_to_text/r1": ("the caption nearest to a picture is a right one in ", ""),
-    "retrieval/text_to_image/r1": ("the picture nearest to a caption is a right one in ", ""),
+    "retrieval/image_to_text/r1": ("the caption nearest to an image is a right one in ", ""),
+    "retrieval/text_to_image/r1": ("the image nearest to a caption is a right one in ", ""),
     "boxes/ap50": ("its boxes have an average precision of ", " at half overlap (AP50)"),
-    "presence/accuracy": ("asked whether one thing is there, it is right in ", ""),
-    "knn/top1": ("the most alike pictures name it rightly in ", ""),
+    "presence/accuracy": ("asked whether one object is there, it is right in ", ""),
+    "knn/top1": ("the most alike images name it rightly in ", ""),
     "segmentation/zero_shot/miou": ("colored by the words alone, places overlap the truth by ", " mIoU"),
     "attention/best_head_jaccard": ("the best head's attention overlaps the objects by ", " of their joint area"),
     "tokens/object_pixels_kept": ("its attention keeps ", " of all object pixels"),

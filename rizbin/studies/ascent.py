@@ -1,4 +1,4 @@
-"""Do pictures that climbed one encoder's gradient show anything to another? Drawn by one, judged by those never in the
+"""Do images that climbed one encoder's gradient show anything to another? Drawn by one, judged by those never in the
 loss.
 
 Another encoder of other architecture and seed, and a detector, look at what was climbed. Every sentence of the answer
@@ -42,9 +42,9 @@ from rizbin.studies.ascent_runs import (
     seen_by,
 )
 
-QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
+QUESTION = "Do images that climb one encoder's gradient show anything to another?"
 CHUNK = 32
-"""Copies in memory at a time: networks of this world are small, and many pictures climb together."""
+"""Copies in memory at a time: networks of this world are small, and many images climb together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class StudySize:
     paper: int = 24
     """Prompts of the paper's preset, with one seed: it is slow."""
     rebuilt: int = 8
-    """Pictures drawn again from their embedding."""
+    """Images drawn again from their embedding."""
 
 
 def forms(size: StudySize) -> list[AscentVariant]:
@@ -90,7 +90,7 @@ def _adversary(name: str, size: StudySize) -> AscentVariant:
 
 
 def ablations(size: StudySize) -> list[AscentVariant]:
-    """The default with one thing changed; a few change a second one."""
+    """The default with one object changed; a few change a second one."""
     base = replace(PRESETS["default"](), chunk=CHUNK)
     changes: dict[str, AscentSettings] = {
         "as it is": base,
@@ -268,14 +268,14 @@ def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
     worst = min(default.harmed, key=lambda name: default.harmed[name])
     return [
         f"{verdict}: of {AMONG} prompts the held-out judge names the right one for {percent(default.held_out):.0f} "
-        f"percent (± {margin(default.held_out):.0f}) of the pictures made of {names[0]}, for "
+        f"percent (± {margin(default.held_out):.0f}) of the images made of {names[0]}, for "
         f"{percent(adversary.held_out):.0f} percent of {names[3]}, for {percent(real.held_out):.0f} percent of real "
         f"scenes; chance is {100 / AMONG:.0f}.",
         f"What was climbed says nothing of this: the encoder itself gives {names[3]} a cosine of "
         f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
         f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
         f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
-        f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, {adversary.found:.0f} in "
+        f"The detector finds {default.found:.0f} percent of the named objects in {names[0]}, {adversary.found:.0f} in "
         f"{names[3]}, {real.found:.0f} in real scenes.",
         f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
         f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
@@ -289,7 +289,7 @@ def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> st
     return (
         f"Climbed in the same way but without noise, {name} has {percent(same.held_out):.0f} percent "
         f"(± {margin(same.held_out):.0f}) right, {percent(same.held_out) - percent(default.held_out):+.0f} points, and "
-        f"{same.found:.0f} percent of its things are found; it gives its own pictures a cosine of "
+        f"{same.found:.0f} percent of its objects are found; it gives its own images a cosine of "
         f"{same.own.cosine.mean():.2f}. Of its plain pixels, with a cosine of {adversary.own.cosine.mean():.2f}, "
         f"{percent(adversary.held_out):.0f} percent are right."
     )
@@ -336,7 +336,7 @@ def pace(compared: dict[str, AscentImage], prompts: Sequence[Question], judge: E
     first, second = (_reached(lines[name], level) for name in (default, best))
     sentence = (
         f"On the {shared} prompts that both drew, the default ends with a held-out cosine of {ends[0]:.2f} after "
-        f"{compared[default].seconds:.1f} processor seconds a picture, {best} with {ends[1]:.2f} after "
+        f"{compared[default].seconds:.1f} processor seconds an image, {best} with {ends[1]:.2f} after "
         f"{compared[best].seconds:.1f}. The lower of these the default has after {first:.1f} seconds and {best} after "
         f"{second:.1f}: {100 * first / second:.0f} percent of the time."
     )
@@ -361,7 +361,7 @@ def _rebuilt(
     run: Path,
     quiet: bool,
 ) -> Rebuilt:
-    """What an encoder keeps of pictures, by drawing them again from what it says of them."""
+    """What an encoder keeps of images, by drawing them again from what it says of them."""
     blind, detector = looks
     originals = [question.real for question in prompts]
     wishes = [[ImageTarget(image=as_floats(original))] for original in originals]
@@ -384,15 +384,15 @@ def _rebuilt(
 
 
 def answer_rebuilt(rebuilt: Sequence[Rebuilt]) -> list[str]:
-    """Who keeps more of a picture."""
+    """Who keeps more of an image."""
     first, second = rebuilt
     ahead = first.likeness - second.likeness
     error = float(ahead.std(ddof=1)) / len(ahead) ** 0.5 if len(ahead) > 1 else float("inf")
     sure = abs(float(ahead.mean())) > 1.96 * error
     more = ("more" if ahead.mean() > 0 else "less") if sure else "neither surely more nor surely less"
     return [
-        f"Drawn again from their embedding alone, pictures keep {more} of where things and colors are with "
-        f"{first.encoder} than with {second.encoder}: over {len(ahead)} pictures the correlation of coarse squares is "
+        f"Drawn again from their embedding alone, images keep {more} of where objects and colors are with "
+        f"{first.encoder} than with {second.encoder}: over {len(ahead)} images the correlation of coarse squares is "
         f"{first.likeness.mean():.2f} to {second.likeness.mean():.2f}. The detector finds {first.found:.0f} and "
-        f"{second.found:.0f} percent of their things again."
+        f"{second.found:.0f} percent of their objects again."
     ]

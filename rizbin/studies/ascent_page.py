@@ -12,15 +12,15 @@ from rizbin.studies.ascent_runs import AscentImage, Measured, Question, Rebuilt,
 AMONG = 100
 """Prompts that the own one must be nearest of; chance is one in so many."""
 SHOWN = 8
-"""Pictures of a variant on the page."""
+"""Images of a variant on the page."""
 
 
 def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], real: Measured) -> None:
-    page.heading("What a picture is made of")
+    page.heading("What an image is made of")
     page.text(
         f"Right: the own prompt is the nearest of {AMONG}, by the held-out judge; after ±, half the 95 percent "
-        "interval over pictures. Climbed: the score as the ascent saw it on its copies. Gap: by how much the encoder "
-        "that was climbed likes the pictures more than the judge does, less the same for real scenes."
+        "interval over images. Climbed: the score as the ascent saw it on its copies. Gap: by how much the encoder "
+        "that was climbed likes the images more than the judge does, less the same for real scenes."
     )
     rows: list[list[Cell]] = [
         _row(name, measured, real, f"{compared[name].seconds:.1f}", float(np.mean(compared[name].climbed)))
@@ -45,16 +45,16 @@ def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, 
 
 _COLUMNS = (
     "Made of",
-    "pictures",
+    "images",
     "climbed",
     "own cosine",
     "held-out cosine",
     "gap",
     "right, percent",
-    "things found, percent",
+    "objects found, percent",
     "slope",
     "variation",
-    "seconds a picture",
+    "seconds an image",
 )
 
 
@@ -78,7 +78,7 @@ def _row(name: str, measured: Measured, real: Measured, seconds: str, climbed: f
 def show_images(
     page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], prompts: Sequence[Question]
 ) -> None:
-    page.heading("The pictures, failures among them")
+    page.heading("The images, failures among them")
     page.text("The first of each, none left out; right and wrong is what the held-out judge says.")
     for name, variant_images in compared.items():
         page.heading(name, level=3)
@@ -106,15 +106,15 @@ def show_changes(page: Page, changed: dict[str, AscentImage], changes: dict[str,
         for name, measured in changes.items()
     ]
     page.table(
-        ["Change", "pictures", "own cosine", "right, percent", "things found, percent", "seconds a picture"],
+        ["Change", "images", "own cosine", "right, percent", "objects found, percent", "seconds an image"],
         [("", rows)],
     )
 
 
 def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], prompts: Sequence[Question]) -> None:
-    page.heading("What an encoder keeps of a picture")
+    page.heading("What an encoder keeps of an image")
     page.text(
-        "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
+        "An image is climbed until its embedding is that of the original; nothing else of the original is known. What "
         "comes back is what the embedding holds, without grain. The first are shown."
     )
     count = min(len(rebuilt[0].images), SHOWN)

@@ -1,4 +1,4 @@
-"""Pictures of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
+"""Images of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ from rizbin.pages.pieces import PageImage
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, with a real picture of the same things."""
+    """One prompt, with a real image of the same things."""
 
     text: str
     names: tuple[str, ...]
@@ -49,23 +49,23 @@ class AscentVariant:
 
 @dataclass(frozen=True)
 class AscentImage:
-    """The pictures of one variant: seeds one after the other, each with its prompts in order."""
+    """The images of one variant: seeds one after the other, each with its prompts in order."""
 
     variant: AscentVariant
     images: list[Pixels]
     which: list[int]
-    """The prompt of each picture."""
+    """The prompt of each image."""
     climbed: list[float]
     """What was climbed in the end, as the ascent saw it on its copies."""
     frames: list[tuple[int, list[Pixels]]]
-    """(steps made, pictures of the first seed) on the way."""
+    """(steps made, images of the first seed) on the way."""
     seconds: float
-    """Of processor time for one picture."""
+    """Of processor time for one image."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one encoder says of pictures."""
+    """What one encoder says of images."""
 
     right: Bool[np.ndarray, " images"]
     """Whether the own prompt is the nearest of all."""
@@ -74,22 +74,22 @@ class Judged:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is said of one variant's pictures."""
+    """What is said of one variant's images."""
 
     own: Judged
-    """By the encoder that they were climbed on, on the pictures as written."""
+    """By the encoder that they were climbed on, on the images as written."""
     held_out: Judged
     harmed: dict[str, float]
     """Percent right by the held-out judge after each of `HARMS`."""
     found: float
-    """Percent of named things that the detector finds."""
+    """Percent of named objects that the detector finds."""
     slope: float
     variation: float
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """Pictures drawn again from nothing but their embedding."""
+    """Images drawn again from nothing but their embedding."""
 
     encoder: str
     images: list[PageImage]
@@ -100,7 +100,7 @@ class Rebuilt:
     other: float
     """The same by the encoder that did not draw."""
     found: float
-    """Percent of the originals' things that the detector finds."""
+    """Percent of the originals' objects that the detector finds."""
 
 
 def percent(seen: Judged) -> float:
@@ -116,13 +116,13 @@ def margin(seen: Judged) -> float:
 
 
 def gap(climbed: Measured, real: Measured) -> float:
-    """How much more the climbed encoder likes the pictures than the held-out one, beyond its liking of real ones."""
+    """How much more the climbed encoder likes the images than the held-out one, beyond its liking of real ones."""
     excess = float(climbed.own.cosine.mean() - climbed.held_out.cosine.mean())
     return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
 
 def questions(source: Source, count: int) -> list[Question]:
-    """Captions of one or two things, no two of the same things, each with its scene."""
+    """Captions of one or two objects, no two of the same things, each with its scene."""
     chosen: list[Question] = []
     taken: set[frozenset[str]] = set()
     for number in range(100 * count):
@@ -145,7 +145,7 @@ def drawn(
     quiet: bool = False,
     batch: int = 50,
 ) -> AscentImage:
-    """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
+    """The variant's images, from the folder where they were made before. autoencoder: of diffusers, for latents."""
     spelled_targets = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
     identity = {
         **asdict(variant.settings),
@@ -210,7 +210,7 @@ def _climb(
 def measured(
     drawn: AscentImage, prompts: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
 ) -> Measured:
-    """What the encoder, the judge, the detector and the statistics say of the pictures."""
+    """What the encoder, the judge, the detector and the statistics say of the images."""
     texts = [question.text for question in prompts]
     judged = _asker(judge, texts)
     harmed = {}
@@ -246,13 +246,13 @@ def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], S
 
 @torch.no_grad()
 def embedded(encoder: Embedder, images: Sequence[Pixels]) -> Float[Tensor, "images dim"]:
-    """Unit vectors of pictures, some at a time."""
+    """Unit vectors of images, some at a time."""
     parts = [images[first : first + 64] for first in range(0, len(images), 64)]
     return torch.cat([encoder.encode_image(torch.stack([as_floats(image) for image in part])) for part in parts])
 
 
 def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
-    """Percent of the named things that the detector says are there."""
+    """Percent of the named objects that the detector says are there."""
     hits = [
         presence.probability > 0.5
         for image, phrases in zip(images, names, strict=True)
@@ -262,7 +262,7 @@ def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector:
 
 
 def _fingerprint(module: torch.nn.Module) -> str:
-    """Of all weights: another autoencoder draws other pictures."""
+    """Of all weights: another autoencoder draws other images."""
     digest = hashlib.sha256()
     for value in module.state_dict().values():
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

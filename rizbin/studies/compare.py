@@ -1,4 +1,4 @@
-"""Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
+"""Trains several methods on equal data, backbone and images, and writes one page with their spread."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -43,7 +43,7 @@ class Compare(StudySettings):
     """Two or more: simclr byol."""
     _: KW_ONLY
     preset: str | None = None
-    """Of all methods. None: the first that they share."""
+    """Preset of all methods. None: the first that they share."""
     data: Annotated[str | None, Argument(check="data")] = None
     """What to train on, as for train. None: what the preset says."""
     run: Place | None = None
@@ -87,8 +87,8 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
 
     return Study(
         question=f"Which learns more: {', '.join(names[:-1])} or {names[-1]}?",
-        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} pictures a step, the same "
-        "number of pictures, and every method's own loss, views and heads. Measured by one code on new pictures, by "
+        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} images a step, the same "
+        "number of images, and every method's own loss, views and heads. Measured by one code on new images, by "
         "what all of them have.",
         variants=lambda: variants,
         measure=measure,
@@ -147,7 +147,7 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
 
 
 def _answer(results: Results, names: Sequence[str]) -> list[str]:
-    """Who is ahead in what all methods have, and whether the seeds can tell."""
+    """Sentences about which method is best in the measurements that all have, and whether the seeds can tell."""
     for measured in SHOWN:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
@@ -177,5 +177,5 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
         sentences.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
-        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
+        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw images alone.")
     return sentences

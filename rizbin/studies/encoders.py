@@ -20,7 +20,7 @@ from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import build, load_run
 
 MEMORY, QUERIES = 2000, 1000
-"""Pictures of the final measurement: a standard error of 1.6 points or less."""
+"""Images of the final measurement: a standard error of 1.6 points or less."""
 
 
 def laboratory(method: str, **changes: Any) -> Training[Any]:

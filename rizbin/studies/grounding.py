@@ -1,6 +1,6 @@
-"""How to ask a detector: which threshold, all names at once or one by one, how small a thing, what a score means.
+"""Study of how to query a detector: threshold, all names at once or one by one, object size, calibration.
 
-One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
+A trained detector is measured; nothing is trained. Every sentence of the answer is made from the numbers.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).toli
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 PARTS = 4
-"""Groups of equally many things by their size."""
+"""Groups of equally many objects by their size."""
 BINS = 10
 """Of probability, in the table of what a score means."""
 
@@ -58,28 +58,28 @@ class Counted:
 
     @property
     def recall(self) -> float:
-        """Percent of the things that are found."""
+        """Percent of the objects that are found."""
         return 100 * self.right / max(self.true, 1)
 
     @property
     def f1(self) -> float:
-        """Percent: twice the right ones over boxes and things together."""
+        """Percent: twice the right ones over boxes and objects together."""
         return 200 * self.right / max(self.said + self.true, 1)
 
 
 def write_study(
     detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
 ) -> Path:
-    """Asks the detector about pictures whose objects are known and writes the page; returns its path.
+    """Asks the detector about images whose objects are known and writes the page; returns its path.
 
-    images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
+    images: images; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
     when the source has no objects.
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
     samples, _ = pictures_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
-        raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
+        raise RizbinError(f"The source '{source.name}' has not two images with objects of two names.")
     image_arrays = [sample.image for sample in samples]
     proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
@@ -91,7 +91,7 @@ def write_study(
     machine = describe()
     page = Page(
         QUESTION,
-        subtitle=f"{Path(detector.name).name} on {len(samples)} pictures of {source.name}, {len(names)} names · "
+        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {source.name}, {len(names)} names · "
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
@@ -117,7 +117,7 @@ def write_study(
 def counted(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> Counted:
-    """Right boxes, all boxes and all things at a threshold; a thing is found once."""
+    """Right boxes, all boxes and all objects at a threshold; an object is found once."""
     right = given = true = 0
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, boxes = _hits(sample, image_proposals, names, threshold)
@@ -127,8 +127,8 @@ def counted(
 
 def _hits(
     sample: Sample, proposals: Proposals, names: Sequence[str], threshold: float
-) -> tuple[Bool[np.ndarray, " things"], int]:
-    """Which things are found, and how many boxes were given."""
+) -> tuple[Bool[np.ndarray, " objects"], int]:
+    """Which objects are found, and how many boxes were given."""
     objects = [instance for instance in sample.things if instance.name in set(names)]
     hit = np.zeros(len(objects), bool)
     answer = proposals.choose(threshold)
@@ -152,7 +152,7 @@ def best(counts: Sequence[Counted]) -> Counted:
 def by_size(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
-    """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
+    """(smallest side, largest side, percent found, objects) of groups of objects by the root of their visible area."""
     sides, hits = [], []
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, _ = _hits(sample, image_proposals, names, threshold)
@@ -168,7 +168,7 @@ def by_size(
 
 
 def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
-    """Matthews' correlation and calibration error on every second picture, with its probabilities and truths.
+    """Matthews' correlation and calibration error on every second image, with its probabilities and truths.
 
     Calibrated on the others.
     """
@@ -198,7 +198,7 @@ def answer(
         f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
         f"a pass of its own (F1 {single.f1:.1f}).",
         f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-        f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
+        f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' correlation "
         f"{verdict_of[surer][0]:.2f} against {min(verdict[0] for verdict in verdict_of.values()):.2f}. "
         f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
         f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
@@ -284,13 +284,13 @@ class StudyGrounding:
     """Ask a detector about images whose objects are known: thresholds, one by one or not, sizes, calibration."""
 
     model: Annotated[Place, Argument(check="model")] = "detector-mini"
-    """As for detect; also a run."""
+    """The detector, as for detect, or a run."""
     data: Annotated[str, Argument(check="data")] = "scenes:several"
     """Images with objects, as for train; its test part."""
     images: int = 200
-    """How many of them."""
+    """Number of images."""
     seed: int = 0
-    """Which ones, of a finite source, and which absent names are asked for."""
+    """Seed of the choice of images of a finite source, and of the absent names that are asked for."""
     output: Annotated[Place, Argument(short=("-o",))] = "runs/study-grounding.html"
     """The page."""
     device: str = BEST

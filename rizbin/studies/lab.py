@@ -1,7 +1,7 @@
 """The laboratory: trains every variant of a question with several seeds, and keeps what each cell gave.
 
 A cell is an ordinary run folder with `numbers.json` beside its settings. Stopped and started again, finished cells are
-kept and unfinished ones go on. All cells of a study see equally many pictures, on the same backbone, and are measured
+kept and unfinished ones go on. All cells of a study see equally many images, on the same backbone, and are measured
 by the same code.
 """
 
@@ -144,7 +144,7 @@ class Results:
     def gaps(self, variant: str, other: str, name: str) -> list[float]:
         """By how much `one` lies above `other`, seed by seed.
 
-        With one seed both see the same pictures in the same order, and how soon a run takes off depends on these more
+        With one seed both see the same images in the same order, and how soon a run takes off depends on these more
         than on what is compared.
         """
         ones, others = self.by_seed(variant, name), self.by_seed(other, name)
@@ -216,7 +216,7 @@ def run(
 
 
 def _steps(training: Training[Any], steps: int, batch: int) -> int:
-    """Steps of a training that sees as many pictures as `steps` of `batch` are; 0: what it says itself."""
+    """Steps of a training that sees as many images as `steps` of `batch` are; 0: what it says itself."""
     return max(round(steps * batch / training.batch), 1) if steps else training.steps
 
 

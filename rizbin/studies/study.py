@@ -1,4 +1,4 @@
-"""Runs a study and writes its page: question, answer, tables, charts. One file that opens without network."""
+"""Runs a study and writes its page, one file that opens without a network: question, answer, tables and charts."""
 
 # The questions stand in `questions/`; `compare.py` makes one of any methods.
 
@@ -28,11 +28,11 @@ class StudySettings:
     budget: float | None = None
     """Minutes for all of them together, from which one number of steps follows. None: by --steps."""
     steps: int | None = None
-    """Of every variant. None: what its preset says."""
+    """Steps of every variant. None: those of its preset."""
     jobs: int | None = None
     """Runs at the same time, each on its share of the cores. None: one a core, at most 4."""
     precision: Precision | None = None
-    """Of every variant. bf16 is faster where the processor multiplies it itself. None: what its preset says."""
+    """Precision of every variant; bf16 is faster on processors that support it. None: that of its preset."""
     run: Place | None = None
     """Folder of the runs. None: runs/study-NAME."""
     output: Annotated[Place | None, Argument(short=("-o",))] = None
@@ -102,7 +102,7 @@ def write_study(
     first = variants[0].training
     page = Page(
         question.question,
-        subtitle=f"{len(variants)} variants, {seeds} seeds each, {results.steps:,} steps of {first.batch} pictures, "
+        subtitle=f"{len(variants)} variants, {seeds} seeds each, {results.steps:,} steps of {first.batch} images, "
         f"{' and '.join(sorted({variant.training.trainer.precision for variant in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
@@ -110,9 +110,9 @@ def write_study(
     page.lead(verdict)
     for sentence in more:
         page.text(sentence)
-    page.heading("How it was asked")
+    page.heading("Design")
     page.text(question.design)
-    page.heading("What came out")
+    page.heading("Results")
     question.show(page, results)
     if open_source(first.data, size=32).name.startswith("scenes"):
         page.credits(*OPENMOJI)

@@ -1,4 +1,4 @@
-"""Where a network looks: attention as heat over the picture, and as a mask that is held against the truth."""
+"""Where a network looks: attention as heat over the image, and as a mask that is held against the truth."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ def overlay(
     high: float = 99.0,
     smooth: bool = True,
 ) -> SizedImage:
-    """The picture under its attention: dark where there is little, glowing where there is much.
+    """The image under its attention: dark where there is little, glowing where there is much.
 
     Args:
-        picture: RGB.
+        image: RGB.
         attention: One number a patch, any scale.
         low: Percentile of the map that is shown darkest.
         high: Percentile that is shown brightest; below 100, else one bright patch would darken all others.
@@ -48,7 +48,7 @@ def overlay_heads(
 
 @torch.no_grad()
 def attended(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]) -> list[SizedImage]:
-    """Each picture under the encoder's CLS-to-patch attention, mean over layers and heads.
+    """Each image under the encoder's CLS-to-patch attention, mean over layers and heads.
 
     Raises NoAttention where there is none.
     """
@@ -64,7 +64,7 @@ def attended(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]
 def outlined(
     image: AnySizeImage, mask: Bool[np.ndarray, "rows columns"], *, color: Color = MARK, side: int = 192
 ) -> AnySizeImage:
-    """The picture, enlarged to about `side`, with marked patches as they are, ringed, and all others dark."""
+    """The image, enlarged to about `side`, with marked patches as they are, ringed, and all others dark."""
     shown = enlarge(image, side)
     inside = pixels_of(mask, shown.shape[0], shown.shape[1])
     gray = np.repeat((shown @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1)

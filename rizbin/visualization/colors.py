@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 SizedImage = UInt8[np.ndarray, "height width 3"]
-"""RGB; all pictures of one call have one size."""
+"""RGB; all images of one call have one size."""
 AnySizeImage = UInt8[np.ndarray, "_ _ 3"]
 """RGB of a size of its own."""
 Color = tuple[int, int, int]
@@ -57,7 +57,7 @@ def ink_on(color: Color) -> Color:
 
 
 def blend(image: SizedImage, colors: SizedImage, share: Float[np.ndarray, "height width"]) -> SizedImage:
-    """The picture with `share` (0 to 1, a pixel) of each color laid over it."""
+    """The image with `share` (0 to 1, a pixel) of each color laid over it."""
     weight = share.clip(0, 1)[..., None]
     return (image * (1 - weight) + colors * weight).round().astype(np.uint8)
 
@@ -81,6 +81,6 @@ def scaled(values: Float[np.ndarray, "*shape"], low: float = 1.0, high: float = 
 def stretched(
     values: Float[np.ndarray, "rows columns"], height: int, width: int, *, smooth: bool = True
 ) -> Float[np.ndarray, "{height} {width}"]:
-    """A map of patches at a picture's size: bicubic, or each patch a flat block."""
+    """A map of patches at an image's size: bicubic, or each patch a flat block."""
     how = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
     return cv2.resize(values.astype(np.float32), (width, height), interpolation=how).astype(np.float64)

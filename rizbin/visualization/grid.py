@@ -11,7 +11,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.visualization.colors import AnySizeImage, Color, ink_on
 
 GAP = 6
-"""Pixels between the pictures of a sheet."""
+"""Pixels between the images of a sheet."""
 TYPE = 13
 """Height of labels in pixels: the smallest that Pillow's own font is easily read at."""
 _LINE = TYPE + 5
@@ -20,13 +20,13 @@ MARK: Color = (255, 225, 25)
 
 
 def enlarge(image: AnySizeImage, side: int = 192) -> AnySizeImage:
-    """The picture with each pixel as a square of whole pixels; its shorter side comes near `side`, never smaller."""
+    """The image with each pixel as a square of whole pixels; its shorter side comes near `side`, never smaller."""
     times = max(1, round(side / max(1, min(image.shape[:2]))))
     return image.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def shrunk(image: AnySizeImage, side: int) -> AnySizeImage:
-    """The picture with its shorter side brought down to `side`; one that is small already stays as it is."""
+    """The image with its shorter side brought down to `side`; one that is small already stays as it is."""
     height, width = image.shape[:2]
     if min(height, width) <= side:
         return image
@@ -35,7 +35,7 @@ def shrunk(image: AnySizeImage, side: int) -> AnySizeImage:
 
 
 def framed(image: AnySizeImage, color: Color, thickness: int = 3) -> AnySizeImage:
-    """The picture with a frame drawn inside its border."""
+    """The image with a frame drawn inside its border."""
     out = image.copy()
     edge = max(1, min(thickness, min(image.shape[:2]) // 2))
     out[:edge], out[-edge:], out[:, :edge], out[:, -edge:] = color, color, color, color
@@ -43,9 +43,9 @@ def framed(image: AnySizeImage, color: Color, thickness: int = 3) -> AnySizeImag
 
 
 def beside(images: Sequence[AnySizeImage], *, background: Color = (255, 255, 255)) -> AnySizeImage:
-    """The pictures in one row, as high as the highest, a gap between them."""
+    """The images in one row, as high as the highest, a gap between them."""
     if not images:
-        raise RizbinError("There is no picture to show; give at least one.")
+        raise RizbinError("There is no image to show; give at least one.")
     height = max(image.shape[0] for image in images)
     width = sum(image.shape[1] for image in images) + GAP * (len(images) - 1)
     out = np.full((height, width, 3), background, np.uint8)
@@ -57,7 +57,7 @@ def beside(images: Sequence[AnySizeImage], *, background: Color = (255, 255, 255
 
 
 def labelled(image: AnySizeImage, text: str, *, color: Color = (255, 255, 255)) -> AnySizeImage:
-    """The picture with a line of text on a strip of `color` under it; what does not fit is cut with "…"."""
+    """The image with a line of text on a strip of `color` under it; what does not fit is cut with "…"."""
     width = image.shape[1]
     strip = Image.new("RGB", (width, _LINE), color)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(TYPE)
@@ -82,17 +82,17 @@ def sheet(
     """A contact sheet.
 
     Args:
-        pictures: Of any sizes; small ones are enlarged.
-        labels: One under each picture, or none at all.
+        images: Of any sizes; small ones are enlarged.
+        labels: One under each image, or none at all.
         columns: AnyPictures in a row; 0 makes the sheet about as wide as high.
-        side: Small pictures grow to about this many pixels.
-        background: Behind and between the pictures.
+        side: Small images grow to about this many pixels.
+        background: Behind and between the images.
         colors: One behind each label; none at all for the background's.
     """
     if not images:
-        raise RizbinError("There is no picture to show; give at least one.")
+        raise RizbinError("There is no image to show; give at least one.")
     if labels and len(labels) != len(images):
-        raise RizbinError(f"There are {len(labels)} labels for {len(images)} pictures; give one for each.")
+        raise RizbinError(f"There are {len(labels)} labels for {len(images)} images; give one for each.")
     cells = [enlarge(image, side) for image in images]
     if labels:
         behind = colors or [background] * len(cells)

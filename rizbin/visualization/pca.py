@@ -12,7 +12,7 @@ from rizbin.visualization.colors import SizedImage, scaled
 from rizbin.visualization.words import threshold
 
 DIM = 28
-"""Brightness of background in the picture, of 255."""
+"""Brightness of background in the image, of 255."""
 
 
 def components(
@@ -21,7 +21,7 @@ def components(
     """The samples along their `count` directions of most variance; missing directions are zeros.
 
     A direction's sign is arbitrary. Here each points to where `toward` is larger, and where that does not decide (or is
-    not given), to the longer tail of the samples. So features that are negated or turned give the same picture.
+    not given), to the longer tail of the samples. So features that are negated or turned give the same image.
     """
     centered = features.astype(np.float64) - features.mean(axis=0)
     _, _, directions = np.linalg.svd(centered, full_matrices=False)
@@ -53,10 +53,10 @@ def foreground(
     features: Float[np.ndarray, "images rows columns dim"],
     attention: Float[np.ndarray, "images rows columns"] | None = None,
 ) -> Bool[np.ndarray, "images rows columns"]:
-    """The patches of things, by the first direction of all pictures' features (as DINOv2 does, arXiv 2304.07193).
+    """The patches of objects, by the first direction of all images' features (as DINOv2 does, arXiv 2304.07193).
 
     The side that is attended more is taken for the foreground; without attention, the side that is rarer along the
-    pictures' borders. All patches when nothing parts them.
+    images' borders. All patches when nothing parts them.
     """
     return np.stack(foregrounds(list(features), None if attention is None else list(attention)))
 
@@ -64,7 +64,7 @@ def foreground(
 def foregrounds(
     features: Sequence[Float[np.ndarray, "_ _ dim"]], attention: Sequence[Float[np.ndarray, "_ _"]] | None = None
 ) -> list[Bool[np.ndarray, "_ _"]]:
-    """The same for pictures of different sizes."""
+    """The same for images of different sizes."""
     first = components(_flat(features), 1)[:, 0]
     limit = threshold(first)
     high = first > limit
@@ -90,7 +90,7 @@ def _flat(features: Sequence[Float[np.ndarray, "_ _ dim"]]) -> Float[np.ndarray,
 
 
 def _parts(values: np.ndarray, features: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """One value a patch, given back to the pictures they came from."""
+    """One value a patch, given back to the images they came from."""
     ends = np.cumsum([patches.shape[0] * patches.shape[1] for patches in features])[:-1]
     return [
         part.reshape(*patches.shape[:2], *values.shape[1:])
@@ -102,7 +102,7 @@ def pca_colors(
     features: Float[np.ndarray, "images rows columns dim"],
     keep: Bool[np.ndarray, "images rows columns"] | None = None,
 ) -> UInt8[np.ndarray, "images rows columns 3"]:
-    """One color a patch, from the three main directions of all pictures together: like colors mean like features.
+    """One color a patch, from the three main directions of all images together: like colors mean like features.
 
     Patches outside `keep` (default: `foreground`) are dark and do not shape the directions.
     """
@@ -114,7 +114,7 @@ def joint_colors(
     keep: Sequence[Bool[np.ndarray, "_ _"]],
     toward: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """The same for pictures of different sizes; `toward` (attention) decides which end of a direction is bright."""
+    """The same for images of different sizes; `toward` (attention) decides which end of a direction is bright."""
     chosen = np.concatenate([mask.ravel() for mask in keep])
     weights = (
         None if toward is None else np.concatenate([weights_of_image.ravel() for weights_of_image in toward])[chosen]
@@ -130,13 +130,13 @@ def joint_colors(
 def smooth(
     colors: UInt8[np.ndarray, "rows columns 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Colors of patches, smoothly enlarged to a picture's size; linear, as cubic rings where things meet the dark."""
+    """Colors of patches, smoothly enlarged to an image's size; linear, as cubic rings where objects meet the dark."""
     return cv2.resize(colors, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 @torch.no_grad()
 def pca_of(encoder: AnyEncoder, images: UInt8[np.ndarray, "batch size size 3"]) -> Sequence[SizedImage]:
-    """The PCA colors of the pictures' patches before the projection, smoothly enlarged to the pictures' size."""
+    """The PCA colors of the images' patches before the projection, smoothly enlarged to the images' size."""
     network = extractor(encoder)
     patches = network.patches(network.normalized(torch.from_numpy(images).to(network.device))).float().cpu().numpy()
     colors = pca_colors(patches)

@@ -32,15 +32,15 @@ def propagated(
     """The mask of each frame, the given one first.
 
     Differs from DINO's code: labels enter as each patch's share of pixels, not as those of its middle pixel, so that
-    things smaller than a patch live on; "near" is a circle, not a square, as in DINOv3's; and labels are brought to a
+    objects smaller than a patch live on; "near" is a circle, not a square, as in DINOv3's; and labels are brought to a
     largest of 1 without taking off the least, by which something would be seen in a frame where nothing is left.
 
     Args:
         features: Of each frame's patches, in order.
-        first: Numbers of things in the first frame, 0 for none.
+        first: Numbers of objects in the first frame, 0 for none.
         previous: Frames before this one that are looked at beside the first.
         temperature: Similarities weigh exp(cosine / this).
-        radius: How far a thing may move from a frame that is looked at, in patches.
+        radius: How far an object may move from a frame that is looked at, in patches.
         most: Patches, over all frames looked at, that a patch takes its labels from.
 
     Raises RizbinError when the frames differ in size or the mask names nothing.
@@ -78,12 +78,12 @@ def _unit(features: Float[np.ndarray, "rows columns dim"]) -> Float[Tensor, "pat
 def _taken(
     asking: Float[Tensor, "patches dim"],
     context: list[Float[Tensor, "patches dim"]],
-    known: Float[Tensor, "all things"],
+    known: Float[Tensor, "all objects"],
     places: Float[Tensor, "patches 2"],
     temperature: float,
     radius: float,
     most: int,
-) -> Float[Tensor, "patches things"]:
+) -> Float[Tensor, "patches objects"]:
     """The labels that one frame takes from the frames before it, weighted over the most similar near patches."""
     out = []
     for start in range(0, len(asking), _ROWS_AT_ONCE):
@@ -109,12 +109,12 @@ def _shrunk(mask: Bool[np.ndarray, "height width"], rows: int, columns: int) -> 
 
 
 def _decided(
-    maps: Float[np.ndarray, "rows columns things"], values: Int[np.ndarray, " things"], height: int, width: int
+    maps: Float[np.ndarray, "rows columns objects"], values: Int[np.ndarray, " objects"], height: int, width: int
 ) -> Int[np.ndarray, "{height} {width}"]:
-    """Each pixel's thing: labels enlarged between patches, each brought to a largest of 1, the largest taken."""
+    """Each pixel's object: labels enlarged between patches, each brought to a largest of 1, the largest taken."""
     fine = np.stack(
         [cv2.resize(np.ascontiguousarray(maps[..., index]), (width, height)) for index in range(len(values))], axis=-1
     )
     high = fine.max(axis=(0, 1))
-    # A thing that is gone keeps its traces as they are: brought to 1 they would make it appear anew.
+    # An object that is gone keeps its traces as they are: brought to 1 they would make it appear anew.
     return values[(fine / np.where(high < 0.1, 1.0, high)).argmax(axis=-1)]

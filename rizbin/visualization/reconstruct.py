@@ -10,7 +10,7 @@ from rizbin.visualization.removed import removed
 
 
 def filled(image: SizedImage, guess: SizedImage, patches: Bool[np.ndarray, "rows columns"]) -> SizedImage:
-    """The picture with its marked patches replaced by those of the guess; both of one size."""
+    """The image with its marked patches replaced by those of the guess; both of one size."""
     height, width = image.shape[:2]
     return np.where(pixels_of(patches, height, width)[..., None], guess, image)
 
@@ -18,6 +18,6 @@ def filled(image: SizedImage, guess: SizedImage, patches: Bool[np.ndarray, "rows
 def compared(
     image: SizedImage, guess: SizedImage, patches: Bool[np.ndarray, "rows columns"], *, side: int = 192
 ) -> AnySizeImage:
-    """Side by side: what the network saw, what it made of that, and the whole picture."""
+    """Side by side: what the network saw, what it made of that, and the whole image."""
     parts = (filled(image, guess, patches), image)
     return beside([removed(image, patches, side=side), *(enlarge(part, side) for part in parts)])

@@ -12,7 +12,7 @@ STROKE: Color = (124, 124, 124)
 
 
 def removed(image: SizedImage, patches: Bool[np.ndarray, "rows columns"], *, side: int = 192) -> AnySizeImage:
-    """The picture, enlarged to about `side`, with marked patches hatched: their pixels do not shine through."""
+    """The image, enlarged to about `side`, with marked patches hatched: their pixels do not shine through."""
     shown = enlarge(image, side).copy()
     height, width = shown.shape[:2]
     mask = pixels_of(patches, height, width)

@@ -1,4 +1,4 @@
-"""What looks alike to a network: one patch against all others, patches of two pictures, and whole pictures."""
+"""What looks alike to a network: one patch against all others, patches of two images, and whole images."""
 
 import cv2
 import numpy as np
@@ -26,12 +26,12 @@ def similarity_to(
 def similar(
     image: SizedImage, features: Float[np.ndarray, "rows columns dim"], row: int, column: int, *, side: int = 192
 ) -> AnySizeImage:
-    """The picture under `similarity_to`, with a ring on the chosen patch."""
+    """The image under `similarity_to`, with a ring on the chosen patch."""
     return ringed(enlarge(overlay(image, similarity_to(features, row, column)), side), row, column, features.shape[:2])
 
 
 def ringed(image: AnySizeImage, row: int, column: int, grid: tuple[int, ...]) -> AnySizeImage:
-    """The picture with a ring on one patch of the grid."""
+    """The image with a ring on one patch of the grid."""
     shown = image.copy()
     for color, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):  # a white ring with a dark rim shows on anything
         cv2.circle(
@@ -43,13 +43,13 @@ def ringed(image: AnySizeImage, row: int, column: int, grid: tuple[int, ...]) ->
 def nearest(
     features: Float[np.ndarray, "images dim"], count: int, *, of: int = -1
 ) -> tuple[Int[np.ndarray, "queries found"], Float[np.ndarray, "queries found"]]:
-    """The other pictures that are most like each one, nearest first, and their cosines.
+    """The other images that are most like each one, nearest first, and their cosines.
 
-    `of` asks for the first so many pictures only, -1 for all; there are never more found than there are others.
+    `of` asks for the first so many images only, -1 for all; there are never more found than there are others.
     """
     known = unit(features)
     cosines = known[: len(known) if of < 0 else of] @ known.T
-    np.fill_diagonal(cosines, -np.inf)  # a picture is most like itself, which nobody wants to know
+    np.fill_diagonal(cosines, -np.inf)  # an image is most like itself, which nobody wants to know
     order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(known) - 1)]
     return order, np.take_along_axis(cosines, order, axis=1)
 
@@ -63,7 +63,7 @@ def correspondences(
 ) -> Int[np.ndarray, "found 4"]:
     """Patches (row, column, row, column) that are each other's nearest by cosine; the most alike `count`, in order.
 
-    `keep` marks the patches of both pictures that take part; by default all do.
+    `keep` marks the patches of both images that take part; by default all do.
     """
     left, right = unit(first).reshape(-1, first.shape[-1]), unit(second).reshape(-1, second.shape[-1])
     places = [np.arange(len(left)), np.arange(len(right))]
@@ -87,7 +87,7 @@ def corresponding(
     *,
     side: int = 256,
 ) -> AnySizeImage:
-    """Both pictures side by side, each match a line between two dots of one number, the most alike first.
+    """Both images side by side, each match a line between two dots of one number, the most alike first.
 
     `grids` are their patch rows and columns.
     """

@@ -1,4 +1,4 @@
-"""What `rizbin visualize` draws: one class a word, each from an encoder and images to sheets of pictures."""
+"""What `rizbin visualize` draws: one class a word, each from an encoder and images to sheets of images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -23,32 +23,32 @@ from rizbin.visualization.propagate import propagated
 from rizbin.visualization.similarity import correspondences, corresponding, nearest, ringed, similar
 
 CELL = 192
-"""Shorter side of a picture on a sheet, pixels: patches of 8 are seen, and a dozen heads fit on a screen."""
+"""Shorter side of an image on a sheet, pixels: patches of 8 are seen, and a dozen heads fit on a screen."""
 ON_A_SHEET = 24
 """Frames drawn on one sheet."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One finished picture."""
+    """One finished image."""
 
     name: str
     """For its file: letters, digits and hyphens."""
     image: AnySizeImage
     caption: str
     masks: tuple[UInt8[np.ndarray, "_ _"], ...] = field(default=())
-    """Numbers of things a pixel, where the picture shows some."""
+    """Numbers of objects a pixel, where the image shows some."""
 
 
 class Visualizer(ABC):
     """Something that can be drawn. The first line of its docstring says what; its settings are its flags."""
 
     needs: ClassVar[str]
-    """What model and pictures must bring."""
+    """What model and images must bring."""
     least: ClassVar[int] = 1
-    """Pictures without which it cannot be drawn."""
+    """Images without which it cannot be drawn."""
     most: ClassVar[int] = 12
-    """Pictures taken where nobody says how many."""
+    """Images taken where nobody says how many."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -58,14 +58,14 @@ class Visualizer(ABC):
         self.settings: Any = settings or self.Settings()
 
     def __call__(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """The sheets. Raises RizbinError when the model or the pictures do not bring what it needs."""
+        """The sheets. Raises RizbinError when the model or the images do not bring what it needs."""
         if len(images) < self.least:
-            raise RizbinError(f"This needs {self.least} pictures and there is {len(images)}; name more of them.")
+            raise RizbinError(f"This needs {self.least} images and there is {len(images)}; name more of them.")
         return self.draw(encoder, images)
 
     @abstractmethod
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """The sheets, from pictures enough."""
+        """The sheets, from images enough."""
 
 
 class Attention(Visualizer):
@@ -78,12 +78,12 @@ class Attention(Visualizer):
         mass: float = 0.6
         """Share of a head's attention in its mask, over 0 to 1; DINO's figure 4 keeps 0.6 (arXiv 2104.14294)."""
         layer: int = -1
-        """From 0, or from the end with a minus."""
+        """Number of the layer from 0; negative numbers count from the last layer."""
 
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """A sheet of heads for each picture, then one of the best masks (or of mean heat) for all."""
+        """A sheet of heads for each image, then one of the best masks (or of mean heat) for all."""
         maps = _attention(encoder, images, layer=self.settings.layer)
         sheets, all_cells, told_of, bests, means = [], [], [], [], []
         for number, (shown_image, heads) in enumerate(zip(images, maps, strict=True), 1):
@@ -118,7 +118,7 @@ class Attention(Visualizer):
         caption += "the best head's attention." if bests else "the attention, mean over heads."
         if bests:
             caption += (
-                f" Jaccard of the best head with all things, mean over {len(bests)} pictures: {np.mean(bests):.3f}; "
+                f" Jaccard of the best head with all objects, mean over {len(bests)} images: {np.mean(bests):.3f}; "
                 f"of the mean over heads: {np.mean(means):.3f}."
             )
         return [*sheets, Sheet("attention-all", sheet(all_cells, labels=told_of, side=1), caption)]
@@ -132,19 +132,17 @@ class Patch(Visualizer):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         points: tuple[tuple[float, float], ...] = ((0.5, 0.5),)
-        """Places from the left and from the top, as shares of the picture, 0 to 1: 0.5 0.5 is the middle."""
+        """Places from the left and from the top, as shares of the image, 0 to 1: 0.5 0.5 is the middle."""
         layer: int = -1
-        """From 0, or from the end with a minus."""
+        """Number of the layer from 0; negative numbers count from the last layer."""
 
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """A sheet for each picture and point."""
+        """A sheet for each image and point."""
         for across, down in self.settings.points:
             if not (0 <= across <= 1 and 0 <= down <= 1):
-                raise RizbinError(
-                    f"The point {across:g} {down:g} lies outside; both are shares of the picture, 0 to 1."
-                )
+                raise RizbinError(f"The point {across:g} {down:g} lies outside; both are shares of the image, 0 to 1.")
         features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         sheets = []
         for number, (shown_image, seen) in enumerate(zip(images, features, strict=True), 1):
@@ -169,7 +167,7 @@ class Patch(Visualizer):
 
 
 class Pca(Visualizer):
-    """What patches have in common: their three main directions over all pictures as colors, on the attended ground."""
+    """What patches have in common: their three main directions over all images as colors, on the attended ground."""
 
     needs = "any network; without a CLS token the border decides what is background"
 
@@ -184,7 +182,7 @@ class Pca(Visualizer):
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """One sheet: each picture above its colors."""
+        """One sheet: each image above its colors."""
         features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         attention = _mean_attention(encoder, images)
         if self.settings.foreground == "mass" and attention is None:
@@ -202,22 +200,22 @@ class Pca(Visualizer):
             image = enlarge(shrunk(shown_image.image, CELL), CELL)
             cells.append(np.concatenate([image, smooth(colors, *image.shape[:2])]))
         caption = (
-            "Patch features along their three main directions, of all pictures together; like colors are like features."
+            "Patch features along their three main directions, of all images together; like colors are like features."
         )
         return [Sheet("pca", sheet(cells, labels=[shown_image.name for shown_image in images], side=1), caption)]
 
 
 class Correspondence(Visualizer):
-    """Which patches belong together: those of the first picture and of each other one that choose each other."""
+    """Which patches belong together: those of the first image and of each other one that choose each other."""
 
-    needs = "two pictures or more"
+    needs = "two images or more"
     least = 2
     most = 5
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         count: int = 16
-        """Matches drawn, the most alike."""
+        """Number of matches drawn, the most similar ones."""
         foreground: Literal["direction", "all"] = "direction"
         """Patches that take part: the side of the first direction that CLS attends to more, or all. Plain background
         corresponds with itself everywhere."""
@@ -225,7 +223,7 @@ class Correspondence(Visualizer):
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """A sheet for each picture after the first."""
+        """A sheet for each image after the first."""
         features = over(encoder, [shown_image.image for shown_image in images], encoder.patches)
         keep = [np.ones(patches.shape[:2], bool) for patches in features]
         if self.settings.foreground == "direction":
@@ -243,23 +241,23 @@ class Correspondence(Visualizer):
 
 
 class Neighbors(Visualizer):
-    """Which pictures are alike: the nearest of the others to each one, by the cosine of pooled features."""
+    """Which images are alike: the nearest of the others to each one, by the cosine of pooled features."""
 
-    needs = "two pictures or more; the more the better"
+    needs = "two images or more; the more the better"
     least = 2
     most = 1000
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         queries: int = 8
-        """The first so many pictures are asked about."""
+        """Number of images, from the first, whose neighbors are shown."""
         count: int = 7
-        """Neighbors shown of each."""
+        """Neighbors shown for each image."""
 
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """One sheet, a row for each picture that is asked about."""
+        """One sheet, a row for each image that is asked about."""
         features = np.stack(over(encoder, [shown_image.image for shown_image in images], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
         cells, names = [], []
@@ -270,13 +268,13 @@ class Neighbors(Visualizer):
                 *(f"cosine {score:.2f}, {images[i].name}" for i, score in zip(neighbors, scores, strict=True)),
             ]
         caption = (
-            f"Each row: a picture, and those of the other {len(images) - 1} that are nearest to it, with the cosine."
+            f"Each row: an image, and those of the other {len(images) - 1} that are nearest to it, with the cosine."
         )
         return [Sheet("neighbors", sheet(cells, labels=names, columns=order.shape[1] + 1, side=1), caption)]
 
 
 class Propagate(Visualizer):
-    """Where things go: a mask of the first frame, carried through a folder of frames by what looks alike."""
+    """Where objects go: a mask of the first frame, carried through a folder of frames by what looks alike."""
 
     needs = "the frames of a film in one size, and a mask of the first"
     least = 2
@@ -285,16 +283,16 @@ class Propagate(Visualizer):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         mask: str = ""
-        """PNG of the first frame's size, a color a thing, black elsewhere. Empty: the things of the first picture where
-        their truth is known, else the part that CLS attends to most."""
+        """PNG of the first frame's size with a color for each object, black elsewhere. Empty: the first image's true
+        masks where they are known, otherwise the patches that CLS attends to most."""
         previous: int = 7
-        """Frames before each one that are looked at, beside the first (DINO)."""
+        """Number of previous frames that labels come from, beside the first frame (DINO)."""
         temperature: float = 0.1
-        """Similarities weigh exp(cosine / this) (DINO)."""
+        """Temperature of the weights exp(cosine / temperature) of these patches (DINO)."""
         radius: float = 12.0
-        """How far a thing may move from a frame that is looked at, in patches (DINO)."""
+        """Largest distance in patches between a patch and those that it takes its labels from (DINO)."""
         most: int = 5
-        """Patches that a patch takes its labels from (DINO)."""
+        """Number of most similar patches that a patch takes its labels from (DINO)."""
 
     settings: Settings
 
@@ -314,7 +312,7 @@ class Propagate(Visualizer):
         places = np.unique(np.linspace(0, len(images) - 1, ON_A_SHEET).round().astype(int)).tolist()
         cells = [shrunk(texts.painted(images[place].image, masks[place] - 1, palette), CELL) for place in places]
         names = [images[place].name for place in places]
-        caption = f"The things of {images[0].name} followed through {len(images)} frames."
+        caption = f"The objects of {images[0].name} followed through {len(images)} frames."
         return [Sheet("propagate", sheet(cells, labels=names, side=CELL), caption, tuple(masks.astype(np.uint8)))]
 
     def _first(self, encoder: FeatureExtractor, image: ShownImage) -> UInt8[np.ndarray, "height width"]:
@@ -340,7 +338,7 @@ class WordMap(Visualizer):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         words: tuple[str, ...] = ()
-        """What to look for. Empty: the words of each picture's caption."""
+        """What to look for. Empty: the words of each image's caption."""
         dense_head: DenseHead = "plain"
         """plain: one pass over the image, a cosine for each patch; windows: also sliding windows of the image enlarged
         twice, and cosines at each pixel along the image's colors. Sharper and better (docs/evaluate.md), at several
@@ -349,7 +347,7 @@ class WordMap(Visualizer):
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """A sheet for each picture."""
+        """A sheet for each image."""
         if not encoder.localizes:
             raise RizbinError(
                 f"Words can be asked of image-text encoders whose patches meet the texts, and {encoder.name} is none; "
@@ -384,18 +382,18 @@ VISUALIZERS: dict[str, type[Visualizer]] = {
     "propagate": Propagate,
     "words": WordMap,
 }
-"""What can be drawn, by the word that asks for it."""
+"""Visualizations by name."""
 
 
 def does(what: type[Visualizer]) -> str:
-    """What it draws, in one sentence."""
+    """The first sentence of the docstring: what the visualization shows."""
     return (what.__doc__ or "").split("\n", 1)[0]
 
 
 def _attention(
     encoder: FeatureExtractor, images: Sequence[ShownImage], *, token: int = CLS, layer: int = -1
 ) -> list[Float[np.ndarray, "heads _ _"]]:
-    """The attention of one token of each picture."""
+    """The attention of one token of each image."""
     return over(
         encoder,
         [shown_image.image for shown_image in images],
@@ -412,7 +410,7 @@ def _mean_attention(encoder: FeatureExtractor, images: Sequence[ShownImage]) -> 
 
 
 def _square(image: AnySizeImage) -> AnySizeImage:
-    """The middle of a picture, at the size of a cell: rows of neighbors are compared at a glance when all are alike."""
+    """The middle of an image, at the size of a cell: rows of neighbors are compared at a glance when all are alike."""
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     return enlarge(shrunk(image[top : top + side, left : left + side], CELL // 2), CELL // 2)

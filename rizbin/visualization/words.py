@@ -1,4 +1,4 @@
-"""Which word each patch answers to: a picture colored by the words of its caption, and heat for each word."""
+"""Which word each patch answers to: an image colored by the words of its caption, and heat for each word."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ TEMPLATES = ("{}", "a {}", "a picture of a {}")
 WordEmbedder = Callable[[FeatureExtractor, Sequence[str]], Float[np.ndarray, "words embedding"]]
 """Words in, unit-length embeddings out; `embedded` is one."""
 MOST = 6
-"""Words shown of a caption without known categories; more colors than that are hard to tell apart in a picture."""
+"""Words shown of a caption without known categories; more colors than that are hard to tell apart in an image."""
 NOTHING = -1
 """The number of a pixel that answers to no word."""
 
-# Words of captions that name no thing one could point at.
+# Words of captions that name no object one could point at.
 _SILENT = """
     a an the and or of on in at by to with without from for is are was be it its this that these those there some one
     two three four five six no not very left right above below behind under over front near next between top bottom
@@ -38,7 +38,7 @@ def words_of(caption: str, names: Sequence[str] = ()) -> list[str]:
     """The words of a caption to look for, in its order, each once.
 
     With `names` (known categories) those that the caption holds as whole words, plurals with s, es and ies included,
-    longer names first ("hot dog" before "dog"). Without, its first words that may name a thing.
+    longer names first ("hot dog" before "dog"). Without, its first words that may name an object.
     """
     text = " ".join(re.findall(r"[^\W_]+", caption.lower()))
     if names:
@@ -84,7 +84,7 @@ def similarities(
 
     Args:
         encoder: An image-text encoder whose patches meet the texts.
-        picture: RGB, of a size that divides into patches.
+        image: RGB, of a size that divides into patches.
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
@@ -135,7 +135,7 @@ def segmented(
 def true_numbers(
     masks: Sequence[tuple[str, Bool[np.ndarray, "height width"]]], words: Sequence[str]
 ) -> Int[np.ndarray, "height width"]:
-    """The truth in the same form: masks of things, back to front, numbered by their word; other pixels `NOTHING`."""
+    """The truth in the same form: masks of objects, back to front, numbered by their word; other pixels `NOTHING`."""
     out = np.full(masks[0][1].shape, NOTHING)
     for name, mask in masks:
         out[mask] = words.index(name) if name in words else NOTHING
@@ -145,7 +145,7 @@ def true_numbers(
 def painted(
     image: SizedImage, numbers: Int[np.ndarray, "height width"], colors: Sequence[Color] | None = None
 ) -> SizedImage:
-    """The picture with each pixel in its word's color; those of no word gray and dim."""
+    """The image with each pixel in its word's color; those of no word gray and dim."""
     palette = np.array([*(colors or distinct(int(numbers.max(initial=0)) + 1)), (0, 0, 0)], np.uint8)
     gray = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
     named = numbers != NOTHING

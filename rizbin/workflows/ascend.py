@@ -1,4 +1,4 @@
-"""Pictures climbed into a folder: what the command ascend does."""
+"""Gradient ascent as a job: images that maximize an encoder's score of a prompt, written into a folder."""
 
 import json
 from collections.abc import Sequence
@@ -41,15 +41,15 @@ ASIDE = 0.3
 
 @dataclass(frozen=True)
 class AscendedImage:
-    """One picture on disk."""
+    """One image on disk, made by gradient ascent."""
 
     file: Path
     prompt: str
     seed: int
     score: float
-    """What was climbed in the end: cosine with the prompt or with the picture's embedding. Not how good it is."""
+    """Final score: cosine with the prompt or with the followed image's embedding. It does not measure quality."""
     seconds: float
-    """Of all pictures that climbed with it."""
+    """Duration of the ascent, for all images that were made together."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Ascend:
     style: Annotated[Place | None, Argument(check="image")] = None
     """An image whose style is followed."""
     content: Annotated[Place | None, Argument(check="image")] = None
-    """An image whose features are followed place by place; with style, its image in that style."""
+    """An image whose features are followed place by place; together with style, it is redrawn in that style."""
     layer: str | None = None
     """Layer of the encoder for style and content. None: half way through."""
     start: Annotated[Place | None, Argument(check="image")] = None
@@ -93,16 +93,16 @@ class Ascend:
     mask: Annotated[Place | None, Argument(check="image")] = None
     """An image of the start's size, white where it may change."""
     change: float | None = None
-    """How far a pixel may go from the start, 0 to 1. None: the preset's."""
+    """Largest change of a pixel from the start image, 0 to 1. None: the preset's."""
     size: int | None = None
     """Side of the canvas in pixels, also beyond the encoder's input. None: the encoder's with room to shift, or the
     start's own."""
     count: int = 1
     """Images of each prompt, with the seeds that follow."""
     seed: int | None = None
-    """Of all draws; on the CPU the same seed gives the same image. None: 0."""
+    """Seed of all random draws; on the CPU the same seed gives the same image. None: 0."""
     parametrization: Parametrization | None = None
-    """What the image is made of. None: the preset's."""
+    """Parametrization of the image. None: the preset's."""
     resolutions: str | None = None
     """Sides of its components: powers, all, or a list such as 1,4,16,64. None: the preset's."""
     autoencoder: Annotated[Place | None, Argument(check="model")] = None
@@ -110,12 +110,12 @@ class Ascend:
     optimizer: Literal["sgd", "adam", "sign"] | None = None
     """Adam, plain gradient descent, or its sign. None: the preset's."""
     learning_rate: float | None = None
-    """Of the optimizer. None: the preset's."""
+    """Learning rate of the optimizer. None: the preset's."""
     smooth: float | None = None
     """Weight of total variation against the score. None: the preset's (6, in the paper 0)."""
     noise: float | None = None
-    """Noise on each copy, up to so much, 0 to 1: with more of it objects grow larger and grain goes, but an encoder
-    that never saw any is blinded by it. None: the preset's."""
+    """Largest noise on each copy, 0 to 1: more noise gives larger objects and less grain, but an encoder that was
+    trained without noise no longer recognizes anything. None: the preset's."""
     chunk: int | None = None
     """Copies in memory at a time; changes memory, not the image. None: the preset's (4)."""
     device: str = BEST
@@ -151,7 +151,7 @@ def ascend(options: Ascend) -> list[AscendedImage]:
             files = [outputs.free_name(folder / f"{place * count + number:04d}.png") for place in range(len(wishes))]
             state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
-            def seen(frame: AscentFrame, files: list[Path] = files) -> None:
+            def preview(frame: AscentFrame, files: list[Path] = files) -> None:
                 _write(frame.images, files)
 
             try:
@@ -163,7 +163,7 @@ def ascend(options: Ascend) -> list[AscendedImage]:
                     mask=allowed,
                     autoencoder=latents,
                     folder=state,
-                    watch=_now_and_then(seen),
+                    watch=_ten_previews(preview),
                     say=line.say,
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
@@ -205,20 +205,20 @@ def _wishes(options: Ascend, words: Sequence[str], encoders: Sequence[Embedder])
 
 
 def settings_from(options: Ascend) -> AscentSettings:
-    """A preset, or complete settings, with what is asked otherwise."""
+    """The settings of the preset, or complete settings, with the changes of the flags."""
     settings = options.settings if options.settings is not None else PRESETS[options.preset]()
     names = ("parametrization", "optimizer", "steps", "copies", "learning_rate", "smooth", "change", "size", "seed")
     changes = {name: getattr(options, name) for name in (*names, "chunk") if getattr(options, name) is not None}
     if options.noise is not None:
         changes["augment"] = replace(settings.augment, noise=options.noise)
     if options.resolutions is not None:
-        # Who names resolutions wants an image made of them.
+        # Resolutions given by hand mean the parametrization by resolutions.
         changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(options.resolutions)}
     return replace(settings, **changes)
 
 
 def resolutions_from(text: str) -> Any:
-    """all, powers, or numbers with commas."""
+    """Resolutions from "all", "powers", or numbers separated by commas."""
     if text in ("all", "powers"):
         return text
     try:
@@ -228,7 +228,7 @@ def resolutions_from(text: str) -> Any:
 
 
 def weighted(texts: Sequence[str], weight: float) -> list[tuple[str, float]]:
-    """Texts with the weight that stands behind them after "=", or else the given one."""
+    """Texts with their weights: the number after "=", or the given weight."""
     pairs = []
     for text in texts:
         words, sign, number = text.rpartition("=")
@@ -240,7 +240,7 @@ def weighted(texts: Sequence[str], weight: float) -> list[tuple[str, float]]:
 
 
 def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]) -> list[Target]:
-    """The targets that are pictures."""
+    """The targets that follow an image: its embedding, its content and its style."""
     targets: list[Target] = []
     if "image" in shown:
         targets.append(ImageTarget(image=shown["image"]))
@@ -256,10 +256,10 @@ def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]
 
 
 def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor | None]:
-    """The start picture and the mask at the canvas's size: `size` is their shorter side; 0 leaves them."""
+    """The start image and the mask resized to a shorter side of `size` pixels; with 0 they keep their size."""
     if not start:
         if mask:
-            raise RizbinError("A mask says where a picture may change; give the picture too: --start photo.png.")
+            raise RizbinError("A mask says where an image may change; give the image too: --start photo.png.")
         return None, None
     image = read_image(Path(start))
     allowed = read_image(Path(mask)).mean(axis=-1) if mask else None
@@ -275,7 +275,7 @@ def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor 
 
 
 def _autoencoder(folder: Place, device: str) -> Any:
-    """The autoencoder of a pipeline; None where none is asked for."""
+    """The autoencoder of a text-to-image pipeline; None where no folder is given."""
     if not folder:
         return None
     from rizbin.workflows.load import load_text_to_image
@@ -283,12 +283,12 @@ def _autoencoder(folder: Place, device: str) -> Any:
     return load_text_to_image(folder, device=device).pipeline.vae
 
 
-def _now_and_then(seen: Any) -> Any:
-    """Lets a few of the frames through: every tenth of the way is enough for a preview."""
+def _ten_previews(show: Any) -> Any:
+    """A callback that passes on a frame at every tenth of the steps, which is enough for a preview."""
 
     def watch(frame: AscentFrame) -> None:
         if frame.step * 10 // frame.steps != (frame.step - 1) * 10 // frame.steps:
-            seen(frame)
+            show(frame)
 
     return watch
 
@@ -299,7 +299,7 @@ def _write(images: Sequence[Pixels], files: Sequence[Path]) -> None:
 
 
 def _films(climbed: Ascended, files: Sequence[Path]) -> None:
-    """A strip and a GIF beside each picture."""
+    """Writes a strip and a GIF of the steps beside each image."""
     for place, file in enumerate(files):
         images = [(frame.images[place], f"step {frame.step}") for frame in climbed.frames]
         write_png(sheet([images]), file.with_name(f"{file.stem}-film.png"))

@@ -52,7 +52,7 @@ def detailclip_mini() -> Training[Any]:
     return replace(
         training,
         data="scenes:easy,categories=0",
-        # More categories need more pictures, and more pictures of others in a batch to be told from.
+        # More categories need more images, and more images of others in a batch to be told from.
         steps=4500,
         batch=64,
         checkpoint_every=100,
@@ -74,7 +74,7 @@ _ROUGH = View.Settings(
     noise_sigma=(0.005, 0.12),
 )
 """Clean scenes are all alike: who saw no others names 6 percent of them in noise of a tenth and 7 at half their
-contrast, where people see the things as before, and cannot judge what was drawn (docs/LOG.md). Hues hardly turn, for
+contrast, where people see the objects as before, and cannot judge what was drawn (docs/LOG.md). Hues hardly turn, for
 colors are names here."""
 
 
@@ -109,7 +109,7 @@ def clip_mini() -> Training[Any]:
 
 
 def tecoa_mini() -> Training[Any]:
-    """A CLIP that worst-case changes do not mislead much: what climbs its gradient comes out as things, not grain."""
+    """A CLIP that worst-case changes do not mislead much: what climbs its gradient comes out as objects, not grain."""
     training = small("tecoa")
     return replace(
         training,
@@ -194,8 +194,8 @@ RECIPES = {
         ),
     ),
     "diffusion-mini": Recipe(
-        is_a="a Stable Diffusion of 8.9 million parameters that draws sixteen things, alone and in pairs; 64 pixels, a "
-        "pipeline folder of diffusers",
+        is_a="a Stable Diffusion of 8.9 million parameters that draws sixteen objects, alone and in pairs; 64 pixels, "
+        "a pipeline folder of diffusers",
         training=diffusion_mini,
         measured_on=(drawn.DATA,),
     ),

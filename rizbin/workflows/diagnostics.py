@@ -1,4 +1,4 @@
-"""Looks at a self-supervised method while it trains: nearest neighbors, and whether it collapses."""
+"""Diagnostics of a self-supervised method during training: nearest neighbors and collapse."""
 
 from collections.abc import Mapping
 
@@ -19,19 +19,21 @@ from rizbin.training.method import Method
 from rizbin.training.trainer import Diagnostics
 
 MEMORY, QUERIES = 500, 250
-"""Training pictures that vote and test pictures that ask: seconds a look, a standard error of 3 points."""
+"""Training images in the memory and test images as queries of k-NN: it takes seconds and has a standard error of 3
+points."""
 QUIET = 0.25
 """Share of the run before which nothing is called a collapse: every network starts out looking like one."""
 LEAST_STEPS = 100
 """Updates before which nothing is called a collapse, however short the run."""
 LEAST_IMAGES = 20
-"""Fewer test pictures are not looked at: a rank is never above their number, and k-NN moves in steps of 5 points."""
+"""With fewer test images there are no diagnostics: a rank is never above their number, and k-NN moves in steps of 5
+points."""
 K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
 
 
 class CollapseDiagnostics:
-    """A `rizbin.training.trainer.Callback` over some pictures of a source, read once."""
+    """A `rizbin.training.trainer.Callback` over some images of a source, read once."""
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class CollapseDiagnostics:
             and self.memory.right.shape == (len(self.memory), self.queries.right.shape[1])
             and bool(self.queries.right.any())
         )
-        # Two looks at each image, also of a method that trains on one view.
+        # Two views of each image, also for a method that trains on one view.
         two = [untrained.views[0], untrained.views[min(1, len(untrained.views) - 1)]]
         self.views = [] if self.blind else [self._augmented(View(spec), number) for number, spec in enumerate(two)]
         self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
@@ -94,7 +96,7 @@ class CollapseDiagnostics:
         alarms += tuple(method.alarms(records))
         if step < self.quiet_until:
             alarms = ()
-        # Twice in a row: one look in twenty may fall into a dip.
+        # Only where it holds twice in a row: one measurement in twenty may be an outlier.
         confirmed, self.before = (alarms if self.before else ()), alarms
         return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, confirmed, self.silent)
 
@@ -138,7 +140,7 @@ class CollapseDiagnostics:
 
 
 def _resting(method: Method, images: Tensor, *, project: bool, rows: int = 125) -> Tensor:
-    """Features or projections of pictures by the method in evaluation mode, which then goes on as it was."""
+    """Features or projections of images by the method in evaluation mode, which then goes on as it was."""
     training = method.training
     device = next(method.parameters()).device
     encoder = method.encoder

@@ -1,4 +1,4 @@
-"""Measures whatever was opened, each kind in its own way: an encoder, a detector, a model that draws."""
+"""Measures any loaded model by its kind: an encoder, a detector or a text-to-image model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ Settings = Evaluation.Settings | detection.DetectionSettings | drawn.DiffusionSe
 _KINDS: dict[str, tuple[type, str]] = {
     "an encoder": (Evaluation.Settings, "rizbin.evaluation.suite.Evaluation"),
     "a detector": (detection.DetectionSettings, "rizbin.detection.measure"),
-    "a model that draws": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
+    "a text-to-image model": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
 }
 
 
@@ -60,7 +60,7 @@ def measured(
     split: Split = "test",
     validation_data: str = "",
 ) -> tuple[Report, Source]:
-    """The numbers, and the pictures that they were measured on.
+    """The numbers, and the images that they were measured on.
 
     size: shorter side in pixels at which scenes are drawn for a detector; 0: its own.
     split: the part of the data that is measured on. Of "all" and "train" nothing is left to learn from, so k-NN and
@@ -79,7 +79,7 @@ def measured(
     if (detector := loaded.detector) is not None:
         return _boxes(loaded, detector, part, _fitting(settings, "a detector"), quiet, size)
     if (text_to_image := loaded.text_to_image) is not None:
-        return _drawings(loaded, text_to_image, part, _fitting(settings, "a model that draws"), quiet)
+        return _drawings(loaded, text_to_image, part, _fitting(settings, "a text-to-image model"), quiet)
     model, run = loaded.encoder, loaded.run
     alone = "scenes" if model.reads_text else "scenes:single"
     spec = data or (run.training.data if run else alone)
@@ -110,7 +110,7 @@ class _Part:
     validation_data: str
 
     def source(self, spec: str, size: int) -> Source:
-        """They themselves, of the data `spec`."""
+        """The images to measure on, of the data `spec`."""
         if self.validation_data:
             return validation_source(self.validation_data, size)
         # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
@@ -125,7 +125,7 @@ class _Part:
 
 @contextmanager
 def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
-    """Says of too few images where more of them are."""
+    """Adds to the refusal of too few images where there are more."""
     try:
         yield
     except TooFew as few:
@@ -145,7 +145,7 @@ def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
 
 
 def _tell_first(numbers: list[Measurement]) -> None:
-    """One line of what is known already."""
+    """Prints one line of the first numbers."""
     known = {measurement.name: measurement for measurement in numbers}
     headlines = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
     if headlines:
@@ -166,7 +166,7 @@ def _boxes(
     loaded: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
 ) -> tuple[Report, Source]:
     run = loaded.run
-    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
+    # A detector's own size tells at what size scenes are to be drawn; images of files come as they are.
     spec = part.data or (run.training.data if run else "scenes:several")
     source = part.source(spec, size or min(detector.preparation.shorter, 512))
     _notice(source)

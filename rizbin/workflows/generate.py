@@ -28,13 +28,13 @@ from rizbin.workflows.load import load_text_to_image
 from rizbin.workflows.verifier import judge_by
 
 REPAIRED = "repaired.json"
-"""Tells how images were drawn and repaired: all that makes them again."""
+"""File that records how images were drawn and repaired: all that is needed to make them again."""
 Prompts = str | Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing(Sampling):
-    """What all jobs that draw with a diffusion model can be told."""
+    """Settings that all jobs with a text-to-image model share."""
 
     model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
     """A diffusers pipeline by its name on Hugging Face or by folder, or a run of `rizbin train diffusion`. The bundled
@@ -65,7 +65,7 @@ class Generate(_Drawing):
     """What to draw, each in quotes: "a zebra and a frog"."""
     _: KW_ONLY
     strength: Annotated[float, HIDDEN] = 0.8
-    """Of a start image; there is none here."""
+    """Strength of a start image; there is none here."""
     count: int = 1
     """Images of each prompt, with the seeds that follow."""
     guidance: GuidanceKind = "none"
@@ -105,13 +105,13 @@ class Repair(_Drawing):
     """What to draw, each in quotes: "a zebra and a frog"."""
     _: KW_ONLY
     strength: Annotated[float, HIDDEN] = 0.8
-    """Of a start image; there is none here."""
+    """Strength of a start image; there is none here."""
     judge: Annotated[Place, Argument(check="model")] = "detector-mini"
     """The detector that looks for the objects, as the model of detect."""
     object: tuple[str, ...] = ()
     """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
     among: Annotated[Sequence[str], HIDDEN] = ()
-    """What else might be drawn, for the judge."""
+    """Other objects that the judge compares with."""
     verify: bool = False
     """Only verify what was drawn; repair nothing."""
     guidance: GuidanceKind | None = None
@@ -307,7 +307,7 @@ def attended(text_to_image: TextToImage, film: bool) -> int:
 
 
 def _about(settings: _Drawing, device: str) -> dict[str, object]:
-    """What a record tells of the model and of what ran it."""
+    """The fields of a record about the model, the device and the versions."""
     return {
         "model": _named(settings.model),
         "device": device,
@@ -324,7 +324,7 @@ def _named(model: Place) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the pixels."""
+    """Versions of the packages that compute the pixels."""
     installed = {}
     for name in ("rizbin", "torch", "diffusers", "transformers"):
         try:

@@ -1,4 +1,4 @@
-"""What a model was taught to know by name, and what of a prompt it was not."""
+"""The names that a model was trained on, and the objects of a prompt that are not among them."""
 
 import json
 import re
@@ -38,14 +38,14 @@ def _names_in(settings: Path) -> tuple[str, ...]:
 
 
 def unknown_in(prompt: str, model: Place) -> list[str]:
-    """A sentence where the prompt names things that the model was not taught, with what it knows; else none."""
+    """A sentence where the prompt names objects that the model was not taught, with what it knows; else none."""
     names = known_names(model)
     lacking = [phrase for phrase in objects_in(prompt) if not any(_names(phrase, name) for name in names)]
     if not names or not lacking:
         return []
     shown = _listed(lacking)
     return [
-        f"{Path(model).name} was taught {len(names)} things by name, and {shown} "
+        f"{Path(model).name} was taught {len(names)} objects by name, and {shown} "
         f"{'is' if len(lacking) == 1 else 'are'} not among them, so something else may come out; it knows "
         f"{knows(model)}."
     ]

@@ -76,7 +76,7 @@ class LoadedRun:
         encoder = self.method.encoder
         if not isinstance(encoder, ImageTextPair | ImageEncoder):
             kind = "is a detector" if isinstance(self.method, GroundingDINOTraining) else "draws"
-            raise RizbinError(f"{self.folder} {kind}; this is done with encoders of pictures.")
+            raise RizbinError(f"{self.folder} {kind}; this is done with encoders of images.")
         return encoder
 
     @property

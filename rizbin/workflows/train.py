@@ -22,7 +22,7 @@ from rizbin.workflows.runs import train as run_training
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a training is told besides its settings: how it goes, not what it is."""
+    """Options of a training run besides its settings: how it runs, not what is trained."""
 
     epochs: float | None = None
     """Passes over the data in place of --steps."""

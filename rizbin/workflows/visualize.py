@@ -19,7 +19,7 @@ from rizbin.workflows.load import load_encoder
 
 @dataclass(frozen=True, kw_only=True)
 class Visualize:
-    """What every visualization can be told besides its own settings."""
+    """Settings that all visualizations share."""
 
     model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
     """A run, an exported folder, a bundled model, or a ViT of timm or Hugging Face by folder or name."""

@@ -32,13 +32,13 @@ class Card:
     data: str
     """What it was trained on, as `--data` takes it."""
     categories: int
-    """How many names those pictures had; 0 where they had captions only."""
+    """How many names those images had; 0 where they had captions only."""
     seed: int
     """Of weights, order and every other draw."""
     steps: int
     """Updates made."""
     pictures: int
-    """Pictures seen."""
+    """Images seen."""
     minutes: float
     """Of training, on the machine named here."""
     environment: dict[str, Any]
@@ -60,7 +60,7 @@ class Card:
             f"{self.name}: {self.is_a}",
             "",
             f"made by    {self.recipe}",
-            f"method     {self.method}, seed {self.seed}, {self.steps:,} steps, {self.pictures:,} pictures",
+            f"method     {self.method}, seed {self.seed}, {self.steps:,} steps, {self.pictures:,} images",
             f"data       {self.data} ({self.categories} categories)",
             f"took       {self.minutes:.0f} minutes ({machine}), {self.date}",
             f"size       {self.megabytes:.1f} MB",

@@ -1,7 +1,7 @@
-"""The ascent: many augmented copies of a picture are asked for their score, and the picture follows the gradient.
+"""The ascent: many augmented copies of an image are asked for their score, and the image follows the gradient.
 
-Several independent pictures climb at once. Only a chunk of copies is in memory at a time; the gradient with respect to
-the pictures is summed over chunks and then carried into what the pictures are made of.
+Several independent images climb at once. Only a chunk of copies is in memory at a time; the gradient with respect to
+the images is summed over chunks and then carried into what the images are made of.
 
 Source: Direct Ascent Synthesis, arXiv 2502.07753.
 """
@@ -43,24 +43,24 @@ class AscentFrame:
     steps: int
     images: list[Pixels]
     score: float
-    """Of the first targets, mean of copies, encoders and pictures: what was climbed, without what grain costs; not how
+    """Of the first targets, mean of copies, encoders and images: what was climbed, without what grain costs; not how
     good it is."""
 
 
 @dataclass
 class Ascended:
-    """Pictures and how they came to be."""
+    """Images and how they came to be."""
 
     images: list[Pixels]
     scores: list[list[float]]
-    """[steps][pictures]: score of the first target at each step, mean of copies and encoders."""
+    """[steps][images]: score of the first target at each step, mean of copies and encoders."""
     frames: list[AscentFrame]
     """Some of the steps, more of the first than of the last."""
     seconds: float
     steps: int
     """Made."""
     exact: Images = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
-    """The pictures as floats."""
+    """The images as floats."""
 
 
 class AscentDiverged(RizbinError):
@@ -186,9 +186,9 @@ class _Run:
 def _gradient(
     images: Images, start: Images, bounds: Sequence[Bound], settings: AscentSettings, step: int
 ) -> tuple[Images, Float[Tensor, " images"]]:
-    """Where the pictures fall fastest (the score negated, and what grain costs), and each picture's first score.
+    """Where the images fall fastest (the score negated, and what grain costs), and each image's first score.
 
-    A mean over copies and encoders, and a sum over pictures: each climbs as if it were alone.
+    A mean over copies and encoders, and a sum over images: each climbs as if it were alone.
     """
     leaf = images.detach().requires_grad_(True)
     scores = leaf.new_zeros(len(leaf))
@@ -235,7 +235,7 @@ def as_pixels(images: Images) -> list[Pixels]:
 
 def as_floats(image: Pixels) -> Float[Tensor, "3 _ _"]:
     """0 to 1, channels first."""
-    return torch.tensor(as_rgb(image, name="the picture")).permute(2, 0, 1).float() / 255
+    return torch.tensor(as_rgb(image, name="the image")).permute(2, 0, 1).float() / 255
 
 
 def _started(
@@ -245,7 +245,7 @@ def _started(
     count: int,
     settings: AscentSettings,
 ) -> Float[Tensor, "count 3 _ _"]:
-    """The start of each picture. Raises RizbinError for a mask or a count that does not fit."""
+    """The start of each image. Raises RizbinError for a mask or a count that does not fit."""
     device = getattr(encoders[0], "device", torch.device("cpu"))
     if start is None:
         beyond = 2 * settings.augment.shift if settings.room else 0
@@ -254,7 +254,7 @@ def _started(
     if mask is not None:
         check_mask(mask.shape[-2:], start.shape[-2:])
     if len(start) not in (1, count):
-        raise RizbinError(f"{len(start)} start pictures do not fit {count} wishes; give one, or one for each.")
+        raise RizbinError(f"{len(start)} start images do not fit {count} wishes; give one, or one for each.")
     if min(start.shape[-2:]) < 2:
         raise RizbinError(f"A canvas of {start.shape[-1]}x{start.shape[-2]} pixels shows nothing; give 2 or more.")
     return start.to(device).expand(count, -1, -1, -1).contiguous()
@@ -264,7 +264,7 @@ def check_mask(mask: Sequence[int], image: Sequence[int]) -> None:
     """Raises RizbinError where the sides of the two (height, width) differ."""
     if tuple(mask) != tuple(image):
         raise RizbinError(
-            f"The mask has {mask[1]}x{mask[0]} pixels and the picture {image[1]}x{image[0]}; give one of the same size."
+            f"The mask has {mask[1]}x{mask[0]} pixels and the image {image[1]}x{image[0]}; give one of the same size."
         )
 
 
@@ -282,7 +282,7 @@ def _rate(settings: AscentSettings, step: int) -> float:
 
 
 def _filmstrip_steps(steps: int) -> set[int]:
-    """At most ten steps for the filmstrip: most of a picture is decided in the first."""
+    """At most ten steps for the filmstrip: most of an image is decided in the first."""
     return {1 + round((steps - 1) * (number / 9) ** 2) for number in range(10)}
 
 
@@ -299,7 +299,7 @@ def _fingerprint(
     start: Images,
     mask: Tensor | None,
 ) -> str:
-    """Stands for all that decides the picture: a state of another is not gone on with."""
+    """Stands for all that decides the image: a state of another is not gone on with."""
 
     def spelled(value: Any) -> Any:
         if isinstance(value, Tensor):

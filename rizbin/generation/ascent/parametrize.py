@@ -1,6 +1,6 @@
-"""What a picture is made of while it is climbed: the same gradient gives other pictures in other coordinates.
+"""What an image is made of while it is climbed: the same gradient gives other images in other coordinates.
 
-Every one is a module that is built from start pictures and gives pictures: `made()` is [pictures, 3, height, width],
+Every one is a module that is built from start images and gives images: `made()` is [images, 3, height, width],
 0 to 1, and before the first step the start (latents: as the autoencoder gives it back; strokes: to some percent). Plain
 pixels take whatever pattern fools the encoder; coordinates in which coarse things are cheap draw coarse things first
 (by plain descent; of Adam see `MultiResolution`).
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 
 Starts = Float[Tensor, "images 3 height width"]
-"""Pictures that are started from, 0 to 1."""
+"""Images that are started from, 0 to 1."""
 Made = Starts
-"""Pictures as they stand, 0 to 1."""
+"""Images as they stand, 0 to 1."""
 Resolutions = Literal["all", "powers"] | Sequence[int]
 Parametrization = Literal["resolutions", "fourier", "pixels", "latent", "strokes"]
 
@@ -38,7 +38,7 @@ def squashed(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def unsquashed(images: Starts) -> Float[Tensor, "images 3 height width"]:
-    """What `squashed` makes these pictures of; black and white come back a thousandth off."""
+    """What `squashed` makes these images of; black and white come back a thousandth off."""
     return torch.atanh(images.clamp(_EDGE, 1 - _EDGE) * 2 - 1)
 
 
@@ -91,7 +91,7 @@ _COLORS = _decorrelated()
 
 
 class MultiResolution(nn.Module):
-    """A sum of pictures of many sizes, each enlarged to the canvas (1x1: one color; others bicubic).
+    """A sum of images of many sizes, each enlarged to the canvas (1x1: one color; others bicubic).
 
     One coarse value gathers the gradient of all pixels below it, so that plain gradient descent moves coarse things
     most: the prior of the paper. resolutions: sides; "all" from 1 to the canvas's longer side, "powers" of two up to it
@@ -194,7 +194,7 @@ class Latent(nn.Module):
 
 
 class Strokes(nn.Module):
-    """Soft strokes on the start picture: quadratic Bezier curves with a width, a color and an opacity each.
+    """Soft strokes on the start image: quadratic Bezier curves with a width, a color and an opacity each.
 
     A pixel is covered by sigmoid((half the width - its distance to the curve) / a third of a pixel's diagonal), and
     the strokes lie over each other in their order. The curve is taken as `pieces` straight pieces. At the start all
@@ -219,11 +219,11 @@ class Strokes(nn.Module):
         def drawn(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator).to(start)
 
-        # The same strokes for all pictures: what is drawn of one does not depend on how many there are beside it.
+        # The same strokes for all images: what is drawn of one does not depend on how many there are beside it.
         middle = drawn(1, strokes, 1, 2) * torch.tensor([width / unit, height / unit]).to(start)
         points = (middle + (drawn(1, strokes, 3, 2) - 0.5) * 0.4).repeat(images, 1, 1, 1)
         self.points = nn.Parameter(points)
-        """[pictures, strokes, 3, 2], x and y in shares of the longer side."""
+        """[images, strokes, 3, 2], x and y in shares of the longer side."""
         self.widths = nn.Parameter((0.02 + 0.06 * drawn(1, strokes)).log().repeat(images, 1))
         self.colors = nn.Parameter(((drawn(1, strokes, 3) - 0.5) * 2).repeat(images, 1, 1))
         self.opacity = nn.Parameter(start.new_full((images, strokes), -3.0))
@@ -290,7 +290,7 @@ def bounded(
     change: float = 1.0,
     mask: Float[Tensor, "1 height width"] | None = None,
 ) -> Made:
-    """The pictures where the mask is 1, the start where it is 0; nowhere further from the start than `change`.
+    """The images where the mask is 1, the start where it is 0; nowhere further from the start than `change`.
 
     The bound is soft (change * tanh(difference / change)), so that no pixel loses its gradient on it; from 1 on there
     is none.

@@ -1,4 +1,4 @@
-"""What a picture shall become: words, the embedding of a picture, its style, the features of a layer, a class.
+"""What an image shall become: words, the embedding of an image, its style, the features of a layer, a class.
 
 Each target has a weight; what is climbed is the sum of weight times score, less what grain costs. Scores of words and
 embeddings are cosines.
@@ -24,7 +24,7 @@ TargetImage = Float[Tensor, "3 _ _"]
 
 @dataclass(frozen=True, kw_only=True)
 class TextTarget:
-    """Words that the picture shall be near to, or with a negative weight far from."""
+    """Words that the image shall be near to, or with a negative weight far from."""
 
     text: str
     weight: float = 1.0
@@ -32,7 +32,7 @@ class TextTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTarget:
-    """A picture whose embedding it shall have: what the encoder keeps of that picture is what comes out."""
+    """An image whose embedding it shall have: what the encoder keeps of that image is what comes out."""
 
     image: TargetImage
     weight: float = 1.0
@@ -40,7 +40,7 @@ class ImageTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContentTarget:
-    """A picture whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
+    """An image whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
 
     image: TargetImage
     layer: str
@@ -49,7 +49,7 @@ class ContentTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleTarget:
-    """A picture whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
+    """An image whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
     1508.06576); the score is the cosine of the two tables of products."""
 
     image: TargetImage
@@ -68,9 +68,9 @@ class Feature:
 
 Target = TextTarget | ImageTarget | ContentTarget | StyleTarget | Feature
 Wish = Sequence[Target]
-"""All that one picture shall be."""
+"""All that one image shall be."""
 Placed = Callable[[Float[Tensor, "images 3 height width"]], Views]
-"""Cuts pictures of the canvas as the views are cut."""
+"""Cuts images of the canvas as the views are cut."""
 
 
 def check(wishes: Sequence[Wish]) -> None:
@@ -79,7 +79,7 @@ def check(wishes: Sequence[Wish]) -> None:
         raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog".')
     for wish in wishes:
         if not wish:
-            raise RizbinError("A picture without a target has nowhere to go; give it words or a picture.")
+            raise RizbinError("An image without a target has nowhere to go; give it words or an image.")
         for target in wish:
             if isinstance(target, TextTarget) and not target.text.strip():
                 raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
@@ -94,10 +94,10 @@ def check(wishes: Sequence[Wish]) -> None:
 
 
 class Bound:
-    """The targets of some pictures as one encoder sees them."""
+    """The targets of some images as one encoder sees them."""
 
     def __init__(self, encoder: Embedder, wishes: Sequence[Wish], canvas: Sequence[int]) -> None:
-        """Encodes words and pictures once. Raises RizbinError for what the encoder cannot do.
+        """Encodes words and images once. Raises RizbinError for what the encoder cannot do.
 
         canvas: height and width.
         """
@@ -116,7 +116,7 @@ class Bound:
         self.direction = (
             None if blank is None else torch.stack([blank if vector is None else vector for vector in direction])
         )
-        """[pictures, dim]; None where nothing asks for an embedding."""
+        """[images, dim]; None where nothing asks for an embedding."""
         self.main = None if blank is None else torch.stack([blank if vector is None else vector for vector in first])
         """The first target of each alone, as what is reported."""
         self.layered = [
@@ -131,7 +131,7 @@ class Bound:
     ) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
         """The weighted sum that is climbed, and the score of the first target alone, of each view.
 
-        views: one copy after the other of the pictures in the slice. placed: cuts pictures as the views are cut.
+        views: one copy after the other of the images in the slice. placed: cuts images as the views are cut.
         """
         count = images.stop - images.start
         copies = len(views) // count
@@ -191,7 +191,7 @@ def gram(features: Float[Tensor, "views places channels"]) -> Float[Tensor, "vie
 
 @torch.no_grad()
 def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
-    """The unit vector of words or of a picture; None for what has none."""
+    """The unit vector of words or of an image; None for what has none."""
     if isinstance(target, TextTarget):
         if not getattr(encoder, "reads_text", True):
             raise RizbinError(

@@ -1,4 +1,4 @@
-"""What helps a painter against forgotten objects, ready to use: it finds objects, their tokens, the maps' size.
+"""Attention guidance against missing objects, by name: finds the objects, their tokens and the size of the maps.
 
 Guidance by a loss of attention maps, a searched first noise, or the objects' own prompts composed.
 """
@@ -36,12 +36,12 @@ SCALE = 20.0
 """Scale of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
 gradients and need more."""
 MOST = 16
-"""Cells along the shorter side of the maps at most: what the papers look at in Stable Diffusion."""
+"""Most cells along the shorter side of the maps: the papers use 16 in Stable Diffusion."""
 
 
 @dataclass
 class Steering:
-    """A guide for one prompt, and what it did."""
+    """Attention guidance for one prompt, with a record of each step."""
 
     guidance: Guidance
     spans: list[TokenSpan]
@@ -69,7 +69,7 @@ class Steering:
 
 @dataclass
 class FirstNoise:
-    """Puts a searched noise in place of the first, and what the search did."""
+    """Replaces the first noise by a searched one, with a record of the search."""
 
     search: InitialNoise
     spans: list[TokenSpan]
@@ -82,8 +82,8 @@ class FirstNoise:
             return step_state.latents
         if not step_state.from_noise:
             raise RizbinError(
-                "The cure initial-noise searches for a first noise, and a picture that is redrawn is begun from the "
-                "picture; choose another cure."
+                "The guidance initial-noise searches for a first noise, and an image that is redrawn is begun from the "
+                "image; choose another guidance."
             )
         sigma = float(step_state.scheduler.init_noise_sigma)
         noise, record = self.search.search(
@@ -113,13 +113,15 @@ def steering(
 ) -> tuple[Steering | FirstNoise | ComposedPrompt | None, list[str]]:
     """What makes every object of the prompt attended to, for `TextToImage.paint`; sentences about what was not found.
 
-    objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the cure "none",
-    for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
+    objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the guidance
+    "none", for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
     updates. settings: of guidance in place of it, or of
-    the search for a noise where that is the cure. Raises RizbinError for models without a UNet.
+    the search for a noise where that is the guidance. Raises RizbinError for models without a UNet.
     """
     if not 0 <= scale < float("inf"):
-        raise RizbinError(f"A scale of {scale:g} for the updates of a cure cannot be; give a number, 0 or more.")
+        raise RizbinError(
+            f"A scale of {scale:g} for the updates of the guidance is out of range; give a number, 0 or more."
+        )
     if kind == "none":
         return None, []
     if text_to_image.unet is None:

@@ -1,4 +1,4 @@
-"""Draws series of pictures into a folder: every seed a file, with a record of how, and on wish with its film."""
+"""Draws series of images into a folder: every seed a file, with a record of how, and on wish with its film."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ GUIDANCES = (1.0, 3.0, 7.5, 12.0)
 
 @dataclass(frozen=True)
 class SavedImage:
-    """One picture on disk."""
+    """One image on disk."""
 
     file: Path
     prompt: str
@@ -52,15 +52,15 @@ def draw(
     about: Mapping[str, object] | None = None,
     bar: MakeBar | None = None,
 ) -> list[SavedImage]:
-    """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
+    """Images of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
-    Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
+    Files are numbered; words never become a path. film: a strip and a GIF beside each image. guide: for a
     prompt, what steers and what is to be said about it. attend: as for `TextToImage.paint`. about: what else the record
-    tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
+    tells of each image. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
     written.
     """
     if count < 1:
-        raise RizbinError(f"{count} pictures are none; give --count 1 or more.")
+        raise RizbinError(f"{count} images are none; give --count 1 or more.")
     if not prompts:
         raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
     if sampling.seed + count - 1 > SEEDS[1]:
@@ -89,7 +89,7 @@ def draw(
 def grid(
     text_to_image: TextToImage, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None
 ) -> Pixels:
-    """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
+    """A sheet of one image redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
     rows: list[list[Labelled]] = []
     changed = [[replace(sampling, strength=s, guidance_scale=g) for s in STRENGTHS] for g in GUIDANCES]
     total = sum(_steps_made(text_to_image, cell, True) for row in changed for cell in row)
@@ -102,7 +102,7 @@ def grid(
 
 
 def noised_starts(text_to_image: TextToImage, start: Pixels, sampling: Sampling) -> list[Labelled]:
-    """What is left of a start picture at each strength before the first step."""
+    """What is left of a start image at each strength before the first step."""
     shown = []
     for strength in (0.0, *STRENGTHS[:-1]):
         noised = text_to_image.noised(start, replace(sampling, strength=strength, guidance_scale=1.0))
@@ -111,7 +111,7 @@ def noised_starts(text_to_image: TextToImage, start: Pixels, sampling: Sampling)
 
 
 def seen(text_to_image: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
-    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
+    """The finished image as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
     return [
         (text_to_image.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
         for frame in chosen(frames, most)
@@ -119,7 +119,7 @@ def seen(text_to_image: TextToImage, frames: Sequence[DenoisingFrame], *, most: 
 
 
 def _steps_made(text_to_image: TextToImage, sampling: Sampling, from_image: bool) -> int:
-    """How many steps a picture takes."""
+    """How many steps an image takes."""
     from rizbin.generation.diffusion.schedulers import scheduler_named
 
     scheduler = scheduler_named(sampling.scheduler, text_to_image.pipeline.scheduler)
@@ -129,7 +129,7 @@ def _steps_made(text_to_image: TextToImage, sampling: Sampling, from_image: bool
 
 
 def write_strip(text_to_image: TextToImage, drawn: SavedImage) -> None:
-    """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
+    """Writes the strip and the GIF of an image beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
     images = seen(text_to_image, drawn.painted.frames)

@@ -1,8 +1,8 @@
-"""Draws until every named object is there: draw, look, and repair only what is missing.
+"""Draws until every object of the prompt is there: draws, verifies, and repairs only what is missing.
 
-Rungs, each tried only while something is missing: another seed; attention guidance from the same noise; and the missing
-object alone, drawn into a free place of the best picture (blended latents, arXiv 2206.02779). The picture with most
-objects verified is kept, so no rung makes it worse. Best-of-N, which everything must beat, is the first rung alone.
+The stages of repair are tried only while an object is missing: another seed; attention guidance from the same noise;
+and the missing object alone, drawn into a free place of the best image (blended latents, arXiv 2206.02779). The image with
+most verified objects is kept, so no stage makes the result worse. Best-of-N, the baseline, is the stage reseed alone.
 """
 
 import time
@@ -37,7 +37,7 @@ Box = tuple[float, float, float, float]
 
 
 ALONE: GuidanceKind = "attend-and-excite"
-"""What guides where one object alone is named."""
+"""The attention guidance where the prompt names only one object."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RepairStrategy:
-    """Repairs to try, and in which order."""
+    """The stages of repair and their order."""
 
     stages: tuple[Stage, ...] = ("attention", "place", "reseed")
-    """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
-    chance before another picture is begun."""
+    """Stages, each tried as often as the fields below say, until all objects are verified. In this order the first
+    noise is used before another image is begun."""
     guidance: GuidanceKind = "center-distance"
-    """Attention guidance of the rung attention, where two objects or more are named; one alone gets attend-and-excite.
+    """Attention guidance of the stage attention, where two objects or more are named; one alone gets attend-and-excite.
     In trials on 60 pairs it was the one that repaired more than it broke (docs/LOG.md)."""
     scale: float = SCALE
-    """Guidance scale of the updates of the rung attention."""
+    """Guidance scale of the updates of the stage attention."""
     seeds: int = 4
-    """Other seeds at most, for the rung reseed."""
+    """Most other seeds that the stage reseed tries."""
     places: int = 2
-    """Pictures at most with a missing object drawn into a free place."""
+    """Most images in which the stage place draws a missing object into a free place."""
     threshold: float = 0.5
     """Probability from which an object counts as there."""
     share: float = 0.75
@@ -110,13 +110,13 @@ class Attempt:
         return sum(presence.probability >= threshold for presence in self.known.values())
 
     def sure(self) -> float:
-        """Least probability of any object: which of two equally complete pictures is the better one."""
+        """Least probability of any object: which of two equally complete images is the better one."""
         return min((presence.probability for presence in self.known.values()), default=1.0)
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """The best picture, and all that was tried."""
+    """The best image and all attempts."""
 
     best: Attempt
     attempts: list[Attempt]
@@ -125,7 +125,7 @@ class Repaired:
     """Whether every object was verified."""
     notes: list[str] = field(default_factory=list)
     file: Path | None = None
-    """Where the best picture was written, where it was."""
+    """File of the best image; None where it was not written."""
 
     def record(self, threshold: float) -> list[dict[str, object]]:
         """What was tried and what it cost, for a file."""
@@ -156,18 +156,18 @@ def repair(
     attend: int = 0,
     bar: MakeBar | None = None,
 ) -> Repaired:
-    """A picture of the prompt with all its objects, as far as the ladder leads.
+    """An image of the prompt with all its objects, as far as the stages of the strategy reach.
 
-    objects: what shall be there; empty: what `spans.objects_in` finds in the prompt. A prompt without any is drawn once
-    and counts as whole, with a note. An object that the verifier does not know is said and not looked for: the picture
+    objects: the objects to verify; empty: those that `spans.objects_in` finds in the prompt. A prompt without any is
+    drawn once and counts as whole, with a note. An object that the verifier does not know is reported and not verified: the image
     is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
     """
     sampling, strategy = sampling or Sampling(), strategy or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
-    notes = [] if objects else ["No object was found in the prompt; it was drawn once and not looked through."]
+    notes = [] if objects else ["No object was found in the prompt; it was drawn once and not verified."]
     tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places}
     total = 1 + sum(tries[stage] for stage in strategy.stages)
-    with advancing(bar, total, "drawing and looking") as advance:
+    with advancing(bar, total, "drawing and verifying") as advance:
         repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes)
         whole = repairs.draw()
         for stage in strategy.stages:
@@ -180,7 +180,7 @@ def repair(
 
 @dataclass
 class _Repairs:
-    """The attempts at one prompt, each drawn and looked through."""
+    """The attempts at one prompt, each drawn and verified."""
 
     text_to_image: TextToImage
     prompt: str
@@ -194,7 +194,7 @@ class _Repairs:
     attempts: list[Attempt] = field(default_factory=list)
 
     def best(self) -> Attempt:
-        """Most objects there; of equals the surer one, of equals again the first."""
+        """The attempt with most objects; among equals the one with the higher least probability, then the first."""
         threshold = self.strategy.threshold
         return max(self.attempts, key=lambda attempt: (attempt.there(threshold), attempt.sure()))
 
@@ -203,7 +203,7 @@ class _Repairs:
         return self._verify("draw", self.text_to_image.paint(self.prompt, self.sampling, attend=self.attend))
 
     def make(self, stage: Stage, number: int) -> bool:
-        """Makes the repair `rung` for the time `number`, from 0."""
+        """Makes try number `number`, from 0, of a stage; returns as `draw`."""
         if stage == "reseed":
             return self._reseed(number)
         if stage == "attention":
@@ -218,7 +218,9 @@ class _Repairs:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
         guidance, scale = self.strategy.guidance, self.strategy.scale
         if len(self.objects) == 1 and guidance != ALONE:
-            self.notes.append(f"One object has no other to be parted from; in place of {guidance}, {ALONE} guides.")
+            self.notes.append(
+                f"One object has no other to be separated from, so {ALONE} guides in place of {guidance}."
+            )
             guidance, scale = ALONE, SCALE
         guide, sentences = steering(self.text_to_image, self.prompt, guidance, objects=self.objects, scale=scale)
         self.notes.extend(sentences)
@@ -256,7 +258,7 @@ class _Repairs:
 def _placed(
     text_to_image: TextToImage, attempt: Attempt, sampling: Sampling, strategy: RepairStrategy, number: int
 ) -> GeneratedImage:
-    """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
+    """Draws the least probable object into the largest free place of an image; all else stays as it is."""
     name = min(attempt.known, key=lambda name: attempt.found[name].probability)
     height, width = attempt.image.shape[:2]
     taken = [
@@ -277,7 +279,7 @@ def _placed(
     noise = torch.randn(latents.shape, generator=generator).to(latents)
 
     def blended(step_state: StepState) -> Tensor:
-        """Outside of the place the picture under as much noise as the step expects."""
+        """The latents of the step inside the place, and outside of it those of the image with the step's noise."""
         known = step_state.scheduler.add_noise(latents, noise, step_state.timestep.reshape(1))
         return mask * step_state.latents + (1 - mask) * known
 
@@ -313,7 +315,7 @@ def free_place(taken: Sequence[Box], height: int, width: int, *, least: float = 
                 if best is None or (covered, -side) < best[:2]:
                     best = (covered, -side, box)
     if best is None:
-        raise RizbinError(f"A picture of {width}x{height} pixels has no place; give a larger one.")
+        raise RizbinError(f"An image of {width}x{height} pixels has no place; give a larger one.")
     return best[2]
 
 

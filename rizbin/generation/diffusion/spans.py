@@ -21,7 +21,7 @@ else:  # when the module runs, any callable: transformers costs seconds to impor
 
 @dataclass(frozen=True)
 class ObjectPhrase:
-    """A thing that a prompt asks for."""
+    """An object that a prompt asks for."""
 
     text: str
     """Without article: "small red car"."""
@@ -38,7 +38,7 @@ class TokenSpan:
     """Positions among the tokens that the text encoder gives, start token included, rising. Never empty."""
 
 
-# Between two things: prepositions, and verbs that say how one stands to the other. Longer ones first.
+# Between two objects: prepositions, and verbs that say how one stands to the other. Longer ones first.
 _BETWEEN = """
 in front of|on top of|on the left of|on the right of|to the left of|to the right of|left of|right of|next to|close to
 |on the left|on the right|on the side of|at the side of|together with|instead of|followed by|surrounded by
@@ -64,7 +64,7 @@ def _set(*lines: str) -> frozenset[str]:
 
 
 _ADJECTIVES = ADJECTIVES | MATERIALS | NUMBERS | AMOUNTS
-# What prompts add about the picture itself; nothing that can be drawn.
+# What prompts add about the image itself; nothing that can be drawn.
 _ABOUT_THE_IMAGE = _set(
     "photo|photograph|picture|image|photorealistic|realistic|highly detailed|detailed|4k|8k|hd|hdr|best quality",
     "high quality|high resolution|masterpiece|sharp focus|oil painting|digital art|trending",
@@ -73,7 +73,7 @@ _ABOUT_THE_IMAGE = _set(
 
 
 def objects_in(prompt: str) -> list[str]:
-    """The noun phrases that a picture of the prompt should show, in their order: a proposal, to be corrected by hand.
+    """The noun phrases that an image of the prompt should show, in their order: a proposal, to be corrected by hand.
 
     No grammar is read: the prompt is split at commas, "and", prepositions and a few verbs (English ones).
     """

@@ -37,7 +37,7 @@ from rizbin.training.settings import Presets, TrainerSettings, Training
 
 
 class LatentDiffusion(Method):
-    """A latent diffusion model on pictures with captions; what is kept is a pipeline folder of diffusers."""
+    """A latent diffusion model on images with captions; what is kept is a pipeline folder of diffusers."""
 
     name = "diffusion"
     arxiv = "2112.10752"
@@ -47,9 +47,9 @@ class LatentDiffusion(Method):
         size: DiffusionSize = DiffusionSize()
         """Sizes of the networks."""
         image_size: int = 64
-        """Side in pixels of the square pictures that it learns and draws; a multiple of 8."""
+        """Side in pixels of the square images that it learns and draws; a multiple of 8."""
         view: View.Settings = View.Settings()
-        """What is done to a picture; its size is `image_size`. Unchanged by default: it shall draw what it saw."""
+        """What is done to an image; its size is `image_size`. Unchanged by default: it shall draw what it saw."""
         tokenizer: Tokenizer.Settings = Tokenizer.Settings(context=32)
         """Tokenizer of the captions; longer ones are cut."""
         autoencoder_share: float = 0.12
@@ -119,7 +119,7 @@ class LatentDiffusion(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         if batch.texts is None:
-            raise RizbinError("These pictures have no captions; drawing from words is learned from captions.")
+            raise RizbinError("These images have no captions; drawing from words is learned from captions.")
         images = signed(batch.views[0])
         share = self.settings.autoencoder_share
         if progress.fraction < share:
@@ -216,14 +216,14 @@ class LatentDiffusion(Method):
     def cautions(self, work: Work) -> list[str]:
         if work.steps * work.batch < 50_000:
             return [
-                f"{work.steps * work.batch:,} pictures draw blobs in the right colors at best; shapes come after some "
+                f"{work.steps * work.batch:,} images draw blobs in the right colors at best; shapes come after some "
                 "30,000, names after 100,000."
             ]
         return []
 
 
 def signed(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures normalized as `data.views.normalize` does, in -1 to 1, as diffusers has them; channels last."""
+    """Images normalized as `data.views.normalize` does, in -1 to 1, as diffusers has them; channels last."""
     mean = torch.tensor(MEAN, device=images.device)[:, None, None]
     std = torch.tensor(STD, device=images.device)[:, None, None]
     return ((images.float() * std + mean) * 2 - 1).contiguous(memory_format=torch.channels_last)

@@ -207,7 +207,7 @@ def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Pred
 
 
 def swept(drawn: Sequence[DrawnCase], plan: Plan, thresholds: Sequence[float]) -> dict[str, list[float]]:
-    """Percent of whole pictures at each threshold, for every way."""
+    """Percent of whole images at each threshold, for every way."""
     curves = {}
     for way in (PLAIN, *plan.guidances, REPAIR):
         mine = [case for case in drawn if case.way == way]

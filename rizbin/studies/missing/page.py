@@ -55,7 +55,7 @@ def show(
     page.facts(
         [Fact(value=f"{row.share.percent:.1f} %", label=name_of(row.way), detail="complete images") for row in facts]
     )
-    page.heading("What came out")
+    page.heading("Results")
     page.explained(EXPLAINED)
     _table(page, result, quality)
     _curves(page, drawn, plan)

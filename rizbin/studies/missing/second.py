@@ -1,7 +1,7 @@
 """A second judge that no way of drawing ever asks: image-text encoders, calibrated where the truth is known.
 
-They may read a picture in three ways, and the one that decides best on true scenes is taken: words against the whole
-picture, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
+They may read an image in three ways, and the one that decides best on true scenes is taken: words against the whole
+image, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ class Accuracy:
     name: str
     matthews: float
     found: float
-    """Percent of the things that are there."""
+    """Percent of the objects that are there."""
     invented: float
-    """Percent of the things that are not."""
+    """Percent of the objects that are not."""
     whole: float
-    """Percent of the scenes of which it says that all their things are there."""
+    """Percent of the scenes of which it says that all their objects are there."""
 
 
 def accuracy(
@@ -61,22 +61,22 @@ def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray
 
 @dataclass(frozen=True)
 class Encoded:
-    """What each of the encoders makes of pictures."""
+    """What each of the encoders makes of images."""
 
     whole: tuple[Float[np.ndarray, "images _"], ...]
     places: tuple[Float[np.ndarray, "images _ _ _"], ...]
 
     @property
     def pooled(self) -> Float[np.ndarray, "images embedding"]:
-        """All of them as one unit vector for each picture."""
+        """All of them as one unit vector for each image."""
         return np.concatenate(self.whole, axis=1) / len(self.whole) ** 0.5
 
 
 class SecondJudge:
-    """Says of pictures which names they show.
+    """Says of images which names they show.
 
     accuracies: of every reading, on scenes that it was not fitted to; the best is `reading`. pooled: the true scenes'
-    embeddings, which pictures may be compared with.
+    embeddings, which images may be compared with.
     """
 
     def __init__(self, pairs: Sequence[ImageTextPair], source: Source) -> None:
@@ -84,7 +84,7 @@ class SecondJudge:
         self.pairs, self.names = [pair.eval() for pair in pairs], tuple(source.categories)
         samples = first_samples(source, FITTED + CHECKED)
         if not self.names or len(samples) < 8 or not any(sample.names for sample in samples):
-            raise RizbinError(f"{source.name} does not say what its pictures hold, so no second judge can be fitted.")
+            raise RizbinError(f"{source.name} does not say what its images hold, so no second judge can be fitted.")
         encoded = self.encode([sample.image for sample in samples])
         truth = truth_of(samples, self.names)
         self._words = [embedded(pair, self.names) for pair in self.pairs]
@@ -106,12 +106,12 @@ class SecondJudge:
         self.pooled = encoded.pooled[several]
 
     def encode(self, images: Sequence[Pixels]) -> Encoded:
-        """Pictures of any sizes."""
+        """Images of any sizes."""
         pooled, places = zip(*(_encoded(pair, images) for pair in self.pairs), strict=True)
         return Encoded(pooled, places)
 
     def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "images names"]:
-        """Which names each picture shows, by the best reading."""
+        """Which names each image shows, by the best reading."""
         return self._said(self.reading, self.readings(encoded)[self.reading])
 
     def _said(self, name: str, scores: Float[np.ndarray, "images names"]) -> Bool[np.ndarray, "images names"]:
@@ -126,7 +126,7 @@ class SecondJudge:
         against_places = [(scores - scores.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for scores in maps]
         # A mean of cosines: of several encoders the one whose cosines spread more has more to say.
         return {
-            "words against the whole picture": np.mean(against_whole, axis=0),
+            "words against the whole image": np.mean(against_whole, axis=0),
             "words against places": np.mean(against_places, axis=0),
             "a linear layer on frozen features": self._features(encoded) @ self._weights,
         }
@@ -155,7 +155,7 @@ class SecondJudge:
 def _encoded(
     pair: ImageTextPair, images: Sequence[Pixels]
 ) -> tuple[Float[np.ndarray, "images dim"], Float[np.ndarray, "images rows columns dim"]]:
-    """The unit vectors of pictures and of their places."""
+    """The unit vectors of images and of their places."""
     size, device = pair.image_size, next(pair.parameters()).device
     pooled, places = [], []
     for start in range(0, len(images), BATCH):

@@ -1,4 +1,4 @@
-"""Does anything help against forgotten objects? All ways on the same prompts and seeds, two judges, one page."""
+"""Study of missing objects: all ways of drawing on the same prompts and seeds, two judges, one page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -26,7 +26,7 @@ from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kerne
 from rizbin.studies.missing.verdict import sentences
 from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, Studio, cases_of
 
-QUESTION = "Objects that are asked for and not drawn: what helps, and is it worth its time?"
+QUESTION = "Missing objects: which guidance helps, and is it worth its time?"
 CHECKED = 200
 """Number of true scenes on which the detector is measured, which takes five seconds of one core."""
 
@@ -134,7 +134,7 @@ def _counted(encoders: int) -> str:
 
 def _scaled(plan: Plan) -> str:
     """A sentence about settings that differ from the papers."""
-    scales = ", ".join(f"{cure} {scale:g}" for cure, scale in plan.scales)
+    scales = ", ".join(f"{guidance} {scale:g}" for guidance, scale in plan.scales)
     return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {scales}. " if scales else ". ")
 
 

@@ -176,7 +176,7 @@ class Studio:
                 advance(1)
 
     def _keep(self, drawn: DrawnCase, image: Pixels) -> DrawnCase:
-        # The picture first: a line of the record says that it is there.
+        # The image is written first: a line of the record means that it is there.
         write_png(image, drawn.file(self.run.path))
         self.run.metrics.append({**asdict(drawn), "tried": list(drawn.tried)})
         self.drawn.append(drawn)
@@ -186,21 +186,21 @@ class Studio:
         if way == REPAIR:
             return self._repaired(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
-        cures: dict[str, GuidanceKind] = {guidance: guidance for guidance in self.plan.guidances}
-        cure = cures.get(way, "none")
+        kinds: dict[str, GuidanceKind] = {kind: kind for kind in self.plan.guidances}
+        kind = kinds.get(way, "none")
         guide: Any = None
         attend = 0
         if way == WATCHED:
             attend = resolution_of(self.text_to_image)
         begin = time.process_time()
         with self.peak:
-            if cure != "none":
+            if kind != "none":
                 guide, _ = steering(
                     self.text_to_image,
                     case.prompt.text,
-                    cure,
+                    kind,
                     objects=case.prompt.objects,
-                    scale=dict(self.plan.scales).get(cure, SCALE),
+                    scale=dict(self.plan.scales).get(kind, SCALE),
                 )
             painted = self.text_to_image.paint(case.prompt.text, sampling, guide=guide, attend=attend)
         seconds = time.process_time() - begin
@@ -299,9 +299,9 @@ def images_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
     return max(seconds * len(plain) / sum(plain), 1.0)
 
 
-def most_images(drawn: Sequence[DrawnCase], cures: Sequence[str]) -> int:
+def most_images(drawn: Sequence[DrawnCase], guidances: Sequence[str]) -> int:
     """N of best-of-N within the time of the slowest guidance, rounded up; 2 at least, `MOST_OTHERS` at most."""
-    slowest = max((mean_seconds(drawn, cure) for cure in cures), default=0.0)
+    slowest = max((mean_seconds(drawn, way) for way in guidances), default=0.0)
     return min(max(math.ceil(images_in(drawn, slowest)), 2), MOST_OTHERS)
 
 

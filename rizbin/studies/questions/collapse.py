@@ -74,7 +74,7 @@ def answer(results: Results) -> list[str]:
     with_them, without = results.shown(SIMCLR, "knn"), results.shown(NO_NEGATIVES, "knn")
     sentences.append(
         f"SimCLR {'needs' if needs else 'was not shown to need'} its negatives: with them {with_them} percent of the "
-        f"pictures are named rightly by their nearest neighbors, without them {without}; the spread of the projections "
+        f"images are named rightly by their nearest neighbors, without them {without}; the spread of the projections "
         f"is then {results.shown(NO_NEGATIVES, 'projection_std', 2)} (1 is even, 0 constant), and the alarm stood in "
         f"{results.flagged(NO_NEGATIVES)} of {results.seeds} seeds."
     )
@@ -138,10 +138,10 @@ def show(page: Page, results: Results) -> None:
 
 STUDY = Study(
     question="Why does SimCLR need negatives, and why does BYOL not?",
-    design="Every row is the same small network (three convolutions, 32 pixels) on the same pictures, single drawings "
+    design="Every row is the same small network (three convolutions, 32 pixels) on the same images, single drawings "
     "on white, in the same order, by the same optimizer. What differs is whether there is a predictor, whose "
-    "projection is predicted, whether gradient flows into it, and whether other pictures push away; for DINO, what "
-    "keeps its code in use. Measured on new pictures: nearest neighbors, and whether the projections are spread.",
+    "projection is predicted, whether gradient flows into it, and whether other images push away; for DINO, what "
+    "keeps its code in use. Measured on new images: nearest neighbors, and whether the projections are spread.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

@@ -16,7 +16,7 @@ from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
 BATCHES = (64, 256, 32, 16)
-"""The preset's first; equal pictures, so that small batches make more updates."""
+"""The preset's first; equal images, so that small batches make more updates."""
 PAPER_BATCHES = {"simclr": {256: 64.3, 64: 59.2}, "byol": {256: 71.8, 64: 59.7}}
 REMOVED: dict[str, tuple[str, ...]] = {
     "no flip": ("flip",),
@@ -144,7 +144,7 @@ def answer(results: Results) -> list[str]:
     if most["simclr"] == most["byol"]:
         worst = f'"{most["simclr"]}" cost both most'
     sentences.append(
-        f"Of the rows with something removed, {worst}. Colors as a shortcut: of a picture's ten nearest, "
+        f"Of the rows with something removed, {worst}. Colors as a shortcut: of an image's ten nearest, "
         f"{shortcut['simclr', '']:.0f} percent are also nearest by color histogram with "
         f"SimCLR's features and {shortcut['byol', '']:.0f} with BYOL's; trained without color changes "
         f"{shortcut['simclr', 'no color']:.0f} and {shortcut['byol', 'no color']:.0f} (chance "
@@ -156,7 +156,7 @@ def answer(results: Results) -> list[str]:
         for method in METHODS
     }
     sentences.append(
-        f"From batches of 256 to batches of 16, at equal pictures, SimCLR {_changes(-small['simclr'])} and BYOL "
+        f"From batches of 256 to batches of 16, at equal images, SimCLR {_changes(-small['simclr'])} and BYOL "
         f"{_changes(-small['byol'])}: a small batch has fewer negatives, and makes more updates."
     )
     return sentences
@@ -195,7 +195,7 @@ def show(page: Page, results: Results) -> None:
         caption="Points lost against all augmentations (BYOL's figure 3b), and how much colors alone decide",
     )
     page.note(
-        "The color shortcut is the share of a picture's ten nearest pictures, by the network's features, that are also "
+        "The color shortcut is the share of an image's ten nearest images, by the network's features, that are also "
         "among its ten nearest by color histogram."
     )
 
@@ -203,9 +203,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="How much do SimCLR and BYOL depend on the batch and on each augmentation?",
     design="Both methods on the same small network (three convolutions, 32 pixels) and the same single drawings, each "
-    "in hues of its own, so that colors name nothing, at equal pictures. First with all augmentations, then with other "
+    "in hues of its own, so that colors name nothing, at equal images. First with all augmentations, then with other "
     "batches (learning rate times the root of the batch's ratio), then with one kind of augmentation removed. Measured "
-    "on new pictures by nearest neighbors, and by how far colors alone decide which pictures are near.",
+    "on new images by nearest neighbors, and by how far colors alone decide which images are near.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

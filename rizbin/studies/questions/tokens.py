@@ -1,4 +1,4 @@
-"""Which tokens should meet the caption when captions leave things out: all, half by attention, half by chance.
+"""Which tokens should meet the caption when captions leave objects out: all, half by attention, half by chance.
 
 Papers: A-CLIP, arXiv 2212.08653; DetailCLIP, arXiv 2409.06809; FLIP, arXiv 2212.00794 (random removal).
 """
@@ -149,7 +149,7 @@ def show(page: Page, results: Results) -> None:
 
 
 STUDY = Study(
-    question="Which tokens should meet the caption, when it leaves things out?",
+    question="Which tokens should meet the caption, when it leaves objects out?",
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps on easy scenes with up to 4 objects "
     f"that captions never name. From its weights, branches of {STEPS} steps on scenes with none, up to 4 and up to 8 "
     "such distractors: all tokens meet the caption, the half that a slowly following teacher attends to (which sees "
