@@ -46,7 +46,7 @@ def write_detector_report(
         names: What it is asked for.
         evaluation: Its numbers.
         history: Lines of metrics.jsonl.
-        kept: As `rizbin.detection.measure.kept` gives it, where it went on from a trained network.
+        forgetting: As `rizbin.detection.measure.kept` gives it, where it went on from a trained network.
 
     Raises RizbinError when the file cannot be written.
     """
@@ -58,7 +58,7 @@ def write_detector_report(
     page = Page(f"A detector on {source.name}", subtitle=subtitle(history, machine))
     numbers(page, evaluation)
     if forgetting:
-        _kept(page, forgetting)
+        _forgetting(page, forgetting)
     page.heading("What it finds")
     page.text(
         f"The first {min(SHOWN, len(samples))} images, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
@@ -120,7 +120,7 @@ def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str],
     )
 
 
-def _kept(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:
+def _forgetting(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:
     page.heading("What was learned, and what was forgotten")
     page.text(
         "AP50 in percent of the network that it went on from and of this one; on names that were held out, a loss is "

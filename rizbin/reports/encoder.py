@@ -1,4 +1,4 @@
-"""The report of a run: what was trained, how well, and what it looks like. One file that opens without network."""
+"""The report of an encoder: its numbers, examples and training curves, in one file that opens without a network."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -341,7 +341,7 @@ def _search(page: Page, pool: Pool) -> None:
         "image it belongs to."
     )
     for index in queries:
-        best, place = pool.found(index)
+        best, place = pool.retrieved(index)
         page.card(
             pool.samples[index].caption,
             [

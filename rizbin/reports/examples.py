@@ -26,19 +26,19 @@ class RankedText:
 
     text: str
     share: float
-    """Its probability among all texts asked about, 0 to 1."""
+    """Its probability among all candidate texts, 0 to 1."""
     right: bool
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples of a source with everything that a pair says about them."""
+    """Samples of a source with the scores that an image-text encoder gives them."""
 
     samples: list[Sample]
     images: UInt8[np.ndarray, "samples size size 3"]
     """As evaluation sees them: central square at the pair's size."""
     texts: list[str]
-    """What the images are asked about: the categories, or without them the samples' own captions; may be empty."""
+    """The candidate texts: the categories, or without them the samples' own captions; may be empty."""
     named: bool
     """Whether `texts` are categories."""
     chances: Float[np.ndarray, "samples texts"]
@@ -65,7 +65,7 @@ class Pool:
         wrong = [index for index, answer in enumerate(first) if not answer.right]
         return sorted(wrong, key=lambda index: -first[index].share)[:count]
 
-    def found(self, index: int, count: int = 5) -> tuple[list[int], int]:
+    def retrieved(self, index: int, count: int = 5) -> tuple[list[int], int]:
         """The images nearest to a sample's caption, and at which place (1 is best) its own image comes."""
         ranked = np.argsort(-self.finds[index], kind="stable").tolist()
         return ranked[:count], ranked.index(index) + 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from rizbin.core.measurement import Report
 from rizbin.data.sample import Source
 from rizbin.data.scenes.source import CREDIT
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
@@ -59,8 +59,8 @@ def write_drawing_report(
         ]
     )
     page.heading("Step by step")
-    page.text("What the network believed the first of these to be, from nothing but noise to the end.")
-    steps = seen(text_to_image, made[0].frames, most=12)
+    page.text("The network's prediction of the first image at some steps, from pure noise to the end.")
+    steps = predicted_images(text_to_image, made[0].frames, most=12)
     page.pictures([PageImage(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
     page.heading("What the autoencoder keeps")
     page.text("An image and the same through the autoencoder: nothing finer than this can be drawn.")

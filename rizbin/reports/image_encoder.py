@@ -1,4 +1,4 @@
-"""The image pages of an encoder that reads no text: what it looks at, and which images it finds alike."""
+"""The image part of the report of an encoder without text: attention maps and nearest neighbors."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def images_of(page: Page, encoder: FeatureExtractor, samples: Sequence[Sample], 
     squares = np.stack([whole(sample.image, encoder.image_size) for sample in samples])
     images = encoder.normalized(torch.from_numpy(squares).to(encoder.device))
     features = F.normalize(torch.cat([encoder.pooled(some).float().cpu() for some in images.split(64)]), dim=-1)
-    page.heading("What it looks at, and what it finds alike")
+    page.heading("Attention and nearest neighbors")
     page.text(
         "The first images of the test part, not chosen. "
         + ("Each head of the last layer shows where its CLS token looks. " if encoder.attends else "")

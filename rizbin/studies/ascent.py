@@ -1,5 +1,4 @@
-"""Do images that climbed one encoder's gradient show anything to another? Drawn by one, judged by those never in the
-loss.
+"""Study of gradient ascent: images are made by the gradient of one encoder and judged by models that were in no loss.
 
 Another encoder of other architecture and seed, and a detector, look at what was climbed. Every sentence of the answer
 is made from the numbers.
@@ -31,18 +30,18 @@ from rizbin.studies.ascent_runs import (
     Measured,
     Question,
     Rebuilt,
-    drawn,
+    detected_percent,
+    draw_variant,
     embedded,
-    found_of,
     gap,
+    judged_by,
     margin,
     measured,
     percent,
     questions,
-    seen_by,
 )
 
-QUESTION = "Do images that climb one encoder's gradient show anything to another?"
+QUESTION = "Do images made by gradient ascent on one encoder show anything to another?"
 CHUNK = 32
 """Copies in memory at a time: networks of this world are small, and many images climb together."""
 
@@ -152,21 +151,21 @@ def write_study(
     """
     prompts = questions(source, AMONG)
     wishes = [[TextTarget(text=question.text)] for question in prompts]
-    compared = {variant.name: drawn(encoder, variant, wishes, run, quiet=quiet) for variant in forms(size)}
+    compared = {variant.name: draw_variant(encoder, variant, wishes, run, quiet=quiet) for variant in forms(size)}
     numbers = {
         name: measured(images, prompts, encoder, judge, detector, harms=True) for name, images in compared.items()
     }
     first = next(iter(compared.values()))
-    # Noise blinds who never saw any: the rival climbs without.
+    # An encoder that was trained without noise cannot use noisy copies: the rival gets none.
     clean, called = _with_noise(first.variant.settings, 0.0), Path(rival.name).name
     others = [
         replace(first.variant, name=f"{called}, without noise", settings=clean),
         _adversary(f"{called}, plain pixels, no copies", size),
     ]
-    beside = {variant.name: drawn(rival, variant, wishes, run, quiet=quiet) for variant in others}
+    beside = {variant.name: draw_variant(rival, variant, wishes, run, quiet=quiet) for variant in others}
     rivals = {name: measured(images, prompts, rival, judge, detector, harms=True) for name, images in beside.items()}
     changed = {
-        variant.name: drawn(encoder, variant, wishes, run, autoencoder=autoencoder, quiet=quiet)
+        variant.name: draw_variant(encoder, variant, wishes, run, autoencoder=autoencoder, quiet=quiet)
         for variant in ablations(size)
     }
     changes = {
@@ -247,13 +246,13 @@ def _real(prompts: Sequence[Question], encoder: Embedder, judge: Embedder, detec
     """The same numbers of real scenes with these captions."""
     images, which = [question.real for question in prompts], list(range(len(prompts)))
     return Measured(
-        own=seen_by(encoder, images, which, prompts),
-        held_out=seen_by(judge, images, which, prompts),
+        own=judged_by(encoder, images, which, prompts),
+        held_out=judged_by(judge, images, which, prompts),
         harmed={
-            name: 100 * float(seen_by(judge, [harm(image) for image in images], which, prompts).right.mean())
+            name: 100 * float(judged_by(judge, [harm(image) for image in images], which, prompts).right.mean())
             for name, harm in HARMS.items()
         },
-        found=found_of(images, [question.names for question in prompts], detector),
+        detected=detected_percent(images, [question.names for question in prompts], detector),
         slope=float(np.mean([spectrum_slope(image) for image in images])),
         variation=float(np.mean([total_variation(image) for image in images])),
     )
@@ -271,12 +270,12 @@ def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
         f"percent (± {margin(default.held_out):.0f}) of the images made of {names[0]}, for "
         f"{percent(adversary.held_out):.0f} percent of {names[3]}, for {percent(real.held_out):.0f} percent of real "
         f"scenes; chance is {100 / AMONG:.0f}.",
-        f"What was climbed says nothing of this: the encoder itself gives {names[3]} a cosine of "
+        f"The score that was maximized does not tell this: the encoder itself gives {names[3]} a cosine of "
         f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
         f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
         f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
-        f"The detector finds {default.found:.0f} percent of the named objects in {names[0]}, {adversary.found:.0f} in "
-        f"{names[3]}, {real.found:.0f} in real scenes.",
+        f"The detector finds {default.detected:.0f} percent of the named objects in {names[0]}, "
+        f"{adversary.detected:.0f} in {names[3]}, {real.detected:.0f} in real scenes.",
         f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
         f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
         f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
@@ -287,9 +286,9 @@ def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> st
     """What another encoder draws in the same way, and by plain pixels."""
     same, adversary = rivals
     return (
-        f"Climbed in the same way but without noise, {name} has {percent(same.held_out):.0f} percent "
+        f"Used in the same way but without noise, {name} has {percent(same.held_out):.0f} percent "
         f"(± {margin(same.held_out):.0f}) right, {percent(same.held_out) - percent(default.held_out):+.0f} points, and "
-        f"{same.found:.0f} percent of its objects are found; it gives its own images a cosine of "
+        f"{same.detected:.0f} percent of its objects are found; it gives its own images a cosine of "
         f"{same.own.cosine.mean():.2f}. Of its plain pixels, with a cosine of {adversary.own.cosine.mean():.2f}, "
         f"{percent(adversary.held_out):.0f} percent are right."
     )
@@ -326,7 +325,7 @@ def pace(compared: dict[str, AscentImage], prompts: Sequence[Question], judge: E
     for name in (default, *papers):
         series = compared[name]
         steps = series.variant.settings.steps
-        seen = [seen_by(judge, shown[:shared], range(shared), prompts).cosine.mean() for _, shown in series.frames]
+        seen = [judged_by(judge, shown[:shared], range(shared), prompts).cosine.mean() for _, shown in series.frames]
         lines[name] = Series(
             name=name, x=[step / steps * series.seconds for step, _ in series.frames], y=[float(v) for v in seen]
         )
@@ -361,14 +360,14 @@ def _rebuilt(
     run: Path,
     quiet: bool,
 ) -> Rebuilt:
-    """What an encoder keeps of images, by drawing them again from what it says of them."""
+    """What an encoder keeps of images: they are drawn again from their embeddings alone."""
     blind, detector = looks
     originals = [question.real for question in prompts]
     wishes = [[ImageTarget(image=as_floats(original))] for original in originals]
-    # Without noise, which blinds who never saw any.
+    # Without noise, with which encoders that were trained without it cannot work.
     settings = _with_noise(PRESETS["default"](), 0.0)
     variant = AscentVariant(name=f"again from {encoder.name}", settings=settings, prompts=len(originals), seeds=1)
-    made = drawn(encoder, variant, wishes, run, quiet=quiet).images
+    made = draw_variant(encoder, variant, wishes, run, quiet=quiet).images
     cosine = [float((embedded(judge, made) * embedded(judge, originals)).sum(dim=1).mean()) for judge in (blind, other)]
     return Rebuilt(
         encoder=Path(encoder.name).name,
@@ -379,12 +378,12 @@ def _rebuilt(
         likeness=np.array([coarse_likeness(*both) for both in zip(made, originals, strict=True)]),
         blind=cosine[0],
         other=cosine[1],
-        found=found_of(made, [question.names for question in prompts], detector),
+        detected=detected_percent(made, [question.names for question in prompts], detector),
     )
 
 
 def answer_rebuilt(rebuilt: Sequence[Rebuilt]) -> list[str]:
-    """Who keeps more of an image."""
+    """Sentence about which encoder keeps more of an image."""
     first, second = rebuilt
     ahead = first.likeness - second.likeness
     error = float(ahead.std(ddof=1)) / len(ahead) ** 0.5 if len(ahead) > 1 else float("inf")
@@ -393,6 +392,6 @@ def answer_rebuilt(rebuilt: Sequence[Rebuilt]) -> list[str]:
     return [
         f"Drawn again from their embedding alone, images keep {more} of where objects and colors are with "
         f"{first.encoder} than with {second.encoder}: over {len(ahead)} images the correlation of coarse squares is "
-        f"{first.likeness.mean():.2f} to {second.likeness.mean():.2f}. The detector finds {first.found:.0f} and "
-        f"{second.found:.0f} percent of their objects again."
+        f"{first.likeness.mean():.2f} to {second.likeness.mean():.2f}. The detector finds {first.detected:.0f} and "
+        f"{second.detected:.0f} percent of their objects again."
     ]

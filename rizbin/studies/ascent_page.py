@@ -16,11 +16,11 @@ SHOWN = 8
 
 
 def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], real: Measured) -> None:
-    page.heading("What an image is made of")
+    page.heading("Parametrizations")
     page.text(
         f"Right: the own prompt is the nearest of {AMONG}, by the held-out judge; after ±, half the 95 percent "
-        "interval over images. Climbed: the score as the ascent saw it on its copies. Gap: by how much the encoder "
-        "that was climbed likes the images more than the judge does, less the same for real scenes."
+        "interval over images. Score: as the ascent computed it on its copies. Gap: by how much the cosine of the "
+        "encoder exceeds that of the judge, less the same for real scenes."
     )
     rows: list[list[Cell]] = [
         _row(name, measured, real, f"{compared[name].seconds:.1f}", float(np.mean(compared[name].climbed)))
@@ -46,7 +46,7 @@ def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, 
 _COLUMNS = (
     "Made of",
     "images",
-    "climbed",
+    "score",
     "own cosine",
     "held-out cosine",
     "gap",
@@ -68,7 +68,7 @@ def _row(name: str, measured: Measured, real: Measured, seconds: str, climbed: f
         Number(f"{measured.held_out.cosine.mean():.2f}", float(measured.held_out.cosine.mean())),
         Number(f"{beyond:.2f}", beyond),
         Number(f"{percent(measured.held_out):.0f} ± {margin(measured.held_out):.0f}", percent(measured.held_out)),
-        Number(f"{measured.found:.0f}", measured.found),
+        Number(f"{measured.detected:.0f}", measured.detected),
         Number(f"{measured.slope:.1f}", measured.slope),
         Number(f"{measured.variation:.3f}", measured.variation),
         seconds,
@@ -79,7 +79,7 @@ def show_images(
     page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], prompts: Sequence[Question]
 ) -> None:
     page.heading("The images, failures among them")
-    page.text("The first of each, none left out; right and wrong is what the held-out judge says.")
+    page.text("The first images of each, none left out; the frames show the verdict of the held-out judge.")
     for name, variant_images in compared.items():
         page.heading(name, level=3)
         page.pictures(
@@ -100,7 +100,7 @@ def show_changes(page: Page, changed: dict[str, AscentImage], changes: dict[str,
             Number(str(len(measured.held_out.right)), len(measured.held_out.right)),
             Number(f"{measured.own.cosine.mean():.2f}", float(measured.own.cosine.mean())),
             Number(f"{percent(measured.held_out):.0f} ± {margin(measured.held_out):.0f}", percent(measured.held_out)),
-            Number(f"{measured.found:.0f}", measured.found),
+            Number(f"{measured.detected:.0f}", measured.detected),
             Number(f"{changed[name].seconds:.1f}", changed[name].seconds),
         ]
         for name, measured in changes.items()
@@ -114,8 +114,8 @@ def show_changes(page: Page, changed: dict[str, AscentImage], changes: dict[str,
 def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], prompts: Sequence[Question]) -> None:
     page.heading("What an encoder keeps of an image")
     page.text(
-        "An image is climbed until its embedding is that of the original; nothing else of the original is known. What "
-        "comes back is what the embedding holds, without grain. The first are shown."
+        "An image is optimized until its embedding is that of the original; nothing else of the original is known. "
+        "What comes back is what the embedding holds, without grain. The first are shown."
     )
     count = min(len(rebuilt[0].images), SHOWN)
     page.card(
@@ -128,5 +128,5 @@ def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], prompts: Sequence[Quest
             rebuilding.images[:count],
             small=f" of all {len(rebuilding.images)}: coarse correlation {rebuilding.likeness.mean():.2f}, cosine by "
             f"an encoder without text {rebuilding.blind:.2f}, by the other {rebuilding.other:.2f}, objects found "
-            f"{rebuilding.found:.0f} percent",
+            f"{rebuilding.detected:.0f} percent",
         )

@@ -1,4 +1,4 @@
-"""Images of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
+"""Images of the study of gradient ascent and their measurements: made once, kept in the run folder, measured again."""
 
 import hashlib
 import io
@@ -38,12 +38,12 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class AscentVariant:
-    """One way to climb."""
+    """One variant of gradient ascent."""
 
     name: str
     settings: AscentSettings
     prompts: int
-    """How many of the prompts it draws: dear ones draw few."""
+    """Number of prompts that it draws: slow variants draw few."""
     seeds: int
 
 
@@ -56,7 +56,7 @@ class AscentImage:
     which: list[int]
     """The prompt of each image."""
     climbed: list[float]
-    """What was climbed in the end, as the ascent saw it on its copies."""
+    """Final score of each image, as the ascent computed it on its copies."""
     frames: list[tuple[int, list[Pixels]]]
     """(steps made, images of the first seed) on the way."""
     seconds: float
@@ -65,7 +65,7 @@ class AscentImage:
 
 @dataclass(frozen=True)
 class Judged:
-    """What one encoder says of images."""
+    """Cosines and verdicts of one encoder on images."""
 
     right: Bool[np.ndarray, " images"]
     """Whether the own prompt is the nearest of all."""
@@ -74,14 +74,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is said of one variant's images."""
+    """All measurements of one variant's images."""
 
     own: Judged
-    """By the encoder that they were climbed on, on the images as written."""
+    """By the encoder that made them, on the images as written."""
     held_out: Judged
     harmed: dict[str, float]
     """Percent right by the held-out judge after each of `HARMS`."""
-    found: float
+    detected: float
     """Percent of named objects that the detector finds."""
     slope: float
     variation: float
@@ -99,7 +99,7 @@ class Rebuilt:
     """Mean cosine with the originals by an encoder without words that drew none of them."""
     other: float
     """The same by the encoder that did not draw."""
-    found: float
+    detected: float
     """Percent of the originals' objects that the detector finds."""
 
 
@@ -116,7 +116,7 @@ def margin(seen: Judged) -> float:
 
 
 def gap(climbed: Measured, real: Measured) -> float:
-    """How much more the climbed encoder likes the images than the held-out one, beyond its liking of real ones."""
+    """By how much the cosine of the encoder exceeds that of the held-out judge, less the same for real images."""
     excess = float(climbed.own.cosine.mean() - climbed.held_out.cosine.mean())
     return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
@@ -135,7 +135,7 @@ def questions(source: Source, count: int) -> list[Question]:
     return chosen
 
 
-def drawn(
+def draw_variant(
     encoder: Embedder,
     variant: AscentVariant,
     wishes: Sequence[Wish],
@@ -221,13 +221,13 @@ def measured(
         own=_asker(own, texts)(drawn.images, drawn.which),
         held_out=judged(drawn.images, drawn.which),
         harmed=harmed,
-        found=found_of(drawn.images, [prompts[prompt].names for prompt in drawn.which], detector),
+        detected=detected_percent(drawn.images, [prompts[prompt].names for prompt in drawn.which], detector),
         slope=float(np.mean([spectrum_slope(image) for image in drawn.images])),
         variation=float(np.mean([total_variation(image) for image in drawn.images])),
     )
 
 
-def seen_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], prompts: Sequence[Question]) -> Judged:
+def judged_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], prompts: Sequence[Question]) -> Judged:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
     return _asker(encoder, [question.text for question in prompts])(images, which)
 
@@ -251,8 +251,8 @@ def embedded(encoder: Embedder, images: Sequence[Pixels]) -> Float[Tensor, "imag
     return torch.cat([encoder.encode_image(torch.stack([as_floats(image) for image in part])) for part in parts])
 
 
-def found_of(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
-    """Percent of the named objects that the detector says are there."""
+def detected_percent(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
+    """Percent of the named objects that the detector finds."""
     hits = [
         presence.probability > 0.5
         for image, phrases in zip(images, names, strict=True)

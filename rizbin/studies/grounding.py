@@ -48,13 +48,13 @@ class Counted:
 
     threshold: float
     right: int
-    said: int
+    given: int
     true: int
 
     @property
     def precision(self) -> float:
         """Percent of the boxes that are right; 100 of none."""
-        return 100 * self.right / self.said if self.said else 100.0
+        return 100 * self.right / self.given if self.given else 100.0
 
     @property
     def recall(self) -> float:
@@ -64,7 +64,7 @@ class Counted:
     @property
     def f1(self) -> float:
         """Percent: twice the right ones over boxes and objects together."""
-        return 200 * self.right / max(self.said + self.true, 1)
+        return 200 * self.right / max(self.given + self.true, 1)
 
 
 def write_study(

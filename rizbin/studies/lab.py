@@ -207,7 +207,7 @@ def run(
             work.append((folder / f"{number:02d}-{seed}", training, measure))
     _train_all([job for job in work if not (job[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [
-        Cell(variants[number].name, seed, *_kept(folder / f"{number:02d}-{seed}"))
+        Cell(variants[number].name, seed, *_stored(folder / f"{number:02d}-{seed}"))
         for seed in range(seeds)
         for number in range(len(variants))
     ]
@@ -356,6 +356,6 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     RunFolder(folder).release()
 
 
-def _kept(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
+def _stored(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
     numbers: Mapping[str, float] = read_json(folder / "numbers.json")
     return dict(numbers), list(RunFolder(folder).metrics.read())

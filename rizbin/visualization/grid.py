@@ -1,4 +1,4 @@
-"""AnyPictures enlarged, labelled, framed and put side by side."""
+"""Images enlarged, labelled, framed and put side by side."""
 
 import math
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def sheet(
     Args:
         images: Of any sizes; small ones are enlarged.
         labels: One under each image, or none at all.
-        columns: AnyPictures in a row; 0 makes the sheet about as wide as high.
+        columns: Images in a row; 0 makes the sheet about as wide as high.
         side: Small images grow to about this many pixels.
         background: Behind and between the images.
         colors: One behind each label; none at all for the background's.

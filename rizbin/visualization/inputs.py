@@ -21,7 +21,7 @@ from rizbin.visualization.colors import AnySizeImage
 MOST_PATCHES = 16_384
 """Of an image: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes already."""
 ENDLESS = 16
-"""Images taken of data without an end, where nobody says how many."""
+"""Number of images taken from endless data where no limit is given."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ReadImages:
     skipped: list[str]
     """A sentence for each image that could not be used, and for what else the data hold that is left out."""
     left_out: int
-    """Images that are there but were not asked for; 0 for data without an end."""
+    """Number of images beyond the limit; 0 for endless data."""
     credit: str = ""
     """What the licence of the images asks to be shown with them."""
 
@@ -106,7 +106,7 @@ def read_images(
 
 
 def check_images(where: str | Sequence[str], *, masks: str | Path = "") -> None:
-    """Raises RizbinError where there is nothing to look at: before a network is loaded, and not after."""
+    """Raises RizbinError where there are no images, before a network is loaded."""
     for text in [where] if isinstance(where, str) else where:
         _opened(text, ENDLESS)
     if masks and not Path(masks).is_dir():

@@ -41,14 +41,14 @@ class Sheet:
 
 
 class Visualizer(ABC):
-    """Something that can be drawn. The first line of its docstring says what; its settings are its flags."""
+    """A visualization. The first line of its docstring says what it shows; its settings are its flags."""
 
     needs: ClassVar[str]
     """What model and images must bring."""
     least: ClassVar[int] = 1
     """Images without which it cannot be drawn."""
     most: ClassVar[int] = 12
-    """Images taken where nobody says how many."""
+    """Number of images where no limit is given."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
@@ -69,7 +69,7 @@ class Visualizer(ABC):
 
 
 class Attention(Visualizer):
-    """Where CLS looks: each head as heat and as the patches that hold most of it, scored where truth is known."""
+    """Attention of CLS: each head as heat and as the patches that hold most of it, scored where truth is known."""
 
     needs = "a ViT with a CLS token"
 
@@ -125,7 +125,7 @@ class Attention(Visualizer):
 
 
 class Patch(Visualizer):
-    """Where chosen patches look: their attention for each head, and which patches are like them."""
+    """Attention of chosen patches: each head's map, and the patches that are similar to them."""
 
     needs = "a ViT"
 
@@ -257,7 +257,7 @@ class Neighbors(Visualizer):
     settings: Settings
 
     def draw(self, encoder: FeatureExtractor, images: Sequence[ShownImage]) -> list[Sheet]:
-        """One sheet, a row for each image that is asked about."""
+        """One sheet with a row for each query image."""
         features = np.stack(over(encoder, [shown_image.image for shown_image in images], encoder.pooled))
         order, cosines = nearest(features, self.settings.count, of=self.settings.queries)
         cells, names = [], []
@@ -274,7 +274,7 @@ class Neighbors(Visualizer):
 
 
 class Propagate(Visualizer):
-    """Where objects go: a mask of the first frame, carried through a folder of frames by what looks alike."""
+    """Mask propagation: a mask of the first frame is carried through a folder of frames by patch similarity."""
 
     needs = "the frames of a film in one size, and a mask of the first"
     least = 2
@@ -350,8 +350,8 @@ class WordMap(Visualizer):
         """A sheet for each image."""
         if not encoder.localizes:
             raise RizbinError(
-                f"Words can be asked of image-text encoders whose patches meet the texts, and {encoder.name} is none; "
-                "give one such as detailclip-mini."
+                f"Words need an image-text encoder whose patch features are compared with texts, and {encoder.name} is "
+                "none; give one such as detailclip-mini."
             )
         sheets = []
         for number, shown_image in enumerate(images, 1):

@@ -73,9 +73,9 @@ _ROUGH = View.Settings(
     noise=0.6,
     noise_sigma=(0.005, 0.12),
 )
-"""Clean scenes are all alike: who saw no others names 6 percent of them in noise of a tenth and 7 at half their
-contrast, where people see the objects as before, and cannot judge what was drawn (docs/LOG.md). Hues hardly turn, for
-colors are names here."""
+"""Augmentation against unlike images: an encoder trained on clean scenes alone names 6 percent of them right in noise
+of 0.1 and 7 percent at half their contrast, and cannot judge generated images (docs/LOG.md). Hues hardly change,
+because colors are names here."""
 
 
 def clip_mini() -> Training[Any]:
@@ -109,7 +109,7 @@ def clip_mini() -> Training[Any]:
 
 
 def tecoa_mini() -> Training[Any]:
-    """A CLIP that worst-case changes do not mislead much: what climbs its gradient comes out as objects, not grain."""
+    """A CLIP that is robust to adversarial changes: gradient ascent on it gives objects, not grain."""
     training = small("tecoa")
     return replace(
         training,
@@ -124,7 +124,7 @@ def tecoa_mini() -> Training[Any]:
 
 
 def dino_mini() -> Training[Any]:
-    """DINO of the small preset on all drawings, each alone on white; its CLS looks at objects after a hundred steps."""
+    """DINO of the small preset on all drawings, each alone on white; its CLS attends to objects after 100 steps."""
     return replace(small("dino"), data="scenes:single,categories=0", steps=1500, checkpoint_every=100)
 
 

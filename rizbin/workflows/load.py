@@ -1,4 +1,4 @@
-"""Opens what a name stands for, and says what it is: one dispatch for models of Rizbin and of all libraries.
+"""Loads the model that a name stands for: one dispatch for models of Rizbin and of all libraries.
 
 A name is the folder of a run, a bundled name, the folder of a model of Rizbin, open_clip, timm, transformers, diffusers
 or onnxruntime, `open_clip:NAME/WEIGHTS`, `timm:NAME`, or OWNER/NAME on Hugging Face.
@@ -49,11 +49,11 @@ class Loaded:
 
     kind: Kind
     library: Library
-    """Whose form the weights have; "rizbin" for a run and for what Rizbin exported or bundles."""
+    """The library whose format the weights have; "rizbin" for a run and for what Rizbin exported or bundles."""
     name: str
-    """As it was asked for."""
+    """The name that was given."""
     folder: Path | None
-    """Where its files are; None for what a library fetched by name."""
+    """Folder of its files; None for models that a library downloaded by name."""
     model: Encoder | Detector | TextToImage
     run: LoadedRun | None = None
     """The trained method around it, of a run or an exported method."""
@@ -234,8 +234,8 @@ def _default_detector(device: str) -> Detector:
     except RizbinError as error:
         raise RizbinError(
             f"Without --model the published detector {DEFAULT} is taken, and it cannot be loaded here: with a network "
-            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini comes "
-            "along; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
+            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini is "
+            "bundled; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
         ) from error
 
 

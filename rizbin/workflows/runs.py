@@ -50,7 +50,7 @@ FORETOLD_PLACES = 5
 FORETOLD_FROM = 500
 """Steps from which that is worth its time: one percent of the run or less."""
 SIZES_LOOKED_AT = 5
-"""Images whose size tells that of all."""
+"""Number of images from whose sizes that of all is estimated."""
 OPENED_TWICE = 100_000
 """Data with more images are not opened again to see how large they are."""
 COARSE = 2
@@ -117,17 +117,12 @@ def train(
     parallel.start(device)
     _check(training)
     if validation_data:
-        validation_source(validation_data, view_size(training.settings))  # what is not there is said before the work
+        validation_source(validation_data, view_size(training.settings))  # missing data are refused before the work
     source = training_source(training, validation_data)
     completed = find(training.method).completed(training.settings, source.categories)
     training = replace(training, settings=completed)
-    if epochs:
-        training = replace(training, steps=_steps_of(epochs, training, source, quiet))
-    costs: list[float] = []
-    if minutes is not None:
-        steps, costs = _steps_within(minutes, training, source, Path(run), quiet)
-        training = replace(training, steps=steps)
-    # Created on all processes alike; only the main one writes.
+    training, costs = _with_length(training, source, Path(run), minutes, epochs, quiet)
+    # All processes create the folder; only the main one writes.
     folder = RunFolder(Path(run))
     recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
     folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
@@ -160,6 +155,18 @@ def train(
         _finish(training, method, source, folder)
     parallel.barrier()
     return folder.path
+
+
+def _with_length(
+    training: Training[Any], source: Source, run: Path, minutes: float | None, epochs: float, quiet: bool
+) -> tuple[Training[Any], list[float]]:
+    """The training with the steps that epochs or minutes ask for, and the costs of steps where they were measured."""
+    if epochs:
+        training = replace(training, steps=_steps_of(epochs, training, source, quiet))
+    if minutes is None:
+        return training, []
+    steps, costs = _steps_within(minutes, training, source, run, quiet)
+    return replace(training, steps=steps), costs
 
 
 def _warn_before(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
@@ -202,7 +209,7 @@ def validation_source(spec: str, size: int) -> Source:
 def _watching(
     training: Training[Any], method: Method, silent: bool, validation_data: str
 ) -> CollapseDiagnostics | None:
-    """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
+    """Diagnostics of a self-supervised method during training; None with captions, whose loss is a measure itself."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
     size = view_size(training.settings)
@@ -260,7 +267,7 @@ def _nothing_fetched(settings: Any) -> Any:
 
 
 def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
-    """What the method's tensors are like, found without making them; None where only a real one can say."""
+    """Names and shapes of the method's tensors without allocating them; None where only a built method has them."""
     if getattr(training.settings, "start", ""):
         return None
     try:
@@ -302,14 +309,14 @@ def replay(folder: Path) -> Replay:
 
 
 def training_from(stored: dict[str, Any]) -> Training[Any]:
-    """Complete settings from what settings.json holds."""
+    """Complete settings from the content of settings.json."""
     stored = {name: value for name, value in stored.items() if name not in ("data_fingerprint", "validation_data")}
     name = stored.get("method", "")
     return from_dict(Training[find(str(name)).Settings], stored, where="settings.json")
 
 
 def validation_data_of(stored: dict[str, Any]) -> str:
-    """What settings.json says that the run is measured on; empty: the test part of its data."""
+    """The validation data that settings.json names; empty: the test part of its data."""
     spec = stored.get("validation_data", "")
     return spec if isinstance(spec, str) else ""
 

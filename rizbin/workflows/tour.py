@@ -14,7 +14,7 @@ from rizbin.detection.draw import drawn as with_boxes
 from rizbin.detection.phrases import named
 from rizbin.generation.ascent.ascend import ascend
 from rizbin.generation.ascent.targets import TextTarget
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.repair import Repaired, RepairStrategy, repair
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
@@ -64,7 +64,7 @@ def _draw(page: Page, text_to_image: TextToImage, names: tuple[str, ...]) -> Non
         f"\u201c{prompt}\u201d by {DRAWS}: the predicted image at some of {len(painted.frames)} steps, "
         f"{painted.seconds:.1f} seconds in all."
     )
-    steps = [*seen(text_to_image, painted.frames, most=7), (painted.image, "the image")]
+    steps = [*predicted_images(text_to_image, painted.frames, most=7), (painted.image, "the image")]
     page.pictures([PageImage(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
 
 
@@ -85,7 +85,7 @@ def _repair(page: Page, text_to_image: TextToImage, judge: DetectorVerifier, nam
             f"Of {TRIED} pairs none came out without one of its objects; \u201c{prompt}\u201d is the last of them."
         )
     else:
-        lacked = [name for name, presence in first.found.items() if presence.probability < BELIEVED]
+        lacked = [name for name, presence in first.presences.items() if presence.probability < BELIEVED]
         page.text(
             f"\u201c{prompt}\u201d came out without {' and '.join(article(name) for name in lacked)}, says {FINDS}. "
             f"{len(made.attempts) - 1} more were drawn; "
@@ -96,7 +96,7 @@ def _repair(page: Page, text_to_image: TextToImage, judge: DetectorVerifier, nam
             PageImage(
                 image=attempt.image,
                 caption=f"{_HOW[attempt.how]}: "
-                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in attempt.found.items())
+                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in attempt.presences.items())
                 + (" (kept)" if attempt is best else ""),
                 alt=f"{prompt}, {_HOW[attempt.how]}",
             )
@@ -118,7 +118,7 @@ def _find(page: Page, judge: DetectorVerifier, made: Repaired, names: tuple[str,
 
 
 def _ascend(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
-    """An image by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
+    """An image made by an encoder's gradient alone, with the verdict of the detector, which was not used for it."""
     name = names[0]
     encoder = load_encoder(CLIMBED)
     made = ascend([encoder], [[TextTarget(text=article(name))]])

@@ -196,8 +196,8 @@ def test_the_surest_mistakes_come_first():
 
 
 def test_pictures_are_found_in_order():
-    assert pool().found(0, 2) == ([1, 2], 3)
-    assert pool().found(1) == ([1, 2, 0], 1)
+    assert pool().retrieved(0, 2) == ([1, 2], 3)
+    assert pool().retrieved(1) == ([1, 2, 0], 1)
 
 
 def test_asking_gives_probabilities_and_cosines():

@@ -14,7 +14,7 @@ from rizbin.generation.diffusion.repair import RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
-from rizbin.studies.missing.asked import study_missing_objects
+from rizbin.studies.missing.job import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
 from rizbin.studies.missing.verdict import overlap, sentences
@@ -137,7 +137,7 @@ def test_the_second_judge_takes_the_reading_that_is_right_most_often(second: Sec
     source = open_source("scenes:drawn,categories=16", split="train", size=64)
     samples = [source[index] for index in range(60)]
     seen = accuracy("", second(second.encode([one.image for one in samples])), truth_of(samples, source.categories))
-    assert seen.matthews > 0.5 and seen.found > 60 and seen.invented < 10
+    assert seen.matthews > 0.5 and seen.recall > 60 and seen.invented < 10
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -49,11 +49,11 @@ class ByPixels:
     def __init__(self, stop_after: int = 10**9) -> None:
         self.asked, self.stop_after = 0, stop_after
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         self.asked += 1
         if self.asked > self.stop_after:
             raise KeyboardInterrupt
-        values = [zlib.crc32(picture.tobytes() + one.encode()) % 1000 / 999 for one in phrases]
+        values = [zlib.crc32(image.tobytes() + one.encode()) % 1000 / 999 for one in phrases]
         return [ObjectPresence(value, (0.0, 0.0, 16.0, 16.0) if value >= 0.5 else None) for value in values]
 
 

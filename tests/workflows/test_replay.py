@@ -93,7 +93,7 @@ def test_what_the_judge_does_not_know_is_said_and_not_mended(models: Path, tmp_p
         strategy=RepairStrategy(threshold=0.0),
         quiet=True,
     )
-    assert not made.whole and len(made.attempts) == 1 and not made.best.found["zeppelin"].known
+    assert not made.whole and len(made.attempts) == 1 and not made.best.presences["zeppelin"].known
     assert any('does not know "zeppelin"' in note for note in made.notes)
 
 

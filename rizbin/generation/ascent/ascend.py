@@ -1,7 +1,7 @@
-"""The ascent: many augmented copies of an image are asked for their score, and the image follows the gradient.
+"""Gradient ascent: augmented copies of an image are scored by encoders, and the image follows the gradient.
 
-Several independent images climb at once. Only a chunk of copies is in memory at a time; the gradient with respect to
-the images is summed over chunks and then carried into what the images are made of.
+Several independent images are optimized at once. Only a chunk of copies is in memory at a time; the gradient with
+respect to the images is summed over chunks and then carried into what the images are made of.
 
 Source: Direct Ascent Synthesis, arXiv 2502.07753.
 """
@@ -36,10 +36,10 @@ Images = Float[Tensor, "images 3 height width"]
 
 @dataclass(frozen=True)
 class AscentFrame:
-    """Where the ascent stands after a step."""
+    """State of the ascent after a step."""
 
     step: int
-    """Steps made."""
+    """Number of steps made."""
     steps: int
     images: list[Pixels]
     score: float
@@ -49,7 +49,7 @@ class AscentFrame:
 
 @dataclass
 class Ascended:
-    """Images and how they came to be."""
+    """The images of an ascent, and the steps on the way."""
 
     images: list[Pixels]
     scores: list[list[float]]
@@ -58,7 +58,7 @@ class Ascended:
     """Some of the steps, more of the first than of the last."""
     seconds: float
     steps: int
-    """Made."""
+    """Number of steps made."""
     exact: Images = field(repr=False, default_factory=lambda: torch.zeros(0, 3, 1, 1))
     """The images as floats."""
 

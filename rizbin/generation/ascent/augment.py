@@ -1,4 +1,4 @@
-"""Copies of the images, each a little otherwise, so that what is drawn is there for every look and not for one.
+"""Augmented copies of the images, so that what is drawn raises the score of every copy and not of one view alone.
 
 All draws of a copy follow from (seed, step, copy): nothing changes when copies are computed in other chunks or beside
 other images. All images of a batch get the same draws. Everything is differentiable.

@@ -1,4 +1,4 @@
-"""What an image is made of while it is climbed: the same gradient gives other images in other coordinates.
+"""Parametrizations of the image in gradient ascent: the same gradient gives other images in other coordinates.
 
 Every one is a module that is built from start images and gives images: `made()` is [images, 3, height, width],
 0 to 1, and before the first step the start (latents: as the autoencoder gives it back; strokes: to some percent). Plain

@@ -1,4 +1,4 @@
-"""What an image shall become: words, the embedding of an image, its style, the features of a layer, a class.
+"""Targets of gradient ascent: words, the embedding of an image, its style, the features of a layer, a class.
 
 Each target has a weight; what is climbed is the sum of weight times score, less what grain costs. Scores of words and
 embeddings are cosines.
@@ -32,7 +32,7 @@ class TextTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTarget:
-    """An image whose embedding it shall have: what the encoder keeps of that image is what comes out."""
+    """An image whose embedding the result should have: it shows what the encoder keeps of that image."""
 
     image: TargetImage
     weight: float = 1.0
@@ -40,7 +40,7 @@ class ImageTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContentTarget:
-    """An image whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
+    """An image whose features the result should have at a layer, place by place; the score is the mean cosine."""
 
     image: TargetImage
     layer: str
@@ -49,7 +49,7 @@ class ContentTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleTarget:
-    """An image whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
+    """An image whose style the result should have: the products of channels at a layer, wherever they are (Gatys, arXiv
     1508.06576); the score is the cosine of the two tables of products."""
 
     image: TargetImage
@@ -68,13 +68,13 @@ class Feature:
 
 Target = TextTarget | ImageTarget | ContentTarget | StyleTarget | Feature
 Wish = Sequence[Target]
-"""All that one image shall be."""
+"""All targets of one image."""
 Placed = Callable[[Float[Tensor, "images 3 height width"]], Views]
 """Cuts images of the canvas as the views are cut."""
 
 
 def check(wishes: Sequence[Wish]) -> None:
-    """Raises RizbinError in a sentence for what cannot be climbed."""
+    """Raises RizbinError for targets that cannot be followed."""
     if not wishes:
         raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog".')
     for wish in wishes:
@@ -129,7 +129,7 @@ class Bound:
     def scores(
         self, views: Views, images: slice, placed: Placed
     ) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
-        """The weighted sum that is climbed, and the score of the first target alone, of each view.
+        """The weighted sum that is maximized, and the score of the first target alone, of each view.
 
         views: one copy after the other of the images in the slice. placed: cuts images as the views are cut.
         """
@@ -153,7 +153,7 @@ class Bound:
     def _layered(
         self, views: Views, target: Target, reference: Tensor | None, placed: Placed
     ) -> Float[Tensor, " views"]:
-        """The score of a target that looks into a layer."""
+        """The score of a target on the features of a layer."""
         assert isinstance(target, ContentTarget | StyleTarget | Feature)
         features = places_of(layer_of(self.encoder, views, target.layer))
         if isinstance(target, Feature):

@@ -110,7 +110,7 @@ def noised_starts(text_to_image: TextToImage, start: Pixels, sampling: Sampling)
     return shown
 
 
-def seen(text_to_image: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
+def predicted_images(text_to_image: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
     """The finished image as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
     return [
         (text_to_image.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
@@ -132,7 +132,7 @@ def write_strip(text_to_image: TextToImage, drawn: SavedImage) -> None:
     """Writes the strip and the GIF of an image beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
-    images = seen(text_to_image, drawn.painted.frames)
+    images = predicted_images(text_to_image, drawn.painted.frames)
     write_png(sheet([images]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
     write_gif([image for image, _ in images] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
 

@@ -1,8 +1,9 @@
 """Draws until every object of the prompt is there: draws, verifies, and repairs only what is missing.
 
 The stages of repair are tried only while an object is missing: another seed; attention guidance from the same noise;
-and the missing object alone, drawn into a free place of the best image (blended latents, arXiv 2206.02779). The image with
-most verified objects is kept, so no stage makes the result worse. Best-of-N, the baseline, is the stage reseed alone.
+and the missing object alone, drawn into a free place of the best image (blended latents, arXiv 2206.02779). The image
+with most verified objects is kept, so no stage makes the result worse. Best-of-N, the baseline, is the stage reseed
+alone.
 """
 
 import time
@@ -91,7 +92,7 @@ class Attempt:
     how: Literal["draw", "reseed", "attention", "place"]
     seed: int
     image: Pixels
-    found: dict[str, ObjectPresence]
+    presences: dict[str, ObjectPresence]
     seconds: float
     """Time to draw the image and to verify it."""
     painted: GeneratedImage
@@ -103,7 +104,7 @@ class Attempt:
     @property
     def known(self) -> dict[str, ObjectPresence]:
         """What was found of the objects that the verifier knows."""
-        return {name: presence for name, presence in self.found.items() if presence.known}
+        return {name: presence for name, presence in self.presences.items() if presence.known}
 
     def there(self, threshold: float) -> int:
         """Number of objects whose probability is at least `threshold`."""
@@ -136,8 +137,8 @@ class Repaired:
                 "guidance": attempt.guidance,
                 "seconds": round(attempt.seconds, 2),
                 "there": attempt.there(threshold),
-                "probabilities": {name: round(value.probability, 3) for name, value in attempt.found.items()},
-                "unknown_to_the_judge": [name for name, value in attempt.found.items() if not value.known],
+                "probabilities": {name: round(value.probability, 3) for name, value in attempt.presences.items()},
+                "unknown_to_the_judge": [name for name, value in attempt.presences.items() if not value.known],
                 "kept": attempt is self.best,
                 "pixels": fingerprint(attempt.image),
             }
@@ -159,8 +160,8 @@ def repair(
     """An image of the prompt with all its objects, as far as the stages of the strategy reach.
 
     objects: the objects to verify; empty: those that `spans.objects_in` finds in the prompt. A prompt without any is
-    drawn once and counts as whole, with a note. An object that the verifier does not know is reported and not verified: the image
-    is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
+    drawn once and counts as whole, with a note. An object that the verifier does not know is reported and not verified:
+    the image is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
     """
     sampling, strategy = sampling or Sampling(), strategy or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
@@ -259,11 +260,11 @@ def _placed(
     text_to_image: TextToImage, attempt: Attempt, sampling: Sampling, strategy: RepairStrategy, number: int
 ) -> GeneratedImage:
     """Draws the least probable object into the largest free place of an image; all else stays as it is."""
-    name = min(attempt.known, key=lambda name: attempt.found[name].probability)
+    name = min(attempt.known, key=lambda name: attempt.presences[name].probability)
     height, width = attempt.image.shape[:2]
     taken = [
         presence.box
-        for presence in attempt.found.values()
+        for presence in attempt.presences.values()
         if presence.box is not None and presence.probability >= strategy.threshold
     ]
     left, top, right, bottom = free_place(taken, height, width)

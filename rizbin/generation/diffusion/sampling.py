@@ -1,4 +1,4 @@
-"""What a drawing is asked for, what it passes through, and what comes of it."""
+"""Settings of sampling, its state at each step, and its result."""
 
 import hashlib
 import math

@@ -49,7 +49,7 @@ class LatentDiffusion(Method):
         image_size: int = 64
         """Side in pixels of the square images that it learns and draws; a multiple of 8."""
         view: View.Settings = View.Settings()
-        """What is done to an image; its size is `image_size`. Unchanged by default: it shall draw what it saw."""
+        """Augmentation of an image; its size is `image_size`. None by default, so that it draws what it saw."""
         tokenizer: Tokenizer.Settings = Tokenizer.Settings(context=32)
         """Tokenizer of the captions; longer ones are cut."""
         autoencoder_share: float = 0.12

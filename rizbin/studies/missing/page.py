@@ -210,7 +210,7 @@ def _judges(page: Page, judges: Sequence[Accuracy]) -> None:
         [
             judge.name,
             Number(f"{judge.matthews:.3f}", judge.matthews),
-            _percent(judge.found),
+            _percent(judge.recall),
             _percent(judge.invented),
             _percent(judge.whole),
         ]

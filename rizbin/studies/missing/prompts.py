@@ -42,11 +42,11 @@ class Prompt:
     kind: str
     """A group whose share is reported: "animals", "never seen together"."""
     nouns: tuple[str, ...] = ()
-    """What a judge that knows no colors is asked for; empty: the objects."""
+    """The nouns, for a judge that knows no colors; empty: the objects."""
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """What a judge is asked for, one for each object."""
+    def queries(self) -> tuple[str, ...]:
+        """The phrases that a judge verifies, one for each object."""
         return self.nouns or self.objects
 
 

@@ -33,7 +33,7 @@ class Accuracy:
 
     name: str
     matthews: float
-    found: float
+    recall: float
     """Percent of the objects that are there."""
     invented: float
     """Percent of the objects that are not."""
@@ -98,7 +98,7 @@ class SecondJudge:
             # `calibrate` reads scores of 0 to 1.
             flat = _squeezed((scores[fitted] - mean) / spread).ravel()
             self._thresholds[name] = calibrate(flat, truth[fitted].ravel()).threshold
-            self.accuracies.append(accuracy(name, self._said(name, scores[~fitted]), truth[~fitted]))
+            self.accuracies.append(accuracy(name, self._verdicts(name, scores[~fitted]), truth[~fitted]))
         self.accuracies.sort(key=lambda measured: -measured.matthews)
         self.reading = self.accuracies[0].name
         several = truth.sum(axis=1) >= 2
@@ -112,9 +112,9 @@ class SecondJudge:
 
     def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "images names"]:
         """Which names each image shows, by the best reading."""
-        return self._said(self.reading, self.readings(encoded)[self.reading])
+        return self._verdicts(self.reading, self.readings(encoded)[self.reading])
 
-    def _said(self, name: str, scores: Float[np.ndarray, "images names"]) -> Bool[np.ndarray, "images names"]:
+    def _verdicts(self, name: str, scores: Float[np.ndarray, "images names"]) -> Bool[np.ndarray, "images names"]:
         mean, spread = self._scales[name]
         return _squeezed((scores - mean) / spread) >= self._thresholds[name]
 

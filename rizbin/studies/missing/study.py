@@ -113,7 +113,7 @@ def _recorded(plan: Plan) -> dict[str, object]:
 def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) -> str:
     sampling = plan.sampling
     second = (
-        f"A second judge that no way asks says what it sees beside it: {_counted(len(judge.pairs))} read by "
+        f"A second judge, which no way of drawing uses, verifies too: {_counted(len(judge.pairs))} read by "
         f"{judge.reading}, the reading that decides best on true scenes."
         if judge is not None
         else "There is no second judge."
@@ -153,7 +153,7 @@ def _judged(
         images = [read_image(case.file(folder)) for case in mine]
         encoded = judge.encode(images)
         for drawn_case, seen in zip(mine, judge(encoded), strict=True):
-            names = prompts[drawn_case.key].asked
+            names = prompts[drawn_case.key].queries
             if all(name in judge.names for name in names):
                 verdicts[way, drawn_case.key] = all(bool(seen[judge.names.index(name)]) for name in names)
         quality[way] = kernel_distance(encoded.pooled, judge.pooled), variation(images) / edges

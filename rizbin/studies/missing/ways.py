@@ -217,7 +217,7 @@ class Studio:
 
     def _verified(self, way: str, case: Case, other: int, image: Pixels, seconds: float) -> DrawnCase:
         begin = time.process_time()
-        presences = self.verifier(image, case.prompt.asked)
+        presences = self.verifier(image, case.prompt.queries)
         probabilities = {
             name: presence.probability for name, presence in zip(case.prompt.objects, presences, strict=True)
         }
@@ -242,7 +242,7 @@ class Studio:
                 objects=case.prompt.objects,
             )
         seconds = time.process_time() - begin
-        probabilities = {name: presence.probability for name, presence in made.best.found.items()}
+        probabilities = {name: presence.probability for name, presence in made.best.presences.items()}
         tried = tuple(attempt.how for attempt in made.attempts)
         drawn = DrawnCase(REPAIR, *case.key, 0, probabilities, seconds, 0.0, self.peak.megabytes, tried, made.best.how)
         return drawn, made.best.image
@@ -266,7 +266,7 @@ class _ByNoun:
     prompt: Prompt
 
     def __call__(self, image: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
-        nouns = dict(zip(self.prompt.objects, self.prompt.asked, strict=True))
+        nouns = dict(zip(self.prompt.objects, self.prompt.queries, strict=True))
         return self.verifier(image, [nouns[phrase] for phrase in phrases])
 
 

@@ -22,9 +22,9 @@ class Scripted:
         self.said = list(said)
         self.seen: list[Pixels] = []
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         assert list(phrases) == ["zebra", "frog"]
-        self.seen.append(picture)
+        self.seen.append(image)
         box = (0.0, 0.0, 16.0, 16.0)
         said = self.said[min(len(self.seen), len(self.said)) - 1]
         return [ObjectPresence(value, box if value >= 0.5 else None) for value in said]
@@ -85,7 +85,7 @@ def test_free_places_avoid_what_is_there() -> None:
 
 
 def test_prompts_without_objects_are_drawn_once() -> None:
-    def never(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def never(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         raise AssertionError("nothing is to be looked for")
 
     made = repair(painter(), "", never, sampling=QUICK)
@@ -93,7 +93,7 @@ def test_prompts_without_objects_are_drawn_once() -> None:
 
 
 def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
-    def absent(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def absent(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         return [ObjectPresence(0.1) for _ in phrases]
 
     made = repair(
@@ -109,7 +109,7 @@ def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
 
 def test_a_verifier_that_miscounts_is_our_fault() -> None:
     with pytest.raises(ValueError, match="zip"):
-        repair(painter(), PROMPT, lambda picture, phrases: [ObjectPresence(1.0)], sampling=QUICK)
+        repair(painter(), PROMPT, lambda image, phrases: [ObjectPresence(1.0)], sampling=QUICK)
 
 
 def test_settings_are_errors_in_words() -> None:

@@ -22,7 +22,7 @@ from rizbin.generation.diffusion.attention_guidance import (
     resolution_of,
     steering,
 )
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.guidance import Guidance
 from rizbin.generation.diffusion.loading import load_pipeline
 from rizbin.generation.diffusion.noise import InitialNoise
@@ -246,7 +246,7 @@ def test_a_strip_has_the_first_step_and_the_last() -> None:
     painted = painter().paint("a zebra", Sampling(steps=9))
     some = chosen(painted.frames, 4)
     assert [frame.step for frame in some] == [0, 3, 5, 8]
-    strip = seen(painter(), painted.frames, most=4)
+    strip = predicted_images(painter(), painted.frames, most=4)
     assert strip[0][1] == "step 1, t 889"
     assert sheet([strip], side=64).shape == (64 + 18 + 12, 4 * 70 + 6, 3)
     with pytest.raises(RizbinError, match="no pictures"):

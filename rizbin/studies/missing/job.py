@@ -87,7 +87,7 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), settings.objects)
     known = source.categories if source is not None else ()
-    among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.asked))))
+    among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.queries))))
     pairs = [_reading(name) for name in settings.second_judge if name] if source is not None else []
     return write_study(
         text_to_image,
