@@ -72,30 +72,32 @@ def test_numbers_are_those_that_were_planted() -> None:
 def test_a_better_cure_is_called_so() -> None:
     said = sentences(planted(80, rival=10))
     assert said[0].startswith(
-        "iou helps most: 80.0 percent of its pictures are whole, 30.0 points more than plain ones"
+        "iou helps most: 80.0 percent of its images show all objects, 30.0 points more than plain ones"
     )
     assert "as was asked (p under 0.001" in said[0]
-    rival = "the best of 2 plain pictures, of which its time suffices for 2.00 (60.0 percent, p under 0.001)"
+    rival = "the best of 2 plain images, of which its time suffices for 2.00 (60.0 percent, p under 0.001)"
     assert f"it beats {rival}" in said[0]
     less = sentences(planted(60, rival=40))[0]
     assert "10.0 points more than plain ones, less than the 15 that were asked for" in less
-    assert "it is beaten by the best of 2 plain pictures" in less and "(90.0 percent" in less
+    assert "it is beaten by the best of 2 plain images" in less and "(90.0 percent" in less
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:
     undecided = sentences(planted(53, rival=2))[0]
-    assert undecided.startswith("No cure helps beyond chance: the one with most whole pictures, iou, has 53.0 percent")
+    assert undecided.startswith(
+        "No attention guidance helps beyond chance: the one with most complete images, iou, has 53.0 percent"
+    )
     assert "+3.0 points beside plain drawing" in undecided and "it cannot be told from the best of 2" in undecided
     harmful = sentences(planted(20))[0]
     assert harmful.startswith(
-        "No cure helps: the one with most whole pictures, iou, has 20.0 percent, 30.0 points fewer"
+        "No attention guidance helps: the one with most complete images, iou, has 20.0 percent, 30.0 points fewer"
     )
 
 
 def test_the_ladder_is_held_to_what_was_asked() -> None:
     met = next(one for one in sentences(planted(80)) if one.startswith("Repair ends"))
-    assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 pictures and 3.00 seconds" in met
-    assert "agrees with 100.0 percent of these (at least the 90" in met
+    assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 images and 3.00 seconds" in met
+    assert "confirms 100.0 percent of these (at least the 90" in met
     short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("Repair ends"))
     assert "it does not reach the 95 percent" in short and "agrees with 50.0 percent of these (not the 90" in short
 
@@ -114,7 +116,7 @@ def test_the_claim_about_overlap_follows_its_intervals() -> None:
     noise, signal = random.random(200), np.array(whole, float) + random.random(200)
     assert "does not hold here: intensity predicts better than IoU" in watched(signal, noise)
     undecided = watched(noise, random.random(200))
-    assert "is neither shown nor refuted here" in undecided and "better than a coin" in undecided
+    assert "is neither shown nor refuted here" in undecided and "better than chance" in undecided
     assert predictors([picture(WATCHED, CASES[0], True)], [True]) == [], "nothing is missing, nothing can be told"
 
 
@@ -182,7 +184,7 @@ def test_the_command_answers_on_a_page_and_goes_on(
     words += ["--scales", "iou=60", "--stages", "place", "--others", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
-    for part in ("How it was asked", "initial-noise", "rung by rung", "Whole pictures, percent"):
+    for part in ("Design", "initial-noise", "stage by stage", "Complete images, percent"):
         assert part in page
     assert "the detector" in page and "There is no second judge" in page
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -206,6 +208,6 @@ def test_the_page_shows_what_the_second_judge_says(
     target = tmp_path / "page.html"
     study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)
     text = target.read_text(encoding="utf-8")
-    assert "A second judge that no way asks" in text and "2 image-text encoders together" in text
+    assert "A second judge, which no way of drawing uses" in text and "2 image-text encoders together" in text
     assert f"{second.reading} (taken)" in text
     assert "OpenMoji" in text and "distance to true scenes" in text
