@@ -143,13 +143,7 @@ def train(
     if not costs and not quiet:
         costs = _foretold(trainer, training, source)
     trainer.fit(
-        method,
-        source,
-        folder,
-        quiet=quiet,
-        watch=watching,
-        watch_every=max(training.steps // LOOKS, 1),
-        costs=costs,
+        method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1), costs=costs
     )
     if parallel.is_main():
         _finish(training, method, source, folder)

@@ -99,7 +99,7 @@ def page(detailclip: DetailCLIP, tmp_path_factory: pytest.TempPathFactory) -> st
 
 
 def test_everything_is_on_the_page(page: str):
-    for caption in ("Picture", "Attention", "Removed", "Reconstruction", "Words", "Truth"):
+    for caption in ("Image", "Attention", "Removed", "Reconstruction", "Words", "Truth"):
         assert len(re.findall(rf"<figcaption[^>]*>{caption}</figcaption>", page)) >= 12, caption
     for text in ("87.2 %", "random weights 5.0 %", "How &amp; why.", "No &lt;masks&gt;.", "trainer.beta1", "an abacus"):
         assert text in page
@@ -153,7 +153,7 @@ def test_a_method_without_teacher_and_data_without_truth(tmp_path: Path):
     for caption in ("Attention", "Removed", "Reconstruction", "Truth"):
         assert f">{caption}</figcaption>" not in page
     assert ">Words</figcaption>" in page
-    assert "captions of these pictures" in page
+    assert "captions of these images" in page
     assert "Nothing was measured." in page
     assert "No records were kept of this run." in page
 

@@ -87,7 +87,7 @@ def test_a_useless_or_harmful_cure_is_called_so() -> None:
     assert undecided.startswith(
         "No attention guidance helps beyond chance: the one with most complete images, iou, has 53.0 percent"
     )
-    assert "+3.0 points beside plain drawing" in undecided and "it cannot be told from the best of 2" in undecided
+    assert "+3.0 points against plain drawing" in undecided and "it cannot be told from the best of 2" in undecided
     harmful = sentences(planted(20))[0]
     assert harmful.startswith(
         "No attention guidance helps: the one with most complete images, iou, has 20.0 percent, 30.0 points fewer"
@@ -99,7 +99,7 @@ def test_the_ladder_is_held_to_what_was_asked() -> None:
     assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 images and 3.00 seconds" in met
     assert "confirms 100.0 percent of these (at least the 90" in met
     short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("Repair ends"))
-    assert "it does not reach the 95 percent" in short and "agrees with 50.0 percent of these (not the 90" in short
+    assert "it does not reach the 95 percent" in short and "confirms 50.0 percent of these (not the 90" in short
 
 
 def test_the_claim_about_overlap_follows_its_intervals() -> None:

@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_skipped_and_listed(tmp_path: Path) -> None:
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     for where, said in (
-        ([], "no pictures to look at"),
+        ([], "no images to look at"),
         (str(tmp_path), "no pictures in"),
         (str(tmp_path / "nowhere"), "no pictures in"),
         ("scenes:zzz", "zzz"),

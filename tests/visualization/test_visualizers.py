@@ -153,7 +153,7 @@ def test_maps_through_windows_have_a_row_of_pixels_for_a_row_of_patches() -> Non
 
 def test_too_few_pictures_are_refused() -> None:
     for what in (Correspondence(), Neighbors(), Propagate()):
-        with pytest.raises(RizbinError, match="needs 2 pictures"):
+        with pytest.raises(RizbinError, match="needs 2 images"):
             what(encoder("pair"), scenes("pair", 1))
 
 

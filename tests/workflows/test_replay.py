@@ -108,7 +108,7 @@ def test_what_is_no_longer_the_same_is_said(models: Path, tmp_path: Path, capsys
     start = tmp_path / "a/0000.png"
     rizbin.edit(start, "a taxi", model=models / "draws", output=tmp_path / "c", **QUICK, quiet=True)
     rizbin.generate("a frog", model=models / "draws", output=tmp_path / "a", **QUICK, quiet=True)
-    with pytest.raises(RizbinError, match="no longer the picture"):
+    with pytest.raises(RizbinError, match="no longer the image"):
         replay(tmp_path / "c/drawn.json", output=tmp_path / "d", quiet=True)
 
 

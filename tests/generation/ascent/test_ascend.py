@@ -102,9 +102,9 @@ def test_a_start_a_mask_and_a_bound_are_kept() -> None:
     assert torch.equal(made.exact[..., :12], start.expand(2, -1, -1, -1)[..., :12])
     moved = (made.exact - start).abs()
     assert 0.001 < moved.max() < 0.21
-    with pytest.raises(RizbinError, match=r"mask has 16x16 pixels and the picture 24x16"):
+    with pytest.raises(RizbinError, match=r"mask has 16x16 pixels and the image 24x16"):
         ascend([toy()], WISHES, settings=QUICK, start=start, mask=mask[..., :16])
-    with pytest.raises(RizbinError, match="3 start pictures do not fit 2"):
+    with pytest.raises(RizbinError, match="3 start images do not fit 2"):
         ascend([toy()], WISHES, settings=QUICK, start=start.repeat(3, 1, 1, 1))
 
 
