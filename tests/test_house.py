@@ -84,16 +84,7 @@ LONGEST_FUNCTION = 60
 """Lines of a function, its docstring included: one screen."""
 LONG_FILES: dict[str, tuple[int, str]] = {}
 """Files that may be longer: up to how many lines, and why."""
-LONG_FUNCTIONS: dict[str, tuple[int, str]] = {
-    "rizbin/generation/ascent/ascend.py: ascend": (85, "yet to be split"),
-    "rizbin/studies/ascent.py: write_study": (73, "a page from top to bottom"),
-    "rizbin/studies/missing/study.py: write_study": (65, "a page from top to bottom"),
-    "rizbin/workflows/ascend.py: ascend": (91, "yet to be split"),
-    "rizbin/workflows/evaluate_diffusion.py: measure": (91, "yet to be split"),
-    "rizbin/workflows/generate.py: generate": (68, "yet to be split"),
-    "rizbin/workflows/generate.py: repair": (76, "yet to be split"),
-    "rizbin/workflows/runs.py: train": (83, "yet to be split"),
-}
+LONG_FUNCTIONS: dict[str, tuple[int, str]] = {}
 """Functions that may be longer: up to how many lines, and why."""
 
 
@@ -137,8 +128,6 @@ WEAK_NAMES = frozenset(
     ]
 )
 """Pronouns, participles and private words: a variable is named for what it holds, in the words of the field."""
-NOT_RENAMED_YET = {"generation", "reports", "studies", "visualization", "workflows", "zoo"}
-"""Folders of `rizbin/` whose variables still have such names."""
 
 
 def weak_names_in(tree: ast.AST) -> list[str]:
@@ -160,10 +149,7 @@ def test_variables_are_named_for_what_they_hold(folder: str) -> None:
         if path.relative_to(ROOT / "rizbin").parts[0] == folder
         for name in weak_names_in(ast.parse(path.read_text(encoding="utf-8")))
     ]
-    if folder in NOT_RENAMED_YET:
-        assert weak, f"rizbin/{folder} is done; take it out of NOT_RENAMED_YET"
-    else:
-        assert not weak
+    assert not weak
 
 
 def test_weak_names_are_noticed_wherever_a_name_is_bound() -> None:

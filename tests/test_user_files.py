@@ -16,7 +16,7 @@ from rizbin.core.outputs import RECORD
 from rizbin.detection.detector import Detector, Preparation
 from rizbin.studies.ascent_job import study_ascent
 from rizbin.studies.grounding import study_grounding
-from rizbin.studies.missing.asked import study_missing_objects
+from rizbin.studies.missing.job import study_missing_objects
 from tests.detection.toys import Shapes, tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
 

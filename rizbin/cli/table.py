@@ -160,7 +160,7 @@ COMMANDS: Mapping[str, Entry] = {
 }
 STUDIES = {
     "grounding": "rizbin.studies.grounding:study_grounding",
-    "missing-objects": "rizbin.studies.missing.asked:study_missing_objects",
+    "missing-objects": "rizbin.studies.missing.job:study_missing_objects",
     "ascent": "rizbin.studies.ascent_job:study_ascent",
 }
 """Studies with settings of their own; the others are the questions in `rizbin/studies/questions`."""

@@ -1,4 +1,4 @@
-"""Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
+"""Trains several methods on equal data, backbone and images, and writes one page with their spread."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -43,7 +43,7 @@ class Compare(StudySettings):
     """Two or more: simclr byol."""
     _: KW_ONLY
     preset: str | None = None
-    """Of all methods. None: the first that they share."""
+    """Preset of all methods. None: the first that they share."""
     data: Annotated[str | None, Argument(check="data")] = None
     """What to train on, as for train. None: what the preset says."""
     run: Place | None = None
@@ -56,8 +56,8 @@ def compare(settings: Compare) -> Path:
     names = [settings.methods] if isinstance(settings.methods, str) else list(settings.methods)
     if not names:
         raise RizbinError("Name the methods: rizbin compare simclr byol --seeds 3.")
-    asked = comparison(names, preset=settings.preset or "", data=settings.data or "")
-    return answer(asked, settings, folder=f"runs/compare-{'-'.join(names)}")
+    question = comparison(names, preset=settings.preset or "", data=settings.data or "")
+    return answer(question, settings, folder=f"runs/compare-{'-'.join(names)}")
 
 
 def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Study:
@@ -72,10 +72,13 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
     first = trainings[names[0]]
     # One data set, batch and length for all: those of the first method's preset, unless told otherwise.
     data = data or first.data
-    if any(isinstance(one.settings, ImageTextSettings) for one in trainings.values()) and data == "scenes:single":
+    if (
+        any(isinstance(training.settings, ImageTextSettings) for training in trainings.values())
+        and data == "scenes:single"
+    ):
         data = "scenes:easy"
     equal: dict[str, Any] = {"data": data, "batch": first.batch, "steps": first.steps}
-    variants = [Variant(name=name, training=replace(one, **equal)) for name, one in trainings.items()]
+    variants = [Variant(name=name, training=replace(training, **equal)) for name, training in trainings.items()]
 
     def show(page: Page, results: Results) -> None:
         _table(page, results, names)
@@ -84,8 +87,8 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
 
     return Study(
         question=f"Which learns more: {', '.join(names[:-1])} or {names[-1]}?",
-        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} pictures a step, the same "
-        "number of pictures, and every method's own loss, views and heads. Measured by one code on new pictures, by "
+        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} images a step, the same "
+        "number of images, and every method's own loss, views and heads. Measured by one code on new images, by "
         "what all of them have.",
         variants=lambda: variants,
         measure=measure,
@@ -100,7 +103,7 @@ def measure(folder: Path) -> Numbers:
     test, train = (
         open_source(run.training.data, split=part, size=run.encoder.image_size) for part in ("test", "train")
     )
-    found = evaluate(
+    report = evaluate(
         run.encoder,
         test,
         train_source=train,
@@ -108,11 +111,13 @@ def measure(folder: Path) -> Numbers:
         look=run.method.look,
         reconstruct=run.method.reconstruct,
     )
-    numbers = {one.name: one.value for one in found.measurements if one.unit == "percent"}
+    numbers = {
+        measurement.name: measurement.value for measurement in report.measurements if measurement.unit == "percent"
+    }
     return numbers | {
-        f"random/{one.name}": one.baseline
-        for one in found.measurements
-        if one.unit == "percent" and one.baseline is not None
+        f"random/{measurement.name}": measurement.baseline
+        for measurement in report.measurements
+        if measurement.unit == "percent" and measurement.baseline is not None
     }
 
 
@@ -142,7 +147,7 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
 
 
 def _answer(results: Results, names: Sequence[str]) -> list[str]:
-    """Who is ahead in what all methods have, and whether the seeds can tell."""
+    """Sentences about which method is best in the measurements that all have, and whether the seeds can tell."""
     for measured in SHOWN:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
@@ -161,16 +166,16 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
             f"within twice the standard error of their difference ({noise:.1f}), so these seeds cannot tell them apart"
         )
     what = label(measured)
-    said = [
+    sentences = [
         f"{what}: {best} is ahead with {results.shown(best, measured)} percent, {ahead:.1f} above {second}; {sure}."
     ]
     weak = [name for name in names if values[name] <= results.mean(name, f"random/{measured}")]
     if weak:
-        said.append(f"No better than random weights: {', '.join(weak)}.")
+        sentences.append(f"No better than random weights: {', '.join(weak)}.")
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
-        said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
+        sentences.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
-        said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
-    return said
+        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw images alone.")
+    return sentences

@@ -1,6 +1,6 @@
-"""How to ask a detector: which threshold, all names at once or one by one, how small a thing, what a score means.
+"""Study of how to query a detector: threshold, all names at once or one by one, object size, calibration.
 
-One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
+A trained detector is measured; nothing is trained. Every sentence of the answer is made from the numbers.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).toli
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 PARTS = 4
-"""Groups of equally many things by their size."""
+"""Groups of equally many objects by their size."""
 BINS = 10
 """Of probability, in the table of what a score means."""
 
@@ -48,55 +48,62 @@ class Counted:
 
     threshold: float
     right: int
-    said: int
+    given: int
     true: int
 
     @property
     def precision(self) -> float:
         """Percent of the boxes that are right; 100 of none."""
-        return 100 * self.right / self.said if self.said else 100.0
+        return 100 * self.right / self.given if self.given else 100.0
 
     @property
     def recall(self) -> float:
-        """Percent of the things that are found."""
+        """Percent of the objects that are found."""
         return 100 * self.right / max(self.true, 1)
 
     @property
     def f1(self) -> float:
-        """Percent: twice the right ones over boxes and things together."""
-        return 200 * self.right / max(self.said + self.true, 1)
+        """Percent: twice the right ones over boxes and objects together."""
+        return 200 * self.right / max(self.given + self.true, 1)
 
 
 def write_study(
     detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
 ) -> Path:
-    """Asks the detector about pictures whose objects are known and writes the page; returns its path.
+    """Asks the detector about images whose objects are known and writes the page; returns its path.
 
-    images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
+    images: images; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
     when the source has no objects.
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
     samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
-        raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
-    pictures = [one.image for one in samples]
-    found: list[list[Proposals]] = []
+        raise RizbinError(f"The source '{source.name}' has not two images with objects of two names.")
+    image_arrays = [sample.image for sample in samples]
+    proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with advancing(bar, len(pictures), label) as advance:
-            found.append(detector.detect(pictures, named(names), separate=alone, batch=settings.batch, advance=advance))
-    together, one_by_one = found
+        with advancing(bar, len(image_arrays), label) as advance:
+            proposals.append(
+                detector.detect(image_arrays, named(names), separate=alone, batch=settings.batch, advance=advance)
+            )
+    together, one_by_one = proposals
     machine = describe()
     page = Page(
         QUESTION,
-        subtitle=f"{Path(detector.name).name} on {len(samples)} pictures of {source.name}, {len(names)} names · "
+        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {source.name}, {len(names)} names · "
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
-    counts = {way: [counted(samples, found, names, one) for one in THRESHOLDS] for way, found in ways.items()}
-    precision = {way: boxes_measured(samples, found, names)[0].value for way, found in ways.items()}
-    asked = questions_about(samples, names, settings)
-    cases = {way: among(found, names, asked) for way, found in ways.items()}
+    counts = {
+        way: [counted(samples, proposals_of_way, names, threshold) for threshold in THRESHOLDS]
+        for way, proposals_of_way in ways.items()
+    }
+    precision = {
+        way: boxes_measured(samples, proposals_of_way, names)[0].value for way, proposals_of_way in ways.items()
+    }
+    cases_asked = questions_about(samples, names, settings)
+    cases = {way: among(proposals_of_way, names, cases_asked) for way, proposals_of_way in ways.items()}
     sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
     for number, sentence in enumerate(answer(counts, precision, cases, sizes)):
         page.lead(sentence) if number == 0 else page.text(sentence)
@@ -107,26 +114,28 @@ def write_study(
     return page.write(target)
 
 
-def counted(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float) -> Counted:
-    """Right boxes, all boxes and all things at a threshold; a thing is found once."""
-    right = said = true = 0
-    for sample, one in zip(samples, found, strict=True):
-        hit, boxes = _hits(sample, one, names, threshold)
-        right, said, true = right + int(hit.sum()), said + boxes, true + len(hit)
-    return Counted(threshold, right, said, true)
+def counted(
+    samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
+) -> Counted:
+    """Right boxes, all boxes and all objects at a threshold; an object is found once."""
+    right = given = true = 0
+    for sample, image_proposals in zip(samples, proposals, strict=True):
+        hit, boxes = _hits(sample, image_proposals, names, threshold)
+        right, given, true = right + int(hit.sum()), given + boxes, true + len(hit)
+    return Counted(threshold, right, given, true)
 
 
 def _hits(
-    sample: Sample, found: Proposals, names: Sequence[str], threshold: float
-) -> tuple[Bool[np.ndarray, " things"], int]:
-    """Which things are found, and how many boxes were given."""
-    things = [thing for thing in sample.objects if thing.name in set(names)]
-    hit = np.zeros(len(things), bool)
-    answer = found.choose(threshold)
-    table = np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
-    overlap = iou_matrix(answer.boxes.astype(np.float64), table, np.zeros(len(things), bool))
+    sample: Sample, proposals: Proposals, names: Sequence[str], threshold: float
+) -> tuple[Bool[np.ndarray, " objects"], int]:
+    """Which objects are found, and how many boxes were given."""
+    objects = [instance for instance in sample.objects if instance.name in set(names)]
+    hit = np.zeros(len(objects), bool)
+    answer = proposals.choose(threshold)
+    table = np.array([instance.box for instance in objects], np.float64).reshape(-1, 4)
+    overlap = iou_matrix(answer.boxes.astype(np.float64), table, np.zeros(len(objects), bool))
     for row, label in enumerate(answer.labels):
-        fits = np.array([not hit[at] and thing.name == label for at, thing in enumerate(things)], bool)
+        fits = np.array([not hit[at] and instance.name == label for at, instance in enumerate(objects)], bool)
         scores = np.where(fits, overlap[row], 0.0)
         if len(scores) and scores.max() >= SAME:
             hit[int(scores.argmax())] = True
@@ -135,20 +144,20 @@ def _hits(
 
 def best(counts: Sequence[Counted]) -> Counted:
     """The threshold with the highest F1; of equals the middle one."""
-    top = max(one.f1 for one in counts)
-    equals = [one for one in counts if one.f1 > top - 1e-9]
+    top = max(counted_answers.f1 for counted_answers in counts)
+    equals = [counted_answers for counted_answers in counts if counted_answers.f1 > top - 1e-9]
     return equals[len(equals) // 2]
 
 
 def by_size(
-    samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float
+    samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
-    """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
+    """(smallest side, largest side, percent found, objects) of groups of objects by the root of their visible area."""
     sides, hits = [], []
-    for sample, one in zip(samples, found, strict=True):
-        hit, _ = _hits(sample, one, names, threshold)
-        things = [thing for thing in sample.objects if thing.name in set(names)]
-        sides += [thing.area**0.5 for thing in things]
+    for sample, image_proposals in zip(samples, proposals, strict=True):
+        hit, _ = _hits(sample, image_proposals, names, threshold)
+        objects = [instance for instance in sample.objects if instance.name in set(names)]
+        sides += [instance.area**0.5 for instance in objects]
         hits += hit.tolist()
     order = np.argsort(sides, kind="stable")
     groups = [part for part in np.array_split(order, PARTS) if len(part)]
@@ -159,15 +168,15 @@ def by_size(
 
 
 def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
-    """Matthews' correlation and calibration error on every second picture, with its probabilities and truths.
+    """Matthews' correlation and calibration error on every second image, with its probabilities and truths.
 
     Calibrated on the others.
     """
     held = cases.image % 2 == 1
     made = calibrate(cases.scores[~held], cases.there[~held])
     probability, there = made.probability(cases.scores[held]), cases.there[held]
-    said = cases.scores[held] >= made.threshold
-    return matthews(said, there), calibration_error(probability, there), probability, there
+    present = cases.scores[held] >= made.threshold
+    return matthews(present, there), calibration_error(probability, there), probability, there
 
 
 def answer(
@@ -180,18 +189,19 @@ def answer(
     joint, single = (best(counts[way]) for way in counts)
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
     other = next(way for way in counts if way != ahead)
-    told = {way: verdicts(one) for way, one in cases.items()}
-    surer = max(told, key=lambda way: told[way][0])
-    raw = {way: calibration_error(one.scores, one.there) for way, one in cases.items()}
+    verdict_of = {way: verdicts(way_cases) for way, way_cases in cases.items()}
+    surer = max(verdict_of, key=lambda way: verdict_of[way][0])
+    raw = {way: calibration_error(way_cases.scores, way_cases.there) for way, way_cases in cases.items()}
     small, large = sizes[0], sizes[-1]
     return [
         f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
         f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
         f"a pass of its own (F1 {single.f1:.1f}).",
         f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-        f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
-        f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
-        f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
+        f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' correlation "
+        f"{verdict_of[surer][0]:.2f} against {min(verdict[0] for verdict in verdict_of.values()):.2f}. "
+        f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
+        f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
         f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
         f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
     ]
@@ -207,12 +217,16 @@ def _show(
     page.heading("Thresholds")
     for title, number in (("F1", "f1"), ("Precision", "precision"), ("Recall", "recall")):
         lines = [
-            Series(name=way, x=[100 * one for one in THRESHOLDS], y=[getattr(one, number) for one in found])
-            for way, found in counts.items()
+            Series(
+                name=way,
+                x=[100 * threshold for threshold in THRESHOLDS],
+                y=[getattr(point, number) for point in points],
+            )
+            for way, points in counts.items()
         ]
         page.curves(f"{title}, percent", lines, x_label="threshold, percent")
     page.heading("Together or one by one")
-    told = {way: verdicts(one) for way, one in cases.items()}
+    verdict_of = {way: verdicts(way_cases) for way, way_cases in cases.items()}
     rows: list[list[Cell]] = []
     for way in counts:
         top = best(counts[way])
@@ -221,17 +235,17 @@ def _show(
                 way,
                 Number(f"{precision[way]:.1f}", precision[way]),
                 Number(f"{top.f1:.1f} at {top.threshold:g}", top.f1),
-                Number(f"{told[way][0]:.2f}", told[way][0]),
-                Number(f"{told[way][1]:.3f}", told[way][1]),
+                Number(f"{verdict_of[way][0]:.2f}", verdict_of[way][0]),
+                Number(f"{verdict_of[way][1]:.3f}", verdict_of[way][1]),
             ]
         )
     page.table(
         ["Asked", "AP50, percent", "best F1, percent", "presence: Matthews' correlation", "calibration error"],
         [("", rows)],
     )
-    page.heading("How small may a thing be?")
+    page.heading("Recall by object size")
     page.table(
-        ["Side in pixels (root of the visible area)", "found, percent", "things"],
+        ["Side in pixels (root of the visible area)", "found, percent", "objects"],
         [
             (
                 "",
@@ -242,17 +256,24 @@ def _show(
             )
         ],
     )
-    page.heading("What a score means")
-    page.text("Of all questions with about the same probability, the share in which the thing was there.")
+    _show_calibration(page, {way: (verdict[2], verdict[3]) for way, verdict in verdict_of.items()})
+
+
+def _show_calibration(
+    page: Page, answers: dict[str, tuple[Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]]
+) -> None:
+    """The share of objects that are there over their calibrated probability. answers: of each way, with the truth."""
+    page.heading("Calibration")
+    page.text("Of all questions with about the same probability, the share in which the object was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
-    for way, (_, _, probability, there) in told.items():
+    for way, (probability, there) in answers.items():
         place = np.minimum((probability * BINS).astype(int), BINS - 1)
-        used = [one for one in range(BINS) if (place == one).sum() >= 5]
+        used = [number for number in range(BINS) if (place == number).sum() >= 5]
         lines.append(
             Series(
                 name=way,
-                x=[100 * float(probability[place == one].mean()) for one in used],
-                y=[100 * float(there[place == one].mean()) for one in used],
+                x=[100 * float(probability[place == number].mean()) for number in used],
+                y=[100 * float(there[place == number].mean()) for number in used],
             )
         )
     page.curves("Share present, percent", lines, x_label="probability, percent")
@@ -263,13 +284,13 @@ class StudyGrounding:
     """Ask a detector about images whose objects are known: thresholds, one by one or not, sizes, calibration."""
 
     model: Annotated[Place, Argument(check="model")] = "detector-mini"
-    """As for detect; also a run."""
+    """The detector, as for detect, or a run."""
     data: Annotated[str, Argument(check="data")] = "scenes:several"
     """Images with objects, as for train; its test part."""
     images: int = 200
-    """How many of them."""
+    """Number of images."""
     seed: int = 0
-    """Which ones, of a finite source, and which absent names are asked for."""
+    """Seed of the choice of images of a finite source, and of the absent names that are asked for."""
     output: Annotated[Place, Argument(short=("-o",))] = "runs/study-grounding.html"
     """The page."""
     device: str = BEST

@@ -1,7 +1,7 @@
 """The laboratory: trains every variant of a question with several seeds, and keeps what each cell gave.
 
 A cell is an ordinary run folder with `numbers.json` beside its settings. Stopped and started again, finished cells are
-kept and unfinished ones go on. All cells of a study see equally many pictures, on the same backbone, and are measured
+kept and unfinished ones go on. All cells of a study see equally many images, on the same backbone, and are measured
 by the same code.
 """
 
@@ -141,13 +141,13 @@ class Results:
         """A number of each seed that has it."""
         return {cell.seed: cell.numbers[name] for cell in self.of(variant) if name in cell.numbers}
 
-    def gaps(self, one: str, other: str, name: str) -> list[float]:
+    def gaps(self, variant: str, other: str, name: str) -> list[float]:
         """By how much `one` lies above `other`, seed by seed.
 
-        With one seed both see the same pictures in the same order, and how soon a run takes off depends on these more
+        With one seed both see the same images in the same order, and how soon a run takes off depends on these more
         than on what is compared.
         """
-        ones, others = self.by_seed(one, name), self.by_seed(other, name)
+        ones, others = self.by_seed(variant, name), self.by_seed(other, name)
         return [value - others[seed] for seed, value in ones.items() if seed in others]
 
     def flagged(self, variant: str) -> int:
@@ -156,13 +156,13 @@ class Results:
 
     def curve(self, variant: str, name: str) -> tuple[list[float], list[float]]:
         """Steps, and the mean over seeds of a record at each of them."""
-        found: dict[int, list[float]] = {}
+        by_step: dict[int, list[float]] = {}
         for cell in self.of(variant):
             for line in cell.history:
                 if isinstance(line.get(name), int | float):
-                    found.setdefault(int(line["step"]), []).append(float(line[name]))
-        steps = sorted(found)
-        return [float(step) for step in steps], [mean(found[step]) for step in steps]
+                    by_step.setdefault(int(line["step"]), []).append(float(line[name]))
+        steps = sorted(by_step)
+        return [float(step) for step in steps], [mean(by_step[step]) for step in steps]
 
 
 def run(
@@ -201,13 +201,13 @@ def run(
             from rizbin.workflows.runs import train
 
             begins = str(train(replace(start, seed=seed), folder / f"start-{seed}", quiet=quiet, silent=True))
-        for number, one in enumerate(variants):
-            length = round(one.length * _steps(one.training, steps, batch))
-            training = replace(one.training, steps=length, seed=seed, start="" if one.fresh else begins)
+        for number, row in enumerate(variants):
+            length = round(row.length * _steps(row.training, steps, batch))
+            training = replace(row.training, steps=length, seed=seed, start="" if row.fresh else begins)
             work.append((folder / f"{number:02d}-{seed}", training, measure))
-    _train_all([one for one in work if not (one[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
+    _train_all([job for job in work if not (job[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [
-        Cell(variants[number].name, seed, *_kept(folder / f"{number:02d}-{seed}"))
+        Cell(variants[number].name, seed, *_stored(folder / f"{number:02d}-{seed}"))
         for seed in range(seeds)
         for number in range(len(variants))
     ]
@@ -216,7 +216,7 @@ def run(
 
 
 def _steps(training: Training[Any], steps: int, batch: int) -> int:
-    """Steps of a training that sees as many pictures as `steps` of `batch` are; 0: what it says itself."""
+    """Steps of a training that sees as many images as `steps` of `batch` are; 0: what it says itself."""
     return max(round(steps * batch / training.batch), 1) if steps else training.steps
 
 
@@ -233,8 +233,8 @@ def _planned(
     quiet: bool,
 ) -> int:
     """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
-    asked = {
-        "variants": {one.name: to_dict(replace(one.training, seed=0, steps=0)) for one in variants},
+    requested = {
+        "variants": {variant.name: to_dict(replace(variant.training, seed=0, steps=0)) for variant in variants},
         "budget": budget,
         "steps": steps,
         **({"start": to_dict(replace(start, seed=0))} if start is not None else {}),
@@ -242,11 +242,11 @@ def _planned(
     plan = folder / "plan.json"
     if plan.exists():
         try:
-            kept = read_json(plan)
-            planned = int(kept["planned"])
+            stored = read_json(plan)
+            planned = int(stored["planned"])
         except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
             raise RizbinError(f"{plan} is no plan of a study ({error}); name another folder.") from error
-        if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
+        if {name: stored.get(name) for name in requested} != json.loads(json.dumps(requested)):
             raise RizbinError(
                 f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
             )
@@ -255,7 +255,7 @@ def _planned(
     if budget:
         timing = outputs.claim_folder(folder / "timing")
         planned = _steps_within(budget, variants, timing, measure, seeds=seeds, jobs=jobs, start=start, quiet=quiet)
-    if outputs.write(plan, json.dumps({**asked, "planned": planned}, indent=1)) != plan:
+    if outputs.write(plan, json.dumps({**requested, "planned": planned}, indent=1)) != plan:
         raise RizbinError(f"{plan} is no plan of a study; name another folder.")
     return planned
 
@@ -292,8 +292,8 @@ def _steps_within(
     # The cheap part first: where the steps alone take too long, nobody waits for a measurement to hear it.
     seconds = besides = 0.0
     with Bar(count + 2, "timing the variants", quiet=quiet) as bar:
-        for number, one in enumerate(variants, 1):
-            seconds += one.length * seconds_a_step(one.training) * first.batch / one.training.batch
+        for number, variant in enumerate(variants, 1):
+            seconds += variant.length * seconds_a_step(variant.training) * first.batch / variant.training.batch
             bar.update(number)
         if start is not None:
             besides = seconds_a_step(start) * start.steps
@@ -318,8 +318,8 @@ def _train_all(
     done = total - len(work)
     with Bar(total, folder.name, start=done, quiet=quiet) as bar:
         if jobs == 1:
-            for one in work:
-                _cell(*one)
+            for job in work:
+                _cell(*job)
                 done += 1
                 bar.update(done)
             return
@@ -327,7 +327,7 @@ def _train_all(
         # spawn: a fork after torch has made its threads would hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
-            for finished in as_completed([pool.submit(_cell, *one) for one in work]):
+            for finished in as_completed([pool.submit(_cell, *job) for job in work]):
                 finished.result()
                 done += 1
                 bar.update(done)
@@ -356,6 +356,6 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     RunFolder(folder).release()
 
 
-def _kept(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
+def _stored(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
     numbers: Mapping[str, float] = read_json(folder / "numbers.json")
     return dict(numbers), list(RunFolder(folder).metrics.read())

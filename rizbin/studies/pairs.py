@@ -60,13 +60,13 @@ def measure_pair(folder: Path) -> Numbers:
     report = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
-    numbers = {one.name: one.value for one in report.measurements}
+    numbers = {measurement.name: measurement.value for measurement in report.measurements}
     if isinstance(method, DetailCLIP):
         seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
         numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
     hard_train, hard = (open_source(SMALL, split=part, size=pair.image_size) for part in ("train", "test"))
     of_hard = evaluate(pair, hard, train_source=hard_train, settings=settings)
-    numbers |= {f"small/{one.name}": one.value for one in of_hard.measurements}
+    numbers |= {f"small/{measurement.name}": measurement.value for measurement in of_hard.measurements}
     return numbers
 
 
@@ -75,12 +75,12 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
     columns = [
         name
         for name in COLUMNS
-        if any(results.mean(one.name, name) == results.mean(one.name, name) for one in variants)
+        if any(results.mean(variant.name, name) == results.mean(variant.name, name) for variant in variants)
     ]
     groups: dict[str, list[list[Cell]]] = {}
-    for one in variants:
-        cells = [Number(results.shown(one.name, name), results.mean(one.name, name)) for name in columns]
-        groups.setdefault(one.group, []).append([one.name, *cells])
+    for variant in variants:
+        cells = [Number(results.shown(variant.name, name), results.mean(variant.name, name)) for name in columns]
+        groups.setdefault(variant.group, []).append([variant.name, *cells])
     page.table(
         ["Variant", *(COLUMNS[name] for name in columns)],
         list(groups.items()),
@@ -88,7 +88,7 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
     )
 
 
-def apart(results: Results, one: str, other: str, name: str) -> str:
+def apart(results: Results, variant: str, other: str, name: str) -> str:
     """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)"."""
-    gaps = results.gaps(one, other, name)
+    gaps = results.gaps(variant, other, name)
     return f"{mean(gaps):+.1f} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)" if gaps else "n/a"

@@ -62,12 +62,12 @@ def load_published(folder: Path) -> LoadedRun:
         check_fit(shapes_of(_others(shell, shell.encoder)), shapes_of(others), folder / OTHERS, AGAIN)
         method = build(training)
     encoder = method.encoder
-    wanted = _others(method, encoder)
-    kept = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
-    encoder.load_state_dict(kept.state_dict())
+    own_tensors = _others(method, encoder)
+    exported = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
+    encoder.load_state_dict(exported.state_dict())
     with torch.no_grad():
         for name, value in others.items():
-            wanted[name].copy_(value)
+            own_tensors[name].copy_(value)
     return LoadedRun(folder, training, method.eval(), training.steps)
 
 

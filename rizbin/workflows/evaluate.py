@@ -1,4 +1,4 @@
-"""Measures whatever was opened, each kind in its own way: an encoder, a detector, a model that draws."""
+"""Measures any loaded model by its kind: an encoder, a detector or a text-to-image model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ Settings = Evaluation.Settings | detection.DetectionSettings | drawn.DiffusionSe
 _KINDS: dict[str, tuple[type, str]] = {
     "an encoder": (Evaluation.Settings, "rizbin.evaluation.suite.Evaluation"),
     "a detector": (detection.DetectionSettings, "rizbin.detection.measure"),
-    "a model that draws": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
+    "a text-to-image model": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
 }
 
 
@@ -43,15 +43,15 @@ def settings_of(what: Place) -> Settings:
     if is_pipeline(folder):
         return drawn.DiffusionSettings()
     try:
-        kept = read_json(folder / "settings.json")
+        stored = read_json(folder / "settings.json")
     except (OSError, ValueError):
         return Evaluation.Settings()
     own = {"detector": detection.DetectionSettings, "diffusion": drawn.DiffusionSettings}
-    return own.get(str(kept.get("method")) if isinstance(kept, dict) else "", Evaluation.Settings)()
+    return own.get(str(stored.get("method")) if isinstance(stored, dict) else "", Evaluation.Settings)()
 
 
 def measured(
-    found: Loaded,
+    loaded: Loaded,
     data: str,
     settings: Settings | None,
     quiet: bool,
@@ -60,7 +60,7 @@ def measured(
     split: Split = "test",
     validation_data: str = "",
 ) -> tuple[Report, Source]:
-    """The numbers, and the pictures that they were measured on.
+    """The numbers, and the images that they were measured on.
 
     size: shorter side in pixels at which scenes are drawn for a detector; 0: its own.
     split: the part of the data that is measured on. Of "all" and "train" nothing is left to learn from, so k-NN and
@@ -73,14 +73,14 @@ def measured(
         raise RizbinError(
             f"Validation data are measured whole; leave the split of {split} out, or the validation data."
         )
-    if validation_data == "" and data == "" and split == "test" and found.run is not None:
-        validation_data = found.run.validation_data
+    if validation_data == "" and data == "" and split == "test" and loaded.run is not None:
+        validation_data = loaded.run.validation_data
     part = _Part(data, split, validation_data)
-    if (detector := found.detector) is not None:
-        return _boxes(found, detector, part, _fitting(settings, "a detector"), quiet, size)
-    if (painter := found.painter) is not None:
-        return _drawings(found, painter, part, _fitting(settings, "a model that draws"), quiet)
-    model, run = found.encoder, found.run
+    if (detector := loaded.detector) is not None:
+        return _boxes(loaded, detector, part, _fitting(settings, "a detector"), quiet, size)
+    if (text_to_image := loaded.text_to_image) is not None:
+        return _drawings(loaded, text_to_image, part, _fitting(settings, "a text-to-image model"), quiet)
+    model, run = loaded.encoder, loaded.run
     alone = "scenes" if model.reads_text else "scenes:single"
     spec = data or (run.training.data if run else alone)
     source, taught = part.source(spec, model.image_size), part.taught(spec, model.image_size)
@@ -110,7 +110,7 @@ class _Part:
     validation_data: str
 
     def source(self, spec: str, size: int) -> Source:
-        """They themselves, of the data `spec`."""
+        """The images to measure on, of the data `spec`."""
         if self.validation_data:
             return validation_source(self.validation_data, size)
         # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
@@ -125,7 +125,7 @@ class _Part:
 
 @contextmanager
 def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
-    """Says of too few images where more of them are."""
+    """Adds to the refusal of too few images where there are more."""
     try:
         yield
     except TooFew as few:
@@ -134,9 +134,9 @@ def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
         whole = len(open_source(spec, split="all"))
         if whole < few.least:
             raise
-        said = str(few).removesuffix("; give more images.")
+        sentence = str(few).removesuffix("; give more images.")
         raise TooFew(
-            f"{said}. In all there are {whole}: measure on all of them with --split all (trained on or not), or on "
+            f"{sentence}. In all there are {whole}: measure on all of them with --split all (trained on or not), or on "
             "others with --validation-data.",
             few.images,
             few.least,
@@ -145,11 +145,11 @@ def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
 
 
 def _tell_first(numbers: list[Measurement]) -> None:
-    """One line of what is known already."""
-    known = {one.name: one for one in numbers}
-    told = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
-    if told:
-        Bar(0, "").say(f"first numbers: {', '.join(told)}")
+    """Prints one line of the first numbers."""
+    known = {measurement.name: measurement for measurement in numbers}
+    headlines = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
+    if headlines:
+        Bar(0, "").say(f"first numbers: {', '.join(headlines)}")
 
 
 def _fitting(settings: Settings | None, kind: str) -> Any:
@@ -163,10 +163,10 @@ def _fitting(settings: Settings | None, kind: str) -> Any:
 
 
 def _boxes(
-    found: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
+    loaded: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
 ) -> tuple[Report, Source]:
-    run = found.run
-    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
+    run = loaded.run
+    # A detector's own size tells at what size scenes are to be drawn; images of files come as they are.
     spec = part.data or (run.training.data if run else "scenes:several")
     source = part.source(spec, size or min(detector.preparation.shorter, 512))
     _notice(source)
@@ -183,7 +183,7 @@ def _boxes(
         numbers = detection.measure(
             detector,
             source,
-            names=names_of(found, part.data),
+            names=names_of(loaded, part.data),
             calibration=calibration_of(detector),
             settings=settings,
             bar=lambda total, label: Bar(total, label, quiet=quiet),
@@ -191,11 +191,13 @@ def _boxes(
     return numbers, source
 
 
-def _drawings(found: Loaded, painter: TextToImage, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
-    run = found.run
-    source = part.source(part.data or (run.training.data if run else drawn.DATA), painter.side)
+def _drawings(
+    loaded: Loaded, text_to_image: TextToImage, part: _Part, settings: Any, quiet: bool
+) -> tuple[Report, Source]:
+    run = loaded.run
+    source = part.source(part.data or (run.training.data if run else drawn.DATA), text_to_image.side)
     numbers = drawn.measure(
-        painter,
+        text_to_image,
         source,
         judge_by(settings.judge),
         settings=settings,
@@ -204,9 +206,9 @@ def _drawings(found: Loaded, painter: TextToImage, part: _Part, settings: Any, q
     return numbers, source
 
 
-def names_of(found: Loaded, data: str) -> tuple[str, ...]:
+def names_of(loaded: Loaded, data: str) -> tuple[str, ...]:
     """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
-    return found.run.training.settings.names if found.run is not None and not data else ()
+    return loaded.run.training.settings.names if loaded.run is not None and not data else ()
 
 
 def _notice(source: Source) -> None:

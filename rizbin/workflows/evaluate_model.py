@@ -80,9 +80,9 @@ def evaluate(settings: _What) -> Report:
 
 def _own(settings: _What) -> Settings | None:
     """The settings of the evaluation among those of the job, fitting the kind of the model."""
-    wanted: Any = type(settings_of(settings.model))
-    if isinstance(settings, wanted):
-        return part(settings, wanted)
+    kind: Any = type(settings_of(settings.model))
+    if isinstance(settings, kind):
+        return part(settings, kind)
     defaults = EvaluateEncoder(model=settings.model)
     own = {item.name for item in fields(_What)}
     changed = {
@@ -90,9 +90,9 @@ def _own(settings: _What) -> Settings | None:
         for item in fields(settings)
         if item.name not in own and getattr(settings, item.name) != getattr(defaults, item.name, None)
     }
-    known = {item.name for item in fields(wanted)}
+    known = {item.name for item in fields(kind)}
     if strange := sorted(set(changed) - known):
         raise RizbinError(
             f"{settings.model} is measured otherwise, without {strange[0]}; it has {', '.join(sorted(known))}."
         )
-    return wanted(**changed) if changed else None
+    return kind(**changed) if changed else None

@@ -45,24 +45,24 @@ def export(settings: Export) -> Path:
     """Writes a trained model into a new folder. Raises RizbinError where the format does not fit the model."""
     target, name = Path(settings.output), settings.model
     _empty(target)
-    found = open_model(name)
-    if (detector := found.detector) is not None:
+    loaded = open_model(name)
+    if (detector := loaded.detector) is not None:
         form = _fitting(settings.format, DETECTOR_FORMATS, f"{name} is a detector")
         return _detector(detector, target, form, settings.half)
-    if (painter := found.painter) is not None:
+    if (text_to_image := loaded.text_to_image) is not None:
         _fitting(settings.format, DIFFUSION_FORMATS, f"{name} is a text-to-image model")
-        return _pipeline(painter, target, settings.half)
-    model = found.network
+        return _pipeline(text_to_image, target, settings.half)
+    model = loaded.network
     if isinstance(model, ImageTextPair):
         form = _fitting(settings.format, ("open_clip", "rizbin"), f"{name} reads text")
     else:
         form = _fitting(settings.format, ("timm", "rizbin"), f"{name} reads no text")
     if form == "rizbin":
-        if found.run is None:
+        if loaded.run is None:
             raise RizbinError(
                 f"{name} is a model without its training method; export it to another format, or its run."
             )
-        publish(found.run, target)
+        publish(loaded.run, target)
     elif isinstance(model, ImageTextPair):
         save_open_clip(model, target, half=settings.half)
     else:
@@ -90,8 +90,8 @@ def _detector(detector: Detector, target: Path, form: Format, half: bool) -> Pat
     return target
 
 
-def _pipeline(painter: TextToImage, target: Path, half: bool) -> Path:
-    (painter.pipeline.to(torch.float16) if half else painter.pipeline).save_pretrained(target)
+def _pipeline(text_to_image: TextToImage, target: Path, half: bool) -> Path:
+    (text_to_image.pipeline.to(torch.float16) if half else text_to_image.pipeline).save_pretrained(target)
     write_sums(target)
     return target
 

@@ -22,7 +22,7 @@ from rizbin.workflows.runs import train as run_training
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a training is told besides its settings: how it goes, not what it is."""
+    """Options of a training run besides its settings: how it runs, not what is trained."""
 
     epochs: float | None = None
     """Passes over the data in place of --steps."""
@@ -104,10 +104,10 @@ def train(
         method = presets.preset(method, preset or presets.names(method)[0])
     training = _changed(method, changes)
     around: dict[str, Any] = {"epochs": epochs or 0.0, "validation_data": validation_data}
-    told = {name: value for name, value in around.items() if value}
+    given = {name: value for name, value in around.items() if value}
     folder = run_training(
         training,
-        Path(run) if run else folder_of(training, minutes, **told),
+        Path(run) if run else folder_of(training, minutes, **given),
         minutes=minutes,
         device=device,
         tolerate=tolerate,

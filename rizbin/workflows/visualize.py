@@ -11,7 +11,7 @@ from rizbin.core.commands import Argument, Place, part
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.visualization.album import write_album
-from rizbin.visualization.inputs import check_pictures, read_pictures
+from rizbin.visualization.inputs import check_images, read_images
 from rizbin.visualization.visualizers import VISUALIZERS, does
 from rizbin.workflows.detect import paths_of
 from rizbin.workflows.load import load_encoder
@@ -19,7 +19,7 @@ from rizbin.workflows.load import load_encoder
 
 @dataclass(frozen=True, kw_only=True)
 class Visualize:
-    """What every visualization can be told besides its own settings."""
+    """Settings that all visualizations share."""
 
     model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
     """A run, an exported folder, a bundled model, or a ViT of timm or Hugging Face by folder or name."""
@@ -77,16 +77,16 @@ def draw(what: str, settings: Visualize) -> Path:
     masks = Path(settings.masks) if settings.masks else ""
     if not paths_of(settings.images):
         raise RizbinError(f"Say which images: rizbin visualize {what} {settings.model} FOLDER, or scenes:single.")
-    check_pictures(paths_of(settings.images), masks=masks)
+    check_images(paths_of(settings.images), masks=masks)
     model, folder = settings.model, Path(settings.model)
     encoder = load_encoder(model, device=str(choose(settings.device)))
     limit = settings.limit or drawing.most
-    pictures = read_pictures(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
+    images = read_images(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
     target = Path(settings.output) if settings.output else Path("runs") / "visualize" / f"{what}-{folder.name}"
-    sheets = drawing(encoder, pictures.shown)
+    sheets = drawing(encoder, images.shown)
     title = f"{does(kind).split(':')[0].rstrip('.')}: {model}"
     with outputs.reading(_named_files([*paths_of(settings.images), *([masks] if masks else [])])):
-        return write_album(sheets, target, title=title, notes=pictures.skipped, credit=pictures.credit)
+        return write_album(sheets, target, title=title, notes=images.skipped, credit=images.credit)
 
 
 def _named_files(places: Sequence[Place]) -> list[Path]:

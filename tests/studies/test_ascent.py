@@ -32,14 +32,14 @@ from rizbin.studies.ascent import (
     pace,
     percent,
 )
-from rizbin.studies.ascent_runs import AscentImage, Judged, drawn, questions
+from rizbin.studies.ascent_runs import AscentImage, Judged, draw_variant, questions
 from tests.generation.ascent.toy_encoders import toy
 from tests.generation.diffusion.small_painters import painter
 
 
-def finds(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+def finds(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
     """A detector that sees everything in a picture that is not gray."""
-    return [ObjectPresence(0.9 if picture.std() > 5 else 0.1, None) for _ in phrases]
+    return [ObjectPresence(0.9 if image.std() > 5 else 0.1, None) for _ in phrases]
 
 
 def seen(right: int, of: int, cosine: float) -> Judged:
@@ -48,7 +48,7 @@ def seen(right: int, of: int, cosine: float) -> Judged:
 
 def said(right: int, own: float, judge: float, of: int = 50) -> Measured:
     harmed = {"JPEG 75": 50.0, "blur": 20.0}
-    return Measured(seen(of, of, own), seen(right, of, judge), harmed, found=60.0, slope=-2.0, variation=0.1)
+    return Measured(seen(of, of, own), seen(right, of, judge), harmed, detected=60.0, slope=-2.0, variation=0.1)
 
 
 def test_the_answer_follows_the_numbers() -> None:
@@ -76,7 +76,7 @@ def test_only_what_is_surely_moved_is_told() -> None:
 
 def test_who_keeps_more_is_told_when_it_is_sure() -> None:
     def again(name: str, likeness: list[float]) -> Rebuilt:
-        return Rebuilt(name, [], np.array(likeness), blind=0.5, other=0.5, found=20.0)
+        return Rebuilt(name, [], np.array(likeness), blind=0.5, other=0.5, detected=20.0)
 
     one, other = again("a", [0.5, 0.6, 0.7]), again("b", [0.1, 0.3, 0.3])
     assert "keep more of" in answer_rebuilt([one, other])[0] and "keep less of" in answer_rebuilt([other, one])[0]
@@ -95,7 +95,7 @@ def test_the_pace_is_that_of_the_prompts_that_both_drew() -> None:
     blank = np.zeros((16, 16, 3), np.uint8)
     judge = toy(3)
     best = asked[0].real
-    order = sorted((blank, best), key=lambda one: float(ascent_cells.seen_by(judge, [one], [0], asked).cosine[0]))
+    order = sorted((blank, best), key=lambda one: float(ascent_cells.judged_by(judge, [one], [0], asked).cosine[0]))
     worse, better = order
 
     def climbing(name: str, seconds: float, frames: list[Pixels]) -> AscentImage:
@@ -124,14 +124,14 @@ def test_a_line_is_crossed_between_its_points() -> None:
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variant = AscentVariant(name="few", settings=AscentSettings(steps=3, copies=1), prompts=2, seeds=2)
     wishes = [[TextTarget(text="a fox")], [TextTarget(text="a bee")], [TextTarget(text="a bus")]]
-    made = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert len(made.pictures) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
+    made = draw_variant(toy(), variant, wishes, tmp_path, quiet=True)
+    assert len(made.images) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
     monkeypatch.setattr(ascent_cells, "ascend", None)
-    again = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert np.array_equal(np.stack(again.pictures), np.stack(made.pictures))
+    again = draw_variant(toy(), variant, wishes, tmp_path, quiet=True)
+    assert np.array_equal(np.stack(again.images), np.stack(made.images))
     assert (again.climbed, again.which, again.seconds) == (made.climbed, made.which, made.seconds)
     with pytest.raises(TypeError):
-        drawn(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
+        draw_variant(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
 
 
 def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
     with torch.no_grad():
         next(other.parameters()).mul_(2)
     made = [
-        drawn(toy(size=64), variant, [[TextTarget(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
+        draw_variant(toy(size=64), variant, [[TextTarget(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
         for which in (one, other, one)
     ]
     assert len(list(tmp_path.glob("*.npz"))) == 2

@@ -66,7 +66,7 @@ def test_the_answer_follows_the_numbers() -> None:
 def test_the_page_shows_both_ways_of_asking(tmp_path: Path) -> None:
     page = write_study(Sees(lambda name, right: 0.9 if right else 0.1), Shapes(), tmp_path / "page.html", images=12)
     text = page.read_text()
-    for words in ("Thresholds", "Together or one by one", "How small may a thing be?", "What a score means"):
+    for words in ("Thresholds", "Together or one by one", "Recall by object size", "Calibration"):
         assert words in text
-    with pytest.raises(RizbinError, match="not two pictures"):
+    with pytest.raises(RizbinError, match="not two images"):
         write_study(Sees(lambda name, right: 0.9), Shapes(), tmp_path / "none.html", images=1)

@@ -37,8 +37,8 @@ class Blank(TextToImage):
         self.asked = prompt
         return GeneratedImage(np.zeros((32, 32, 3), np.uint8), [], [], 0.0)
 
-    def encode(self, picture: Pixels, height: int, width: int) -> torch.Tensor:
-        return torch.tensor(picture)
+    def encode(self, image: Pixels, height: int, width: int) -> torch.Tensor:
+        return torch.tensor(image)
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         return latents.numpy()
@@ -109,7 +109,7 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
         model=run,
         output=tmp_path,
         steps=2,
-        ladder=RepairStrategy(seeds=1, places=1),
+        strategy=RepairStrategy(seeds=1, places=1),
         among=["taxi", "pizza"],
         quiet=True,
     )
@@ -164,7 +164,7 @@ def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
     class Knows:
         """Says that the first thing of the last prompt is there."""
 
-        def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+        def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
             return [ObjectPresence(float(painter.asked.split()[1] == one)) for one in phrases]
 
     numbers = drawn.measure(painter, source, Knows(), settings=replace(FEW, scenes=1))

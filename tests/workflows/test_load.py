@@ -49,7 +49,7 @@ def test_bundled_names_say_what_they_are() -> None:
     assert {name: one.kind for name, one in loaded.items()} == kinds
     assert loaded["clip-mini"].run is not None and loaded["detector-mini"].run is None
     assert isinstance(loaded["detector-mini"].model, Detector) and loaded["detector-mini"].detector is not None
-    assert loaded["clip-mini"].detector is None and loaded["clip-mini"].painter is None
+    assert loaded["clip-mini"].detector is None and loaded["clip-mini"].text_to_image is None
     assert isinstance(loaded["clip-mini"].network, ImageTextPair)
 
 

@@ -84,7 +84,7 @@ def test_a_report_is_written(make: Callable[[Path], Any], tmp_path: Path, monkey
     if make is MODELS["timm"][0]:
         assert "What it looks at" in page and "head 2" in page
     else:
-        assert "What it sees" in page and "Finding pictures by words" in page
+        assert "What it sees" in page and "Finding images by words" in page
         assert ("Each place in the color" in page) == (make is save_clip)
 
 

@@ -18,7 +18,7 @@ from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.generation.ascent.ascend import ascend
 from rizbin.generation.ascent.settings import AscentSettings
 from rizbin.generation.ascent.targets import TextTarget
-from rizbin.studies.ascent_runs import questions, seen_by
+from rizbin.studies.ascent_runs import judged_by, questions
 from rizbin.workflows import bundled_models as recipes
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import load_published
@@ -174,13 +174,13 @@ def test_what_one_draws_the_other_names_and_no_harm_blinds_it() -> None:
     asked = questions(open_source("scenes:easy,seed=5", split="test", size=64), 100)
     judge, draws = load_encoder("clip-mini"), load_encoder("tecoa-mini")
     for name, harm in HARMS.items():
-        real = seen_by(judge, [harm(one.real) for one in asked], range(100), asked).right.mean()
+        real = judged_by(judge, [harm(one.real) for one in asked], range(100), asked).right.mean()
         # 95 to 98 percent of these; three standard errors below.
         assert real > 0.88, name
     few = asked[:16]
     made = ascend([draws], [[TextTarget(text=one.text)] for one in few], settings=AscentSettings(chunk=16))
     # 86 percent of 40 captions in three seeds; of 16, fewer than 60 come one time in 150.
-    assert seen_by(judge, made.pictures, range(16), asked).right.mean() >= 0.6
+    assert judged_by(judge, made.images, range(16), asked).right.mean() >= 0.6
 
 
 def test_the_page_says_what_the_card_says() -> None:

@@ -1,4 +1,4 @@
-"""What a drawing is asked for, what it passes through, and what comes of it."""
+"""Settings of sampling, its state at each step, and its result."""
 
 import hashlib
 import math
@@ -95,7 +95,7 @@ Watch = Callable[[DenoisingFrame], None]
 
 @dataclass(frozen=True)
 class ComposedPrompt:
-    """Prompts that are drawn as one picture in which all hold, each with the guidance as its weight.
+    """Prompts that are drawn as one image in which all hold, each with the guidance as its weight.
 
     Source: Composable Diffusion, arXiv 2206.01714; see `noise.compose`.
     """
@@ -120,7 +120,7 @@ def check(sampling: Sampling) -> None:
     if sampling.steps < 1:
         raise RizbinError(f"{sampling.steps} steps draw nothing; give 1 or more.")
     if not 0 <= sampling.strength <= 1:
-        raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the picture) to 1 (ignore it).")
+        raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the image) to 1 (ignore it).")
     if not math.isfinite(sampling.guidance_scale):
         raise RizbinError(f"A guidance of {sampling.guidance_scale:g} cannot be followed; give a number, 0 or more.")
     if not SEEDS[0] <= sampling.seed <= SEEDS[1]:
@@ -137,6 +137,6 @@ def seed_after(seed: int, more: int) -> int:
 
 
 def fingerprint(image: Pixels) -> str:
-    """SHA-256 of a picture's sides and pixels: whether two pictures are the same to the bit, however they are kept."""
+    """SHA-256 of an image's sides and pixels: whether two images are the same to the bit, however they are kept."""
     sides = "x".join(str(side) for side in image.shape)
     return hashlib.sha256(sides.encode() + np.ascontiguousarray(image).tobytes()).hexdigest()

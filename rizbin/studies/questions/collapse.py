@@ -69,54 +69,55 @@ def answer(results: Results) -> list[str]:
     def falls(name: str) -> bool:
         return results.flagged(name) > half
 
-    said = []
+    sentences = []
     needs = stands(SIMCLR) and falls(NO_NEGATIVES)
     with_them, without = results.shown(SIMCLR, "knn"), results.shown(NO_NEGATIVES, "knn")
-    said.append(
+    sentences.append(
         f"SimCLR {'needs' if needs else 'was not shown to need'} its negatives: with them {with_them} percent of the "
-        f"pictures are named rightly by their nearest neighbors, without them {without}; the spread of the projections "
+        f"images are named rightly by their nearest neighbors, without them {without}; the spread of the projections "
         f"is then {results.shown(NO_NEGATIVES, 'projection_std', 2)} (1 is even, 0 constant), and the alarm stood in "
         f"{results.flagged(NO_NEGATIVES)} of {results.seeds} seeds."
     )
     guards = ("BYOL without predictor", "BYOL without stop-gradient")
     fallen = [name for name in guards if falls(name)]
-    kept = [name for name in guards if not falls(name)]
-    said.append(
+    standing = [name for name in guards if not falls(name)]
+    sentences.append(
         f"BYOL {'does without them' if stands(BYOL) else 'did not do without them'}: "
         f"{results.shown(BYOL, 'knn')} percent, spread {results.shown(BYOL, 'projection_std', 2)}."
         + (f" What holds it is taken away in {' and in '.join(fallen)}: flagged as collapsed." if fallen else "")
         + (
-            f" At this scale {' and '.join(kept)} did not collapse within the run, as the paper reports."
-            if kept
+            f" At this scale {' and '.join(standing)} did not collapse within the run, as the paper reports."
+            if standing
             else ""
         )
     )
     x, y = results.curve(LINEAR, "eigen_alignment")
     if x:
-        said.append(
+        sentences.append(
             f"Why a predictor can hold it: a linear one comes to share its eigenvectors with the correlation of the "
             f"projections (alignment {y[0]:.2f} at step {x[0]:.0f}, {y[-1]:.2f} at the end; 1 is equal), so that it "
             "stretches what the network already tells apart and leaves the rest (DirectPred)."
         )
-    flagged = [one.name for one in variants() if falls(one.name)]
+    flagged = [variant.name for variant in variants() if falls(variant.name)]
     if flagged:
         best = max(flagged, key=lambda name: results.mean(name, "knn"))
-        said.append(
+        sentences.append(
             f"A collapse of the projections is not at once one of the features: {best}, though flagged, still names "
             f"{results.shown(best, 'knn')} percent (random weights {results.shown(best, 'knn_random')}, raw pixels "
             f"{results.shown(best, 'knn_pixels')}). Watch the projections; the neighbors tell late."
         )
     wrong = [
-        one.name
-        for one in variants()
-        if (one.collapses is True and not falls(one.name)) or (one.collapses is False and falls(one.name))
+        variant.name
+        for variant in variants()
+        if (variant.collapses is True and not falls(variant.name))
+        or (variant.collapses is False and falls(variant.name))
     ]
-    agree = sum(one.collapses is not None for one in variants()) - len(wrong)
-    said.append(
+    agree = sum(variant.collapses is not None for variant in variants()) - len(wrong)
+    sentences.append(
         f"{agree} of {agree + len(wrong)} rows agree with the papers about collapse"
         + (f"; otherwise at this scale: {', '.join(wrong)}." if wrong else ".")
     )
-    return said
+    return sentences
 
 
 def show(page: Page, results: Results) -> None:
@@ -137,10 +138,10 @@ def show(page: Page, results: Results) -> None:
 
 STUDY = Study(
     question="Why does SimCLR need negatives, and why does BYOL not?",
-    design="Every row is the same small network (three convolutions, 32 pixels) on the same pictures, single drawings "
+    design="Every row is the same small network (three convolutions, 32 pixels) on the same images, single drawings "
     "on white, in the same order, by the same optimizer. What differs is whether there is a predictor, whose "
-    "projection is predicted, whether gradient flows into it, and whether other pictures push away; for DINO, what "
-    "keeps its code in use. Measured on new pictures: nearest neighbors, and whether the projections are spread.",
+    "projection is predicted, whether gradient flows into it, and whether other images push away; for DINO, what "
+    "keeps its code in use. Measured on new images: nearest neighbors, and whether the projections are spread.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

@@ -18,7 +18,7 @@ DINOS = {0: "DINO, no small crops", 2: "DINO, 2 small crops", 6: "DINO, 6 small 
 
 
 DELIVERED = 0.02
-"""By how much repulsion has to lower the cosine of two small crops of a picture, less that of two pictures, to count as
+"""By how much repulsion has to lower the cosine of two small crops of an image, less that of two images, to count as
 there: twice what seeds differ by."""
 
 
@@ -52,8 +52,8 @@ def answer(results: Results) -> list[str]:
     if apart[NONE] - apart[LEARNED] < DELIVERED:
         # The treatment before its outcome: what did not push crops apart cannot show what pushing them apart is worth.
         verdict = (
-            f"Not delivered: with the learned repulsion the cosine of two small crops of a picture ends as far above "
-            f"that of two pictures ({apart[LEARNED]:.3f}) as without ({apart[NONE]:.3f}), so nothing can be concluded "
+            f"Not delivered: with the learned repulsion the cosine of two small crops of an image ends as far above "
+            f"that of two images ({apart[LEARNED]:.3f}) as without ({apart[NONE]:.3f}), so nothing can be concluded "
             "about repelling them"
         )
     right = results.curve(LEARNED, "affinity/right")[1]
@@ -62,10 +62,10 @@ def answer(results: Results) -> list[str]:
     return [
         f"{verdict}: k-NN {results.shown(LEARNED, 'knn')} percent with it, {results.shown(COSINE, 'knn')} where the "
         f"cosine repels, {results.shown(NONE, 'knn')} without.",
-        f"What it does to the embeddings: at the end the two small crops of a picture have a cosine of "
+        f"What it does to the embeddings: at the end the two small crops of an image have a cosine of "
         f"{alike[LEARNED]:.3f} with the learned affinity, {alike[COSINE]:.3f} with the cosine and {alike[NONE]:.3f} "
         f"without repulsion; this is {apart[LEARNED]:.3f}, {apart[COSINE]:.3f} and {apart[NONE]:.3f} above that of "
-        f"small crops of two pictures. The affinity tells pairs of one picture from pairs of two in "
+        f"small crops of two images. The affinity tells pairs of one image from pairs of two in "
         f"{100 * right[-1]:.0f} percent (50 is chance).",
         f"Drawing small crops to the large ones is worth {drawn:+.1f} points by itself.",
         f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} with "
@@ -82,7 +82,7 @@ def show(page: Page, results: Results) -> None:
     page.table(
         ["", "large with large", "small with large", "small with small"],
         [("", rows)],
-        caption="Mean cosine of a picture's crops at the end of training",
+        caption="Mean cosine of an image's crops at the end of training",
     )
     three = [LEARNED, COSINE, NONE]
     curves(page, results, "Cosine of the two small crops", "local_local", three)
@@ -94,9 +94,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="What are small crops good for, and should they repel each other?",
     design="The same small network (three convolutions, 32 pixels; small crops of 16) on the same single drawings, at "
-    "equal pictures: LoGo with its affinity learned, replaced by the cosine, and off; without drawing small crops to "
+    "equal images: LoGo with its affinity learned, replaced by the cosine, and off; without drawing small crops to "
     "large ones; on SimSiam and BYOL instead of MoCo; and DINO with more and fewer small crops. A step with more crops "
-    "costs more: this compares equal pictures, not equal time.",
+    "costs more: this compares equal images, not equal time.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

@@ -87,9 +87,9 @@ def variants() -> list[Variant]:
     ]
 
 
-def texture(picture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]) -> float:
+def texture(image: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]) -> float:
     """Mean length of the gray gradient inside the mask, its rim left out: how much detail there is in it."""
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     inside = inside if inside.any() else mask
     across, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
@@ -126,7 +126,7 @@ def _thirds(pair: ImageTextPair) -> Numbers:
     """Percent of objects of hard scenes localized, in the lower and upper third of each property."""
     source = open_source(SMALL, split="test", size=pair.image_size)
     seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
-    pictures = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
+    images = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
     words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)
     objects = [(image, mask) for image in seen for name, mask in image.objects if name in known]
@@ -135,11 +135,11 @@ def _thirds(pair: ImageTextPair) -> Numbers:
         "thinness": torch.tensor([thinness(mask) for _, mask in objects]),
         "size": torch.tensor([float(mask.mean()) for _, mask in objects]),
     }
-    place = torch.searchsorted(pictures.masked, pictures.objects.image)
-    embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, batch=100)
-    scores = under_masks(embedded.scores["plain"], pictures.objects.cover, place)
-    present = pictures.right[pictures.objects.image]
-    hits = 100 * above_absent(scores, pictures.objects.category, present).double()
+    place = torch.searchsorted(images.masked, images.objects.image)
+    embedded = embed(pair, images, words, dense=len(images.masked), advance=lambda _: None, batch=100)
+    scores = under_masks(embedded.scores["plain"], images.objects.cover, place)
+    present = images.right[images.objects.image]
+    hits = 100 * above_absent(scores, images.objects.category, present).double()
     numbers = {"localized/all": hits.mean().item()}
     for kind, values in properties.items():
         low, high = torch.quantile(values, torch.tensor([1 / 3, 2 / 3], dtype=values.dtype))

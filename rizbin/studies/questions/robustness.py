@@ -16,7 +16,7 @@ from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
 BATCHES = (64, 256, 32, 16)
-"""The preset's first; equal pictures, so that small batches make more updates."""
+"""The preset's first; equal images, so that small batches make more updates."""
 PAPER_BATCHES = {"simclr": {256: 64.3, 64: 59.2}, "byol": {256: 71.8, 64: 59.7}}
 REMOVED: dict[str, tuple[str, ...]] = {
     "no flip": ("flip",),
@@ -52,8 +52,8 @@ def name_of(method: str, what: str = "") -> str:
     return METHODS[method] + (f", {what}" if what else "")
 
 
-def _training(method: str, *, batch: int = BATCHES[0], kept: tuple[str, ...] = AUGMENTATIONS) -> Any:
-    training = laboratory(method, augmentations=kept)
+def _training(method: str, *, batch: int = BATCHES[0], augmentations: tuple[str, ...] = AUGMENTATIONS) -> Any:
+    training = laboratory(method, augmentations=augmentations)
     # Adam's step follows the noise of the gradient, which falls with the root of the batch (arXiv 2205.10287).
     rate = training.trainer.learning_rate * math.sqrt(batch / BATCHES[0])
     return replace(
@@ -68,28 +68,33 @@ def _training(method: str, *, batch: int = BATCHES[0], kept: tuple[str, ...] = A
 def variants() -> list[Variant]:
     """Both methods, over batches and over removed augmentations."""
     rows = [
-        Variant(name=name_of(one), training=_training(one), group="All augmentations, batch 64", paper=PAPER_ALL[one])
-        for one in METHODS
+        Variant(
+            name=name_of(method),
+            training=_training(method),
+            group="All augmentations, batch 64",
+            paper=PAPER_ALL[method],
+        )
+        for method in METHODS
     ]
     rows += [
         Variant(
-            name=name_of(one, f"batch {batch}"),
-            training=_training(one, batch=batch),
+            name=name_of(method, f"batch {batch}"),
+            training=_training(method, batch=batch),
             group="Batch",
-            paper=PAPER_BATCHES[one].get(batch),
+            paper=PAPER_BATCHES[method].get(batch),
         )
         for batch in BATCHES[1:]
-        for one in METHODS
+        for method in METHODS
     ]
     rows += [
         Variant(
-            name=name_of(one, what),
-            training=_training(one, kept=tuple(name for name in AUGMENTATIONS if name not in gone)),
+            name=name_of(method, what),
+            training=_training(method, augmentations=tuple(name for name in AUGMENTATIONS if name not in gone)),
             group="Augmentations",
-            paper=PAPER_REMOVED[one][what],
+            paper=PAPER_REMOVED[method][what],
         )
         for what, gone in REMOVED.items()
-        for one in METHODS
+        for method in METHODS
     ]
     return rows
 
@@ -105,9 +110,9 @@ def _fall(results: Results, method: str, what: str) -> float:
 
 def answer(results: Results) -> list[str]:
     """The verdict in sentences, each from the numbers."""
-    colors = {one: _fall(results, one, "no color") for one in METHODS}
-    crop = {one: _fall(results, one, "crop only") for one in METHODS}
-    falls = (results.gaps(name_of(one), name_of(one, "crop only"), "knn") for one in ("simclr", "byol"))
+    colors = {method: _fall(results, method, "no color") for method in METHODS}
+    crop = {method: _fall(results, method, "crop only") for method in METHODS}
+    falls = (results.gaps(name_of(method), name_of(method, "crop only"), "knn") for method in ("simclr", "byol"))
     apart = [simclr - byol for simclr, byol in zip(*falls, strict=True)]
     if not beyond_chance(apart):
         verdict = "The two lose alike when augmentations go, as far as these seeds can tell"
@@ -115,7 +120,7 @@ def answer(results: Results) -> list[str]:
         verdict = f"{'SimCLR' if mean(apart) > 0 else 'BYOL'} depends more on its augmentations"
     if max(crop.values()) < 0:
         verdict = "Unlike in the paper, neither needs its augmentations at this scale; both gain without"
-    above = {one: gain(results, name_of(one)) for one in METHODS}
+    above = {method: gain(results, name_of(method)) for method in METHODS}
     if min(above.values()) < LEARNED:
         # What has learned nothing has nothing to lose.
         verdict = (
@@ -123,21 +128,23 @@ def answer(results: Results) -> list[str]:
             f"{above['simclr']:.1f} points of k-NN above the better of raw pixels and random weights and BYOL "
             f"{above['byol']:.1f}"
         )
-    said = [
+    sentences = [
         f"{verdict}: with crops alone SimCLR {_changes(-crop['simclr'])} of k-NN and BYOL {_changes(-crop['byol'])} "
         f"(without color changes SimCLR {_changes(-colors['simclr'])} and BYOL {_changes(-colors['byol'])}); in the "
         "paper SimCLR loses 27.6 points and BYOL 13.1."
     ]
-    most = {one: max(REMOVED, key=lambda what: _fall(results, one, what)) for one in METHODS}
+    most = {method: max(REMOVED, key=lambda what: _fall(results, method, what)) for method in METHODS}
     shortcut = {
-        (one, what): results.mean(name_of(one, what), "color_shortcut") for one in METHODS for what in ("", "no color")
+        (method, what): results.mean(name_of(method, what), "color_shortcut")
+        for method in METHODS
+        for what in ("", "no color")
     }
-    rises = all(shortcut[one, "no color"] > shortcut[one, ""] for one in METHODS)
+    rises = all(shortcut[method, "no color"] > shortcut[method, ""] for method in METHODS)
     worst = f'"{most["simclr"]}" cost SimCLR most and "{most["byol"]}" BYOL'
     if most["simclr"] == most["byol"]:
         worst = f'"{most["simclr"]}" cost both most'
-    said.append(
-        f"Of the rows with something removed, {worst}. Colors as a shortcut: of a picture's ten nearest, "
+    sentences.append(
+        f"Of the rows with something removed, {worst}. Colors as a shortcut: of an image's ten nearest, "
         f"{shortcut['simclr', '']:.0f} percent are also nearest by color histogram with "
         f"SimCLR's features and {shortcut['byol', '']:.0f} with BYOL's; trained without color changes "
         f"{shortcut['simclr', 'no color']:.0f} and {shortcut['byol', 'no color']:.0f} (chance "
@@ -145,14 +152,14 @@ def answer(results: Results) -> list[str]:
         "when nothing disturbs it."
     )
     small = {
-        one: results.mean(name_of(one, "batch 256"), "knn") - results.mean(name_of(one, "batch 16"), "knn")
-        for one in METHODS
+        method: results.mean(name_of(method, "batch 256"), "knn") - results.mean(name_of(method, "batch 16"), "knn")
+        for method in METHODS
     }
-    said.append(
-        f"From batches of 256 to batches of 16, at equal pictures, SimCLR {_changes(-small['simclr'])} and BYOL "
+    sentences.append(
+        f"From batches of 256 to batches of 16, at equal images, SimCLR {_changes(-small['simclr'])} and BYOL "
         f"{_changes(-small['byol'])}: a small batch has fewer negatives, and makes more updates."
     )
-    return said
+    return sentences
 
 
 def _changes(points: float) -> str:
@@ -164,17 +171,20 @@ def show(page: Page, results: Results) -> None:
     rows: list[list[Cell]] = [
         [
             what,
-            *(Number(f"{_fall(results, one, what):+.1f}", _fall(results, one, what)) for one in METHODS),
+            *(Number(f"{_fall(results, method, what):+.1f}", _fall(results, method, what)) for method in METHODS),
             *(
-                Number(f"{PAPER_ALL[one] - PAPER_REMOVED[one][what]:+.1f}", PAPER_ALL[one] - PAPER_REMOVED[one][what])
-                for one in METHODS
+                Number(
+                    f"{PAPER_ALL[method] - PAPER_REMOVED[method][what]:+.1f}",
+                    PAPER_ALL[method] - PAPER_REMOVED[method][what],
+                )
+                for method in METHODS
             ),
             *(
                 Number(
-                    results.shown(name_of(one, what), "color_shortcut"),
-                    results.mean(name_of(one, what), "color_shortcut"),
+                    results.shown(name_of(method, what), "color_shortcut"),
+                    results.mean(name_of(method, what), "color_shortcut"),
                 )
-                for one in METHODS
+                for method in METHODS
             ),
         ]
         for what in REMOVED
@@ -185,7 +195,7 @@ def show(page: Page, results: Results) -> None:
         caption="Points lost against all augmentations (BYOL's figure 3b), and how much colors alone decide",
     )
     page.note(
-        "The color shortcut is the share of a picture's ten nearest pictures, by the network's features, that are also "
+        "The color shortcut is the share of an image's ten nearest images, by the network's features, that are also "
         "among its ten nearest by color histogram."
     )
 
@@ -193,9 +203,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="How much do SimCLR and BYOL depend on the batch and on each augmentation?",
     design="Both methods on the same small network (three convolutions, 32 pixels) and the same single drawings, each "
-    "in hues of its own, so that colors name nothing, at equal pictures. First with all augmentations, then with other "
+    "in hues of its own, so that colors name nothing, at equal images. First with all augmentations, then with other "
     "batches (learning rate times the root of the batch's ratio), then with one kind of augmentation removed. Measured "
-    "on new pictures by nearest neighbors, and by how far colors alone decide which pictures are near.",
+    "on new images by nearest neighbors, and by how far colors alone decide which images are near.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

@@ -1,4 +1,4 @@
-"""Which tokens should meet the caption when captions leave things out: all, half by attention, half by chance.
+"""Which tokens should meet the caption when captions leave objects out: all, half by attention, half by chance.
 
 Papers: A-CLIP, arXiv 2212.08653; DetailCLIP, arXiv 2409.06809; FLIP, arXiv 2212.00794 (random removal).
 """
@@ -53,9 +53,9 @@ def variants() -> list[Variant]:
     """CLIP and phrases on what is kept; no other technique, so that the choice of tokens speaks alone."""
     begin, rows = start(), []
     ways = ((ALL, "none", 1.0), (ATTENTION, "attention", 1.0), (RANDOM, "random", 1.0))
-    asked = [(distractors, way) for distractors in DISTRACTORS for way in ways]
-    asked += [(distractors, (UNTIL, "attention", 2 / 3)) for distractors in DISTRACTORS]
-    for distractors, (how, selection, share) in asked:
+    rows_wanted = [(distractors, way) for distractors in DISTRACTORS for way in ways]
+    rows_wanted += [(distractors, (UNTIL, "attention", 2 / 3)) for distractors in DISTRACTORS]
+    for distractors, (how, selection, share) in rows_wanted:
         settings = replace(
             begin.settings, selection=selection, selection_share=share, teacher_resolution="half", block=2
         )
@@ -76,9 +76,9 @@ def measure(folder: Path) -> Numbers:
     return {measurement.name: measurement.value for measurement in report.measurements}
 
 
-def gaps(results: Results, one: str, other: str, distractors: int, name: str) -> list[float]:
+def gaps(results: Results, how: str, other: str, distractors: int, name: str) -> list[float]:
     """By how much one way lies above the other, seed by seed."""
-    return results.gaps(name_of(one, distractors), name_of(other, distractors), name)
+    return results.gaps(name_of(how, distractors), name_of(other, distractors), name)
 
 
 def answer(results: Results) -> list[str]:
@@ -86,8 +86,8 @@ def answer(results: Results) -> list[str]:
     few, most = DISTRACTORS[0], DISTRACTORS[-1]
     top1 = "zero_shot/top1"
 
-    def apart(one: str, other: str, distractors: int) -> str:
-        values = gaps(results, one, other, distractors, top1)
+    def apart(how: str, other: str, distractors: int) -> str:
+        values = gaps(results, how, other, distractors, top1)
         return f"{mean(values):+.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
 
     kept_pixels = {
@@ -149,7 +149,7 @@ def show(page: Page, results: Results) -> None:
 
 
 STUDY = Study(
-    question="Which tokens should meet the caption, when it leaves things out?",
+    question="Which tokens should meet the caption, when it leaves objects out?",
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps on easy scenes with up to 4 objects "
     f"that captions never name. From its weights, branches of {STEPS} steps on scenes with none, up to 4 and up to 8 "
     "such distractors: all tokens meet the caption, the half that a slowly following teacher attends to (which sees "

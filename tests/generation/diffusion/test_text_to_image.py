@@ -22,7 +22,7 @@ from rizbin.generation.diffusion.attention_guidance import (
     resolution_of,
     steering,
 )
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.guidance import Guidance
 from rizbin.generation.diffusion.loading import load_pipeline
 from rizbin.generation.diffusion.noise import InitialNoise
@@ -103,7 +103,7 @@ def test_a_start_picture_is_the_same_through_every_door(tmp_path: Path) -> None:
     first = painter().paint("a cat", how, start=one).image
     for start in (tmp_path / "a.png", Image.open(tmp_path / "a.png"), np.asfortranarray(one), one / 255):
         np.testing.assert_array_equal(painter().paint("a cat", how, start=start).image, first)
-    with pytest.raises(RizbinError, match="the start picture has float64 values from 0 to 255"):
+    with pytest.raises(RizbinError, match="the start image has float64 values from 0 to 255"):
         painter().paint("a cat", how, start=one.astype(float))
 
 
@@ -238,7 +238,7 @@ def test_films_and_records(tmp_path: Path) -> None:
     with Image.open(tmp_path / "0000.gif") as moving:
         assert getattr(moving, "n_frames", 1) == 3
     np.testing.assert_array_equal(read_image(tmp_path / "0003.png"), made[3].painted.image)
-    with pytest.raises(RizbinError, match="0 pictures are none"):
+    with pytest.raises(RizbinError, match="0 images are none"):
         drawing.draw(painter(), ["a zebra"], tmp_path, sampling=QUICK, count=0)
 
 
@@ -246,10 +246,10 @@ def test_a_strip_has_the_first_step_and_the_last() -> None:
     painted = painter().paint("a zebra", Sampling(steps=9))
     some = chosen(painted.frames, 4)
     assert [frame.step for frame in some] == [0, 3, 5, 8]
-    strip = seen(painter(), painted.frames, most=4)
+    strip = predicted_images(painter(), painted.frames, most=4)
     assert strip[0][1] == "step 1, t 889"
     assert sheet([strip], side=64).shape == (64 + 18 + 12, 4 * 70 + 6, 3)
-    with pytest.raises(RizbinError, match="no pictures"):
+    with pytest.raises(RizbinError, match="no images"):
         sheet([])
 
 
