@@ -86,7 +86,7 @@ def repaired(made: "Sequence[Repaired]", settings: Any) -> int:
         _notes(image.notes)
         probabilities = ", ".join(
             f"{name} {presence.probability:.2f}" if presence.known else f"{name} not known"
-            for name, presence in image.best.found.items()
+            for name, presence in image.best.presences.items()
         )
         tried = f"{len(image.attempts)} drawn, {sum(attempt.seconds for attempt in image.attempts):.1f} s"
         print(f"{image.file}: {prompt} ({probabilities or 'nothing to look for'}; {tried})")
