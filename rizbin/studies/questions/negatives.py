@@ -127,7 +127,7 @@ def _sectors(results: Results, name: str) -> list[tuple[int, list[float]]]:
 
 
 def circle(shares: Sequence[float], side: int = 240) -> UInt8[np.ndarray, "side side 3"]:
-    """A ring whose sectors are as thick as they hold images; the root, so that one full sector leaves others visible."""
+    """A ring whose sectors are as thick as the root of their share, so that one full sector leaves others visible."""
     image = np.full((4 * side, 4 * side, 3), 255, np.uint8)
     center, inner = 2 * side, int(0.8 * side)
     cv2.circle(image, (center, center), inner, (214, 214, 214), 8, cv2.LINE_AA)
