@@ -102,7 +102,8 @@ def write_study(
     first = variants[0].training
     page = Page(
         asked.question,
-        subtitle=f"{len(variants)} variants, {seeds} seed{'s' * (seeds != 1)} each, {results.steps:,} steps of {first.batch} pictures, "
+        subtitle=f"{len(variants)} variants, {seeds} seed{'s' * (seeds != 1)} each, "
+        f"{results.steps:,} steps of {first.batch} pictures, "
         f"{' and '.join(sorted({one.training.trainer.precision for one in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
