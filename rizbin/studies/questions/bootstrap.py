@@ -86,8 +86,8 @@ def answer(results: Results) -> list[str]:
         sentences.append(
             "Why a predictor can hold it (DirectPred): a linear one comes to share its eigenvectors with the "
             f"correlation of the projections (alignment {held[0]:.2f} at first, {held[-1]:.2f} at the end; "
-            "1 is equal), so it stretches the directions that tell images apart and lets the others go. The control without stop-gradient "
-            f"ends at {opened[-1]:.2f} with k-NN {results.shown(LINEAR_OPEN, 'knn')} (with it "
+            "1 is equal), so it stretches the directions that tell images apart and lets the others go. The control "
+            f"without stop-gradient ends at {opened[-1]:.2f} with k-NN {results.shown(LINEAR_OPEN, 'knn')} (with it "
             f"{results.shown(LINEAR, 'knn')}). The row with the linear predictor {health}."
         )
     sentences.append(
