@@ -53,6 +53,7 @@ def measure_encoder(folder: Path) -> Numbers:
 def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str = "paper") -> None:
     """The table of all variants: k-NN with its spread, health of the projection, alarms, the paper's number."""
     groups: dict[str, list[list[Cell]]] = {}
+    with_paper = any(variant.paper is not None for variant in variants)
     for variant in variants:
         knn, random = results.mean(variant.name, "knn"), results.mean(variant.name, "knn_random")
         row: list[Cell] = [
@@ -66,14 +67,18 @@ def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str
             Number(results.shown(variant.name, "projection_std", 2), results.mean(variant.name, "projection_std")),
             Number(results.shown(variant.name, "projection_rank"), results.mean(variant.name, "projection_rank")),
             Number(f"{results.flagged(variant.name)} of {results.seeds}", results.flagged(variant.name)),
-            Number("" if variant.paper is None else f"{variant.paper:g}", variant.paper),
         ]
+        if with_paper:
+            row.append(Number("" if variant.paper is None else f"{variant.paper:g}", variant.paper))
         groups.setdefault(variant.group, []).append(row)
     page.table(
-        ["Variant", "k-NN, percent", "beside random weights and pixels", "Spread", "Rank", "Alarm", unit],
+        [
+            *("Variant", "k-NN, percent", "beside random weights and pixels", "Spread", "Rank", "Alarm"),
+            *([unit] if with_paper else []),
+        ],
         list(groups.items()),
         legend=("the same network with random weights", "raw pixels"),
-        caption=f"Mean ± standard deviation over {results.seeds} seeds",
+        caption=f"Mean ± standard deviation over {results.seeds} seeds" if results.seeds > 1 else "One seed",
     )
 
 

@@ -102,7 +102,8 @@ def write_study(
     first = variants[0].training
     page = Page(
         question.question,
-        subtitle=f"{len(variants)} variants, {seeds} seeds each, {results.steps:,} steps of {first.batch} images, "
+        subtitle=f"{len(variants)} variants, {seeds} seed{'s' * (seeds != 1)} each, "
+        f"{results.steps:,} steps of {first.batch} images, "
         f"{' and '.join(sorted({variant.training.trainer.precision for variant in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )

@@ -120,7 +120,8 @@ def _with_truth(shown_image: ShownImage, masks: Path, encoder: FeatureExtractor)
         return shown_image
     numbers = read_mask(path, shown_image, encoder)
     return replace(
-        shown_image, objects=tuple((f"object {number}", numbers == number) for number in np.unique(numbers[numbers > 0]))
+        shown_image,
+        objects=tuple((f"object {number}", numbers == number) for number in np.unique(numbers[numbers > 0])),
     )
 
 

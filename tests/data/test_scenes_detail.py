@@ -34,6 +34,7 @@ FROZEN = {
     "hard": ("24c2b510b3843e48", [134.478, 173.64, 96.735, 131.307]),
     "single": ("4bb6c59682f0203c", [222.058, 226.425, 220.17, 227.38]),
     "tinted": ("4bb6c59682f0203c", [221.266, 225.71, 218.996, 226.085]),
+    "group": ("5c96c13226e221f7", [210.041, 209.734, 205.094, 206.492]),
     "detail": ("34a800da20ff0b6f", [122.306, 134.141, 140.839, 126.373]),
 }
 """Of four scenes a preset: hash of captions, objects and relations, and the means of the images."""

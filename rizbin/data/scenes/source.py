@@ -67,6 +67,10 @@ WORLDS = {
     "single": World(
         objects=(1, 1), sides=(0.3, 0.8), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
     ),
+    # Several objects on the same white: two crops of an image may show different ones (`rizbin study repulsion`).
+    "group": World(
+        objects=(2, 4), sides=(0.3, 0.5), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
+    ),
     # What flat drawings lack: fur and leaves over the silhouette, lines of a pixel, small objects, busy grounds. A
     # drawing whose longer side is 0.19 of the image's covers about 2 percent of it. Captions only name, as in "easy".
     "detail": World(
@@ -110,13 +114,14 @@ class Scenes:
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "detail"] = "easy"
+        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "group", "detail"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. several: 1 to 4
         of a fifth to a half on the like, for finding things. drawn: 1 or 2 of 40 to 56 percent on one color, for
         drawing. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without
-        captions. tinted: the same with all hues turned by a random angle. detail: 1 to 4 of 18 to 62 percent and some
+        captions. tinted: the same with all hues turned by a random angle. group: 2 to 4 of 30 to 50 percent on white.
+        detail: 1 to 4 of 18 to 62 percent and some
         of 9 to 18, turned by up to 15 degrees, with fur, leaves, scales or stitches, thin attached lines or as line
         drawings, mostly on grounds like grass, bark, gravel, water or fabric; for images of 96 pixels and more."""
         size: int = 64
