@@ -157,7 +157,7 @@ def answer(results: Results) -> list[str]:
         verdict = f"Repelling small crops {'helps' if mean(gained) > 0 else 'harms'}"
     rows = ", ".join(f"{name}: {results.shown(name, 'probe/map')}" for name in (NONE, *doses))
     drawn = results.gaps(NONE, UNDRAWN, "probe/map")
-    told = "beyond the spread of the seeds" if beyond_chance(drawn) else "within the spread of the seeds"
+    certainty = "beyond the spread of the seeds" if beyond_chance(drawn) else "within the spread of the seeds"
     return [
         f"{verdict}: mean average precision of a linear probe that names all objects of a scene, in percent: {rows}.",
         "The reason for repelling: of two small crops that both show an object, "
@@ -170,7 +170,7 @@ def answer(results: Results) -> list[str]:
         + ", ".join(f"{name}: {results.shown(name, 'cosine/all', 3)}" for name in (NONE, *doses, *LEARNED.values()))
         + ".",
         f"Why small crops are drawn to the large ones: without it the probe has {results.shown(UNDRAWN, 'probe/map')}, "
-        f"with it {results.shown(NONE, 'probe/map')} ({mean(drawn):+.1f}, {told}).",
+        f"with it {results.shown(NONE, 'probe/map')} ({mean(drawn):+.1f}, {certainty}).",
     ]
 
 
