@@ -37,6 +37,12 @@ def text(made: Any, settings: Any) -> int:
     return 0
 
 
+def text_or_json(made: Any, settings: Any) -> int:
+    """The result in its own words, or its rows as JSON."""
+    print(json.dumps(made.rows(), indent=2, ensure_ascii=False) if settings.json else made.text())
+    return 0
+
+
 def numbers(made: "Report", settings: Any) -> int:
     """The table, or JSON."""
     print(made.to_json() if settings.json else made.table())

@@ -51,6 +51,11 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.numbers,
         example="rizbin evaluate runs/mine --json",
     ),
+    "benchmarks": Entry(
+        job="rizbin.workflows.benchmark:benchmarks",
+        show=show.text_or_json,
+        example="rizbin benchmarks ade20k",
+    ),
     "report": Entry(
         job="rizbin.workflows.report:report",
         show=show.path,

@@ -152,7 +152,8 @@ def _fill(parts: Parts, located: dict[ImageFile, Path], encoder: Encoder, settin
             bar.update(done, **({"unusable": unusable} if unusable else {}))
         seconds = time.perf_counter() - began
         if done > start:
+            counted = f"{done - start:,} image{'s' * (done - start != 1)}"
             bar.say(
-                f"{done - start:,} image{'s' * (done - start != 1)} in {seconds:.1f} s, {(done - start) / seconds:.1f} a second; the network "
-                f"itself took {100 * clock.network / seconds:.0f} percent of that."
+                f"{counted} in {seconds:.1f} s, {(done - start) / seconds:.1f} a second; the network itself took "
+                f"{100 * clock.network / seconds:.0f} percent of that."
             )
