@@ -73,7 +73,7 @@ def embedded(made: "Vectors", settings: Any) -> int:
     """Where the table is, what is in it, and what could not be used."""
     print(made.path)
     grid = "" if made.grid is None else f", and {made.grid[0] * made.grid[1]} patches of each"
-    print(f"{len(made):,} images, {made.vectors.shape[1]} dimensions{grid}, by {made.record['model']}")
+    print(f"{len(made.vectors):,} images, {made.vectors.shape[1]} dimensions{grid}, by {made.record['model']}")
     _unusable(made.unusable)
     return 0
 
