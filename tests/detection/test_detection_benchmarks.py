@@ -79,7 +79,8 @@ def test_coco_is_pycocotools_number(looks: Path, tmp_path: Path) -> None:
                 rows.append({"image_id": 100 + image, "category_id": 10 * place + 3, "bbox": box, "score": score})
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "annotations/instances_val2017.json"))
-        judge = COCOeval(truth, truth.loadRes(rows), "bbox")
+        results: Any = rows
+        judge = COCOeval(truth, truth.loadRes(results), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -120,7 +121,7 @@ def lvis_ap(data: dict[str, Any], rows: list[dict[str, Any]], category: int, thr
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     recall = right / total
     places = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
-    return float(np.mean([precision[place] if place < len(precision) else 0.0 for place in places]))
+    return float(np.mean([float(precision[place]) if place < len(precision) else 0.0 for place in places]))
 
 
 def test_lvis_follows_its_own_rules(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def save(pixels: np.ndarray, path: Path) -> None:
     Image.fromarray(pixels).save(path, FORMAT[path.suffix], **options)
 
 
-def run(name: str, root: Path, **options: Any) -> Any:
+def run(name: Any, root: Path, **options: Any) -> Any:
     return rizbin.evaluate("detailclip-mini", benchmark=name, root=root, quiet=True, **options)
 
 
@@ -367,9 +367,9 @@ def reference_segmentation(
             label_area[number] += t.sum()
     with np.errstate(invalid="ignore"):
         return {
-            "miou": 100 * np.nanmean(intersect / union),
-            "mean_accuracy": 100 * np.nanmean(intersect / label_area),
-            "pixel_accuracy": 100 * intersect.sum() / label_area.sum(),
+            "miou": 100 * float(np.nanmean(intersect / union)),
+            "mean_accuracy": 100 * float(np.nanmean(intersect / label_area)),
+            "pixel_accuracy": 100 * float(intersect.sum() / label_area.sum()),
         }
 
 
@@ -387,7 +387,7 @@ def write_set(data: segmentation.DenseSet, root: Path, scenes: list[Any]) -> lis
         truth = np.full(pixels.shape[:2], 255, np.uint8)
         for _ in range(6):
             top, left = random.integers(0, 60, 2)
-            truth[top : top + 30, left : left + 25] = random.choice([random.integers(count), 255])
+            truth[top : top + 30, left : left + 25] = random.choice([int(random.integers(count)), 255])
         raw = np.where(truth == 255, 0, truth + 1).astype(np.uint8) if data.zero == "ignored" else truth
         save(pixels, path)
         save(raw, root / data.labels / f"{folder}im{number}{data.endings[1]}")

@@ -41,7 +41,7 @@ ARO = "visual_genome_{part}.json, and the images in images/"
 
 
 @dataclass(frozen=True)
-class Case:
+class CaptionPair:
     """One image with a right and a wrong caption."""
 
     image: Image
@@ -52,7 +52,7 @@ class Case:
 
 
 def measure(
-    cases: Sequence[Case], encoder: Encoder, options: BenchmarkOptions, bar: MakeBar | None, name: str
+    cases: Sequence[CaptionPair], encoder: Encoder, options: BenchmarkOptions, bar: MakeBar | None, name: str
 ) -> tuple[dict[str, list[bool]], tuple[tuple[str, str], ...]]:
     """Group -> whether the right caption of each case won; and the refused images."""
     some = first(cases, options.limit)
@@ -84,7 +84,7 @@ def _sugarcrepe(encoder: Encoder, root: Path, options: BenchmarkOptions, bar: Ma
         for record in records:
             path = _inside(folder, _field(record, "filename", file))
             right, wrong = _field(record, "caption", file), _field(record, "negative_caption", file)
-            cases.append(Case(partial(read_image, path), right, wrong, part))
+            cases.append(CaptionPair(partial(read_image, path), right, wrong, part))
     won, refused = measure(cases, encoder, options, bar, "sugarcrepe")
     numbers = [
         _number(f"sugarcrepe/{part}", float(np.mean(won[part])), len(won[part]), "")
@@ -97,7 +97,7 @@ def _sugarcrepe(encoder: Encoder, root: Path, options: BenchmarkOptions, bar: Ma
     return report("sugarcrepe", numbers, total, refused, options.limit)
 
 
-def read_aro(root: Path, part: str) -> list[Case]:
+def read_aro(root: Path, part: str) -> list[CaptionPair]:
     """The cases of "relation" or "attribution"."""
     file, folder, layout = root / f"visual_genome_{part}.json", root / "images", ARO.format(part=part)
     for path, there in ((file, file.is_file()), (folder, folder.is_dir())):
@@ -113,7 +113,7 @@ def read_aro(root: Path, part: str) -> list[Case]:
         attributes = record.get("attributes", [])
         group = "_".join(map(str, attributes[:2])) if part == "attribution" else _field(record, "relation_name", file)
         right, wrong = _field(record, "true_caption", file), _field(record, "false_caption", file)
-        cases.append(Case(partial(_cropped, path, (left, top, width, height)), right, wrong, group))
+        cases.append(CaptionPair(partial(_cropped, path, (left, top, width, height)), right, wrong, group))
     return cases
 
 

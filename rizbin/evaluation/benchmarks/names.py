@@ -53,7 +53,7 @@ ADE20K = _names(
     "toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, "
     "arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, "
     "television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, "
-    "poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, "
+    "poster, stage, van, ship, fountain, conveyor belt, canopy, washer, plaything, swimming pool, stool, barrel, "
     "basket, waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, "
     "animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, "
     "fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag"
