@@ -52,7 +52,8 @@ def read_boxes(kind: str, root: Path) -> LabeledBoxes:
     name = "instances_val2017.json" if kind == "coco" else "lvis_v1_val.json"
     file = next((path for path in (root / "annotations" / name, root / name) if path.is_file()), None)
     if file is None:
-        raise RizbinError(f"{kind} needs {root / name}, which is not there; its folder holds {layout}.")
+        place = root / "annotations" / name if kind == "coco" else root / name
+        raise RizbinError(f"{kind} needs {place}, which is not there; its folder holds {layout}.")
     try:
         data = parse_json(read_regular(file, MOST_BYTES))
     except (OSError, ValueError) as error:
