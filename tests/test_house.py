@@ -39,6 +39,13 @@ def test_every_file_has_a_name_that_says_what_is_in_it() -> None:
     assert not homeless
 
 
+def test_no_file_holds_what_a_merge_left() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert not [
+        path for path in tracked() if path.suffix in {".md", ".py", ".toml", ".html"} and marks.search(text_of(path))
+    ]
+
+
 def test_every_folder_of_the_package_is_a_package() -> None:
     """A folder without `__init__.py` is invisible to the import rules."""
     folders = {path.parent for path in SOURCES}

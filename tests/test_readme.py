@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rizbin import cli
@@ -59,6 +60,12 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
         "evaluate": SimpleNamespace(to_json=str, table=str),
         "detect": SimpleNamespace(images=(), notes=(), skipped=()),
         "repair": [drawn],
+        "embed": SimpleNamespace(
+            path="vectors.npz", vectors=np.zeros((0, 2)), grid=None, record={"model": ""}, unusable=()
+        ),
+        "search": SimpleNamespace(hits=(), notes=()),
+        "classify": SimpleNamespace(rows=list, unusable=()),
+        "benchmarks": SimpleNamespace(rows=list, text=str),
         "render": SimpleNamespace(text=str),
         "doctor": {},
         **{name: [] for name in ("verify", "generate", "edit", "ascend", "replay")},

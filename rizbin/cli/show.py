@@ -14,7 +14,10 @@ if TYPE_CHECKING:  # torch and its company load in seconds; here they are needed
     from rizbin.detection.search import DetectionResults
     from rizbin.generation.diffusion.drawing import SavedImage
     from rizbin.generation.diffusion.repair import Repaired
+    from rizbin.vectors.table import Vectors
     from rizbin.workflows.ascend import AscendedImage
+    from rizbin.workflows.classify import Classified
+    from rizbin.workflows.search import SearchResults
 
 ABSENT, UNSURE = 1, 3
 """Exit codes of `rizbin verify`; 2 is said of faults, as everywhere."""
@@ -31,6 +34,12 @@ def path(made: Path, settings: Any) -> int:
 def text(made: Any, settings: Any) -> int:
     """Prints the result as text."""
     print(made if isinstance(made, str | Path) else made.text())
+    return 0
+
+
+def text_or_json(made: Any, settings: Any) -> int:
+    """The result in its own words, or its rows as JSON."""
+    print(json.dumps(made.rows(), indent=2, ensure_ascii=False) if settings.json else made.text())
     return 0
 
 
@@ -57,6 +66,32 @@ def detections(made: "DetectionResults", settings: Any) -> int:
         for label, score, box in zip(image.answer.labels, image.answer.scores, image.answer.boxes, strict=True):
             print(f"{image.file}: {label} {score:.2f} at {' '.join(str(round(float(value))) for value in box)}")
     _notes((*made.notes, *made.skipped))
+    return 0
+
+
+def embedded(made: "Vectors", settings: Any) -> int:
+    """Where the table is, what is in it, and what could not be used."""
+    print(made.path)
+    grid = "" if made.grid is None else f", and {made.grid[0] * made.grid[1]} patches of each"
+    print(f"{len(made.vectors):,} images, {made.vectors.shape[1]} dimensions{grid}, by {made.record['model']}")
+    _unusable(made.unusable)
+    return 0
+
+
+def hits(made: "SearchResults", settings: Any) -> int:
+    """A line for each image."""
+    for hit in made.hits:
+        place = "" if hit.place is None else f" at {' '.join(str(round(edge)) for edge in hit.place.box)}"
+        print(f"{hit.query}: {hit.file} {hit.score:.3f}{place}")
+    _notes(made.notes)
+    return 0
+
+
+def classified(made: "Classified", settings: Any) -> int:
+    """A line for each image."""
+    for row in made.rows():
+        print(f"{row['file']}: {row['label']} {row['probability']:.2f}")
+    _unusable(made.unusable)
     return 0
 
 
@@ -136,6 +171,11 @@ def check_detect(given: dict[str, Any]) -> None:
         raise RizbinError('Say which images: rizbin detect FOLDER --find "a cat".')
 
 
+def check_search(given: dict[str, Any]) -> None:
+    """Words in quotes."""
+    check_quotes(given.get("words", []), "rizbin search")
+
+
 def check_verify(given: dict[str, Any]) -> None:
     """Raises RizbinError where the quotes of a phrase were left out."""
     check_quotes(given.get("phrases", []), f"rizbin verify {given.get('image')}")
@@ -157,3 +197,18 @@ def check_prompts(command: str) -> Callable[[dict[str, Any]], None]:
 def _notes(sentences: Sequence[str]) -> None:
     for sentence in dict.fromkeys(sentences):
         print(f"note: {sentence}")
+
+
+def _unusable(sentences: Sequence[str]) -> None:
+    """How many images could not be used, and why the first few."""
+    if sentences:
+        images = "1 image" if len(sentences) == 1 else f"{len(sentences):,} images"
+        print(f"{images} could not be used:")
+        for sentence in sentences[:_LISTED]:
+            print(f"  {sentence}")
+        if len(sentences) > _LISTED:
+            print(f"  and {len(sentences) - _LISTED:,} more, listed with their reasons in the result.")
+
+
+_LISTED = 5
+"""Images that could not be used whose reasons are printed."""

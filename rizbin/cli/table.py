@@ -51,6 +51,11 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.numbers,
         example="rizbin evaluate runs/mine --json",
     ),
+    "benchmarks": Entry(
+        job="rizbin.workflows.benchmark:benchmarks",
+        show=show.text_or_json,
+        example="rizbin benchmarks ade20k",
+    ),
     "report": Entry(
         job="rizbin.workflows.report:report",
         show=show.path,
@@ -83,6 +88,26 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.verdicts,
         example='rizbin verify drawing.png "a cat" "a dog" --model detector-mini',
         check=show.check_verify,
+    ),
+    "embed": Entry(
+        job="rizbin.workflows.embed:embed",
+        show=show.embedded,
+        example="rizbin embed photos --output vectors.npz --patches",
+        interrupted="what was embedded is kept beside {output}, and the same command goes on",
+        writes=True,
+    ),
+    "search": Entry(
+        job="rizbin.workflows.search:search",
+        show=show.hits,
+        example='rizbin search "a cat" --in vectors.npz --patches --sheet cats.png',
+        check=show.check_search,
+        writes=True,
+    ),
+    "classify": Entry(
+        job="rizbin.workflows.classify:classify",
+        show=show.classified,
+        example="rizbin classify photos --names cat,dog --output labels.csv",
+        writes=True,
     ),
     "generate": Entry(
         job="rizbin.workflows.generate:generate",

@@ -142,12 +142,30 @@ def write(path: str | Path, data: bytes | str) -> Path:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            return _put(draft, path, data)
+            return _put(draft, path, len(data), hashlib.sha256(data).hexdigest())
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
         raise RizbinError(f"{path} could not be written ({error.strerror or error}); {advice}.") from error
+
+
+def publish(draft: str | Path, path: str | Path) -> Path:
+    """Moves a finished file of ours to its name, as `write` does with bytes: for files too large for memory.
+
+    draft: the finished file, in a folder of the same file system; it is gone afterwards.
+    Raises RizbinError when it cannot be moved there.
+    """
+    draft, path = Path(draft), Path(path)
+    try:
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        chosen = _put(draft, path, draft.stat().st_size, digest)
+        draft.unlink(missing_ok=True)  # where it was linked to its new name
+        return chosen
+    except OSError as error:
+        raise RizbinError(f"{path} could not be written ({error.strerror or error}); choose another folder.") from error
 
 
 def claim_folder(path: str | Path) -> Path:
@@ -180,11 +198,11 @@ _KNOWN: dict[tuple[int, int], tuple[int, dict[str, list[dict[str, object]]]]] = 
 _NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
-def _put(draft: Path, path: Path, data: bytes) -> Path:
+def _put(draft: Path, path: Path, size: int, digest: str) -> Path:
     """Moves the draft to the first free name. The record comes first: after a kill the file is known as ours."""
     for _ in range(_MOST_NAMES):
         chosen = free_name(path)
-        _note(chosen, {"file": chosen.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        _note(chosen, {"file": chosen.name, "size": size, "sha256": digest})
         if os.path.lexists(chosen):
             os.replace(draft, chosen)
             return chosen

@@ -90,6 +90,20 @@ def read_image(source: str | Path | bytes, *, name: str = "", enough: int = 0) -
         raise _broken(name, error) from error
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image in a file, by its header. Raises `Refused` as `read_image`."""
+    data, name = _read(path, "")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(BytesIO(data), formats=[_format(data, name)])
+    except Refused:
+        raise
+    except Exception as error:
+        raise _broken(name, error) from error
+    return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+
+
 def read_rgba(source: str | Path | bytes, *, name: str = "") -> UInt8[np.ndarray, "height width 4"]:
     """The image in a file as RGB and alpha (255 where it has none), for cut-outs; else as `read_image`."""
     data, name = _read(source, name)

@@ -11,6 +11,7 @@ from rizbin.core import parallel
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.training.method import Method
+from rizbin.training.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ Callback = Callable[[int, Method, dict[str, float]], Diagnostics]
 class Logbook:
     """Writes what steps recorded. Only the main process writes; the others make the same calls."""
 
-    def __init__(self, run: RunFolder, bar: Bar, *, begin: float, batch: int) -> None:
+    def __init__(self, run: RunFolder, bar: Bar, *, begin: float, batch: int, trackers: Trackers | None = None) -> None:
         """begin: the `time.perf_counter()` from which seconds count; batch: images of one step, of all processes."""
-        self.run, self.bar, self.begin, self.batch = run, bar, begin, batch
+        self.run, self.bar, self.begin, self.batch, self.trackers = run, bar, begin, batch, trackers
         self._warned_of_refused = False
 
     def refused(self, images: Sequence[tuple[str, str]]) -> None:
@@ -61,5 +62,8 @@ class Logbook:
                 numbers["alarm"] = " ".join(looked.alarms)
         if parallel.is_main():
             elapsed = round(time.perf_counter() - self.begin, 3)
-            self.run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
+            record = {"step": done, "images": done * self.batch, "seconds": elapsed, **numbers}
+            self.run.metrics.append(record)
+            if self.trackers is not None:
+                self.trackers.log(done, record)
         self.bar.update(done, **{name: numbers[name] for name in ("loss", "contrast") if name in numbers})

@@ -29,6 +29,7 @@ from rizbin.training.schedules import growth, warmup_cosine
 from rizbin.training.settings import TrainerSettings
 from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm
 from rizbin.training.state import FAILURES, load_method, read_failure, resume, save_failure, state_of, sweep
+from rizbin.training.trackers import TrackerName, Trackers
 
 __all__ = [
     "FAILURES",
@@ -93,12 +94,14 @@ class Trainer:
         watch: Callback | None = None,
         watch_every: int = 0,
         costs: Sequence[float] = (),
+        track: Sequence[TrackerName] = (),
     ) -> Outcome:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
         watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
         costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the
             same everywhere.
+        track: trackers that are given what metrics.jsonl is given, on the main process.
         Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
         saved).
         """
@@ -109,8 +112,13 @@ class Trainer:
         loader = self._loader(method, source, start, last)
         shares = [(self.steps / len(costs), cost) for cost in costs]
         quiet = quiet or not parallel.is_main()
-        with graceful() as stop, Bar(last, run.path.name, start=start, quiet=quiet, costs=shares) as bar:
-            log = Logbook(run, bar, begin=begin, batch=self.batch)
+        names = track if parallel.is_main() else ()
+        with (
+            graceful() as stop,
+            Bar(last, run.path.name, start=start, quiet=quiet, costs=shares) as bar,
+            Trackers(names, run, start, bar.warn) as trackers,
+        ):
+            log = Logbook(run, bar, begin=begin, batch=self.batch, trackers=trackers)
             saved = start
             for step, raw in enumerate(loader, start):
                 records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)

@@ -11,6 +11,7 @@ from rizbin.data.listing import Split
 from rizbin.detection import measure
 from rizbin.evaluation.suite import Evaluation
 from rizbin.workflows import evaluate_diffusion
+from rizbin.workflows.benchmark import BenchmarkName, run_benchmark
 from rizbin.workflows.evaluate import Settings, measured, settings_of
 from rizbin.workflows.load import open_model
 from rizbin.workflows.report import readable
@@ -35,6 +36,13 @@ class _What:
     these two nothing is left for neighbors and probes to learn from."""
     validation_data: Annotated[str, Argument(check="data")] = ""
     """Images to measure on instead, all of them. Empty: those that the run was given, if any."""
+    benchmark: BenchmarkName = ""
+    """A published measurement in place of these, on the data in --root; `rizbin benchmarks` lists them with the layout
+    that each expects. Empty: none."""
+    root: Annotated[Place | None, Argument(check="path")] = None
+    """Folder of the benchmark's data, as they are handed out."""
+    limit: int | None = None
+    """Only the first so many images of the benchmark, for a quick look. None: all."""
     settings: Annotated[Settings | None, HIDDEN] = None
     """Complete settings of the evaluation, in place of the flags."""
     json: bool = False
@@ -67,6 +75,8 @@ def evaluate(settings: _What) -> Report:
     Of a detector or a text-to-image model only `images` and `seed` of the fields below count; give `settings` for more.
     Raises RizbinError for what is not there, and where there are too few images for numbers that say something.
     """
+    if settings.benchmark:
+        return _benchmark(settings)
     readable(settings.data, settings.validation_data)
     return measured(
         open_model(settings.model, device=str(choose(settings.device))),
@@ -76,6 +86,20 @@ def evaluate(settings: _What) -> Report:
         split=settings.split,
         validation_data=settings.validation_data,
     )[0]
+
+
+def _benchmark(settings: _What) -> Report:
+    """A published benchmark in place of the evaluation."""
+    if settings.data or settings.validation_data:
+        raise RizbinError(f"{settings.benchmark} brings its own images; leave --data and --validation-data out.")
+    return run_benchmark(
+        settings.benchmark,
+        open_model(settings.model, device=str(choose(settings.device))),
+        settings.root,
+        batch=getattr(settings, "batch", 16),
+        limit=settings.limit,
+        quiet=settings.quiet or settings.json,
+    )
 
 
 def _own(settings: _What) -> Settings | None:

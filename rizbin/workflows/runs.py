@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from rizbin.nets.weights import Shape, check_fit, refusing_bad_settings, shapes_
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
 from rizbin.training.replay import replay as make_again
+from rizbin.training.trackers import TrackerName
 from rizbin.training.trainer import Trainer, load_method, sweep
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.diagnostics import CollapseDiagnostics
@@ -103,10 +105,11 @@ def train(
     validation_data: str = "",
     quiet: bool = False,
     silent: bool = False,
+    track: Sequence[TrackerName] = (),
 ) -> Path:
     """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
 
-    silent: say neither cautions nor alarms (they are recorded all the same): for experiments that want a collapse.
+    track: trackers beside metrics.jsonl. silent: say neither cautions nor alarms (they are recorded all the same).
     minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays
     exact. epochs: passes over the data instead of `steps`; 0: by steps. device: as `rizbin.core.parallel.start` takes
     it. tolerate: share of the images that may be unusable. validation_data: images that the run is measured on, so that
@@ -119,15 +122,13 @@ def train(
     if validation_data:
         validation_source(validation_data, view_size(training.settings))  # missing data are refused before the work
     source = training_source(training, validation_data)
-    completed = find(training.method).completed(training.settings, source.categories)
-    training = replace(training, settings=completed)
+    training = replace(training, settings=find(training.method).completed(training.settings, source.categories))
     training, costs = _with_length(training, source, Path(run), minutes, epochs, quiet)
     # All processes create the folder; only the main one writes.
     folder = RunFolder(Path(run))
     recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
     folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
-    finished = folder.finished_steps()
-    if finished is not None:
+    if (finished := folder.finished_steps()) is not None:
         if parallel.is_main():
             sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
         if parallel.is_main() and not quiet:
@@ -143,7 +144,14 @@ def train(
     if not costs and not quiet:
         costs = _foretold(trainer, training, source)
     trainer.fit(
-        method, source, folder, quiet=quiet, watch=watching, watch_every=max(training.steps // LOOKS, 1), costs=costs
+        method,
+        source,
+        folder,
+        quiet=quiet,
+        watch=watching,
+        watch_every=max(training.steps // LOOKS, 1),
+        costs=costs,
+        track=track,
     )
     if parallel.is_main():
         _finish(training, method, source, folder)

@@ -15,6 +15,7 @@ from rizbin.core.results import frame
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.loader import MOST_REFUSED_SHARE
+from rizbin.training.trackers import TrackerName
 from rizbin.workflows import presets
 from rizbin.workflows.presets import Training
 from rizbin.workflows.runs import train as run_training
@@ -45,6 +46,8 @@ class TrainOptions:
     """Settings to start from; other flags change them."""
     report: bool = True
     """Measure the model at the end and write report.html."""
+    track: tuple[TrackerName, ...] = ()
+    """Trackers beside metrics.jsonl: csv, tensorboard, wandb, trackio, or several. None of them can stop a run."""
     quiet: bool = False
     """Show no progress bar."""
 
@@ -84,6 +87,7 @@ def train(
     device: str = BEST,
     tolerate: float = MOST_REFUSED_SHARE,
     validation_data: str = "",
+    track: Sequence[TrackerName] = (),
     quiet: bool = False,
     **changes: str | int | float | Mapping[str, Any] | None,
 ) -> Trained:
@@ -97,6 +101,7 @@ def train(
     device: best (a GPU where there is one), cpu, cuda, cuda:1.
     tolerate: share of the images, 0 to 1, that may be unusable before the run stops; 20 always may, up to half of all.
     validation_data: what the run is measured on, so that all of its data are trained on; empty: their test part.
+    track: trackers beside metrics.jsonl: "csv", "tensorboard", "wandb", "trackio".
     changes: fields of the settings: data, steps, batch, seed, ...; a group takes a dict: settings={"keep_ratio": 0.3}.
     Raises RizbinError when something of this cannot be.
     """
@@ -112,6 +117,7 @@ def train(
         device=device,
         tolerate=tolerate,
         quiet=quiet,
+        track=track,
         **around,
     )
     done = RunFolder(folder)
@@ -167,6 +173,7 @@ def run_options(training: Training[Any], options: TrainOptions) -> Trained:
         device=options.device,
         tolerate=options.tolerate,
         validation_data=options.validation_data,
+        track=options.track,
         quiet=options.quiet,
     )
 
