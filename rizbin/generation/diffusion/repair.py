@@ -24,6 +24,7 @@ from rizbin.generation.diffusion.sampling import (
     GeneratedImage,
     Sampling,
     StepState,
+    Watch,
     fingerprint,
     seed_after,
 )
@@ -155,6 +156,7 @@ def repair(
     objects: Sequence[str] = (),
     attend: int = 0,
     bar: MakeBar | None = None,
+    watch: Watch | None = None,
 ) -> Repaired:
     """A picture of the prompt with all its objects, as far as the ladder leads.
 
@@ -168,7 +170,7 @@ def repair(
     tries = {"reseed": ladder.seeds, "attention": 1, "place": ladder.places}
     total = 1 + sum(tries[rung] for rung in ladder.rungs)
     with advancing(bar, total, "drawing and looking") as advance:
-        repairs = _Repairs(painter, prompt, verifier, objects, sampling, ladder, attend, advance, notes)
+        repairs = _Repairs(painter, prompt, verifier, objects, sampling, ladder, attend, advance, notes, watch)
         whole = repairs.draw()
         for rung in ladder.rungs:
             for number in range(tries[rung]):
@@ -191,6 +193,8 @@ class _Repairs:
     attend: int
     advance: Advance
     notes: list[str]
+    watch: Watch | None = None
+    """Called after each step of each image."""
     attempts: list[Attempt] = field(default_factory=list)
 
     def best(self) -> Attempt:
@@ -200,7 +204,9 @@ class _Repairs:
 
     def draw(self) -> bool:
         """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
-        return self._verify("draw", self.painter.paint(self.prompt, self.sampling, attend=self.attend))
+        return self._verify(
+            "draw", self.painter.paint(self.prompt, self.sampling, watch=self.watch, attend=self.attend)
+        )
 
     def make(self, rung: Stage, number: int) -> bool:
         """Makes the repair `rung` for the time `number`, from 0."""
@@ -212,7 +218,9 @@ class _Repairs:
 
     def _reseed(self, number: int) -> bool:
         other = replace(self.sampling, seed=seed_after(self.sampling.seed, 1 + number))
-        return self._verify("reseed", self.painter.paint(self.prompt, other, attend=self.attend), sampling=other)
+        return self._verify(
+            "reseed", self.painter.paint(self.prompt, other, watch=self.watch, attend=self.attend), sampling=other
+        )
 
     def _guide(self) -> bool:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
@@ -224,7 +232,7 @@ class _Repairs:
         self.notes.extend(sentences)
         if guide is None:
             return False
-        painted = self.painter.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
+        painted = self.painter.paint(self.prompt, self.sampling, guide=guide, watch=self.watch, attend=self.attend)
         return self._verify("attention", painted, guidance=guidance)
 
     def _verify(
