@@ -25,7 +25,7 @@ from rizbin.studio.children import Desk, Forks
 from rizbin.studio.jobs import Queue
 from rizbin.studio.places import NotHere, Places, read_below
 from rizbin.studio.security import Guard, is_valid, ticket
-from rizbin.studio.words import check_names, command_of, line_of, model_of, words_of
+from rizbin.studio.words import OFFERED, SHOWN, check_names, command_of, line_of, model_of, words_of
 
 STATIC = Path(__file__).with_name("static")
 KINDS = {
@@ -164,6 +164,7 @@ class App:
                 "title": str(asked.get("title", ""))[:200],
                 "device": str(given.get("device", "best"))[:20],
                 "run": where.run,
+                "given": asked["given"],
             },
             name=where.job,
         )
@@ -172,7 +173,7 @@ class App:
     async def check_job(self, request: Request) -> Response:
         """The command that a form's values make, or the sentence of what is wrong with them."""
         asked = await body(request)
-        command = command_of(str(asked.get("command", "")))
+        command = command_of(str(asked.get("command", "")), offered=(*OFFERED, *SHOWN))
         given = check_names(command, dict(asked.get("given") or {}), self.places, self.models)
         return JSONResponse({"line": line_of(words_of(command, given))})
 

@@ -79,7 +79,7 @@ class StudioJob:
         }
         return {
             **shown,
-            **{name: self.asked.get(name) for name in ("line", "words", "panel", "created", "title", "run")},
+            **{name: self.asked.get(name) for name in ("line", "words", "panel", "created", "title", "run", "given")},
         }
 
     def events(self, start: int) -> tuple[list[dict[str, Any]], int]:

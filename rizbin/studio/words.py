@@ -18,19 +18,23 @@ from rizbin.studio.places import NotHere, Places
 
 OFFERED = ("generate", "edit", "repair", "ascend", "detect", "train", "study")
 """Commands that the page may start."""
+SHOWN = ("visualize", "verify")
+"""Commands that the page only spells out, since its desk answers by the same functions."""
 OWN = frozenset({"output", "run", "draw", "quiet", "overwrite", "build", "offload", "calibration", "masks", "jobs"})
 """Settings that the studio gives itself or leaves alone: where results go, and how loud they are."""
 
 
-def command_of(name: str, preset: str = "") -> Command:
+def command_of(name: str, preset: str = "", *, offered: Sequence[str] = OFFERED) -> Command:
     """The command of that name, its flags as the command line has them. Raises RizbinError for one that is not offered."""
     family, _, member = name.partition(" ")
-    if family not in OFFERED:
+    if family not in offered:
         raise RizbinError(f"The page does not start {family!r}.")
     if family == "train":
         if member not in schema.methods():
             raise RizbinError(f"There is no method {member!r}.")
         return schema.training(member, preset)[0]
+    if family == "visualize" and member not in schema.members("visualize"):
+        raise RizbinError(f"There is no visualization {member!r}.")
     if family == "study" and member not in schema.members("study"):
         raise RizbinError(f"There is no study {member!r}.")
     return schema.command(name)
@@ -84,7 +88,7 @@ def check_names(command: Command, given: Mapping[str, Any], places: Places, mode
         flag = next((flag for flag in command.flags if flag.name == name), None)
         if flag is None or name.rpartition(".")[2] in OWN:
             raise RizbinError(f"The page does not set {name!r}.")
-        if flag.check in ("image", "images"):
+        if flag.check in ("image", "images") or name == "images":
             checked[name] = _each(value, lambda item: str(places.picture(item)))
         elif flag.check == "model":
             checked[name] = _each(value, lambda item: model_of(item, places, models))
