@@ -28,7 +28,7 @@ function frame() {
   const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   document.getElementById("tools").replaceChildren(
     h("button.plain", { type: "button", "aria-label": t("activity"), "aria-expanded": String(!drawer.hidden), onclick: () => toggle() }, icon("activity"), h("span.text", {}, t("activity")), running > 0 && h("span.count", {}, number(running))),
-    h("button.plain", { type: "button", lang: language() === "fa" ? "en" : "fa", onclick: () => { setLanguage(language() === "fa" ? "en" : "fa"); show(); } }, icon("globe"), h("span.text", {}, t("other"))),
+    h("button.plain", { type: "button", "aria-label": t("other"), lang: language() === "fa" ? "en" : "fa", onclick: () => { setLanguage(language() === "fa" ? "en" : "fa"); show(); } }, icon("globe"), h("span.text", {}, t("other"))),
     h("button.plain", { type: "button", "aria-label": dark ? t("light") : t("dark"), onclick: () => theme(dark ? "light" : "dark") }, icon("moon"), h("span.text", {}, dark ? t("light") : t("dark"))),
   );
 }

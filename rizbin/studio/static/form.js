@@ -21,7 +21,7 @@ export function form(flags, { first = [], hidden = [], values = {}, changed = ()
       input = h("input", { type: numeric ? "number" : "text", step: "any", value: text, placeholder: flag.optional ? t("none") : "", autocomplete: "off" });
     }
     input.addEventListener("input", changed);
-    fields.set(flag.name, { flag, input, start });
+    fields.set(flag.name, { flag, input, first: input.type === "checkbox" ? input.checked : input.value, own: values[flag.name] !== undefined });
     const help = brief ? null : h("span.help", { lang: "en", dir: "ltr" }, flag.help ?? "");
     return input.type === "checkbox" ? h("label.check", { title: flag.help ?? "" }, input, h("span", { lang: "en" }, label)) : h("label", { title: flag.help ?? "" }, h("span", { lang: "en" }, label), input, help);
   }
@@ -30,7 +30,8 @@ export function form(flags, { first = [], hidden = [], values = {}, changed = ()
   // Only what differs from the defaults: the command stays as short as a person would type it.
   function given() {
     const out = {};
-    for (const [name, { flag, input, start }] of fields) {
+    for (const [name, { flag, input, first, own }] of fields) {
+      if (!own && (input.type === "checkbox" ? input.checked : input.value) === first) continue;
       let value = input.type === "checkbox" ? input.checked : input.value.trim();
       if (flag.many || (flag.count ?? 1) > 1) value = value === "" ? [] : value.split(",").map((part) => cast(part.trim(), flag));
       else if (value === "" && flag.optional) value = null;
@@ -42,6 +43,8 @@ export function form(flags, { first = [], hidden = [], values = {}, changed = ()
   }
   function cast(value, flag) {
     if (typeof value !== "string") return value;
+    const option = flag.choices?.find((each) => String(each) === value);
+    if (option !== undefined) return option;
     const numeric = flag.kinds?.some((kind) => kind === "int" || kind === "float");
     return numeric && value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
   }

@@ -12,7 +12,7 @@ export function show(place, shared) {
     function tell() { api.post("check", { command: `study ${name}`, given: given() }).then((made) => line.say(made.line)).catch((error) => line.say(error.message)); }
     const start = h("button.main", { type: "button", onclick: tries(async () => { await api.post("jobs", { command: `study ${name}`, panel: "learn", title: name, given: given() }); }) }, t("answer"));
     cards.set(name, { state, start });
-    grid.append(h("section.card", { "aria-label": name }, h("h2", { lang: "en", dir: "ltr" }, question.split(/(?<=[?.])\s/)[0]), h("p.quiet", { lang: "en", dir: "ltr" }, `rizbin study ${name}`), simple && h("div.pair", {}, minutes, seeds), state, start, line));
+    grid.append(h("section.card", { "aria-label": name }, h("h2", { lang: "en", dir: "ltr" }, question.split(/(?<=[?.])\s/)[0]), simple && h("div.pair", {}, minutes, seeds), state, start, line));
     tell();
   }
   place.append(head("learn"), h("p.quiet", {}, t("learnHint")), h("br"), grid);
