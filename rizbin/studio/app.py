@@ -188,7 +188,7 @@ class App:
         return JSONResponse({"jobs": self._jobs()})
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events: the list of jobs when it changes, and what happens in one job, from `Last-Event-ID` on."""
+        """Server-sent events: the jobs when one changes, and what happens in one job, from `Last-Event-ID` on."""
         watched = request.query_params.get("job", "")
         if watched:
             self.queue.get(watched)

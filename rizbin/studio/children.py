@@ -17,7 +17,7 @@ LONGEST_ANSWER = 64 << 20
 
 
 class Forks:
-    """Begins jobs by `rizbin.studio.forks`, which is started with the server, so that torch is there when it is needed."""
+    """Begins jobs by `rizbin.studio.forks`, which starts with the server, so that torch is there in time."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None

@@ -1,5 +1,6 @@
 """`rizbin studio`: starts the page's server and says how to open it."""
 
+import contextlib
 import ipaddress
 import secrets
 import socket
@@ -23,7 +24,7 @@ class Studio:
     runs: Place = "runs"
     """Folder of the trainings that are shown; those begun in the page go there too."""
     model: Annotated[tuple[str, ...], Argument(check="model")] = ()
-    """A further model that the page may use, by name or folder, once for each. Those that come along and runs always may."""
+    """A further model that the page may use, by name or folder, once for each; beside bundled models and runs."""
     host: str = LOCAL
     """Address to serve on. Any other than 127.0.0.1 lets other machines ask: who has the link may use this machine."""
     port: int = 8765
@@ -53,14 +54,14 @@ def studio(settings: Studio) -> str:
     print(f"The studio is open at\n\n  {address}\n\nCtrl-C closes it; jobs that run go on.", flush=True)
     if not _is_loopback(settings.host):
         print(
-            f"It is served on {settings.host}: every machine that reaches this address and has the link may look at the "
-            "studio's pictures and use this machine. Nothing is encrypted; an SSH tunnel to 127.0.0.1 is the safer way.",
+            f"It is served on {settings.host}: every machine that reaches this address and has the link may look at "
+            "the studio's pictures and use this machine. Nothing is encrypted; an SSH tunnel to 127.0.0.1 is safer.",
             flush=True,
         )
     app = make_app(places, token=token, hosts=_hosts(shown, port), models=settings.model)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # not a line for each malformed request
         access_log=False,
         http="h11",
         ws="none",
@@ -71,10 +72,8 @@ def studio(settings: Studio) -> str:
         timeout_graceful_shutdown=2,
         limit_concurrency=200,
     )
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
     return "The studio is closed."
 
 

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 MEMORY = 3 << 30
-"""Bytes of address space: the largest image that is taken (`image_io.MOST_PIXELS`) is 256 MiB in RGB, held a few times."""
+"""Bytes of address space: the largest image that is taken (`image_io.MOST_PIXELS`) is 256 MiB, held a few times."""
 SECONDS = 30
 """Of the processor."""
 

@@ -73,8 +73,7 @@ class Desk:
     # ---- looking -------------------------------------------------------------------------------------------------
 
     def do_look(self, model: str, pictures: list[str]) -> dict[str, Any]:
-        """What the page needs to know of a model and some pictures before anything is asked about them; computes and keeps
-        their features."""
+        """What the page needs to know of a model and some pictures; computes and keeps their features."""
         encoder, shown = self._encoder(model), [self._shown(model, name) for name in pictures]
         grids = [list(self._patches(model, name).shape[:2]) for name in pictures]
         sizes = [list(picture.image.shape[:2]) for picture in shown]

@@ -1,8 +1,9 @@
 """Jobs: what they are on disk, and the queue that starts, watches and ends them.
 
-A job is a folder: `job.json` (what was asked), `process.json` (who works on it), `events.jsonl` (what happened), `done.json`
-(how it ended), `log.txt` (what it printed), and its results. The folder alone says its state, so that a server that was
-killed finds all jobs again, running or not. Each job leads a process group of its own, which is ended whole.
+A job is a folder: `job.json` (what was asked), `process.json` (who works on it), `events.jsonl` (what happened),
+`done.json` (how it ended), `log.txt` (what it printed), and its results. The folder alone says its state, so that a
+server that was killed finds all jobs again, running or not. Each job leads a process group of its own, which is ended
+whole.
 """
 
 import json
@@ -24,7 +25,7 @@ State = Literal["waiting", "running", "done", "failed", "stopped"]
 GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 SLOW = ("train", "study")
-"""Families of commands that take minutes to hours: they have a queue of their own on each device, so that a drawing does
+"""Families of commands that take minutes to hours: each device has a queue of their own for them, so that a drawing does
 not wait for a training."""
 MOST_WAITING = 500
 """Jobs in the queues."""
@@ -221,7 +222,7 @@ class Queue:
 
 
 def identity() -> dict[str, Any]:
-    """Of the calling process: number and time of start, so that another one that gets the number is not taken for it."""
+    """Of the calling process: number and time of start, as another process may get the same number."""
     return {"pid": os.getpid(), "start": _start_of(os.getpid()), "since": time.time()}
 
 
@@ -232,7 +233,7 @@ def is_alive(process: dict[str, Any]) -> bool:
 
 
 def _start_of(pid: int) -> int | None:
-    """When a process began, in ticks since the machine's start (field 22 of /proc/PID/stat); None for none or a zombie."""
+    """When a process began, in ticks since the machine's (field 22 of /proc/PID/stat); None for none or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
     except OSError:

@@ -1,8 +1,8 @@
 """The studio's folder: what lies where, and the only way to a file in it that a request names.
 
-`pictures/` what was dropped into the page, decoded and written anew; `jobs/ID/` one job each; `cache/` what can be made
-again. Runs lie in a folder of their own. Names that reach a path are generated; of a path that a request names each part
-is opened by itself, and a link is never followed.
+`pictures/` what was dropped into the page, decoded and written anew; `jobs/ID/` one job each; `cache/` what can be
+made again. Runs lie in a folder of their own. Names that reach a path are generated; of a path that a request names
+each part is opened by itself, and a link is never followed.
 """
 
 import os

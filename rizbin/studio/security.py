@@ -1,8 +1,9 @@
 """Who may ask: the checks that every request passes before anything reads it, and the headers of every answer.
 
-A page of another site in the same browser is the attacker: it can send requests here and cannot read the answers, unless
-it makes its own name point here (DNS rebinding). So the Host must be ours, Origin and Sec-Fetch-Site must be ours where
-the browser sends them, and all but the page's own files needs the token of this start, which only a header carries.
+A page of another site in the same browser is the attacker: it can send requests here and cannot read the answers,
+unless it makes its own name point here (DNS rebinding). So the Host must be ours, Origin and Sec-Fetch-Site must be
+ours where the browser sends them, and all but the page's own files needs the token of this start, which only a header
+carries.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of a report, which is one file with its style and script inside: in a sandbox, where it is of no origin and asks nobody."""
+"""Of a report, which is one file with its style and script inside: in a sandbox, where it has no origin."""
 
 
 class _TooLarge(Exception):
@@ -42,7 +43,7 @@ class _TooLarge(Exception):
 
 
 class Guard:
-    """ASGI middleware: refuses with 403 (another host or origin), 401 (no token), 404 (odd paths), 413 (large bodies)."""
+    """ASGI middleware: refuses by 403 (another host or origin), 401 (no token), 404 (odd paths), 413 (large bodies)."""
 
     def __init__(self, app: Any, *, hosts: frozenset[str], token: str) -> None:
         """hosts: allowed values of the Host header, with port. token: what `X-Rizbin-Token` must hold."""

@@ -1,4 +1,4 @@
-"""The steps of a drawing as files and events while it is drawn: what the network saw, the noisy image, where words were read."""
+"""The steps of a drawing as files and events while it is drawn: what is expected, the noise, where words are read."""
 
 import json
 from collections.abc import Callable

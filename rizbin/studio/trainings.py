@@ -84,7 +84,7 @@ class Runs:
         return JSONResponse({"runs": list_runs(self.places)})
 
     async def curves(self, request: Request) -> Response:
-        """Numbers by step, alarms in words, settings; only steps after `after`, so that a live curve asks for little."""
+        """Numbers by step, alarms in words, settings; only those after step `after`, where that is given."""
         folder = self.places.run(request.path_params["name"])
         after = request.query_params.get("after", "-1")
         least = int(after) if after.lstrip("-").isdigit() and len(after) < 15 else -1

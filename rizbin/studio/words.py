@@ -1,8 +1,8 @@
 """A form's values as the words of a command, checked by the command line's own parser.
 
 What the page asks for is a command with values by the names of its settings. They are spelled as words, the words are
-parsed as those of a terminal are, and what they name must be something that the page may use. So each result can say the
-command that makes it again, and there is one way to do a thing.
+parsed as those of a terminal are, and what they name must be something that the page may use. So each result can say
+the command that makes it again, and there is one way to do a thing.
 """
 
 import shlex
@@ -25,7 +25,7 @@ OWN = frozenset({"output", "run", "draw", "quiet", "overwrite", "build", "offloa
 
 
 def command_of(name: str, preset: str = "", *, offered: Sequence[str] = OFFERED) -> Command:
-    """The command of that name, its flags as the command line has them. Raises RizbinError for one that is not offered."""
+    """The command of that name, its flags as on the command line. Raises RizbinError for one that is not offered."""
     family, _, member = name.partition(" ")
     if family not in offered:
         raise RizbinError(f"The page does not start {family!r}.")
@@ -80,7 +80,7 @@ def line_of(words: Sequence[str]) -> str:
 def check_names(command: Command, given: Mapping[str, Any], places: Places, models: Sequence[str]) -> dict[str, Any]:
     """The values with pictures by their generated names made paths. Raises RizbinError for what the page may not use.
 
-    Models are those that come along, those that were named at the start, and runs; images are those of the page; data are
+    Models are the bundled ones, those that were named at the start, and runs; images are those of the page; data are
     scenes and digits. So no request opens another path, and none fetches anything.
     """
     checked: dict[str, Any] = {}

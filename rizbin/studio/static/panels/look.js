@@ -116,7 +116,8 @@ export function show(place, shared) {
         heat(canvas, picture, last.maps[index][part], { opacity, low, high, threshold: threshold ? low + threshold * (high - low) : undefined });
       } else heat(canvas, picture, [[0]], { opacity: 0 });
     }
-    window.studioLook = { ...last, spot: held.spot };
+    // For those who script the page, and its tests.
+    window.studioLook = { ...last, spot: held.spot, pictures: names(), at: performance.now() };
   }
   async function tell() {
     const what = { similar: "patch", attention: "attention", colors: "pca", words: "words" }[held.mode], [rows, columns] = facts.grids[0];
