@@ -13,6 +13,7 @@ help:  ## Show these commands
 
 demo: .venv/ready  ## Train DetailCLIP on the embedded world and write a report
 	$(RUN) rizbin demo
+	@echo "To look at it, and to draw, find and train in a browser: .venv/bin/rizbin studio"
 
 test: check  ## Lint, types, import rules, spelling, and every test but the slow ones and those in a browser
 	$(RUN) pytest -m "not slow and not browser"

@@ -25,8 +25,8 @@ State = Literal["waiting", "running", "done", "failed", "stopped"]
 GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL."""
 SLOW = ("train", "study")
-"""Families of commands that take minutes to hours: each device has a queue of their own for them, so that a drawing does
-not wait for a training."""
+"""Families of commands that take minutes to hours: each device has a queue of its own for them, so that a drawing
+does not wait for a training."""
 MOST_WAITING = 500
 """Jobs in the queues."""
 _LARGEST = 16 << 20

@@ -25,6 +25,10 @@ Say = Callable[[dict[str, Any]], None]
 
 def main(folder: Path) -> int:
     """Runs the job in the folder and writes how it ended."""
+    try:
+        os.close(os.open(folder / "begun", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return 0  # a server that was killed had it begun already, and the next one had it begun again
     outputs.write(folder / "process.json", json.dumps(identity()))
     begin = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)

@@ -159,6 +159,26 @@ def test_100_jobs_started_and_cancelled_in_random_order(places: Places, monkeypa
     assert {queue.get(name).state() for name in names} <= {"done", "stopped"}
 
 
+def resident() -> int:
+    """Bytes of memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_memory_after_200_jobs_is_that_after_20(client: TestClient, places: Places) -> None:
+    used: dict[int, int] = {}
+    for number in range(1, 201):
+        asked = {"command": "generate", "given": {"prompts": [f"picture {number}"]}, "panel": "draw"}
+        name = client.post("/api/jobs", json=asked).json()["id"]
+        events = places.jobs / name / "events.jsonl"
+        events.write_text("".join(json.dumps({"kind": "step", "step": step}) + "\n" for step in range(50)))
+        client.post(f"/api/jobs/{name}/stop")
+        (places.jobs / name / "done.json").write_text('{"state": "stopped", "message": "", "seconds": 1}')
+        assert client.get("/api/jobs").status_code == 200
+        used[number] = resident()
+    assert used[200] < 1.05 * used[20]
+
+
 def test_the_command_of_a_form_is_what_the_parser_reads() -> None:
     command = command_of("generate")
     given = {"prompts": ["a zebra's frog", 'say "x"'], "seed": 3, "film": True, "guidance_scale": 4.0, "negative": "-x"}

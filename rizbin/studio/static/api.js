@@ -1,11 +1,16 @@
 // Everything that is asked of the server. The token comes in the link's fragment, which no request carries, and goes out
 // as a header, which no other site can set.
 const KEY = "rizbin-token";
-const fragment = /^#token=([\w-]+)$/.exec(location.hash);
-if (fragment) {
+function take() {
+  const fragment = /^#token=([\w-]+)$/.exec(location.hash);
+  if (!fragment) return false;
   localStorage.setItem(KEY, fragment[1]);
   history.replaceState(null, "", "/#/draw");
+  return true;
 }
+take();
+// The link of a new start, opened in a tab that shows the page already, changes its fragment alone.
+addEventListener("hashchange", () => { if (take()) location.reload(); });
 const token = () => localStorage.getItem(KEY) ?? "";
 
 export class Refused extends Error {

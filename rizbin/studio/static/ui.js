@@ -45,7 +45,7 @@ export function image(path, attributes = {}) {
   return made;
 }
 export function command(line) {
-  const code = h("code", { tabIndex: 0, role: "region", "aria-label": t("command"), lang: "en" }, line);
+  const code = h("code", { tabIndex: 0, role: "group", "aria-label": t("command"), lang: "en" }, line);
   const button = h("button", { onclick: async () => {
     try { await navigator.clipboard.writeText(code.textContent); } catch { getSelection().selectAllChildren(code); }
     button.textContent = t("copied");
