@@ -319,11 +319,11 @@ def test_finding_agrees_with_python_and_a_slider_needs_no_new_pass(page: Any, se
     assert np.allclose([box["box"] for box in boxes], right.boxes, atol=0.01)
     before = len(boxes)
     begin = page.evaluate("window.studioBoxes = null, performance.now()")
-    page.locator(".slider input").nth(2).fill("0.01")
+    page.locator(".slider input").nth(0).fill("0.01")
     until(page, "window.studioBoxes !== null")
     assert page.evaluate("performance.now()") - begin < 1000
     assert len(page.evaluate("window.studioBoxes")) > before
-    page.locator(".slider input").nth(2).fill("1")
+    page.locator(".slider input").nth(0).fill(f"{threshold}")
     until(page, f"document.querySelectorAll('svg rect').length === {before}")
     box = page.locator(".boxes svg").bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + box["height"] - 60)

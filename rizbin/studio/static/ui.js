@@ -160,7 +160,7 @@ export function tray({ chosen = () => null, second = () => null, pick, changed =
   }
   async function refresh() { shelf = (await api.get("pictures")).pictures; }
   const hint = h("p.quiet", {}, t("noPictures"));
-  const made = h("div.fields", {}, h("h2", {}, t("pictures")), list, hint, h("div.row", {}, scene, h("div", { className: "grow" }, kind)), drop);
+  const made = h("div.fields", {}, h("h2", {}, t("pictures")), list, hint, h("div.row", {}, scene, h("div.grow", {}, kind)), drop);
   refresh().then(() => { show(); changed(shelf); }).catch(() => {});
   return Object.assign(made, { show, refresh: async () => { await refresh(); show(); changed(shelf); }, all: () => shelf ?? [] });
 }

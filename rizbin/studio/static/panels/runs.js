@@ -34,7 +34,7 @@ export function show(place, shared) {
   async function refresh() {
     runs = (await api.get("runs")).runs;
     const waiting = jobs.filter((each) => each.run && !runs.some((run) => run.name === each.run) && ["waiting", "running"].includes(each.state));
-    runs.unshift(...waiting.map((each) => ({ name: each.run, method: each.words[1], steps: null, finished: false, report: false })));
+    runs.unshift(...waiting.map((each) => ({ name: each.run, method: each.words[1], steps: null, finished: false, report: false, coming: true })));
     if (!held.chosen && runs.length) held.chosen = new Set([runs[0].name]);
     if (!runs.length) { stage.replaceChildren(h("div.view", {}, empty("runs", t("runsEmpty"), t("runsEmptyHint")))); return; }
     if (!chart.isConnected) stage.replaceChildren(h("div.row.between", {}, pick, smooth, logs), chart, alarms, list);
@@ -42,7 +42,7 @@ export function show(place, shared) {
       const swatch = h("span.swatch"); swatch.style.background = INK[index % INK.length];
       const mine = job(run), live = mine && ["running", "waiting"].includes(mine.state);
       const box = h("input", { type: "checkbox", checked: held.chosen.has(run.name), "aria-label": run.name, onchange: tries(async () => { if (box.checked) held.chosen.add(run.name); else held.chosen.delete(run.name); await follow(); }) });
-      return h("div.item.run", {}, box, swatch, h("div.fields", { className: "grow" }, h("strong", { lang: "en" }, run.name), h("span.quiet", { lang: "en" }, [run.method, run.data, run.steps && t("steps", { n: run.steps })].filter(Boolean).join(" · "))),
+      return h("div.item.run", {}, box, swatch, h("div.names.grow", {}, h("strong", { lang: "en" }, run.name), h("span.quiet", { lang: "en" }, [run.method, run.data, run.steps && t("steps", { n: run.steps })].filter(Boolean).join(" · "))),
         h("div.row", {}, live ? h("span.chip." + mine.state, {}, t(mine.state)) : run.finished ? h("span.chip.done", {}, t("finished")) : mine && h("span.chip." + mine.state, { title: mine.message }, t(mine.state)),
           live && h("button.tiny", { type: "button", onclick: tries(() => api.post(`jobs/${mine.id}/stop`)) }, t("stop")),
           !live && !run.finished && mine && h("button.tiny", { type: "button", onclick: tries(() => api.post("jobs", { command: mine.words.slice(0, 2).join(" "), panel: "runs", title: mine.title, given: again(mine), resume: run.name })) }, t("resume")),
@@ -54,7 +54,7 @@ export function show(place, shared) {
   const again = (mine) => mine.given ?? {};
   async function follow() {
     for (const name of held.chosen) {
-      if (!runs.some((run) => run.name === name)) continue;
+      if (!runs.some((run) => run.name === name && !run.coming)) continue;
       const run = runs.find((each) => each.name === name), known = curves.get(name);
       if (known?.finished) continue;
       try { curves.set(name, await api.get(`runs/${name}`)); } catch (error) { if (error.status !== 404) throw error; }
@@ -70,7 +70,7 @@ export function show(place, shared) {
     alarms.replaceChildren(...alarming);
     plot?.destroy(); plot = null;
     chart.replaceChildren();
-    if (!shown.length) return;
+    if (!shown.length) { chart.replaceChildren(h("p.quiet", {}, t("numbersSoon"))); return; }
     const all = [...new Set(shown.flatMap(([run]) => curves.get(run.name).steps))].sort((a, b) => a - b);
     const data = [all, ...shown.map(([run]) => {
       const curve = curves.get(run.name), values = new Map(curve.steps.map((step, index) => [step, curve.series[held.metric]?.[index] ?? null]));
