@@ -9,7 +9,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export function show(place, shared) {
   let titles = new Map(), answer = null, boxes = [], thresholds = {}, chosen = -1, turn = 0, why = null;
   const lines = (text) => text.split("\n").map((each) => each.trim()).filter(Boolean);
-  const phrases = field(t("phrases"), { rows: 3, value: held.phrases, placeholder: t("phrasesHint"), dir: "auto", oninput: () => { held.phrases = phrases.field.value; } });
+  const phrases = field(t("phrases"), { rows: 4, value: held.phrases, placeholder: t("phrasesHint"), dir: "auto", oninput: () => { held.phrases = phrases.field.value; } });
   const distractors = field(t("distractors"), { rows: 2, value: held.distractors, dir: "auto", oninput: () => { held.distractors = distractors.field.value; } });
   const stage = h("div.card"), line = command("");
   const shelf = tray({ chosen: () => held.picture, pick: (one) => { held.picture = one.id; suggest(one); if (answer && held.phrases) find(); else start(); }, changed: (all) => {
