@@ -175,6 +175,7 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.path,
         example="rizbin schema detect",
     ),
+    "studio": Entry(job="rizbin.studio.command:studio", show=show.text, example="rizbin studio"),
     "doctor": Entry(job="rizbin.doctor:doctor", show=show.doctor, example="rizbin doctor --json"),
     "completion": Entry(
         job="",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as repairing
 from rizbin.generation.diffusion.attention_guidance import SCALE, GuidanceKind, resolution_of, steering
-from rizbin.generation.diffusion.drawing import SavedImage
+from rizbin.generation.diffusion.drawing import SavedImage, WatchDrawing
 from rizbin.generation.diffusion.loading import Offload
 from rizbin.generation.diffusion.repair import Repaired, RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
@@ -55,6 +56,8 @@ class _Drawing(Sampling):
     """Keep only the network at work on the GPU (model), or only its layer (layers): less memory, slower."""
     quiet: bool = False
     """Show no progress bar."""
+    watch: Annotated[WatchDrawing | None, HIDDEN] = None
+    """Called after every step of every image, with what draws and the prompt."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,10 @@ def _draw(
             start=start,
             guide=guide,
             film=settings.film,
-            attend=attended(text_to_image, settings.film),
+            attend=attended(text_to_image, settings.film or settings.watch is not None),
             about=about,
             bar=bar,
+            watch=settings.watch,
         )
         if grid and start is not None:
             write_png(drawing.grid(text_to_image, prompts[0], start, sampling, bar=bar), folder / "grid.png")
@@ -234,8 +238,9 @@ def repair(settings: Repair) -> list[Repaired]:
             sampling=sampling,
             strategy=strategy,
             objects=settings.object,
-            attend=attended(text_to_image, settings.film),
+            attend=attended(text_to_image, settings.film or settings.watch is not None),
             bar=lambda total, label: Bar(total, label, quiet=settings.quiet),
+            watch=None if settings.watch is None else partial(settings.watch, text_to_image, prompt),
         )
         repaired.notes[:0] = unknown_in(prompt, settings.model)
         repaired = _write_repaired(repaired, folder / f"{number:04d}.png", strategy.threshold)

@@ -28,6 +28,10 @@ GUIDANCES = (1.0, 3.0, 7.5, 12.0)
 """Scales of classifier-free guidance down the same grid."""
 
 
+WatchDrawing = Callable[[TextToImage, str, DenoisingFrame], None]
+"""Called after every step with what draws and the prompt."""
+
+
 @dataclass(frozen=True)
 class SavedImage:
     """One image on disk."""
@@ -51,6 +55,7 @@ def draw(
     attend: int = 0,
     about: Mapping[str, object] | None = None,
     bar: MakeBar | None = None,
+    watch: WatchDrawing | None = None,
 ) -> list[SavedImage]:
     """Images of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
@@ -71,6 +76,8 @@ def draw(
 
         def stepped(frame: DenoisingFrame) -> None:
             advance(1)
+            if watch is not None:
+                watch(text_to_image, prompt, frame)
 
         for prompt in prompts:
             for number in range(count):

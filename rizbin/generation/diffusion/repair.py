@@ -25,6 +25,7 @@ from rizbin.generation.diffusion.sampling import (
     GeneratedImage,
     Sampling,
     StepState,
+    Watch,
     fingerprint,
     seed_after,
 )
@@ -156,6 +157,7 @@ def repair(
     objects: Sequence[str] = (),
     attend: int = 0,
     bar: MakeBar | None = None,
+    watch: Watch | None = None,
 ) -> Repaired:
     """An image of the prompt with all its objects, as far as the stages of the strategy reach.
 
@@ -169,7 +171,7 @@ def repair(
     tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places}
     total = 1 + sum(tries[stage] for stage in strategy.stages)
     with advancing(bar, total, "drawing and verifying") as advance:
-        repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes)
+        repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes, watch)
         whole = repairs.draw()
         for stage in strategy.stages:
             for number in range(tries[stage]):
@@ -192,6 +194,8 @@ class _Repairs:
     attend: int
     advance: Advance
     notes: list[str]
+    watch: Watch | None = None
+    """Called after each step of each image."""
     attempts: list[Attempt] = field(default_factory=list)
 
     def best(self) -> Attempt:
@@ -201,7 +205,9 @@ class _Repairs:
 
     def draw(self) -> bool:
         """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
-        return self._verify("draw", self.text_to_image.paint(self.prompt, self.sampling, attend=self.attend))
+        return self._verify(
+            "draw", self.text_to_image.paint(self.prompt, self.sampling, watch=self.watch, attend=self.attend)
+        )
 
     def make(self, stage: Stage, number: int) -> bool:
         """Makes try number `number`, from 0, of a stage; returns as `draw`."""
@@ -213,7 +219,9 @@ class _Repairs:
 
     def _reseed(self, number: int) -> bool:
         other = replace(self.sampling, seed=seed_after(self.sampling.seed, 1 + number))
-        return self._verify("reseed", self.text_to_image.paint(self.prompt, other, attend=self.attend), sampling=other)
+        return self._verify(
+            "reseed", self.text_to_image.paint(self.prompt, other, watch=self.watch, attend=self.attend), sampling=other
+        )
 
     def _guide(self) -> bool:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
@@ -227,7 +235,9 @@ class _Repairs:
         self.notes.extend(sentences)
         if guide is None:
             return False
-        painted = self.text_to_image.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
+        painted = self.text_to_image.paint(
+            self.prompt, self.sampling, guide=guide, watch=self.watch, attend=self.attend
+        )
         return self._verify("attention", painted, guidance=guidance)
 
     def _verify(

@@ -85,6 +85,8 @@ class DenoisingFrame:
     """The predicted original latents: what the network takes the finished image to be at this step."""
     attention: Float[Tensor, "places_down places_across tokens"] | None = None
     """Cross-attention of each place to each token of the prompt, mean of layers and heads; None when not asked for."""
+    noisy: Float[Tensor, "1 channels rows columns"] | None = None
+    """The latents before the step; None where a pipeline of diffusers draws, which does not show them."""
 
 
 Guide = Callable[[StepState], Tensor]

@@ -207,7 +207,8 @@ class TextToImage:
             with capture if capture is not None else nullcontext():
                 output = self.predict(scheduler, latents, timestep, words, sampling.guidance_scale)
             clean = clean_latents(scheduler, output, latents, timestep).cpu()
-            saw(DenoisingFrame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
+            attention = capture.mean_map().cpu() if capture is not None else None
+            saw(DenoisingFrame(step, float(timestep), clean, attention, latents.cpu()))
             latents = make_step(
                 scheduler, output, timestep, latents, step=step, from_noise=from_noise, generator=generator
             )
