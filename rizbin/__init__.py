@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rizbin.studies.compare import compare
     from rizbin.studies.study import study
+    from rizbin.workflows.adapt import adapt
     from rizbin.workflows.ascend import ascend
     from rizbin.workflows.detect import detect
     from rizbin.workflows.evaluate_model import evaluate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 _JOBS = {
+    "adapt": "workflows.adapt",
     "ascend": "workflows.ascend",
     "compare": "studies.compare",
     "detect": "workflows.detect",
@@ -46,6 +48,7 @@ _JOBS = {
 """Function -> the module that it lies in."""
 __all__ = [
     "__version__",
+    "adapt",
     "ascend",
     "compare",
     "detect",

@@ -21,6 +21,8 @@ from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.detection.detector import Detector
 from rizbin.detection.train import GroundingDINOTraining
+from rizbin.models.published import is_published, keep_origin, save_published
+from rizbin.nets.adapters import save_adapters
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import (
     can_export,
@@ -32,6 +34,7 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.lora import has_adapters
 from rizbin.nets.weights import Shape, check_fit, shapes_of, told
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
@@ -40,6 +43,7 @@ from rizbin.training.trainer import Trainer, load_method, sweep
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, names, preset, view_size
+from rizbin.workflows.starts import ORIGIN, begun, from_origin
 
 LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
@@ -115,6 +119,7 @@ def train(
     signal.
     """
     parallel.start(device)
+    training = begun(training)
     _check(training)
     if validation_data:
         validation_source(validation_data, view_size(training.settings))  # what is not there is said before the work
@@ -139,6 +144,8 @@ def train(
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
     method = build(training)
+    if parallel.is_main() and is_published(method.encoder) and not (folder.path / ORIGIN).is_dir():
+        keep_origin(method.encoder, folder.path / ORIGIN)
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
         endless = training.steps * training.batch
@@ -167,7 +174,11 @@ def train(
                 f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
             )
         encoder = method.encoder
-        if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
+        if is_published(encoder):
+            save_published(encoder, folder.path / "model")
+            if has_adapters(encoder):
+                save_adapters(encoder.origin.network, folder.path / "adapter", base=encoder.origin.name)
+        elif isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
             save_timm(encoder, folder.path / "model")
         elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
             save_open_clip(encoder, folder.path / "model")
@@ -271,7 +282,7 @@ def load_run(folder: Path) -> LoadedRun:
     if found is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
     # The checkpoint has all weights: none are fetched, nor taken from where training began.
-    bare = replace(training, start="", settings=_nothing_fetched(training.settings))
+    bare = replace(training, start="", settings=_nothing_fetched(from_origin(training.settings, Path(folder))))
     kept, advice = shapes_of(found.tensors["method"]), "restore settings.json as the run wrote it"
     with told(folder):
         if (wanted := _shapes_without_memory(bare)) is not None:
