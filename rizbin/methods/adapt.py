@@ -107,6 +107,16 @@ class Adapt(Method):
         super().begin_with(weights, source)
         self.start["pair"].load_state_dict(copy.deepcopy(self.pair.state_dict()))
         self.began.fill_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Adapt":
+        """Batch norms of an encoder that was trained keep its statistics: it shall see as the start sees."""
+        super().train(mode)
+        if bool(self.began):
+            for module in self.pair.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(False)
+        return self
 
     @property
     def encoder(self) -> ImageTextPair:

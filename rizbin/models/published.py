@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.models.origins import Origin, PublishedTokenizer, open_origin, write_origin
+from rizbin.nets.chunks import in_chunks
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.lora import merged
@@ -32,6 +33,9 @@ def build_pair(settings: ImageTextPair.Settings) -> ImageTextPair:
     """The two towers of the settings, tuned as they say."""
     pair = PublishedPair(settings) if settings.published else ImageTextPair(settings)
     tune(pair, settings.tuning)
+    towers: tuple[Any, ...] = (pair.vision, pair.text)
+    for tower in towers:
+        tower.chunk = settings.chunk
     return pair
 
 
@@ -48,6 +52,7 @@ class PublishedText(nn.Module):
     def __init__(self, model: Any, tokenizer: PublishedTokenizer, *, of_open_clip: bool) -> None:
         super().__init__()
         self.tokenizer = tokenizer
+        self.chunk = 0
         self._of_open_clip = of_open_clip
         self._model = (model,)  # in a tuple, so that its image tower is not registered here as well
         if of_open_clip:
@@ -66,6 +71,11 @@ class PublishedText(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         """Embeddings, not yet of unit length."""
+        if 0 < self.chunk < len(tokens):
+            return in_chunks(lambda some: (self._read(some),), len(tokens), self.chunk, tokens)[0]
+        return self._read(tokens)
+
+    def _read(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         model = self._model[0]
         if self._of_open_clip:
             missing = self.tokenizer.settings.context - tokens.shape[1]

@@ -298,7 +298,8 @@ class DenseReader:
     ) -> Float[Tensor, "batch rows columns embedding"]:
         """Unit-length patch embeddings in the space of the texts."""
         if how == "windows":
-            return windows(self, images)
+            reader: Any = self  # the adapter's own properties are passed on
+            return windows(reader, images)
         encoder, tower = self.encoder, self._tower
         grid = images.shape[-2] // tower.patch_size, images.shape[-1] // tower.patch_size
         guide = None if self.guide is None else self._guided(images, grid)

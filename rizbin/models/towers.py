@@ -25,6 +25,7 @@ from rizbin.losses.reconstruct import patchify
 from rizbin.models.attention import QueryRows, check_layer, fused
 from rizbin.models.encoder import Three
 from rizbin.models.pool_rows import PoolRows
+from rizbin.nets.chunks import in_chunks
 from rizbin.nets.vision import Features
 
 Positions = Any
@@ -49,6 +50,8 @@ class PublishedTower(nn.Module):
         self.network: Any = network
         self.image_size, self.patch_size, self.dim = image_size, patch_size, dim
         self.grid = (image_size // patch_size, image_size // patch_size)
+        self.chunk = 0
+        """Images that go through at once, where that is fewer than a batch; 0: all."""
         self._factor = [ours / theirs for ours, theirs in zip(STD, std, strict=True)]
         self._offset = [(ours - theirs) / wide for ours, theirs, wide in zip(MEAN, mean, std, strict=True)]
 
@@ -113,6 +116,18 @@ class PublishedTower(nn.Module):
             of the pooling query; where patches are averaged, the softmax of their products with the mean.
         track: there are no running statistics; taken for the sake of one interface.
         """
+        if 0 < self.chunk < len(images) and not (attend and torch.is_grad_enabled()):
+            names = ("cls", "patches", *(("attention",) if attend else ()))
+
+            def run(images: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
+                seen = self._features(images, keep, attend=attend)
+                return tuple(getattr(seen, name) for name in names)
+
+            parts = in_chunks(run, len(images), self.chunk, images, keep)
+            return Features(**{"attention": None, **dict(zip(names, parts, strict=True))})
+        return self._features(images, keep, attend=attend)
+
+    def _features(self, images: Tensor, keep: Tensor | None, *, attend: bool) -> Features:
         tokens, positions = self._tokens(images, keep)
         watched = attend and self.cls_first
         with fused(self.network), QueryRows(0, least=tokens.shape[1]) if watched else nullcontext() as watch:

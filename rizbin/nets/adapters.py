@@ -2,8 +2,8 @@
 
 A linear layer `a.b` has base_model.model.a.b.lora_A.weight [rank inputs] and lora_B.weight [outputs rank]; what they
 add is scaled by lora_alpha / r. Of `nn.MultiheadAttention` peft calls the packed queries, keys and values by the name
-of the layer itself and puts its output under `base_layer` (peft 0.21, tuners/lora/layer.py). Written for the library's
-own network, so that `peft.PeftModel.from_pretrained(network, folder)` reads them (tests).
+of the layer itself. Written for the library's own network, so that `peft.PeftModel.from_pretrained(network, folder)`
+reads them (tests).
 """
 
 import json
@@ -35,14 +35,8 @@ def adapters_in(network: nn.Module) -> dict[str, LowRank]:
         lists: Any = module.parametrizations
         for inner in lists.values():
             if isinstance(adapter := inner[0], LowRank):
-                adapters[_named(network, name)] = adapter
+                adapters[name] = adapter
     return adapters
-
-
-def _named(network: nn.Module, name: str) -> str:
-    parent, _, last = name.rpartition(".")
-    packed = last == "out_proj" and isinstance(network.get_submodule(parent), nn.MultiheadAttention)
-    return f"{parent}.base_layer.{last}" if packed else name
 
 
 def save_adapters(network: nn.Module, folder: Path, *, base: str = "") -> None:
@@ -68,7 +62,7 @@ def save_adapters(network: nn.Module, folder: Path, *, base: str = "") -> None:
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "target_modules": sorted(name for name in adapters if ".base_layer." not in name),
+        "target_modules": sorted(adapters),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,12 +96,18 @@ def load_adapters(network: nn.Module, folder: Path) -> None:
         layer, _, which = name.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
         layers.setdefault(layer, {})[which] = value
     for layer, parts in layers.items():
-        module, parameter = _layer(network, layer.replace(".base_layer", ""), folder)
+        if ".base_layer." in layer:
+            if any(bool(value.any()) for which, value in parts.items() if which == "lora_B"):
+                raise RizbinError(
+                    f"The adapter of {layer} in {folder} is one that peft adds twice (0.21); merge it by peft first."
+                )
+            continue
+        module, parameter = _layer(network, layer, folder)
         weight: Any = getattr(module, parameter)
         down, up = parts.get("lora_A"), parts.get("lora_B")
         if down is None or up is None or (up.shape[0], down.shape[1]) != tuple(weight.shape):
             raise RizbinError(f"The adapter of {layer} in {folder} does not fit a weight of {tuple(weight.shape)}.")
-        adapter = LowRank(*weight.shape, rank, alpha=alpha).to(weight)
+        adapter = LowRank(int(weight.shape[0]), int(weight.shape[1]), rank, alpha=alpha).to(weight)
         with torch.no_grad():
             adapter.down.copy_(down)
             adapter.up.copy_(up)

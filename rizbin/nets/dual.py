@@ -47,6 +47,9 @@ class ImageTextPair(nn.Module):
         """Begin with the weights of `published`; off: at random."""
         tuning: TuningSettings = added(TuningSettings())
         """How far training moves towers that were trained before."""
+        chunk: int = added(0)
+        """Rows of a batch that go through a tower at once; the numbers and the gradient stay those of the whole batch
+        (GradCache, arXiv 2101.06983), for one more forward pass. 0: all, at the memory that takes."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

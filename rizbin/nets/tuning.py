@@ -117,14 +117,19 @@ def adapt_attention(tower: nn.Module, rank: int, alpha: float) -> None:
             raise RizbinError(
                 f"A rank of {rank} is no less than the sides of {name}, {'x'.join(map(str, weight.shape))}; give less."
             )
-        adapter = LowRank(*weight.shape, rank, alpha=alpha).to(weight)
+        adapter = LowRank(int(weight.shape[0]), int(weight.shape[1]), rank, alpha=alpha).to(weight)
         parametrize.register_parametrization(module, parameter, adapter, unsafe=True)
 
 
 def attention_weights(tower: nn.Module) -> list[tuple[str, nn.Module, str]]:
     """(name of the layer, the layer, name of its weight) of all linear maps in the attention of a tower."""
     weights: list[tuple[str, nn.Module, str]] = []
+    # peft 0.21 adds an adapter of this layer twice (lora/layer.py, `merge`), so a file with one would mean two things.
+    packed = [module for module in tower.modules() if isinstance(module, nn.MultiheadAttention)]
+    left_out = {id(module.out_proj) for module in packed}
     for name, module in tower.named_modules():
+        if id(module) in left_out:
+            continue
         # Packed weights of queries, keys and values: of `nn.MultiheadAttention` and of Rizbin's text tower.
         if isinstance(getattr(module, "in_proj_weight", None), nn.Parameter):
             weights.append((name, module, "in_proj_weight"))

@@ -157,15 +157,15 @@ def adapt(settings: Adapt) -> Adapted:
     train(training, folder, device=settings.device, validation_data=settings.validation_data, quiet=settings.quiet)
     run = load_run(folder)
     run.method.to(device)
-    images = _images(settings, run)
+    images = images_of(settings, run.pair.image_size)
     start = {name: value.clone() for name, value in _start_of(run).items()}
     chosen, candidates = _choose(settings, run, start, images)
     _mix(run, start, chosen)
-    after = {world: _numbers(run.pair, halves[1], settings) for world, halves in images.items()}
+    after = {world: numbers_of(run.pair, halves[1], settings) for world, halves in images.items()}
     drift = _vectors(run.pair, images["old world"][1], settings)
     model = _write(run, folder)
     run.pair.load_state_dict(start)
-    before = {world: _numbers(run.pair, halves[1], settings) for world, halves in images.items()}
+    before = {world: numbers_of(run.pair, halves[1], settings) for world, halves in images.items()}
     numbers = {world: _beside(before[world], after[world]) for world in images}
     away = _distance(_vectors(run.pair, images["old world"][1], settings), drift)
     numbers["drift from the start, 1 - cosine"] = {name: {"before": 0.0, "after": each} for name, each in away.items()}
@@ -232,9 +232,8 @@ class _Half:
         return self.source[2 * index + self.parity]
 
 
-def _images(settings: Adapt, run: LoadedRun) -> dict[str, tuple[Source, Source]]:
+def images_of(settings: Adapt, size: int) -> dict[str, tuple[Source, Source]]:
     """For each world the images that are chosen on, and those that are reported on."""
-    size = run.pair.image_size
     if settings.validation_data:
         own = validation_source(settings.validation_data, size)
     else:
@@ -267,7 +266,7 @@ def _choose(
     with Bar(len(tries), "choosing", quiet=settings.quiet) as bar:
         for done, (step, share) in enumerate(tries, 1):
             _mix(run, start, Candidate(step, share, 0.0, 0.0))
-            own, world = (_mean(_numbers(run.pair, halves[0], settings)) for halves in images.values())
+            own, world = (_mean(numbers_of(run.pair, halves[0], settings)) for halves in images.values())
             candidates.append(Candidate(step, share, own, world))
             bar.update(done)
     least = candidates[0].world - settings.tolerance
@@ -294,7 +293,7 @@ def _mix(run: LoadedRun, start: Mapping[str, Tensor], candidate: Candidate) -> N
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _numbers(pair: ImageTextPair, source: Source, settings: Adapt) -> dict[str, float]:
+def numbers_of(pair: ImageTextPair, source: Source, settings: Adapt) -> dict[str, float]:
     """What the images allow to be measured, in percent."""
     count = settings.images if source.endless else min(settings.images, len(source))
     how = Evaluation.Settings(images=count, baseline=False, dense_images=0, templates="scenes")
@@ -337,7 +336,7 @@ def _vectors(pair: ImageTextPair, source: Source, settings: Adapt) -> dict[str, 
 def _distance(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
     """The mean of 1 less the cosine, of images and of texts."""
     return {
-        name: float((1 - F.cosine_similarity(before[name], after[name], dim=-1)).mean())
+        name: max(float((1 - F.cosine_similarity(before[name], after[name], dim=-1)).mean()), 0.0)
         for name in before
         if name in after
     }

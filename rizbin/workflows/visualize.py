@@ -81,8 +81,9 @@ def draw(what: str, settings: Visualize) -> Path:
     check_pictures(paths_of(settings.images), masks=masks)
     model, folder = settings.model, Path(settings.model)
     encoder = load_encoder(model, device=str(choose(settings.device)))
-    if (reading := getattr(settings, "dense", "plain")) != "plain" or getattr(settings, "guide", ""):
-        guide = str(getattr(settings, "guide", ""))
+    own: Any = settings
+    if (reading := getattr(own, "dense", "plain")) != "plain" or getattr(own, "guide", ""):
+        guide = str(getattr(own, "guide", ""))
         encoder = read_by(encoder, reading, load_encoder(guide, device=str(choose(settings.device))) if guide else None)
     limit = settings.limit or drawing.most
     pictures = read_pictures(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)

@@ -96,7 +96,7 @@ def test_an_adaptation_chooses_records_and_gives_back(form: str, tmp_path: Path)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert chosen.encode_image(images).shape[0] == 2
     drift = made.numbers["drift from the start, 1 - cosine"]["images"]["after"]
-    assert drift >= 0 and (drift > 1e-7) == (made.chosen.step > 0)
+    assert (drift > 1e-7) == (made.chosen.step > 0)
 
 
 def test_mixtures_lie_between_start_and_end_and_the_old_world_limits_them(tmp_path: Path) -> None:
@@ -112,7 +112,8 @@ def test_mixtures_lie_between_start_and_end_and_the_old_world_limits_them(tmp_pa
     end = {name: value.clone() for name, value in run.pair.state_dict().items()}
     job._mix(run, start, Candidate(run.step, 0.25, 0.0, 0.0))
     for name, value in run.pair.state_dict().items():
-        assert torch.allclose(value, 0.75 * start[name] + 0.25 * end[name], atol=1e-6)
+        if value.is_floating_point():
+            assert torch.allclose(value, 0.75 * start[name] + 0.25 * end[name], atol=1e-6)
 
 
 def test_what_cannot_be_adapted_is_refused(tmp_path: Path) -> None:
