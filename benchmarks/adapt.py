@@ -1,4 +1,4 @@
-"""What adaptation gives and takes: from the bundled model to a folder of cut-outs, over seeds, plain fine-tuning beside.
+"""What adaptation gives and takes: from the bundled model to cut-outs, over seeds, plain fine-tuning beside it.
 
     python benchmarks/adapt.py CUTOUTS --steps 1500 --seeds 3 --output adapt.json
 
@@ -10,8 +10,8 @@ measured are different ones. The old world is the embedded one. Three ways are c
 - `last`: `adapt` without a choice: the last weights as they are
 - `adapt`: `rizbin adapt` as it comes, with mixtures of weights and the choice on validation images
 
-For each measure the mean over seeds of the change from the start is printed with its standard deviation. The claim to be
-judged: dense and retrieval up beyond the spread on the new domain, the old one down by a point at most.
+For each measure the mean over seeds of the change from the start is printed with its standard deviation. The claim to
+be judged: dense and retrieval up beyond the spread on the new domain, the old one down by a point at most.
 """
 
 import argparse

@@ -36,7 +36,7 @@ from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
 from rizbin.training.settings import ImageTextSettings, Presets, check_between
 
 
-class Adapt(Method):
+class Adaptation(Method):
     """DetailCLIP's dense terms on images of one's own, held near the start by distillation from it."""
 
     arxiv = "2409.06809"
@@ -109,7 +109,7 @@ class Adapt(Method):
         self.began.fill_(True)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Adapt":
+    def train(self, mode: bool = True) -> "Adaptation":
         """Batch norms of an encoder that was trained keep its statistics: it shall see as the start sees."""
         super().train(mode)
         if bool(self.began):

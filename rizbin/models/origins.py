@@ -244,7 +244,7 @@ def _write_open_clip(origin: Origin, folder: Path, weights: bool, half: bool) ->
     _write_json(origin.files[OPEN_CLIP_CONFIG], folder / OPEN_CLIP_CONFIG)
     if origin.vocabulary is not None and origin.vocabulary.parent != folder:
         shutil.copyfile(origin.vocabulary, folder / VOCABULARY)
-    inner = getattr(origin.tokenizer, "tokenizer", None)
+    inner: Any = getattr(origin.tokenizer, "tokenizer", None)
     if hasattr(inner, "save_pretrained"):  # Hugging Face's inside open_clip's
         inner.save_pretrained(folder)
     if weights:

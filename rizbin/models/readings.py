@@ -212,7 +212,7 @@ def read_patches(
 
     guide: another network's features of the same patches, for a rule that asks for them.
     """
-    tokens, positions = tower._tokens(images, None)
+    tokens, positions = tower.entering(images, None)
     grid = images.shape[-2] // tower.patch_size, images.shape[-1] // tower.patch_size
     *others, last = tower.blocks
     with fused(tower.network):
@@ -270,7 +270,8 @@ class DenseReader:
             )
         if guide is not None and not guide.has_patches:
             raise NoPatches(f"{guide.name} has no features of patches that could guide; choose a ViT.")
-        self.encoder, self.reading, self.guide = encoder, reading, guide
+        self.encoder, self.guide = encoder, guide
+        self.reading: DenseReading = reading
         self.rule = RULES[reading]
         self._tower = tower_of(encoder)
 

@@ -128,7 +128,7 @@ class PublishedTower(nn.Module):
         return self._features(images, keep, attend=attend)
 
     def _features(self, images: Tensor, keep: Tensor | None, *, attend: bool) -> Features:
-        tokens, positions = self._tokens(images, keep)
+        tokens, positions = self.entering(images, keep)
         watched = attend and self.cls_first
         with fused(self.network), QueryRows(0, least=tokens.shape[1]) if watched else nullcontext() as watch:
             for place, block in enumerate(self.blocks):
@@ -150,7 +150,8 @@ class PublishedTower(nn.Module):
         products = torch.einsum("bpd,bd->bp", patches.float(), pooled.float())
         return (products / patches.shape[-1] ** 0.5).softmax(dim=-1)
 
-    def _tokens(self, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Positions]:
+    def entering(self, images: Tensor, keep: Tensor | None) -> tuple[Tensor, Positions]:
+        """What enters the first block, and what every block is given beside it."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise RizbinError(
@@ -164,7 +165,7 @@ class PublishedTower(nn.Module):
 
     def tokens(self, images: Tensor, keep: Tensor | None = None, *, track: bool = True) -> Tensor:
         """What enters the first block."""
-        return self._tokens(images, keep)[0]
+        return self.entering(images, keep)[0]
 
     def cls(self, images: Float[Tensor, "batch 3 height width"], *, track: bool = True) -> Float[Tensor, "batch dim"]:
         """What the library pools."""
@@ -174,7 +175,7 @@ class PublishedTower(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"], layer: int = -1
     ) -> Float[Tensor, "batch heads rows columns"]:
         """CLS-to-patch attention of each head of one layer; without CLS that of the pooling query."""
-        tokens, positions = self._tokens(images, None)
+        tokens, positions = self.entering(images, None)
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         mode = QueryRows(0, least=tokens.shape[1]) if self.cls_first else PoolRows()
         with fused(self.network), mode as watch:
@@ -223,7 +224,7 @@ class TimmTower(PublishedTower):
         return self.network.norm_pre(tokens), positions
 
     def keep(self, positions: Positions, keep: Tensor) -> Positions:
-        if positions is None:
+        if not isinstance(positions, Tensor):
             return None
         # Of one place each: [patches dim], or for every layer and head [layers heads patches dim].
         chosen = positions[..., keep, :]
@@ -232,8 +233,9 @@ class TimmTower(PublishedTower):
     def run(self, block: nn.Module, place: int, tokens: Tensor, positions: Positions) -> Tensor:
         if not self._rotary:
             return block(tokens)
-        mixed = getattr(self.network, "rope_mixed", False) and positions is not None
-        return block(tokens, rope=positions[place] if mixed else positions)
+        if positions is not None and getattr(self.network, "rope_mixed", False):
+            positions = positions[place]
+        return block(tokens, rope=positions)
 
     def normed(self, tokens: Tensor) -> Tensor:
         return self.network.norm(tokens)

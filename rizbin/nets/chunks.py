@@ -6,7 +6,7 @@ back each chunk is embedded again to get its gradient: GradCache, Gao et al., ar
 torch's checkpointing of one chunk after the other. It costs a second forward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 Parts = tuple[Tensor, ...]
 
 
-def in_chunks(run: Callable[..., Parts], rows: int, size: int, *tensors: Tensor | None) -> Parts:
+def in_chunks(
+    run: Callable[..., Parts], rows: int, size: int, *tensors: Tensor | None, shared: Sequence[Tensor] = ()
+) -> Parts:
     """What `run` gives of all rows, made of `size` rows at a time.
 
     Args:
@@ -24,22 +26,26 @@ def in_chunks(run: Callable[..., Parts], rows: int, size: int, *tensors: Tensor 
         rows: How many there are.
         size: Rows at once.
         tensors: Arguments of `run`; None stays None.
+        shared: Arguments behind those, the same for all chunks.
     """
-    made: list[Parts] = []
-    for start in range(0, rows, size):
-        some = [None if tensor is None else tensor[start : start + size] for tensor in tensors]
-        if torch.is_grad_enabled():
-            made.append(checkpoint(run, *some, use_reentrant=False))  # pyright: ignore[reportArgumentType]
-        else:
-            made.append(run(*some))
+    made = list(_each(run, rows, size, tensors, shared))
     return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
 
 
-def anew(run: Callable[[], Tensor]) -> Tensor:
-    """What `run` gives, computed anew on the way back.
+def sum_of_chunks(
+    run: Callable[..., Parts], rows: int, size: int, *tensors: Tensor | None, shared: Sequence[Tensor] = ()
+) -> Tensor:
+    """The sum of what `run` gives of each chunk: one tensor without rows."""
+    return torch.stack([parts[0] for parts in _each(run, rows, size, tensors, shared)]).sum(dim=0)
 
-    For what looks at the whole batch, as a batch norm does, and so stays out of the chunks. It runs twice, and shall
-    change nothing on the way.
-    """
-    made: Any = checkpoint(run, use_reentrant=False) if torch.is_grad_enabled() else run()
-    return made
+
+def _each(
+    run: Callable[..., Parts], rows: int, size: int, tensors: Sequence[Tensor | None], shared: Sequence[Tensor]
+) -> Iterator[Parts]:
+    for start in range(0, rows, size):
+        some = [None if tensor is None else tensor[start : start + size] for tensor in tensors]
+        if torch.is_grad_enabled():
+            parts: Any = checkpoint(run, *some, *shared, use_reentrant=False)
+            yield parts
+        else:
+            yield run(*some, *shared)

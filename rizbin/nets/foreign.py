@@ -96,7 +96,9 @@ def transformers_resized(model: Any, size: int) -> Any:
     if side:
         inner.image_size = size
     with guarded("the model", "transformers"):
-        other = type(model)._from_config(config, attn_implementation="sdpa")
+        from transformers import AutoModel
+
+        other: Any = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="sdpa")
     weights = dict(model.state_dict())
     tables = {"position_embedding.weight": 0, "position_embeddings": 1}
     for name, value in model.state_dict().items():
@@ -267,9 +269,9 @@ def open_clip_resized(model: Any, config: Mapping[str, Any]) -> Any:
         weights = dict(model.state_dict())
         resize_pos_embed(weights, other)
         other.load_state_dict(weights)
-        for name in ("image_mean", "image_std", "preprocess_cfg"):
-            if hasattr(model.visual, name):
-                setattr(other.visual, name, getattr(model.visual, name))
+        old, new = model.visual, other.visual
+        new.image_mean, new.image_std = getattr(old, "image_mean", None), getattr(old, "image_std", None)
+        new.preprocess_cfg = getattr(old, "preprocess_cfg", None)
     return other.train(model.training)
 
 

@@ -47,11 +47,13 @@ def merge(model: nn.Module) -> None:
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]
         for name, weight in weights.items():
-            setattr(module, name, nn.Parameter(weight, requires_grad=learns[name]))
+            module.register_parameter(name, nn.Parameter(weight, requires_grad=learns[name]))
 
 
 def merged(model: Network) -> Network:
-    """A copy of the network with every adapter's product added to its weight: what other libraries know."""
+    """The network with every adapter's product added to its weight, what other libraries know: a copy if it has any."""
+    if not has_adapters(model):
+        return model
     alone = copy.deepcopy(model)
     merge(alone)
     return alone

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.nets.attend import attend
-from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
-from rizbin.nets.chunks import anew, in_chunks
+from rizbin.nets.backbones import SumsReached, VisibleBatchNorm, norms_given, norms_seeing
+from rizbin.nets.chunks import in_chunks, sum_of_chunks
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 
@@ -224,24 +224,36 @@ class VisionEncoder(nn.Module):
         return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=attention)
 
     def _in_chunks(self, images: Tensor, keep: Tensor | None, *, attend: bool, track: bool) -> Features:
-        """The same, a part of the batch at a time (`rizbin.nets.chunks`); a stem's batch norm sees all of it."""
+        """The same, a part of the batch at a time (`rizbin.nets.chunks`).
 
-        def behind(tokens: Tensor) -> tuple[Tensor, ...]:
-            with self.rows(attend) as rows:
-                tokens = self.trunk.norm(self.trunk.blocks(tokens))
+        The batch norms of a stem are of the whole batch all the same: first their sums are taken over the chunks, of
+        one norm after the other, and then given to each chunk, gradient and all.
+        """
+        norms = self._stem_norms if self.training else []
+        chunk, count = self.chunk, len(images)
+
+        def pairs(values: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+            return list(zip(values[::2], values[1::2], strict=True))
+
+        def sums(images: Tensor, keep: Tensor | None, *given: Tensor) -> tuple[Tensor, ...]:
+            try:
+                with norms_given(norms, pairs(given), measure=True):
+                    self.tokens(images, keep, track=False)
+            except SumsReached as reached:
+                return (reached.sums,)
+            raise AssertionError("every norm of a stem is reached")
+
+        def whole(images: Tensor, keep: Tensor | None, *given: Tensor) -> tuple[Tensor, ...]:
+            with self.rows(attend) as rows, norms_given(norms, pairs(given)):
+                tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep, track=False)))
             seen = (torch.stack(rows).mean(dim=(0, 2))[:, self.trunk.num_prefix_tokens :],) if attend else ()
             return tokens, *seen
 
-        def whole(images: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
-            return behind(self.tokens(images, keep, track=track))
-
-        if self._stem_norms and self.training:
-            entering = anew(lambda: self.tokens(images, keep, track=False))
-            with torch.no_grad():  # once for the running statistics, which the two passes above leave alone
-                self.tokens(images, keep, track=track)
-            parts = in_chunks(behind, len(images), self.chunk, entering)
-        else:
-            parts = in_chunks(whole, len(images), self.chunk, images, keep)
+        given: list[Tensor] = []
+        for norm in norms:
+            total = sum_of_chunks(sums, count, chunk, images, keep, shared=given)
+            given += norm.statistics(total, track=track)
+        parts = in_chunks(whole, count, chunk, images, keep, shared=given)
         tokens, prefix = parts[0], self.trunk.num_prefix_tokens
         return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=parts[1] if attend else None)
 

@@ -285,7 +285,9 @@ def _mix(run: LoadedRun, start: Mapping[str, Tensor], candidate: Candidate) -> N
     share, mixed = candidate.mixture, {}
     for name, value in run.pair.state_dict().items():
         begin = start[name].to(value.device)
-        mixed[name] = torch.lerp(begin, value, share) if value.is_floating_point() else value
+        # Of an adapter, B A, one factor is mixed: with both the product would be mixed twice.
+        whole = not value.is_floating_point() or (".parametrizations." in name and name.endswith(".down"))
+        mixed[name] = value if whole else torch.lerp(begin, value, share)
     run.pair.load_state_dict(mixed)
     run.method.eval()
 

@@ -34,7 +34,7 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
-from rizbin.nets.lora import has_adapters
+from rizbin.nets.lora import has_adapters, merged
 from rizbin.nets.weights import Shape, check_fit, shapes_of, told
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
@@ -173,19 +173,24 @@ def train(
             folder.warn(
                 f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
             )
-        encoder = method.encoder
-        if is_published(encoder):
-            save_published(encoder, folder.path / "model")
-            if has_adapters(encoder):
-                save_adapters(encoder.origin.network, folder.path / "adapter", base=encoder.origin.name)
-        elif isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
-            save_timm(encoder, folder.path / "model")
-        elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
-            save_open_clip(encoder, folder.path / "model")
-        method.save(folder.path / "model")
+        _keep_model(method, folder.path)
         folder.mark_finished(training.steps)
     parallel.barrier()
     return folder.path
+
+
+def _keep_model(method: Method, folder: Path) -> None:
+    """Writes what was trained into the folder of the run, in the form that other software loads."""
+    encoder, target = method.encoder, folder / "model"
+    if is_published(encoder):
+        save_published(encoder, target)
+        if has_adapters(encoder):
+            save_adapters(encoder.origin.network, folder / "adapter", base=encoder.origin.name)
+    elif isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
+        save_timm(encoder, target)
+    elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+        save_open_clip(encoder, target)
+    method.save(target)
 
 
 def training_source(training: Training[Any], validation_data: str = "") -> Source:
@@ -231,7 +236,7 @@ def build(training: Training[Any]) -> Method:
         settings = replace(settings, start=str(zoo.folder_of(settings.start)))
     method = find(training.method)(settings)
     if training.start:
-        method.begin_with(_encoder_of(training.start).state_dict(), training.start)
+        method.begin_with(merged(_encoder_of(training.start)).state_dict(), training.start)
     return method
 
 

@@ -82,7 +82,8 @@ def draw(what: str, settings: Visualize) -> Path:
     model, folder = settings.model, Path(settings.model)
     encoder = load_encoder(model, device=str(choose(settings.device)))
     own: Any = settings
-    if (reading := getattr(own, "dense", "plain")) != "plain" or getattr(own, "guide", ""):
+    reading: Any = getattr(own, "dense", "plain")
+    if reading != "plain" or getattr(own, "guide", ""):
         guide = str(getattr(own, "guide", ""))
         encoder = read_by(encoder, reading, load_encoder(guide, device=str(choose(settings.device))) if guide else None)
     limit = settings.limit or drawing.most
