@@ -77,6 +77,11 @@ class PublishedText(nn.Module):
 
     def _read(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         model = self._model[0]
+        weight = next(self.parameters())
+        # What the model holds beside its modules, such as CLIP's causal mask, does not follow them to a device.
+        strays = [buffer for _, buffer in model.named_buffers(recurse=False)]
+        if any(stray.device != weight.device or stray.dtype != weight.dtype for stray in strays):
+            model.to(device=weight.device, dtype=weight.dtype)
         if self._of_open_clip:
             missing = self.tokenizer.settings.context - tokens.shape[1]
             if missing > 0:  # open_clip reads rows of the whole length

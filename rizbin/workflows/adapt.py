@@ -42,7 +42,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "zero-shot": ("zero_shot/top1",),
     "retrieval": ("retrieval/image_to_text/r1", "retrieval/text_to_image/r1"),
     "dense": ("segmentation/zero_shot/objects_miou", "grounding/zero_shot/pair_objects"),
-    "small objects": ("sizes/small/named", "sizes/small/found", "sizes/small/classified", "sizes/small/localized"),
+    "small objects": ("sizes/small/classified", "sizes/small/localized"),
 }
 """What is measured, by what it says; numbers that the images do not allow are left out."""
 

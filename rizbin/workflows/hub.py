@@ -1,6 +1,7 @@
 """A model as a repository of the Hugging Face Hub: a card made from the record, and the upload."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def _what(found: Loaded, base: str) -> str:
     encoder = found.encoder
     count = sum(value.numel() for value in encoder.network.parameters())
     patches = f" in patches of {encoder.patch_size}" if encoder.has_patches else ""
-    begun = f", begun from `{Path(base).name if Path(base).exists() else base}`" if base else ""
+    begun = f", begun from `{_named(base)}`" if base else ""
     reads = "An image-text encoder" if encoder.reads_text else "An image encoder"
     size = encoder.image_size
     return f"{reads} of {count:,} parameters for images of {size}x{size} pixels{patches}{begun}. Made with Rizbin."
@@ -81,7 +82,7 @@ def _what(found: Loaded, base: str) -> str:
 def _trained(found: Loaded, training: Any) -> list[str]:
     settings = to_dict(training)
     rows = [(name, settings[name]) for name in ("method", "steps", "batch", "seed")]
-    rows += [("data", Path(str(training.data)).name if Path(str(training.data)).exists() else training.data)]
+    rows += [("data", _named(str(training.data)))]
     rows += [("learning rate", settings["trainer"]["learning_rate"]), ("precision", settings["trainer"]["precision"])]
     lines = ["| setting | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return [*lines, "", "All settings are in `training_settings.json`."]
@@ -129,7 +130,14 @@ def _without_folders(value: Any) -> Any:
         return {name: _without_folders(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
-    return Path(value).name if isinstance(value, str) and "/" in value and Path(value).exists() else value
+    return _named(value) if isinstance(value, str) else value
+
+
+def _named(place: str) -> str:
+    """A name as it is; of the paths of this machine in it the last parts."""
+    if "/" in place and Path(place).exists():
+        return Path(place).name
+    return re.sub(r"(^|[:@])(/[^:@]*)", lambda found: found[1] + Path(found[2]).name, place)
 
 
 def push(folder: Path, repository: str, *, private: bool = True, dry: bool = False) -> Pushed:

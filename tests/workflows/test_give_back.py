@@ -17,9 +17,11 @@ from rizbin.nets.export import save_open_clip
 from rizbin.nets.lora import LowRank
 from rizbin.nets.tuning import TuningSettings
 from rizbin.nets.vision import VisionEncoder
+from rizbin.workflows import hub
 from rizbin.workflows.export import Export, export
 from rizbin.workflows.load import load_encoder, open_model
 from rizbin.workflows.loading_lines import loading_lines
+from rizbin.workflows.train import train
 from tests.models.published import PAIRS, TOWERS
 from tests.toys import NANO
 
@@ -90,6 +92,39 @@ def test_the_card_says_what_the_record_holds_and_a_dry_run_uploads_nothing(
         run_export("detailclip-mini", tmp_path / "third", push="nobody")
 
 
+def test_a_run_that_began_with_a_model_goes_back_in_its_form(tmp_path: Path) -> None:
+    PAIRS["SigLIP"](tmp_path / "given")
+    run = train("clip", start=str(tmp_path / "given"), steps=1, batch=4, run=tmp_path / "run", device="cpu", quiet=True)
+    target = run_export(run.folder, tmp_path / "out", card=True)
+    card = (target / "README.md").read_text()
+    assert "begun from `given`" in card and "| method | clip |" in card and str(tmp_path) not in card
+    assert str(tmp_path) not in (target / "training_settings.json").read_text()
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(
+        load_encoder(target).encode_image(images), load_encoder(run.folder).encode_image(images), atol=1e-5
+    )
+    with pytest.raises(RizbinError, match="so timm cannot load it"):
+        run_export(run.folder, tmp_path / "no", format="timm")
+    TOWERS["DINOv2"](tmp_path / "tower")
+    text = {"pair": {"text": {"width": 32, "layers": 1, "heads": 2}, "embedding": 16}}
+    half = train(
+        "clip", start=str(tmp_path / "tower"), steps=1, batch=4, run=tmp_path / "half", quiet=True, settings=text
+    )
+    with pytest.raises(RizbinError, match="no library knows the two together"):
+        run_export(half.folder, tmp_path / "no")
+
+
+def test_a_card_names_no_folder_of_this_machine() -> None:
+    for place, name in (
+        ("cutouts:/home/somebody/drawings", "cutouts:drawings"),
+        ("/data/train.json@/data/images", "train.json@images"),
+        ("hf:google/siglip2-base-patch16-224", "hf:google/siglip2-base-patch16-224"),
+        ("scenes:easy,categories=0", "scenes:easy,categories=0"),
+    ):
+        assert hub._named(place) == name
+
+
+@pytest.mark.filterwarnings("ignore")  # peft's own, about names that transformers will drop and layers it merges
 @pytest.mark.parametrize("form", ["CLIP", "open_clip", "DINOv3"])
 def test_adapters_are_those_of_peft(form: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")

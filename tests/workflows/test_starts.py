@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from rizbin import methods
+from rizbin.core import checkpoint
 from rizbin.core.errors import RizbinError
+from rizbin.core.runs import RunFolder
 from rizbin.models.published import PublishedPair, build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.lora import LowRank, merged
@@ -17,11 +19,12 @@ from rizbin.nets.tuning import TuningSettings, blocks_of
 from rizbin.nets.vision import VisionEncoder
 from rizbin.training.method import Progress
 from rizbin.training.optimizers import decay_groups
+from rizbin.training.trainer import Trainer
 from rizbin.workflows.load import open_model
 from rizbin.workflows.presets import preset
-from rizbin.workflows.runs import load_run
+from rizbin.workflows.runs import build, load_run, training_source
 from rizbin.workflows.starts import begun
-from rizbin.workflows.train import train
+from rizbin.workflows.train import from_flags, train
 from tests.models.published import PAIRS, TOWERS
 from tests.toys import NANO, batch_for, tiny
 
@@ -143,6 +146,35 @@ def test_a_run_begins_with_it_stands_alone_and_gives_it_back(form: str, tmp_path
     assert torch.allclose(again.encode_image(images).norm(dim=-1), torch.ones(2), atol=1e-5)
     onward = begun(replace(preset("clip"), start=str(training.folder)))
     assert onward.settings.pair.published == str((training.folder / "model").resolve())
+
+
+def test_flags_name_the_start_and_the_size(tmp_path: Path) -> None:
+    PAIRS["CLIP"](tmp_path)
+    training, _ = from_flags("clip", {"start": f"hf:{tmp_path}", "steps": 1})
+    assert training.start == "" and training.settings.pair.published == f"hf:{tmp_path}"
+    assert training.settings.image_size == 32  # its own, and not the preset's 64
+    training, _ = from_flags("clip", {"start": str(tmp_path), "settings.pair.vision.image_size": 48})
+    assert training.settings.image_size == 48
+    assert open_model(f"hf:{tmp_path}").library == "transformers"
+
+
+@pytest.mark.parametrize("form", ["open_clip", "SigLIP"])
+def test_a_stopped_run_goes_on_with_the_same_bits(form: str, tmp_path: Path) -> None:
+    PAIRS[form](tmp_path / "start")
+    straight, stopped = (RunFolder(tmp_path / name) for name in ("straight", "stopped"))
+    training = begun(replace(preset("clip"), start=str(tmp_path / "start"), steps=4, batch=4))
+    source = training_source(training)
+    for folder, stops in ((straight, (4,)), (stopped, (2, 4))):
+        folder.create_or_resume({"settings": 1})
+        for until in stops:
+            method = build(training)
+            trainer = Trainer(training.trainer, batch=4, steps=4, checkpoint_every=2, seed=0)
+            trainer.fit(method, source, folder, quiet=True, until=until)
+        folder.release()
+    one, other = (checkpoint.load(folder.checkpoints) for folder in (straight, stopped))
+    assert one is not None and other is not None
+    for name, value in one.tensors["method"].items():
+        assert torch.equal(value, other.tensors["method"][name]), name
 
 
 def test_image_methods_begin_with_published_towers(tmp_path: Path) -> None:
