@@ -269,7 +269,8 @@ class OpenClipTower(PublishedTower):
 
     @property
     def behind(self) -> list[nn.Module]:
-        return [self.network.ln_post]
+        projection = [] if self.network.proj is None else [nn.ParameterList([self.network.proj])]
+        return [self.network.ln_post, *projection]
 
     def embed(self, images: Tensor) -> tuple[Tensor, Positions]:
         network = self.network

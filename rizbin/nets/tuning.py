@@ -102,6 +102,9 @@ def _behind(tower: nn.Module) -> Iterator[nn.Module]:
     if isinstance(own, list):
         yield from own
         return
+    projection = getattr(tower, "text_projection", None)
+    if isinstance(projection, nn.Parameter):
+        yield nn.ParameterList([projection])
     names = ("norm", "fc_norm", "attn_pool", "ln_post", "ln_final", "post_layernorm", "final_layer_norm", "head")
     seen = {id(module) for block in blocks_of(tower) for module in block.modules()}
     for name, module in tower.named_modules():

@@ -33,7 +33,7 @@ from rizbin.training.trainer import load_method
 from rizbin.workflows.load import open_model
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import LoadedRun, load_run, train, validation_source
-from rizbin.workflows.starts import begun
+from rizbin.workflows.starts import begun, spelled
 from rizbin.workflows.train import folder_of
 
 RECORD, MODEL = "adapt.json", "adapted"
@@ -186,7 +186,7 @@ def training_of(settings: Adapt) -> Training[Any]:
         batch=settings.batch,
         seed=settings.seed,
         checkpoint_every=max(settings.steps // max(settings.checkpoints, 1), 1),
-        start=str(settings.model),
+        start=spelled(str(settings.model)),
         trainer=replace(
             training.trainer, learning_rate=settings.learning_rate, keep_checkpoints=settings.checkpoints + 1
         ),

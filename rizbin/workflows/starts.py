@@ -4,6 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
+
+from rizbin import zoo
 from rizbin.core.errors import RizbinError
 from rizbin.models.origins import library_of, open_origin
 from rizbin.training.settings import ImageSettings, ImageTextSettings, Training
@@ -39,6 +42,16 @@ def begun(training: Training[Any], *, sized: bool = False) -> Training[Any]:
         sigmoid = getattr(origin.network, "logit_bias", None) is not None
         pair = replace(pair, contrast="sigmoid" if sigmoid else "softmax")
     return replace(training, start="", settings=replace(settings, pair=pair))
+
+
+def spelled(model: str) -> str:
+    """A model's name as a start has it: with its library before the colon, where `rizbin.load` needs none."""
+    if library_of(model) is not None or Path(model).is_dir() or model in zoo.names():
+        return model
+    if timm.is_model(model.partition(".")[0]):
+        return f"timm:{model}"
+    on_hub = model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).parent.is_dir()
+    return f"{'timm' if model.startswith('timm/') else 'hf'}:{model}" if on_hub else model
 
 
 def from_origin(settings: Any, run: Path) -> Any:

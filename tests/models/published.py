@@ -103,7 +103,7 @@ def save_sharded_clip(folder: Path) -> Any:
 
 
 def save_open_clip_siglip(folder: Path) -> Any:
-    """A SigLIP of open_clip: a tower of timm pooled by attention, a bias, a text tower of its own."""
+    """A SigLIP of open_clip: a tower of timm pooled by attention, a bias, a text tower and a tokenizer of its own."""
     torch.manual_seed(0)
     config: dict[str, Any] = {
         "embed_dim": 32,
@@ -118,7 +118,8 @@ def save_open_clip_siglip(folder: Path) -> Any:
         },
         "text_cfg": {
             "context_length": 16,
-            "vocab_size": 49408,
+            "vocab_size": 40,
+            "hf_tokenizer_name": "somebody/words",
             "width": 32,
             "heads": 2,
             "layers": 1,
@@ -130,6 +131,7 @@ def save_open_clip_siglip(folder: Path) -> Any:
     written = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(json.dumps(written))
+    save_words(folder)
     bare: dict[str, Any] = {"load_weights": False, "pretrained_text": False}
     model: Any = open_clip.create_model(f"local-dir:{folder}", **bare)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import save_open_clip
 from rizbin.workflows.evaluate_model import EvaluateEncoder, evaluate
-from rizbin.workflows.visualize import visualize
+from rizbin.workflows.visualize import draw, settings_of
 from tests.models.small import save_dinov2
 from tests.toys import NANO
 
@@ -54,5 +54,6 @@ def test_words_are_shown_so(models: tuple[Path, Path], tmp_path: Path) -> None:
         ("a", {"dense": "sclip", "dense_head": "windows"}),
         ("b", {"dense": "proxyclip", "guide": str(guide)}),
     ):
-        page = visualize("words", str(pair), "scenes:easy", output=tmp_path / place, **options, **more)
+        kind: Any = settings_of("words")
+        page = draw("words", kind(model=str(pair), images="scenes:easy", output=tmp_path / place, **options, **more))
         assert page.is_file()

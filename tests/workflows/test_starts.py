@@ -23,7 +23,7 @@ from rizbin.training.trainer import Trainer
 from rizbin.workflows.load import open_model
 from rizbin.workflows.presets import preset
 from rizbin.workflows.runs import build, load_run, training_source
-from rizbin.workflows.starts import begun
+from rizbin.workflows.starts import begun, spelled
 from rizbin.workflows.train import from_flags, train
 from tests.models.published import PAIRS, TOWERS
 from tests.toys import NANO, batch_for, tiny
@@ -86,6 +86,12 @@ def test_parts_rest_and_rates_fall_by_layer(tmp_path: Path) -> None:
     assert share[id(next(blocks_of(network.vision)[1].parameters()))] == 0.5
     assert share[id(network.vision.network.post_layernorm.weight)] == 1.0
     assert share[id(network.text.text_model.embeddings.token_embedding.weight)] == 0.5**3
+    PAIRS["open_clip"](tmp_path / "other")
+    method = methods.find("clip")(tiny("clip", {"pair": published(tmp_path / "other", layer_decay=0.5)}))
+    share = {id(parameter): share for part, share in method.rates() for parameter in part.parameters()}
+    network = method.encoder
+    assert share[id(network.vision.network.proj)] == share[id(network.text.text_projection)] == 1.0
+    assert share[id(network.text.token_embedding.weight)] == 0.5**2  # one block
     for wrong in ({"layer_decay": 0.0}, {"frozen_blocks": 9}, {"image_tower": "locked", "text_tower": "locked"}):
         with pytest.raises(RizbinError):
             build_pair(published(tmp_path, **wrong))
@@ -175,6 +181,18 @@ def test_a_stopped_run_goes_on_with_the_same_bits(form: str, tmp_path: Path) -> 
     assert one is not None and other is not None
     for name, value in one.tensors["method"].items():
         assert torch.equal(value, other.tensors["method"][name]), name
+
+
+def test_names_are_spelled_with_their_library() -> None:
+    for name, start in (
+        ("detailclip-mini", "detailclip-mini"),
+        ("openai/clip-vit-base-patch32", "hf:openai/clip-vit-base-patch32"),
+        ("timm/vit_tiny_patch16_224", "timm:timm/vit_tiny_patch16_224"),
+        ("vit_tiny_patch16_224", "timm:vit_tiny_patch16_224"),
+        ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
+        ("./nowhere/model", "./nowhere/model"),
+    ):
+        assert spelled(name) == start
 
 
 def test_image_methods_begin_with_published_towers(tmp_path: Path) -> None:
