@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rizbin.studies.compare import compare
     from rizbin.studies.study import study
+    from rizbin.workflows.adapt import adapt
     from rizbin.workflows.ascend import ascend
     from rizbin.workflows.classify import classify
     from rizbin.workflows.detect import detect
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 _JOBS = {
+    "adapt": "workflows.adapt",
     "ascend": "workflows.ascend",
     "classify": "workflows.classify",
     "compare": "studies.compare",
@@ -52,6 +54,7 @@ _JOBS = {
 """Function -> the module that it lies in."""
 __all__ = [
     "__version__",
+    "adapt",
     "ascend",
     "classify",
     "compare",

@@ -46,6 +46,11 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.path,
         example="rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
     ),
+    "adapt": Entry(
+        job="rizbin.workflows.adapt:adapt",
+        show=show.text,
+        example="rizbin adapt detailclip-mini --data photos --steps 500",
+    ),
     "evaluate": Entry(
         job="rizbin.workflows.evaluate_model:evaluate",
         show=show.numbers,

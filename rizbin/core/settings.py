@@ -80,7 +80,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     return lines
 
 
+ADDED = "added"
+"""In a field's metadata: it came after files had been written without it, and there means its default."""
 _ABSENT = object()
+
+
+def added(default: Any) -> Any:
+    """A field that came later: a settings file without it is of an older version, and reads as `default`."""
+    return dataclasses.field(default=default, metadata={ADDED: True})
 
 
 def _shown(value: Any) -> str:
@@ -144,11 +151,11 @@ def _settings(cls: Any, data: Any, where: str) -> Any:
     for name in data:
         if name not in fields:
             raise RizbinError(f"There is no setting {_dotted(where, str(name))}; {_nearest(str(name), list(fields))}")
-    for name in fields:
-        if name not in data:
+    for name, field in fields.items():
+        if name not in data and not field.metadata.get(ADDED):
             raise RizbinError(f"The setting {_dotted(where, name)} is missing; add it with a value.")
     kinds = _types(cls)
-    return _origin(cls)(**{name: _value(kinds[name], data[name], _dotted(where, name)) for name in fields})
+    return _origin(cls)(**{name: _value(kinds[name], value, _dotted(where, name)) for name, value in data.items()})
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -19,6 +19,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast_of_views, nt_xent
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
@@ -100,7 +101,7 @@ class ACLIP(Method):
                 "choose a number above 0, up to 1."
             )
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         dim, hidden, out = self.pair.vision.dim, settings.projection_hidden, settings.projection
         self.simclr_head = mlp_head(dim, hidden, out)

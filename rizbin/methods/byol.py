@@ -17,6 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.contrast import nt_xent
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -110,7 +111,7 @@ class BYOL(Method):
             if not 0 <= getattr(settings, name) <= 1:
                 raise RizbinError(f"{name} is {getattr(settings, name)}; it is a share, so give 0 to 1.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         hidden, size, norm = settings.projection_hidden, settings.projection, settings.head_norm
         self.projector = mlp_head(self.backbone.dim, hidden, size, layers=settings.projection_layers, norm=norm)
         self.predictor: nn.Module | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
@@ -38,7 +39,7 @@ class CLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.views = (replace(settings.view, size=self.pair.image_size),)
 

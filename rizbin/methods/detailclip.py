@@ -33,6 +33,7 @@ from rizbin.losses.contrast import contrast_of_views
 from rizbin.losses.distill import Center, DistillationSettings, cross_entropy
 from rizbin.losses.phrases import PhraseSettings, phrase_contrast_of_views, phrase_keys, text_pooled_contrast
 from rizbin.losses.reconstruct import patchify
+from rizbin.models.published import build_pair
 from rizbin.nets import selection
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
@@ -125,7 +126,7 @@ class DetailCLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         vision, size = self.pair.vision, self.pair.image_size
         _check(settings, vision.patch_size)
@@ -224,7 +225,7 @@ class DetailCLIP(Method):
         assert batch.phrases is not None  # `most_phrases` asked for them
         keys = phrase_keys(batch.phrases)
         phrases = pair.encode_phrases(batch.phrases, keys)
-        unit = F.normalize(pair.image_projection(patches), dim=-1)
+        unit = F.normalize(pair.project(patches), dim=-1)
         return phrase_contrast_of_views(unit, phrases, keys, pair.scale, pair.logit_bias, self.settings)
 
     def _patches_contrast(
@@ -233,9 +234,9 @@ class DetailCLIP(Method):
         """CLIP's term of the patches without CLS, mean of the views that are seen."""
         pair, settings = self.pair, self.settings
         if settings.patches_pool == "mean":
-            images = F.normalize(pair.image_projection(patches.mean(dim=1)), dim=-1)
+            images = F.normalize(pair.project(patches.mean(dim=1)), dim=-1)
             return contrast_of_views(images, texts, pair.scale, pair.logit_bias)
-        unit = F.normalize(pair.image_projection(patches), dim=-1)
+        unit = F.normalize(pair.project(patches), dim=-1)
         return text_pooled_contrast(unit, texts, pair.scale, pair.logit_bias, settings.patches_temperature)
 
     @torch.no_grad()

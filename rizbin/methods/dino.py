@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -157,7 +158,7 @@ class DINO(Method):
         super().__init__()
         _check(settings)
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.head = PrototypeHead(
             self.backbone.dim,
             settings.prototypes,

@@ -36,6 +36,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -174,7 +175,7 @@ class LoGo(Method):
         if not 0 <= settings.momentum <= 1:
             raise RizbinError(f"momentum is {settings.momentum}; it is a share, so give 0 to 1.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         hidden, size, norm = settings.projection_hidden, settings.projection, settings.head_norm
         self.projector = mlp_head(self.backbone.dim, hidden, size, layers=settings.projection_layers, norm=norm)
         self.predictor = None if settings.base == "moco" else mlp_head(size, hidden, size, layers=2, norm=norm)

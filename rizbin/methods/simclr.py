@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.contrast import nt_xent
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
@@ -88,7 +89,7 @@ class SimCLR(Method):
                 f"negative_count is {settings.negative_count}; give 1 or more, or set negatives to False."
             )
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.projector = mlp_head(
             self.backbone.dim,
             settings.projection_hidden,

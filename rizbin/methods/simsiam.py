@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import GatheredBatchNorm, mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
@@ -109,7 +110,7 @@ class SimSiam(Method):
             if getattr(settings, name) < 1:
                 raise RizbinError(f"{name} is {getattr(settings, name)}; give 1 or more.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         size, norm = settings.projection, settings.head_norm
         self.projector = mlp_head(
             self.backbone.dim,

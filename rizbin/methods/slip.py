@@ -10,6 +10,7 @@ import torch
 
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast, nt_xent
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.training.method import Batch, Method, Minimize, Progress
@@ -51,7 +52,7 @@ class SLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.head = mlp_head(self.pair.vision.dim, settings.projection_hidden, settings.projection)
         size = self.pair.image_size
@@ -69,7 +70,7 @@ class SLIP(Method):
         pooled = self.pair.vision(torch.cat([mild, a, b]))
         features = self.pair.pool(pooled)
         rows = len(mild)
-        images = torch.nn.functional.normalize(self.pair.image_projection(features[:rows]), dim=-1)
+        images = self.pair.embed_pooled(features[:rows])
         language = contrast(images, self.pair.encode_texts(batch.texts), self.pair.scale, self.pair.logit_bias)
         simclr = nt_xent(
             self.head(features[rows : 2 * rows]), self.head(features[2 * rows :]), self.settings.simclr_temperature

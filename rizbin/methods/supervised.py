@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.views import View
+from rizbin.models.published import build_encoder
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, SMALL_ENCODER, imagenet_resnet50, nano, vitb16, vits16
@@ -75,7 +76,7 @@ class Supervised(Method):
             )
         self.settings = settings
         self.number = {name: place for place, name in enumerate(settings.names)}
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.classifier = nn.Linear(self.backbone.dim, len(settings.names))
         # Few of many names stand in an image: a logit begins where that is said already.
         nn.init.constant_(self.classifier.bias, -math.log(len(settings.names) - 1))

@@ -16,6 +16,7 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD, View
 from rizbin.losses.contrast import contrast
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
@@ -59,7 +60,7 @@ class TeCoA(Method):
         if settings.moves < 1:
             raise RizbinError(f"moves is {settings.moves}; give 1 or more, or a change of 0 for plain CLIP.")
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.views = (replace(settings.view, size=self.pair.image_size),)
 

@@ -65,7 +65,7 @@ class RizbinEncoder(Encoder):
     def untrained(self, seed: int) -> "RizbinEncoder":
         """The same network with random weights from `seed`, on the same device; the caller's random state stays."""
         settings = self._own.settings
-        if not hasattr(settings, "vision"):
+        if getattr(settings, "published", "") or not hasattr(settings, "vision"):
             settings = replace(settings, pretrained=False)
         elif settings.vision.pretrained:
             settings = replace(settings, vision=replace(settings.vision, pretrained=False))

@@ -26,6 +26,7 @@ from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.lora import merged
 from rizbin.nets.weights import check_fit, fitted, read_weights, refusing_bad_settings, shapes_of
 from rizbin.nets.words import FILES, write_tokenizer
 
@@ -46,7 +47,7 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
 
     `half` stores weights in 16 bits: half the size, embeddings equal to about 1e-3.
     """
-    folder = Path(folder)
+    folder, pair = Path(folder), merged(pair)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {_to_open_clip(name): value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}
@@ -87,7 +88,7 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
 
     `half` stores weights in 16 bits.
     """
-    folder, settings = Path(folder), encoder.settings
+    folder, settings, encoder = Path(folder), encoder.settings, merged(encoder)
     if reason := timm_refuses(settings):
         raise RizbinError(f"{reason} Train with another pool to export it.")
     tensors = {name: value.detach().cpu().contiguous() for name, value in _trunk(encoder).state_dict().items()}

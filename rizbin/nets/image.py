@@ -12,9 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.settings import added
 from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
+from rizbin.nets.tuning import TuningSettings
 from rizbin.nets.vision import Features, VisionEncoder
 
 
@@ -40,6 +42,11 @@ class ImageEncoder(nn.Module):
         pool: Literal["cls", "mean", "both"] = "cls"
         """The one feature of an image: the CLS token (DINO), the mean of the patches, or the mean of those two. A
         convolutional network has its own pooling, whatever stands here."""
+        published: str = added("")
+        """An image tower of another library in the place of the backbone, which `--start` puts here; it pools as that
+        library does. Empty: the backbone above."""
+        tuning: TuningSettings = added(TuningSettings())
+        """How far training moves an encoder that was trained before."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

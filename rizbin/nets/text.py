@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.nets.attend import attend
+from rizbin.nets.chunks import in_chunks
 
 
 class QuickGELU(nn.Module):
@@ -155,6 +156,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         _check(settings, embedding)
         self.settings = settings
+        self.chunk = 0
+        """Texts that are read at once, where that is fewer than a batch; 0: all."""
         self.tokenizer = Tokenizer(settings.tokenizer)
         width = settings.width
         self.token_embedding = nn.Embedding(self.tokenizer.size, width)
@@ -177,6 +180,11 @@ class TextEncoder(nn.Module):
         # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the
         # end.
         tokens = self.tokenizer.trim(tokens)
+        if 0 < self.chunk < len(tokens):
+            return in_chunks(lambda some: (self._read(some),), len(tokens), self.chunk, tokens)[0]
+        return self._read(tokens)
+
+    def _read(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         return self.words(self.token_embedding(tokens), tokens.argmax(-1))[:, 0] @ self.text_projection
 
     def words(

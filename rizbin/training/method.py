@@ -19,7 +19,9 @@ from rizbin.core import parallel, random
 from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
+from rizbin.nets.lora import with_adapters
 from rizbin.nets.momentum import Teacher
+from rizbin.nets.tuning import rates
 from rizbin.nets.weights import check_fit, shapes_of
 from rizbin.training.settings import Presets
 
@@ -177,8 +179,13 @@ class Method(nn.Module, ABC):
         return {"main": [self]}
 
     def rates(self) -> list[tuple[nn.Module, float]]:
-        """Parts whose learning rate is a share of the schedule's, with that share; of a part named twice the last."""
-        return []
+        """Parts whose learning rate is a share of the schedule's, with that share; of a part named twice the last.
+
+        Of an encoder whose settings have them, those by layer (`rizbin.nets.tuning`).
+        """
+        encoder: Any = self.encoder
+        tuning = getattr(getattr(encoder, "settings", None), "tuning", None)
+        return [] if tuning is None else rates(encoder, tuning)
 
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
@@ -195,6 +202,7 @@ class Method(nn.Module, ABC):
         `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
         when the weights do not fit.
         """
+        weights = with_adapters(weights, self.encoder.state_dict())
         own = shapes_of(self.encoder.state_dict())
         check_fit(own, shapes_of(weights), source, "give the settings that they were trained with", to="this encoder")
         self.encoder.load_state_dict(dict(weights))

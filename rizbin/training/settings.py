@@ -112,7 +112,9 @@ class Training(Generic[MethodSettings]):
     checkpoint_every: int = 200
     """Steps between checkpoints; one is always written at the end and on a signal."""
     start: str = ""
-    """A run folder, an exported model or a bundled model from whose encoder training starts; empty: random weights."""
+    """What training begins with: a run folder, an exported or a bundled model; a published model as
+    open_clip:NAME/WEIGHTS, hf:OWNER/NAME, timm:NAME or the folder of one, whose towers and tokenizer then take the
+    place of the settings' own. Empty: random weights."""
     trainer: TrainerSettings = TrainerSettings()
     """Optimizer, precision, processes."""
     settings: MethodSettings

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from rizbin.core.errors import RizbinError
 from rizbin.models.protocol import CLS, FeatureExtractor, NoAttention
+from rizbin.models.readings import DenseReading
 from rizbin.nets.dense import DenseHead
 from rizbin.nets.masks import jaccards, mass_mask
 from rizbin.visualization import words as texts
@@ -343,6 +344,11 @@ class WordMap(Visualizer):
         """plain: one pass over the image, a cosine for each patch; windows: also sliding windows of the image enlarged
         twice, and cosines at each pixel along the image's colors. Sharper and better (docs/evaluate.md), at several
         times the cost."""
+        dense: DenseReading = "plain"
+        """How the last block is read for patches, without training: maskclip, value-value, sclip, naclip, proxyclip;
+        plain: as it was trained (docs/forms.md)."""
+        guide: str = ""
+        """The model whose patch features lead proxyclip, such as dino-mini. Empty: none."""
 
     settings: Settings
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation, TooFew, evaluate
 from rizbin.generation.diffusion.loading import is_pipeline
 from rizbin.generation.diffusion.text_to_image import TextToImage
+from rizbin.models.readings import RULES, DenseReading, read_by
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.load import Loaded, calibration_of
+from rizbin.workflows.load import Loaded, calibration_of, open_model
 from rizbin.workflows.runs import validation_source
 from rizbin.workflows.verifier import judge_by
 
@@ -59,6 +60,8 @@ def measured(
     size: int = 0,
     split: Split = "test",
     validation_data: str = "",
+    dense: DenseReading = "plain",
+    guide: Place = "",
 ) -> tuple[Report, Source]:
     """The numbers, and the images that they were measured on.
 
@@ -67,6 +70,7 @@ def measured(
         probes are left out.
     validation_data: measured on in place of a part of the data, all of it; empty: what the run was trained with, if
         any.
+    dense, guide: how the patches of an encoder are read (`rizbin.models.readings`), and the model that leads proxyclip.
     Raises TooFew when there are so few images that their numbers would say nothing.
     """
     if validation_data and split != "test":
@@ -81,6 +85,7 @@ def measured(
     if (text_to_image := loaded.text_to_image) is not None:
         return _drawings(loaded, text_to_image, part, _fitting(settings, "a text-to-image model"), quiet)
     model, run = loaded.encoder, loaded.run
+    reader = read_by(model, dense, open_model(guide, device=str(model.device)).encoder if guide else None)
     alone = "scenes" if model.reads_text else "scenes:single"
     spec = data or (run.training.data if run else alone)
     source, taught = part.source(spec, model.image_size), part.taught(spec, model.image_size)
@@ -89,7 +94,7 @@ def measured(
         warn(f"The run was trained on images of {source.name}: its numbers there say what it remembers.")
     with _counted(part, spec, source):
         numbers = evaluate(
-            model,
+            reader,
             source,
             train_source=taught,
             settings=_fitting(settings, "an encoder"),
@@ -98,7 +103,25 @@ def measured(
             bar=lambda total, label: Bar(total, label, quiet=quiet),
             first=None if quiet else _tell_first,
         )
-    return numbers, source
+    return _read_by(numbers, dense), source
+
+
+_DENSE = ("segmentation/zero_shot", "segmentation/dense_head", "grounding/", "sizes/localized")
+"""How the names of numbers begin for which patches meet words."""
+
+
+def _read_by(numbers: Report, dense: DenseReading) -> Report:
+    """The numbers, those of patches with words telling how the last block was read."""
+    if dense == "plain":
+        return numbers
+    rule = f" The last block was read by {RULES[dense].source}."
+    return replace(
+        numbers,
+        measurements=tuple(
+            replace(number, protocol=number.protocol + rule) if number.name.startswith(_DENSE) else number
+            for number in numbers.measurements
+        ),
+    )
 
 
 @dataclass(frozen=True)

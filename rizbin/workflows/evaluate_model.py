@@ -10,6 +10,7 @@ from rizbin.core.measurement import Report
 from rizbin.data.listing import Split
 from rizbin.detection import measure
 from rizbin.evaluation.suite import Evaluation
+from rizbin.models.readings import DenseReading
 from rizbin.workflows import evaluate_diffusion
 from rizbin.workflows.benchmark import BenchmarkName, run_benchmark
 from rizbin.workflows.evaluate import Settings, measured, settings_of
@@ -57,6 +58,13 @@ class _What:
 class EvaluateEncoder(Evaluation.Settings, _What):
     """Measure a model, and a randomly initialized one beside it."""
 
+    dense: DenseReading = "plain"
+    """How patches are read to meet words, without training: plain, as the network was trained; maskclip, value-value,
+    sclip, naclip: the last block's attention is replaced (`rizbin.models.readings` names the papers); proxyclip: it
+    follows the features of --guide."""
+    guide: Annotated[str, Argument(check="model")] = ""
+    """The model whose patch features lead proxyclip, such as dino-mini or timm's DINO. Empty: none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateDetector(measure.DetectionSettings, _What):
@@ -85,6 +93,8 @@ def evaluate(settings: _What) -> Report:
         settings.quiet or settings.json,
         split=settings.split,
         validation_data=settings.validation_data,
+        dense=getattr(settings, "dense", "plain"),
+        guide=getattr(settings, "guide", ""),
     )[0]
 
 

@@ -1,7 +1,7 @@
 """Loads the model that a name stands for: one dispatch for models of Rizbin and of all libraries.
 
 A name is the folder of a run, a bundled name, the folder of a model of Rizbin, open_clip, timm, transformers, diffusers
-or onnxruntime, `open_clip:NAME/WEIGHTS`, `timm:NAME`, or OWNER/NAME on Hugging Face.
+or onnxruntime, `open_clip:NAME/WEIGHTS`, `timm:NAME`, `hf:OWNER/NAME`, or OWNER/NAME on Hugging Face.
 """
 
 import difflib
@@ -106,6 +106,8 @@ def open_model(name: Place, *, device: str = "cpu", half: bool = False, offload:
     library, colon, rest = text.partition(":")
     if colon and library in ("open_clip", "timm"):
         return _listed(text, library, rest, device)
+    if colon and library == "hf":
+        return open_model(rest, device=device, half=half, offload=offload)
     if not folder.is_dir() and text in zoo.names():
         folder = zoo.folder_of(text)
     if folder.is_dir():

@@ -22,6 +22,8 @@ from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.detection.detector import Detector
 from rizbin.detection.train import GroundingDINOTraining
+from rizbin.models.published import is_published, keep_origin, save_published
+from rizbin.nets.adapters import save_adapters
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import (
     can_export,
@@ -33,6 +35,7 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
+from rizbin.nets.lora import has_adapters, merged
 from rizbin.nets.weights import Shape, check_fit, refusing_bad_settings, shapes_of
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
@@ -42,6 +45,7 @@ from rizbin.training.trainer import Trainer, load_method, sweep
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, names, preset, view_size
+from rizbin.workflows.starts import ORIGIN, begun, from_origin
 
 LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
@@ -118,6 +122,7 @@ def train(
     signal.
     """
     parallel.start(device)
+    training = begun(training)
     _check(training)
     if validation_data:
         validation_source(validation_data, view_size(training.settings))  # missing data are refused before the work
@@ -135,6 +140,8 @@ def train(
             print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
         return folder.path
     method = build(training)
+    if parallel.is_main() and is_published(method.encoder) and not (folder.path / ORIGIN).is_dir():
+        keep_origin(method.encoder, folder.path / ORIGIN)
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
         _warn_before(training, method, source, folder)
@@ -187,13 +194,22 @@ def _finish(training: Training[Any], method: Method, source: Source, folder: Run
         folder.warn(
             f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
         )
-    encoder = method.encoder
-    if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
-        save_timm(encoder, folder.path / "model")
-    elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
-        save_open_clip(encoder, folder.path / "model")
-    method.save(folder.path / "model")
+    _keep_model(method, folder.path)
     folder.mark_finished(training.steps)
+
+
+def _keep_model(method: Method, folder: Path) -> None:
+    """Writes what was trained into the folder of the run, in the form that other software loads."""
+    encoder, target = method.encoder, folder / "model"
+    if is_published(encoder):
+        save_published(encoder, target)
+        if has_adapters(encoder):
+            save_adapters(encoder.origin.network, folder / "adapter", base=encoder.origin.name)
+    elif isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
+        save_timm(encoder, target)
+    elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+        save_open_clip(encoder, target)
+    method.save(target)
 
 
 def training_source(training: Training[Any], validation_data: str = "") -> Source:
@@ -239,7 +255,7 @@ def build(training: Training[Any]) -> Method:
         settings = replace(settings, start=str(zoo.folder_of(settings.start)))
     method = find(training.method)(settings)
     if training.start:
-        method.begin_with(_encoder_of(training.start).state_dict(), training.start)
+        method.begin_with(merged(_encoder_of(training.start)).state_dict(), training.start)
     return method
 
 
@@ -290,7 +306,7 @@ def load_run(folder: Path) -> LoadedRun:
     if loaded is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
     # The checkpoint has all weights: none are fetched, nor taken from where training began.
-    bare = replace(training, start="", settings=_nothing_fetched(training.settings))
+    bare = replace(training, start="", settings=_nothing_fetched(from_origin(training.settings, Path(folder))))
     stored, advice = shapes_of(loaded.tensors["method"]), "restore settings.json as the run wrote it"
     with refusing_bad_settings(folder):
         if (expected := _shapes_without_memory(bare)) is not None:

@@ -19,6 +19,7 @@ from rizbin.training.trackers import TrackerName
 from rizbin.workflows import presets
 from rizbin.workflows.presets import Training
 from rizbin.workflows.runs import train as run_training
+from rizbin.workflows.starts import begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def train(
     """
     if isinstance(method, str):
         method = presets.preset(method, preset or presets.names(method)[0])
-    training = _changed(method, changes)
+    training = begun(_changed(method, changes), sized=_names_size(changes))
     around: dict[str, Any] = {"epochs": epochs or 0.0, "validation_data": validation_data}
     given = {name: value for name, value in around.items() if value}
     folder = run_training(
@@ -158,6 +159,8 @@ def from_flags(method: str, given: Mapping[str, Any]) -> tuple[Training[Any], Tr
         if not 0 < options.learning_rate < math.inf:
             raise RizbinError(f"--learning-rate is {options.learning_rate:g}; give a positive number.")
         training = replace(training, trainer=replace(training.trainer, learning_rate=options.learning_rate))
+    sized = {"settings.pair.vision.image_size", "settings.encoder.image_size"} & set(given)
+    training = begun(training, sized=bool(sized))
     if options.minutes is not None and not options.minutes > 0:
         raise RizbinError(f"--minutes is {options.minutes:g}; give a positive number of minutes.")
     return training, options
@@ -189,6 +192,13 @@ def _changed(training: Training[Any], changes: Mapping[str, Any]) -> Training[An
     if not changes:
         return training
     return from_dict(Training[type(training.settings)], _merged(to_dict(training), changes))
+
+
+def _names_size(changes: Mapping[str, Any]) -> bool:
+    """Whether the changes say how large the images are."""
+    settings = changes.get("settings") or {}
+    groups = [settings.get("encoder") or {}, (settings.get("pair") or {}).get("vision") or {}]
+    return any("image_size" in group for group in groups)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rizbin.core import outputs
 from rizbin.core.commands import Argument, Place, part
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
+from rizbin.models.readings import read_by
 from rizbin.visualization.album import write_album
 from rizbin.visualization.inputs import check_images, read_images
 from rizbin.visualization.visualizers import VISUALIZERS, does
@@ -80,6 +81,11 @@ def draw(what: str, settings: Visualize) -> Path:
     check_images(paths_of(settings.images), masks=masks)
     model, folder = settings.model, Path(settings.model)
     encoder = load_encoder(model, device=str(choose(settings.device)))
+    own: Any = settings
+    reading: Any = getattr(own, "dense", "plain")
+    if reading != "plain" or getattr(own, "guide", ""):
+        guide = str(getattr(own, "guide", ""))
+        encoder = read_by(encoder, reading, load_encoder(guide, device=str(choose(settings.device))) if guide else None)
     limit = settings.limit or drawing.most
     images = read_images(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
     target = Path(settings.output) if settings.output else Path("runs") / "visualize" / f"{what}-{folder.name}"
