@@ -55,7 +55,11 @@ def test_python_in_a_page_imports_what_is_there(path: Path) -> None:
 
 def test_a_name_that_is_gone_is_noticed() -> None:
     tree = ast.parse("def late():\n    from rizbin.core.errors import Gone\n    rizbin.gone()\nimport rizbin.nowhere")
-    assert [line.split(":")[0] for line in missing(tree)] == ["rizbin gone", "rizbin.core.errors Gone", "rizbin.nowhere "]
+    assert [line.split(":")[0] for line in missing(tree)] == [
+        "rizbin gone",
+        "rizbin.core.errors Gone",
+        "rizbin.nowhere ",
+    ]
     assert not missing(ast.parse("from rizbin.core.errors import RizbinError\nrizbin.train"))
     assert rizbin.train is not None
 
