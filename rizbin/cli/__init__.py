@@ -10,7 +10,7 @@ import sys
 import textwrap
 
 from rizbin.cli import checks, completion, schema, training
-from rizbin.cli.parsing import help_text, near, parse, wants_help
+from rizbin.cli.parsing import WHOLE_HELP, help_text, near, parse, wants_help
 from rizbin.cli.table import COMMANDS, STUDIES, Entry, loaded
 from rizbin.core.commands import Command, build, json_schema
 from rizbin.core.errors import RizbinError
@@ -103,7 +103,7 @@ def _helped(command: Command, entry: Entry, words: list[str]) -> bool:
     """Prints the help of a command where it was asked for, and says whether it was."""
     if not wants_help(words):
         return False
-    print(help_text(command))
+    print(help_text(command, whole=WHOLE_HELP in words))
     print(f"\nAnywhere: {TRACEBACK} shows where an error came from.")
     if entry.writes:
         print(f"Files that Rizbin did not make are kept and new names taken; {OVERWRITE} replaces them.")
@@ -173,7 +173,7 @@ def _first_page() -> str:
         lines += [f"              $ {entry.example}"]
     lines += ["", *textwrap.wrap(f"methods: {', '.join(schema.methods())}", 100, subsequent_indent=" " * 9)]
     lines += ["data: scenes (drawn on the fly, no download), a folder of images, a table of paths and captions, ..."]
-    lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` every setting of a method."]
+    lines += ["", "`rizbin COMMAND --help` explains a command, `rizbin train METHOD --help` the settings of a method."]
     lines += [f"Anywhere: --version, and {TRACEBACK} to see where an error came from."]
     lines += [f"Commands that write keep files that they did not make and take new names; {OVERWRITE} replaces them."]
     return "\n".join(lines)

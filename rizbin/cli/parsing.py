@@ -1,6 +1,7 @@
 """Parses the words of the command line into values, by flags that are plain data; every error is one sentence."""
 
 import argparse
+import dataclasses
 import difflib
 import re
 import shutil
@@ -65,12 +66,40 @@ def parse(command: Command, words: Sequence[str]) -> dict[str, Any]:
 
 def wants_help(words: Sequence[str]) -> bool:
     """Whether help was asked for."""
-    return bool({"-h", "--help"} & set(words))
+    return bool({"-h", "--help", WHOLE_HELP} & set(words))
 
 
-def help_text(command: Command) -> str:
-    """The page of `--help`."""
-    return _parser(command).format_help().rstrip()
+WHOLE_HELP = "--help-all"
+"""Explains every flag, where `--help` only names the flags of groups."""
+
+
+def help_text(command: Command, *, whole: bool = True) -> str:
+    """The page of `--help`.
+
+    whole: explain the flags of groups ("--trainer.learning-rate") too; else they are named, a paragraph a group, so
+    that the flags that everybody needs stand on one page.
+    """
+    nested = {} if whole else _groups(command)
+    if not nested:
+        return _parser(command).format_help().rstrip()
+    common = dataclasses.replace(command, flags=tuple(flag for flag in command.flags if "." not in flag.flag))
+    width = _width()
+    lines = [_parser(common, usage=f"rizbin {command.name} [options]").format_help().rstrip()]
+    for group, flags in nested.items():
+        names = ", ".join(flag.flag.rpartition(".")[2] for flag in flags)
+        lines += ["", f"--{group}.NAME ({len(flags)}):"]
+        lines += textwrap.wrap(names, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    lines += ["", f"`rizbin {command.name} {WHOLE_HELP}` explains these too, with their values and defaults."]
+    return "\n".join(lines)
+
+
+def _groups(command: Command) -> dict[str, list[Flag]]:
+    """The flags of nested settings by the name of their group, in the order in which they come."""
+    groups: dict[str, list[Flag]] = {}
+    for flag in command.flags:
+        if group := flag.flag.rpartition(".")[0]:
+            groups.setdefault(group, []).append(flag)
+    return groups
 
 
 def advice_on(command: Command, field: str) -> str:
@@ -86,10 +115,16 @@ class _Parser(argparse.ArgumentParser):
         raise RizbinError(_sentence(message))
 
 
-def _parser(command: Command) -> _Parser:
-    width = min(shutil.get_terminal_size((100, 24)).columns - 2, 118)
+def _width() -> int:
+    """Columns of a page of help."""
+    return min(shutil.get_terminal_size((100, 24)).columns - 2, 118)
+
+
+def _parser(command: Command, *, usage: str | None = None) -> _Parser:
+    width = _width()
     parser = _Parser(
         prog=f"rizbin {command.name}",
+        usage=usage,
         description=textwrap.fill(command.about, width),
         epilog="\n".join(
             [*([f"example: {command.example}"] if command.example else []), *command.notes],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rizbin.cli import checks, schema
-from rizbin.cli.parsing import help_text, near, parse, wants_help
+from rizbin.cli.parsing import WHOLE_HELP, help_text, near, parse, wants_help
 from rizbin.core.commands import build
 from rizbin.core.errors import RizbinError
 
@@ -20,7 +20,7 @@ def train(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print("usage: rizbin train METHOD [--data D] [--steps N | --minutes M] [--batch B] [--seed S] [--run DIR] ...")
         print("", *(f"  {name:<12}{text}" for name, text in methods.items()), sep="\n")
-        print("\n`rizbin train METHOD --help` lists every setting. The same command again goes on where a run stopped.")
+        print("\n`rizbin train METHOD --help` lists the settings. The same command again goes on where a run stopped.")
         return 0
     name = method_in(words)
     given_words = {word.split("=", 1)[0] for word in words}
@@ -35,7 +35,7 @@ def train(words: list[str]) -> int:
     if preset and preset not in presets:
         raise RizbinError(f"{name} has no preset {preset!r}; {near(preset, list(presets))}")
     if wants_help(words):
-        print(help_text(command))
+        print(help_text(command, whole=WHOLE_HELP in words))
         return 0
     given = parse(command, words[1:])
     checks.check(command, {field: value for field, value in given.items() if field != "data" or "images" not in given})

@@ -9,7 +9,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST_JSON = 64 * 2**20
 """Bytes of a JSON file that describes a run, a model or a study; the largest here has some hundred kilobytes."""
@@ -23,15 +23,24 @@ def read_regular(path: str | Path, most: int) -> bytes:
     Raises OSError, whose `strerror` is the reason, for a pipe, a device, a folder or a larger file as well as for what
     the system refuses; ValueError for a name that no file can have.
     """
-    # A pipe without a writer would wait for one; some devices act when they are merely opened, so they are not.
-    _check(os.stat(path), path, most)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
-        _check(os.fstat(descriptor), path, most)  # it may have been exchanged meanwhile
+    with open_regular(path, most) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, _large(most), str(path))
     return data
+
+
+def open_regular(path: str | Path, most: int) -> BinaryIO:
+    """A regular file of at most `most` bytes, open for reading. Raises as `read_regular`."""
+    # A pipe without a writer would wait for one; some devices act when they are merely opened, so they are not.
+    _check(os.stat(path), path, most)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _check(os.fstat(descriptor), path, most)  # it may have been exchanged meanwhile
+    except OSError:
+        os.close(descriptor)
+        raise
+    return open(descriptor, "rb")
 
 
 def _check(facts: os.stat_result, path: str | Path, most: int) -> None:

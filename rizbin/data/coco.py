@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rizbin.data.coco_file import (
+    FIELDS,
     Id,
     Record,
     each_once,
@@ -25,6 +26,7 @@ from rizbin.data.coco_file import (
 )
 from rizbin.data.coco_masks import Unfit, box_of, object_of
 from rizbin.data.listing import NAMED, Listing, ListingEntry, Split, check_any, check_caption, counted, located, such_as
+from rizbin.data.records import Records
 from rizbin.data.sample import Refused, Sample
 
 MOST_MASKS = 768 * 2**20
@@ -57,11 +59,12 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
     sizes = {id_of(image, "id"): sides_of(image) for image in images}
     sizes.pop(None, None)
     placed = _Sorted(where)
-    for annotation in file.annotations:
+    # An instances file alone has no captions, which is enough for methods without text and for measuring.
+    has_captions = False
+    for annotation in file.annotations.drained():
+        has_captions |= isinstance(annotation.get("caption"), str)
         placed.put(annotation, sizes, file.names, file.ambiguous)
     folder = folder or image_folder(path, images)
-    # An instances file alone has no captions, which is enough for methods without text and for measuring.
-    has_captions = any(isinstance(annotation.get("caption"), str) for annotation in file.annotations)
     entries, unusable = [], []
     for number, image in enumerate(images):
         problem = problems.get(number, "")
@@ -69,7 +72,7 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
         entries.append(_entry(image, folder, texts, problem, unusable))
     check_any(entries, str(path))
     truths = {
-        entry.key: ImageTruth(image, tuple(objects))
+        entry.key: ImageTruth(image, objects)
         for entry, image in zip(entries, images, strict=True)
         if (objects := placed.objects[id_of(image, "id")])
     }
@@ -86,8 +89,8 @@ class _Sorted:
     def __init__(self, where: str) -> None:
         self.where = where
         self.captions: dict[Id | None, list[str]] = defaultdict(list)
-        self.objects: dict[Id | None, list[Record]] = defaultdict(list)
-        self._unlisted: dict[str, list[Record]] = {"image_id": [], "category_id": []}
+        self.objects: dict[Id | None, Records] = defaultdict(lambda: Records(FIELDS["annotations"]))
+        self._unlisted = {kind: Records((kind,)) for kind in ("image_id", "category_id")}
         self._left: dict[str, list[str]] = defaultdict(list)
 
     def put(
@@ -195,7 +198,7 @@ class ImageTruth:
     """The objects of one image, as the file has them."""
 
     image: Record
-    objects: tuple[Record, ...]
+    objects: Sequence[Record]
 
 
 class Known(Listing):

@@ -6,24 +6,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError
 from rizbin.data.listing import NAMED, is_text, located
+from rizbin.data.records import Record, Records, read_lists
 
-Record = dict[str, Any]
 Id = int | str
 MOST_BYTES = 4 * 2**30
-"""Of a file; that of Objects365, the largest in use, has three gibibytes."""
+"""Of a file; that of Objects365, the largest in use, has three gibibytes. About as many are held in memory."""
+FIELDS = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "caption", "iscrowd", "bbox", "segmentation"),
+    "categories": ("id", "name"),
+}
+"""What is read of a file: its lists, and what is used of each record."""
 
 
 @dataclass(frozen=True)
 class CocoFile:
     """What a file holds."""
 
-    images: list[Record]
-    annotations: list[Record]
+    images: Sequence[Record]
+    annotations: Records
     names: dict[Id, str]
     """Of categories, by their id."""
     ambiguous: dict[Id, str]
@@ -45,17 +49,16 @@ def read_file(path: Path) -> CocoFile:
             with path.open("rb") as file:
                 if b"\0" in file.read(4096):  # before gigabytes of something else are read
                     raise ValueError("it holds zero bytes")
-        content = parse_json(read_regular(path, MOST_BYTES))
+        content = read_lists(path, FIELDS, MOST_BYTES)
     except OSError as error:
         raise RizbinError(f"{path} cannot be read ({error.strerror}); check the path and its permissions.") from error
     except ValueError as error:
         raise RizbinError(f"{path} is no JSON ({error}); give a COCO captions file.") from error
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(_is_records({"categories": [], **content}.get(name)) for name in parts):
+    if content is None or not {"images", "annotations"} <= content.keys():
         raise RizbinError(f"{path} is no COCO file; it needs the lists images and annotations. For a table use .jsonl.")
     names: dict[Id, str] = {}
     ambiguous: dict[Id, str] = {}
-    for category in content.get("categories", []):
+    for category in content.get("categories", ()):
         number, name = id_of(category, "id"), category.get("name")
         if number is None or not isinstance(name, int | str) or not str(name).strip() or not is_text(str(name)):
             continue  # its annotations are counted, as of a category that is not listed
@@ -63,7 +66,7 @@ def read_file(path: Path) -> CocoFile:
             ambiguous[number] = f"{names[number]} and {str(name).lower()}"
     for number in ambiguous:
         names.pop(number, None)
-    return CocoFile(content["images"], content["annotations"], names, ambiguous)
+    return CocoFile(list(content["images"]), content["annotations"], names, ambiguous)
 
 
 def id_of(record: Record, name: str) -> Id | None:
@@ -145,7 +148,7 @@ def partner_of(path: Path) -> Path | None:
     return None
 
 
-def image_folder(path: Path, images: list[Record]) -> Path:
+def image_folder(path: Path, images: Sequence[Record]) -> Path:
     """The first usual place that holds the first image; the file's own folder when none does."""
     here = path.parent
     part = path.stem.rpartition("_")[2]
@@ -153,10 +156,6 @@ def image_folder(path: Path, images: list[Record]) -> Path:
     above = here.parent
     places = (here, here / "images", here / part, above / part, above / "images" / part, above / "images")
     return next((place for place in places if first and _is_file(located(place, first))), here)
-
-
-def _is_records(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(record, dict) for record in value)
 
 
 def _is_file(path: Path) -> bool:

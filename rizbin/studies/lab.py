@@ -19,6 +19,7 @@ from typing import Any
 
 from rizbin.core import outputs
 from rizbin.core.bounded import read_json
+from rizbin.core.deadlines import DeadlinePassed, deadline
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
@@ -300,15 +301,35 @@ def _steps_within(
         planned(besides)
         # What a cell costs besides its steps (its looks, its measurement) is seen on a short one.
         bar.say(f"now one run of {SHORT} steps is trained and measured, to see what a measurement costs")
-        begin = time.perf_counter()
-        _cell(folder, replace(first, steps=SHORT), measure)
-        short = time.perf_counter() - begin
-        outputs.remove_folder(folder)
+        most = (budget * worth / seeds - besides - (LEAST_STEPS - SHORT) * seconds) / count
+        short = _measured_within(most, folder, replace(first, steps=SHORT), measure, count * seeds, budget)
         bar.update(count + 2)
     steps = planned(besides + max(count * short - SHORT * seconds, 0.0))
     if not quiet:
         Bar(0, "").say(f"{steps:,} steps a cell, {count * seeds} cells, fit into {budget:g} minutes.")
     return steps
+
+
+def _measured_within(
+    most: float, folder: Path, training: Training[Any], measure: Measure, runs: int, budget: float
+) -> float:
+    """Seconds of a short run with its measurement, in a folder that is removed; given up after `most` of them.
+
+    Raises RizbinError then: nobody waits for the end of a measurement to hear that its beginning was too long already.
+    """
+    begin = time.perf_counter()
+    try:
+        with deadline(most):
+            _cell(folder, training, measure)
+    except DeadlinePassed:
+        raise RizbinError(
+            f"A run of {SHORT} steps with its measurement takes more than {most:.1f} seconds, so {runs} runs do not fit "
+            f"into {budget:g} minutes; give more minutes, fewer seeds or fewer variants."
+        ) from None
+    finally:
+        RunFolder(folder).release()
+        outputs.remove_folder(folder)
+    return time.perf_counter() - begin
 
 
 def _train_all(

@@ -88,6 +88,8 @@ class Edit(_Drawing):
     prompt: Annotated[Prompts, Argument(positional=True, many=True, metavar="PROMPT")] = ()
     """What the image shall become, in quotes."""
     _: KW_ONLY
+    output: Annotated[Place, Argument(short=("-o",))] = "edited"
+    """Folder for the images and the record of how each was made."""
     strength: float = 0.6
     """How much is drawn anew: 0 keeps the image, 1 ignores it; so many of the steps are made."""
     count: int = 1
@@ -107,6 +109,8 @@ class Repair(_Drawing):
     prompts: Annotated[Prompts, Argument(positional=True, many=True, metavar="PROMPTS")] = ()
     """What to draw, each in quotes: "a zebra and a frog"."""
     _: KW_ONLY
+    output: Annotated[Place, Argument(short=("-o",))] = "repaired"
+    """Folder for the images, all that was tried, and the record of what it cost."""
     strength: Annotated[float, HIDDEN] = 0.8
     """Strength of a start image; there is none here."""
     judge: Annotated[Place, Argument(check="model")] = "detector-mini"

@@ -66,6 +66,24 @@ def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixt
     assert f"rizbin {command}" in out
 
 
+def test_the_page_of_a_training_names_all_settings_and_explains_the_common_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "102")
+    status, short, _ = call(capsys, "train", "detailclip", "--help")
+    _, whole, _ = call(capsys, "train", "detailclip", "--help-all")
+    assert status == 0 and len(short.splitlines()) < 100 < len(whole.splitlines())
+    assert "--help-all` explains these" in short and max(map(len, short.splitlines())) <= 100
+    command, _ = cli.schema.training("detailclip")
+    assert len(command.flags) > 90
+    for flag in command.flags:
+        group, _, name = flag.flag.rpartition(".")
+        assert f"--{flag.flag}" in whole
+        named = re.search(rf"^--{re.escape(group)}\.NAME \((\d+)\):\n((?:  .*\n)+)", short, re.MULTILINE)
+        assert f"--{name}" in short if not group else named and name in re.split(r"[,\s]+", named[2])
+    assert call(capsys, "detect", "--help")[1] == call(capsys, "detect", "--help-all")[1]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     import rizbin
 

@@ -78,6 +78,26 @@ def test_a_budget_that_the_steps_alone_exceed_is_refused_at_once(
     assert "timing the variants" in capsys.readouterr().err
 
 
+def test_a_budget_that_measuring_alone_exceeds_is_refused_while_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the measurement: what two runs cannot have of half a second, nobody waits for."""
+
+    def endless(folder: Path, training: object, measure: object) -> None:
+        (folder / "cell").mkdir()
+        while True:
+            pass
+
+    monkeypatch.setattr(lab, "_cell", endless)
+    monkeypatch.setattr("rizbin.workflows.runs.seconds_a_step", lambda training: 1e-4)
+    timing = outputs.claim_folder(tmp_path / "timing")
+    with pytest.raises(
+        RizbinError, match=r"takes more than 0\.3 seconds, so 2 runs do not fit into 0\.01 minutes; give more"
+    ):
+        lab._steps_within(0.01, [quick("simclr"), quick("byol")], timing, steps_of, seeds=1, jobs=1, quiet=True)
+    assert not timing.exists()
+
+
 def results(numbers: Callable[[str, int], Numbers], names: list[str], flagged: tuple[str, ...] = ()) -> Results:
     """Made cells of three seeds."""
     cells = []
