@@ -40,7 +40,7 @@ def loading_lines(folder: Place) -> str:
             f"import timm{NOTE if needs_rizbin(folder) else ''}",
             f"model = timm.create_model({spelled}, pretrained=True)",
         ]
-    elif library_of(str(folder)) == "transformers" and not Detector.is_one(folder):
+    elif library_of(str(folder)) == "transformers" and not Detector.is_saved_in(folder):
         lines = ["from transformers import AutoModel", f"model = AutoModel.from_pretrained({place})"]
     else:
         lines = [

@@ -43,14 +43,14 @@ def test_films_and_sheets_are_left_out_of_folders(tmp_path: Path, capsys: pytest
     for name in ("0000.png", "0000-film.png", "0000-tried.png", "my-film.png", "grid.png"):
         write(tmp_path / name, 1)
     stills = ["0000.png", "0000-film.png", "0000-tried.png", "grid.png", "my-film.png", "still.gif"]
-    assert sorted(picture_files(str(tmp_path)).values()) == sorted(stills)  # sheets of somebody else are images
+    assert sorted(image_files(str(tmp_path)).values()) == sorted(stills)  # sheets of somebody else are images
     outputs.write(tmp_path / "drawn.json", "[]")
-    assert sorted(picture_files(str(tmp_path)).values()) == ["0000.png", "my-film.png", "still.gif"]
+    assert sorted(image_files(str(tmp_path)).values()) == ["0000.png", "my-film.png", "still.gif"]
     text = " ".join(capsys.readouterr().err.split())
     assert "3 films are left out of" in text and "such as a.gif, b.webp, c.png" in text
     assert "3 sheets of several images are left out of" in text
-    assert list(picture_files(str(tmp_path / "a.gif")).values()) == ["a.gif"]
-    assert list(picture_files(str(tmp_path / "*-film.png")).values()) == ["0000-film.png", "my-film.png"]
+    assert list(image_files(str(tmp_path / "a.gif")).values()) == ["a.gif"]
+    assert list(image_files(str(tmp_path / "*-film.png")).values()) == ["0000-film.png", "my-film.png"]
 
 
 def test_nothing_is_said(tmp_path: Path) -> None:
