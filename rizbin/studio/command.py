@@ -46,7 +46,7 @@ def studio(settings: OpenStudio) -> str:
 
     if _is_unspecified(settings.host):
         raise RizbinError(
-            f"{settings.host} stands for all addresses of this machine, and requests are answered for known ones alone; "
+            f"{settings.host} stands for all addresses of this machine, and only known ones are answered; "
             "give the one that the other machine uses as --host."
         )
     places = Places(Path(settings.folder), Path(settings.runs))
