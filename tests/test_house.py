@@ -196,6 +196,7 @@ def test_private_names_of_others_are_used_in_known_places_alone() -> None:
     known = {
         "_asdict": "a named tuple's, public in spite of its name",
         "_replace": "a named tuple's, public in spite of its name",
+        "rizbin/studio/forks.py: _exit": "os._exit, public in spite of its name: a fork runs no exits of its parent",
         "rizbin/data/scenes/source.py: _set_up": "Rizbin's own",
         "rizbin/generation/diffusion/diffusers_internals.py: _execution_device": "diffusers; see there",
         "rizbin/generation/diffusion/diffusers_internals.py: _timesteps": "diffusers; see there",

@@ -21,7 +21,7 @@ from rizbin.cli import checks
 from rizbin.core.bounded import parse_json
 from rizbin.core.errors import RizbinError
 from rizbin.studio import pictures, trainings
-from rizbin.studio.children import Desk, Forks
+from rizbin.studio.children import DeskClient, Forks
 from rizbin.studio.jobs import Queue
 from rizbin.studio.places import NotHere, Places, read_below
 from rizbin.studio.security import Guard, is_valid, ticket
@@ -63,7 +63,7 @@ class App:
 
     def __init__(self, places: Places, *, token: str, models: Sequence[str]) -> None:
         self.places, self.token, self.models = places, token, tuple(models)
-        self.forks, self.desk = Forks(), Desk(places.folder)
+        self.forks, self.desk = Forks(), DeskClient(places.folder)
         self.queue = Queue(places.jobs, self.forks.begin)
 
     @contextlib.asynccontextmanager

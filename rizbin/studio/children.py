@@ -47,7 +47,7 @@ class Forks:
         await _close(self._process)
 
 
-class Desk:
+class DeskClient:
     """Asks `rizbin.studio.desk`, which is started with the first question; questions wait for each other."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ LOCAL = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studio:
+class OpenStudio:
     """Open a local page that looks, finds, draws, trains and learns by the same jobs as the command line."""
 
     folder: Annotated[Place, Argument(short=("-o",))] = "studio"
@@ -31,8 +31,8 @@ class Studio:
     """Port to serve on; 0 takes a free one."""
 
 
-@job(Studio)
-def studio(settings: Studio) -> str:
+@job(OpenStudio)
+def studio(settings: OpenStudio) -> str:
     """Serves the page until Ctrl-C; running jobs go on and are found again by the next start."""
     try:
         import starlette
@@ -44,6 +44,11 @@ def studio(settings: Studio) -> str:
     assert starlette is not None
     from rizbin.studio.app import make_app
 
+    if _is_unspecified(settings.host):
+        raise RizbinError(
+            f"{settings.host} stands for all addresses of this machine, and only known ones are answered; "
+            "give the one that the other machine uses as --host."
+        )
     places = Places(Path(settings.folder), Path(settings.runs))
     places.make()
     token = secrets.token_urlsafe(32)
@@ -86,6 +91,13 @@ def _hosts(host: str, port: int) -> frozenset[str]:
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
 

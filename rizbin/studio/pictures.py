@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from rizbin.core import outputs
 from rizbin.core.bounded import parse_json
 from rizbin.core.errors import RizbinError
-from rizbin.studio.children import Desk, decode
+from rizbin.studio.children import DeskClient, decode
 from rizbin.studio.places import NotHere, Places, new_name, read_below
 
 MOST = 5000
@@ -23,7 +23,7 @@ MOST = 5000
 class PictureShelf:
     """Adds, lists and removes pictures."""
 
-    def __init__(self, places: Places, desk: Desk) -> None:
+    def __init__(self, places: Places, desk: DeskClient) -> None:
         self.places, self.desk = places, desk
 
     async def list(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from rizbin.studio.app import make_app
-from rizbin.studio.children import Desk, Forks
+from rizbin.studio.children import DeskClient, Forks
 from rizbin.studio.places import Places
 
 TOKEN = "t" * 43
@@ -50,11 +50,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[
     def stand_in(answer: dict[str, Any]) -> list[dict[str, Any]]:
         questions: list[dict[str, Any]] = []
 
-        async def ask(desk: Desk, question: dict[str, Any]) -> dict[str, Any]:
+        async def ask(desk: DeskClient, question: dict[str, Any]) -> dict[str, Any]:
             questions.append(question)
             return answer
 
-        monkeypatch.setattr(Desk, "ask", ask)
+        monkeypatch.setattr(DeskClient, "ask", ask)
         return questions
 
     return stand_in

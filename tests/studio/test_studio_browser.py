@@ -225,32 +225,38 @@ def test_two_tabs_see_one_job_and_stopping_it_leaves_no_process(page: Any, serve
     page.locator(".stage button", has_text="Stop").wait_for(state="hidden")
 
 
-def test_a_job_outlives_the_server_and_is_found_again(browser: Any) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        studio = Served(Path(folder))
-        studio.start()
-        context = browser.new_context(locale="en-US")
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(studio.link)
-        page.wait_for_selector("h1")
-        given = {"prompts": ["a cat"], "steps": 60}
-        job = ask(page, "jobs", {"command": "generate", "panel": "draw", "title": "cat", "given": given})
-        page.goto(f"{studio.address}#/draw/{job['id']}")
-        page.wait_for_selector(".strip button >> nth=1")
-        studio.kill()
-        assert not (studio.job(job["id"]) / "done.json").exists()
-        studio.start()
-        page.goto(studio.link)
-        page.wait_for_selector("h1")
-        assert [each["id"] for each in ask(page, "jobs")["jobs"]] == [job["id"]]
-        page.goto(f"{studio.address}#/draw/{job['id']}")
-        assert wait_for(studio.job(job["id"]))["state"] == "done"
-        page.wait_for_selector("text=seed 0")
-        context.close()
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Served]:
+    """A studio that the test starts, and that ends with it."""
+    studio = Served(tmp_path)
+    yield studio
+    if studio.process is not None and studio.process.poll() is None:
         studio.stop()
+
+
+def test_a_job_outlives_the_server_and_is_found_again(browser: Any, other: Served) -> None:
+    studio = other
+    studio.start()
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(studio.link)
+    page.wait_for_selector("h1")
+    given = {"prompts": ["a cat"], "steps": 60}
+    job = ask(page, "jobs", {"command": "generate", "panel": "draw", "title": "cat", "given": given})
+    page.goto(f"{studio.address}#/draw/{job['id']}")
+    page.wait_for_selector(".strip button >> nth=1")
+    studio.kill()
+    assert not (studio.job(job["id"]) / "done.json").exists()
+    studio.start()
+    page.goto(studio.link)
+    page.wait_for_selector("h1")
+    assert [each["id"] for each in ask(page, "jobs")["jobs"]] == [job["id"]]
+    page.goto(f"{studio.address}#/draw/{job['id']}")
+    assert wait_for(studio.job(job["id"]))["state"] == "done"
+    page.wait_for_selector("text=seed 0")
+    context.close()
+    studio.stop()
 
 
 def test_a_click_shows_what_is_similar_within_200_milliseconds(page: Any, served: Served) -> None:

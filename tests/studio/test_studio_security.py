@@ -20,8 +20,9 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
+from rizbin.core.errors import RizbinError
 from rizbin.studio.app import make_app
-from rizbin.studio.command import _hosts, _is_loopback
+from rizbin.studio.command import _hosts, _is_loopback, studio
 from rizbin.studio.places import NotHere, Places, read_below
 from rizbin.studio.security import JSON_BYTES, Guard, is_valid, ticket
 from tests.studio.conftest import HOST, TOKEN
@@ -238,6 +239,8 @@ def test_requests_that_are_no_json_objects_are_refused(client: TestClient) -> No
 
 def test_addresses_of_this_machine_alone_are_served_by_default() -> None:
     assert _is_loopback("127.0.0.1") and not _is_loopback("0.0.0.0") and not _is_loopback("example.org")
+    with pytest.raises(RizbinError, match="stands for all addresses"):
+        studio(host="0.0.0.0")
     assert _hosts("127.0.0.1", 8765) == {"127.0.0.1:8765", "localhost:8765"}
 
 

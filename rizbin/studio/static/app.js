@@ -70,6 +70,11 @@ function list() {
       command(job.line),
       h("div.row", {},
         ["draw"].includes(job.panel) && h("a.button.tiny", { href: `#/${job.panel}/${job.id}`, onclick: () => toggle(false) }, t("open")),
+        job.words[0] === "detect" && job.state === "done" && h("button.tiny", { type: "button", onclick: tries(async () => {
+          const link = URL.createObjectURL(new Blob([await api.text(`file/jobs/${job.id}/found.json`)], { type: "application/json" }));
+          h("a", { href: link, download: "found.json" }).click();
+          setTimeout(() => URL.revokeObjectURL(link), 5000);
+        }) }, t("export")),
         ["running", "waiting"].includes(job.state) && h("button.tiny", { type: "button", onclick: tries(() => api.post(`jobs/${job.id}/stop`)) }, t("stop")))))) : h("p.quiet", {}, t("noJobs")),
   );
 }
