@@ -95,17 +95,17 @@ class Adaptation(Method):
         size = self.pair.image_size
         self.views = (replace(settings.view, size=size), View.Settings(size=size))
         # A published network is a start from the first; another one comes by `begin_with`.
-        self.start = Teacher({"pair": self.pair})
+        self.teacher_start = Teacher({"pair": self.pair})
         self.began: Tensor
         self.register_buffer("began", torch.tensor(bool(settings.pair.published and settings.pair.pretrained)))
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
-        return {"main": [module for name, module in self.named_children() if name not in ("teacher", "start")]}
+        return {"main": [module for name, module in self.named_children() if name not in ("teacher", "teacher_start")]}
 
     def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
         """Puts the weights of another encoder in, and keeps them as what the encoder is held near."""
         super().begin_with(weights, source)
-        self.start["pair"].load_state_dict(copy.deepcopy(self.pair.state_dict()))
+        self.teacher_start["pair"].load_state_dict(copy.deepcopy(self.pair.state_dict()))
         self.began.fill_(True)
         self.train(self.training)
 
@@ -184,7 +184,7 @@ class Adaptation(Method):
 
         Patches are held more loosely, for it is they that shall become better.
         """
-        start = self.start["pair"]
+        start = self.teacher_start["pair"]
         assert isinstance(start, ImageTextPair)  # a copy of the pair
         with torch.no_grad():
             features = start.vision(clean)

@@ -251,7 +251,7 @@ def images_of(settings: Adapt, size: int) -> dict[str, tuple[Source, Source]]:
 def _start_of(run: LoadedRun) -> dict[str, Tensor]:
     """The start's weights, by the names of the pair's."""
     method: Any = run.method
-    return method.start["pair"].state_dict()
+    return method.teacher_start["pair"].state_dict()
 
 
 def _choose(

@@ -116,7 +116,7 @@ def test_a_run_that_began_with_a_model_goes_back_in_its_form(tmp_path: Path) -> 
 
 def test_a_card_names_no_folder_of_this_machine() -> None:
     for place, name in (
-        ("cutouts:/home/somebody/drawings", "cutouts:drawings"),
+        ("cutouts:/srv/drawings", "cutouts:drawings"),
         ("/data/train.json@/data/images", "train.json@images"),
         ("hf:google/siglip2-base-patch16-224", "hf:google/siglip2-base-patch16-224"),
         ("scenes:easy,categories=0", "scenes:easy,categories=0"),

@@ -63,7 +63,10 @@ def test_a_wrong_kind_is_one_sentence(tmp_path: Path) -> None:
             "dino-mini is an image encoder; this is done with text-to-image models",
         ),
         (lambda: load_encoder("diffusion-mini"), "is a text-to-image model"),
-        (lambda: rizbin.export(tmp_path / "clip", tmp_path / "out"), "is a model of open_clip already"),
+        (
+            lambda: rizbin.export(tmp_path / "clip", tmp_path / "out", format="timm"),
+            "is a model of open_clip, so timm cannot load it",
+        ),
         (lambda: open_model("clip-mni"), "did you mean clip-mini"),
         (lambda: open_model("open_clip:no-such-model"), "could not be loaded by open_clip"),
         (lambda: open_model("timm:no_such_network"), "timm has no model 'no_such_network'"),
