@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
@@ -87,6 +88,14 @@ class Page:
     def lead(self, *parts: Part) -> None:
         """Adds the paragraph that says it all, in larger type."""
         self._add(f'<p class="lead">{parts_html(parts)}</p>')
+
+    def verdict(self, tag: str, tone: Literal["yes", "no", "open"], *parts: Part) -> None:
+        """Adds the answer to the page's question: a tag of few words, told apart by sign and color, and the reason."""
+        sign = {"yes": "✓", "no": "✗", "open": "?"}[tone]
+        self._add(
+            f'<p class="verdict {tone}" data-verdict="{clean(tag)}"><strong><span aria-hidden="true">{sign}</span> '
+            f"{clean(tag)}</strong> {parts_html(parts)}</p>"
+        )
 
     def note(self, *parts: Part) -> None:
         """Adds a paragraph that is set apart: how to read something."""

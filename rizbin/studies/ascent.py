@@ -41,6 +41,7 @@ from rizbin.studies.ascent_runs import (
     questions,
     seen_by,
 )
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict, publish
 
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 CHUNK = 32
@@ -140,12 +141,13 @@ def write_study(
     run: Path,
     size: StudySize = StudySize(),
     quiet: bool = False,
+    small: str = "",
 ) -> Path:
     """Draws, measures, writes the page and returns its path; what is in `run` is not drawn again.
 
     encoder: draws. judge, detector: look, and were in no loss. rival: climbed beside it. rebuild: two that draw again
     what they see. autoencoder: of diffusers, whose latents are climbed too. blind: an encoder without words that looks
-    at what both draw again.
+    at what both draw again. small: a sentence for a page of a small size.
     """
     asked = questions(source, AMONG)
     wishes = [[TextTarget(text=one.text)] for one in asked]
@@ -177,16 +179,15 @@ def write_study(
         f"· commit {machine.get('commit')}",
     )
     paced = pace(compared, asked, judge)
-    for number, sentence in enumerate(
-        [
-            *answer(numbers, real),
-            answer_rival(called, list(rivals.values()), numbers[first.variant.name]),
-            *answer_changes(changes),
-            paced[0],
-            *answer_rebuilt(rebuilt),
-        ]
-    ):
-        page.lead(sentence) if number == 0 else page.text(sentence)
+    verdict = answer(numbers, real)
+    more = [
+        answer_rival(called, list(rivals.values()), numbers[first.variant.name]),
+        *answer_changes(changes),
+        paced[0],
+        *answer_rebuilt(rebuilt),
+    ]
+    verdict = replace(verdict, sentences=(*verdict.sentences, *more))
+    verdict.show(page, small=small)
     every, told = {**compared, **beside}, {**numbers, **rivals}
     show_forms(page, every, told, real)
     show_pictures(page, every, told, asked)
@@ -198,7 +199,7 @@ def write_study(
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target)
+    return publish(page, verdict, target, small=small)
 
 
 def _real(asked: Sequence[Question], encoder: Embedder, judge: Embedder, detector: Verifier) -> Measured:
@@ -217,28 +218,44 @@ def _real(asked: Sequence[Question], encoder: Embedder, judge: Embedder, detecto
     )
 
 
-def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
-    """What the forms gave, in sentences from the numbers: the first is the default, the fourth its adversary."""
+def answer(numbers: dict[str, Measured], real: Measured) -> Verdict:
+    """The verdict by the default, with its adversary beside it: the first of the forms and the fourth."""
     names = list(numbers)
     default, adversary = numbers[names[0]], numbers[names[3]]
     shows = percent(default.held_out) - margin(default.held_out) > 10 * 100 / AMONG
-    verdict = "Yes" if shows else "Hardly"
+    # What was not climbed shows nothing of climbing: the encoder itself has to like what it climbed.
+    climbed, liked = float(default.own.cosine.mean()), float(real.own.cosine.mean())
+    arrived = climbed > liked / 2
+    kind = NOT_TESTABLE if not arrived else SHOWN if shows else REFUTED
+    begins = {SHOWN: "Yes", REFUTED: "Hardly", NOT_TESTABLE: "Nothing was climbed, so nothing can be said"}[kind]
     worst = min(default.harmed, key=lambda name: default.harmed[name])
-    return [
-        f"{verdict}: of {AMONG} prompts the held-out judge names the right one for {percent(default.held_out):.0f} "
-        f"percent (± {margin(default.held_out):.0f}) of the pictures made of {names[0]}, for "
+    reason = (
+        f"{begins}: of {AMONG} prompts the held-out judge names the right one for {percent(default.held_out):.0f} "
+        f"percent (± {margin(default.held_out):.0f}) of the pictures made of {names[0]}, where a detector finds "
+        f"{default.found:.0f} percent of the named objects ({real.found:.0f} in real scenes); for "
         f"{percent(adversary.held_out):.0f} percent of {names[3]}, for {percent(real.held_out):.0f} percent of real "
-        f"scenes; chance is {100 / AMONG:.0f}.",
-        f"What was climbed says nothing of this: the encoder itself gives {names[3]} a cosine of "
-        f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
-        f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
-        f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
-        f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, {adversary.found:.0f} in "
-        f"{names[3]}, {real.found:.0f} in real scenes.",
-        f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
-        f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
-        f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
-    ]
+        f"scenes; chance is {100 / AMONG:.0f}."
+    )
+    delivered = (
+        f"{'Delivered' if arrived else 'Not delivered'}: the encoder that is climbed gives the pictures a cosine of "
+        f"{climbed:.2f} with their prompts, and real scenes {liked:.2f}."
+    )
+    return Verdict(
+        kind,
+        reason,
+        delivered,
+        (
+            f"What was climbed says nothing of this: the encoder itself gives {names[3]} a cosine of "
+            f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
+            f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
+            f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
+            f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, {adversary.found:.0f} in "
+            f"{names[3]}, {real.found:.0f} in real scenes.",
+            f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
+            f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
+            f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
+        ),
+    )
 
 
 def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> str:

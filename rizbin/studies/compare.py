@@ -15,12 +15,13 @@ from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.study import StudySettings, answer
+from rizbin.studies.verdict import NOT_TESTABLE, SHOWN, Verdict
 from rizbin.training.settings import ImageTextSettings
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.runs import load_run
 
-SHOWN = (
+MEASUREMENTS = (
     "zero_shot/top1",
     "retrieval/image_to_text/r1",
     "knn/top1",
@@ -118,7 +119,7 @@ def measure(folder: Path) -> Numbers:
 
 def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     groups: list[tuple[str, list[list[Cell]]]] = []
-    for measured in SHOWN:
+    for measured in MEASUREMENTS:
         rows: list[list[Cell]] = []
         for name in names:
             value, spread = results.mean(name, measured), results.spread(name, measured)
@@ -141,14 +142,16 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     )
 
 
-def _answer(results: Results, names: Sequence[str]) -> list[str]:
+def _answer(results: Results, names: Sequence[str]) -> Verdict:
     """Who is ahead in what all methods have, and whether the seeds can tell."""
-    for measured in SHOWN:
+    for measured in MEASUREMENTS:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
             break
     else:
-        return ["The methods have no measurement in common."]
+        return Verdict(
+            NOT_TESTABLE, "The methods have no measurement in common.", "Not delivered: there is nothing to compare by."
+        )
     best, second = sorted(names, key=lambda name: -values[name])[:2]
     noise = ((results.spread(best, measured) ** 2 + results.spread(second, measured) ** 2) / results.seeds) ** 0.5
     ahead = values[best] - values[second]
@@ -161,16 +164,21 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
             f"within twice the standard error of their difference ({noise:.1f}), so these seeds cannot tell them apart"
         )
     what = label(measured)
-    said = [
+    kind = SHOWN if results.seeds > 1 and ahead > 2 * noise else NOT_TESTABLE
+    reason = (
         f"{what}: {best} is ahead with {results.shown(best, measured)} percent, {ahead:.1f} above {second}; {sure}."
-    ]
+    )
+    said = []
     weak = [name for name in names if values[name] <= results.mean(name, f"random/{measured}")]
-    if weak:
-        said.append(f"No better than random weights: {', '.join(weak)}.")
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
         said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
         said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
-    return said
+    delivered = (
+        f"Not delivered: no better than random weights are {', '.join(weak)}."
+        if weak
+        else "Delivered: every method learned, all are above their random weights."
+    )
+    return Verdict(NOT_TESTABLE if best in weak else kind, reason, delivered, tuple(said))

@@ -52,6 +52,7 @@ def measure_encoder(folder: Path) -> Numbers:
 
 def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str = "paper") -> None:
     """The table of all variants: k-NN with its spread, health of the projection, alarms, the paper's number."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     groups: dict[str, list[list[Cell]]] = {}
     for one in variants:
         knn, random = results.mean(one.name, "knn"), results.mean(one.name, "knn_random")

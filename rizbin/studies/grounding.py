@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rizbin.core import outputs
-from rizbin.core.commands import Argument, Place, job
+from rizbin.core.commands import HIDDEN, Argument, Place, job
 from rizbin.core.devices import BEST, choose
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
@@ -29,6 +29,9 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
+from rizbin.studies.missing.chances import paired
+from rizbin.studies.missing.verdict import CERTAIN
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, Verdict, publish
 from rizbin.workflows.load import load_detector
 from rizbin.workflows.report import readable, writable
 
@@ -68,7 +71,14 @@ class Counted:
 
 
 def write_study(
-    detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
+    detector: Detector,
+    source: Source,
+    target: Path,
+    *,
+    images: int = 200,
+    seed: int = 0,
+    bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
     """Asks the detector about pictures whose objects are known and writes the page; returns its path.
 
@@ -98,13 +108,13 @@ def write_study(
     asked = questions_about(samples, names, settings)
     cases = {way: among(found, names, asked) for way, found in ways.items()}
     sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
-    for number, sentence in enumerate(answer(counts, precision, cases, sizes)):
-        page.lead(sentence) if number == 0 else page.text(sentence)
+    verdict = answer(counts, precision, cases, sizes)
+    verdict.show(page, small=small)
     _show(page, counts, precision, cases, sizes)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target)
+    return publish(page, verdict, target, small=small)
 
 
 def counted(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float) -> Counted:
@@ -175,8 +185,8 @@ def answer(
     precision: dict[str, float],
     cases: dict[str, Cases],
     sizes: Sequence[tuple[float, float, float, int]],
-) -> list[str]:
-    """The answer in sentences, each from the numbers."""
+) -> Verdict:
+    """The answer from the numbers; the claim is that asking for all names at once decides better what is there."""
     joint, single = (best(counts[way]) for way in counts)
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
     other = next(way for way in counts if way != ahead)
@@ -184,17 +194,55 @@ def answer(
     surer = max(told, key=lambda way: told[way][0])
     raw = {way: calibration_error(one.scores, one.there) for way, one in cases.items()}
     small, large = sizes[0], sizes[-1]
-    return [
-        f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
-        f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
-        f"a pass of its own (F1 {single.f1:.1f}).",
-        f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-        f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
-        f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
-        f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
-        f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
-        f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
-    ]
+    changed, better, p = compared(cases)
+    matthews_both = {way: one[0] for way, one in told.items()}
+    begins = {
+        SHOWN: "Ask for all names at once",
+        REFUTED: "Ask for each name in a pass of its own",
+        NOT_TESTABLE: "Which way of asking decides better cannot be told from these images",
+    }
+    kind: Kind = NOT_TESTABLE if not changed or p >= CERTAIN else SHOWN if better > changed / 2 else REFUTED
+    reason = (
+        f"{begins[kind]}: of the {changed} questions that the two ways decide differently, all at once is right in "
+        f"{better} (p {p:.3f} by McNemar); Matthews' correlation with the truth is "
+        f"{matthews_both['all names at once']:.2f} against {matthews_both['one name a pass']:.2f}."
+    )
+    there = next(iter(told.values()))[3]
+    delivered = (
+        f"{'Delivered' if changed else 'Not delivered'}: {len(there)} questions on images that calibrated nothing, "
+        f"{100 * float(there.mean()):.0f} percent of them about an object that is there; another way of asking changes "
+        f"{changed} of the answers."
+    )
+    return Verdict(
+        kind,
+        reason,
+        delivered,
+        (
+            f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
+            f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
+            f"a pass of its own (F1 {single.f1:.1f}).",
+            f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
+            f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
+            f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
+            f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
+            f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
+            f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
+        ),
+    )
+
+
+def compared(cases: dict[str, Cases]) -> tuple[int, int, float]:
+    """Questions that two ways decide differently, those of them that the first decides rightly, and McNemar's exact p.
+
+    On every second image, as `verdicts` does, with thresholds calibrated on the others.
+    """
+    right = []
+    for one in cases.values():
+        held = one.picture % 2 == 1
+        threshold = calibrate(one.scores[~held], one.there[~held]).threshold
+        right.append(((one.scores[held] >= threshold) == one.there[held]).tolist())
+    both = paired(right[1], right[0])
+    return both.repaired + both.broken, both.repaired, both.p
 
 
 def _show(
@@ -276,6 +324,8 @@ class StudyGrounding:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
 
 
 @job(StudyGrounding)
@@ -294,4 +344,5 @@ def study_grounding(settings: StudyGrounding) -> Path:
         images=settings.images,
         seed=settings.seed,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
+        small=settings.small,
     )

@@ -71,7 +71,8 @@ def measure_pair(folder: Path) -> Numbers:
 
 
 def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
-    """All variants with their numbers, mean and spread."""
+    """All variants that were trained with their numbers, mean and spread."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     columns = [
         name
         for name in COLUMNS

@@ -23,8 +23,9 @@ from rizbin.studies.missing.answer import Verdicts, result_of
 from rizbin.studies.missing.page import show
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
-from rizbin.studies.missing.verdict import sentences
+from rizbin.studies.missing.verdict import answer
 from rizbin.studies.missing.ways import LADDER, PLAIN, Case, DrawnCase, Plan, Studio, cases_of
+from rizbin.studies.verdict import publish
 
 QUESTION = "Objects that are asked for and not drawn: what helps, and is it worth its time?"
 CHECKED = 200
@@ -43,6 +44,7 @@ def write_study(
     target: Path | None = None,
     asked: dict[str, object] | None = None,
     bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
     """Draws what is not drawn yet in `folder` and writes the page; returns its path.
 
@@ -57,6 +59,7 @@ def write_study(
         target: The page; None: study.html in the folder.
         asked: What else the folder shall remember, so that another study does not go on in it.
         bar: Shows how far it is.
+        small: A sentence for a page of a small size.
 
     Raises RizbinError when the folder holds another study, and for models that cannot be steered.
     """
@@ -85,17 +88,15 @@ def write_study(
         f"in {len(plan.ways)} ways · {spent:.0f} minutes of one core · {machine.get('cpu')} · "
         f"commit {machine.get('commit')}",
     )
-    verdict, *more = sentences(result)
-    page.lead(verdict)
-    for sentence in more:
-        page.text(sentence)
+    verdict = answer(result)
+    verdict.show(page, small=small)
     page.heading("How it was asked")
     page.text(_design(prompts, plan, judge))
     show(page, result, drawn, cases, plan, folder, quality, accuracies)
     if source is not None and source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target or folder / "study.html")
+    return publish(page, verdict, target or folder / "study.html", small=small)
 
 
 def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) -> str:
