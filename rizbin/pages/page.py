@@ -219,6 +219,16 @@ class Page:
         if pictures:
             self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
 
+    def steps(self, frames: Sequence[tuple[str, Sequence[PageImage]]]) -> None:
+        """Adds (words, pictures) of each step of something, one at a time behind a slider; all where no script runs."""
+        shown = "".join(
+            f'<div class="step"><h4>{clean(words)}</h4>'
+            f'<div class="pictures">{"".join(map(figure_html, pictures))}</div></div>'
+            for words, pictures in frames
+        )
+        if frames:
+            self._add(f'<section class="steps card">{shown}</section>')
+
     def sheets(self, pictures: Sequence[PageImage]) -> None:
         """Adds pictures one under the other, each at its own width up to the page's: contact sheets, strips."""
         if pictures:

@@ -10,6 +10,7 @@ from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.film import Labelled, Pixels, chosen
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
+from rizbin.reports.film_steps import show_formulas, show_guidance, show_schedule, show_steps, show_words
 from rizbin.visualization.attention import overlay
 
 
@@ -20,10 +21,12 @@ def write_film(
     target: Path,
     *,
     about: Mapping[str, object] | None = None,
+    grid: Pixels | None = None,
 ) -> Path:
     """Writes the page and returns its path. Raises RizbinError when it cannot be written.
 
     about: what else made the pictures, as their record tells it: the cure, objects, repair stages, versions.
+    grid: the sheet of strengths and guidances, where it was drawn.
     """
     page = Page(
         "How it was drawn", subtitle=f"{len(made)} picture{'' if len(made) == 1 else 's'} by {Path(painter.name).name}"
@@ -44,10 +47,15 @@ def write_film(
             ("t", "Where the step stands in the noise schedule: 999 is nothing but noise, 0 is none."),
         ]
     )
+    show_formulas(page)
     if start is not None:
         page.heading("The start picture under noise")
         page.text("What a strength leaves of it before the first step; the network may change what it cannot see.")
         page.pictures(_shown(noised_starts(painter, start, made[0].sampling), "the start picture under noise"))
+    if grid is not None:
+        page.heading("Strength and guidance")
+        page.text("Strength across, the scale of classifier-free guidance down, all from the same start and noise.")
+        page.sheets([PageImage(image=grid, alt="the picture redrawn at every strength and guidance", smooth=True)])
     for one in made:
         page.heading(one.prompt or "without words")
         page.text(
@@ -62,6 +70,10 @@ def write_film(
             page.note(sentence)
         shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
         page.pictures(_shown(shown, one.prompt))
+        show_steps(page, painter, one)
+        show_schedule(page, painter, one, from_picture=start is not None)
+        show_guidance(page, one)
+        show_words(page, painter, one)
         _attention(page, painter, one)
     if about:
         page.heading("How to make them again")

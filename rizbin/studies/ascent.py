@@ -249,11 +249,12 @@ def answer(numbers: dict[str, Measured], real: Measured) -> Verdict:
             f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
             f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
             f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
-            f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, {adversary.found:.0f} in "
-            f"{names[3]}, {real.found:.0f} in real scenes.",
+            f"The detector finds {default.found:.0f} percent of the named things in {names[0]}, "
+            f"{adversary.found:.0f} in {names[3]}, {real.found:.0f} in real scenes.",
             f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
             f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
-            f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
+            f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes "
+            f"{real.slope:.1f}).",
         ),
     )
 

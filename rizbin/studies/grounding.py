@@ -219,14 +219,15 @@ def answer(
         delivered,
         (
             f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
-            f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
-            f"a pass of its own (F1 {single.f1:.1f}).",
+            f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each "
+            f"has a pass of its own (F1 {single.f1:.1f}).",
             f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
             f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
-            f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
-            f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
-            f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
-            f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
+            f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: "
+            f"taken as one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by "
+            f"{100 * told[surer][1]:.0f}.",
+            f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "
+            f"are found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
         ),
     )
 

@@ -194,10 +194,11 @@ def _draw(
             about=about,
             bar=bar,
         )
-        if grid and start is not None:
-            write_png(drawing.grid(painter, prompts[0], start, sampling, bar=bar), folder / "grid.png")
+        table = drawing.grid(painter, prompts[0], start, sampling, bar=bar) if grid and start is not None else None
+        if table is not None:
+            write_png(table, folder / "grid.png")
         if settings.film:
-            write_film(painter, images, start, folder / "film.html", about=about)
+            write_film(painter, images, start, folder / "film.html", about=about, grid=table)
     return images
 
 
