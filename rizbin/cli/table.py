@@ -162,5 +162,6 @@ STUDIES = {
     "grounding": "rizbin.studies.grounding:study_grounding",
     "missing-objects": "rizbin.studies.missing.asked:study_missing_objects",
     "ascent": "rizbin.studies.ascent_job:study_ascent",
+    "denoising": "rizbin.studies.denoising:study_denoising",
 }
 """Studies with settings of their own; the others are the questions in `rizbin/studies/questions`."""
