@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rizbin.studies.compare import compare
+    from rizbin.studies.learn import learn
     from rizbin.studies.study import study
     from rizbin.workflows.ascend import ascend
     from rizbin.workflows.detect import detect
@@ -35,6 +36,7 @@ _JOBS = {
     "evaluate": "workflows.evaluate_model",
     "export": "workflows.export",
     "generate": "workflows.generate",
+    "learn": "studies.learn",
     "load": "workflows.load",
     "repair": "workflows.generate",
     "report": "workflows.report",
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "learn",
     "load",
     "repair",
     "report",

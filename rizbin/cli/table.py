@@ -124,6 +124,7 @@ COMMANDS: Mapping[str, Entry] = {
         example="rizbin study collapse --seeds 3 --budget 30",
         writes=True,
     ),
+    "learn": Entry(job="rizbin.studies.learn:learn", show=show.text, example="rizbin learn byol-collapse --open"),
     "compare": Entry(
         job="rizbin.studies.compare:compare",
         show=show.path,

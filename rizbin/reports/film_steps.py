@@ -54,7 +54,7 @@ def show_formulas(page: Page) -> None:
     )
 
 
-def show_steps(page: Page, painter: TextToImage, image: SavedImage) -> None:
+def show_steps(page: Page, painter: TextToImage, image: SavedImage, *, most: int = STEPS) -> None:
     """Adds every step behind a slider: the noisy latent, predicted originals and noise, where objects are read."""
     spans = _spans(painter, image, objects_in(image.prompt))[:WORDS]
     steps = [
@@ -62,7 +62,7 @@ def show_steps(page: Page, painter: TextToImage, image: SavedImage) -> None:
             f"step {frame.step + 1} of {len(image.painted.frames)}, t {frame.timestep:.0f}",
             _pictures(painter, frame, spans),
         )
-        for frame in chosen(image.painted.frames, STEPS)
+        for frame in chosen(image.painted.frames, most)
     ]
     if steps:
         page.heading("Step by step", level=3)

@@ -42,6 +42,8 @@ SQUARES = 8
 """Squares along a side of what is called coarse: places and colors."""
 LEAST = 5.0
 """Percent of the steps by which detail would have to come later to speak of an order."""
+SHOWN_STEPS = 12
+"""Behind the slider of the page: all 25 would make it larger than a page of the docs may be."""
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -261,7 +263,7 @@ def _show(
     page.table(["Prompt", "places and colors stay after, percent of the steps", "detail"], [("", rows)])
     for image in [next(one for one in images if one.saved.prompt == prompt) for prompt in prompts[:2]]:
         page.heading(f"“{image.saved.prompt}”, seed {image.saved.sampling.seed}")
-        show_steps(page, painter, image.saved)
+        show_steps(page, painter, image.saved, most=SHOWN_STEPS)
         show_schedule(page, painter, image.saved, from_picture=False)
         show_guidance(page, image.saved)
         show_words(page, painter, image.saved)

@@ -105,13 +105,17 @@ def thinness(mask: Bool[np.ndarray, "size size"]) -> float:
 
 
 @torch.no_grad()
-def measure(folder: Path) -> Numbers:
-    """What was hidden and how well it was predicted; segmentation; objects localized by thirds of their properties."""
+def measure(folder: Path, images: int = 0) -> Numbers:
+    """What was hidden and how well it was predicted; segmentation; objects localized by thirds of their properties.
+
+    images: of each world; 0: as many as the study takes.
+    """
+    images = images or IMAGES
     run = load_run(folder)
     pair, method = run.encoder, run.method
     assert isinstance(pair, ImageTextPair) and isinstance(method, DetailCLIP)  # this study trains nothing else
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
-    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=IMAGES)
+    settings = Evaluation.Settings(baseline=False, dense_images=0, images=images, train_images=images)
     report = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
@@ -121,13 +125,13 @@ def measure(folder: Path) -> Numbers:
             numbers |= {f"{measurement.name}/{rival}": value for rival, value in measurement.references}
     seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
     numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
-    return numbers | _thirds(pair)
+    return numbers | _thirds(pair, images)
 
 
-def _thirds(pair: ImageTextPair) -> Numbers:
+def _thirds(pair: ImageTextPair, images: int) -> Numbers:
     """Percent of objects of hard scenes localized, in the lower and upper third of each property."""
     source = open_source(SMALL, split="test", size=pair.image_size)
-    seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
+    seen, _ = read(source, images, pair.image_size, seed=0, advance=lambda _: None)
     pictures = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
     words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)

@@ -66,14 +66,19 @@ def variants() -> list[Variant]:
     return rows
 
 
-def measure(folder: Path) -> Numbers:
-    """On scenes with as many distractors as the branch was trained with, of another world."""
+def measure(folder: Path, images: int = 0) -> Numbers:
+    """On scenes with as many distractors as the branch was trained with, of another world.
+
+    images: how many of them; 0: as many as an evaluation takes.
+    """
     run = load_run(folder)
     pair = run.encoder
     assert isinstance(pair, ImageTextPair)  # this study trains nothing else
     spec = run.training.data.replace("seed=0", "seed=2")
     test = open_source(spec, split="test", size=pair.image_size)
-    report = evaluate(pair, test, settings=Evaluation.Settings(baseline=False, dense_images=0), look=run.method.look)
+    settings = Evaluation.Settings(baseline=False, dense_images=0)
+    settings = replace(settings, images=images) if images else settings
+    report = evaluate(pair, test, settings=settings, look=run.method.look)
     return {measurement.name: measurement.value for measurement in report.measurements}
 
 
