@@ -219,6 +219,10 @@ class Page:
         if pictures:
             self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
 
+    def drawing(self, svg: str) -> None:
+        """Adds a drawing, SVG text whose words are escaped and which says by `aria-label` what it shows."""
+        self._add(f'<figure class="drawing">{svg}</figure>')
+
     def steps(self, frames: Sequence[tuple[str, Sequence[PageImage]]]) -> None:
         """Adds (words, pictures) of each step of something, one at a time behind a slider; all where no script runs."""
         shown = "".join(

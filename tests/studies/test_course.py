@@ -20,7 +20,7 @@ from tests.toys import tiny
 
 PAGES = Path(__file__).resolve().parent.parent.parent / "docs" / "studies"
 LESSONS = [lesson for group in course.groups() for lesson in group.lessons]
-FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w])")
+FIGURE = re.compile(r"(?<![\w.])(?<![a-z]-)\d+(?:\.\d+)?(?![\w])")
 SPELLED = re.compile(r"[\u0600-\u06ff]")
 
 

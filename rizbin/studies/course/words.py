@@ -24,7 +24,7 @@ GROUP = Group(
                 "آشکارساز DETR به نام DINO همراه با واژه است که با کادر آموزش می‌بیند و با خودتقطیرِ بی‌برچسب تنها "
                 "در نام مشترک است.",
             ),
-            command="rizbin study grounding",
+            command="rizbin study grounding --images 600",
             page="grounding.html",
             number=Bilingual(
                 "All names at once decide better what is there than one name a pass: Matthews' correlation 0.95 "
@@ -37,7 +37,7 @@ GROUP = Group(
             verdict="shown",
             job="grounding",
             settings={"images": 80},
-            small="80 images in place of 200",
+            small="80 images in place of 600",
         ),
     ),
 )
