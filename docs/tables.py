@@ -165,9 +165,9 @@ def questions(_: str) -> str:
                 f"**{verdict.capitalize()}**{source}. {lesson.number.en}\n",
                 f"- In minutes: `rizbin learn {lesson.name}`",
                 f"- Whole: `{lesson.command}`",
-                f"- Page: [{lesson.page}](studies/{lesson.page})",
+                f"- Page: [{lesson.page}](studies/{lesson.page})\n",
             ]
-        lines.append(f"- Notebook: [{group.notebook}](notebooks/{group.notebook})")
+        lines.append(f"Notebook: [{group.notebook}](notebooks/{group.notebook})")
     others = unnamed()
     lines += ["\n## Also asked\n"] if others else []
     for lesson in others:
@@ -197,9 +197,9 @@ def questions_fa(_: str) -> str:
                 f"**{VERDICTS_FA[verdict]}**{source}. {in_persian(lesson.number.fa)}\n",
                 f"- در چند دقیقه: `rizbin learn {lesson.name}`",
                 f"- کامل: `{lesson.command}`",
-                f"- صفحه: [{lesson.page}](studies/{lesson.page})",
+                f"- صفحه: [{lesson.page}](studies/{lesson.page})\n",
             ]
-        lines.append(f"- دفترچه: [{group.notebook}](notebooks/{group.notebook})")
+        lines.append(f"دفترچه: [{group.notebook}](notebooks/{group.notebook})")
     others = unnamed()
     lines += ["\n## پرسش‌های دیگر\n"] if others else []
     lines += [f"- `rizbin learn {lesson.name}`: {lesson.question.fa}" for lesson in others]

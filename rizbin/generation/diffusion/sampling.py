@@ -146,8 +146,8 @@ def frame_of(
     if without is None or len(given) != 1:
         return DenoisingFrame(step, float(timestep), clean, attention, noisy, signal=share)
     change = float((given - without).double().norm() / without.double().norm().clamp(min=1e-12))
-    both = (clean_latents(scheduler, part, latents, timestep).cpu() for part in (given, without))
-    return DenoisingFrame(step, float(timestep), clean, attention, noisy, *both, share, change)
+    given, without = (clean_latents(scheduler, part, latents, timestep).cpu() for part in (given, without))
+    return DenoisingFrame(step, float(timestep), clean, attention, noisy, given, without, share, change)
 
 
 def check(sampling: Sampling) -> None:

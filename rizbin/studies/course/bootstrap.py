@@ -4,7 +4,7 @@ from rizbin.studies.course import Bilingual, Group, Lesson
 
 GROUP = Group(
     number=3,
-    title=Bilingual("Bootstrapping", "خودراه‌اندازی"),
+    title=Bilingual("Bootstrapping", "بوت‌استرپ (خودراه‌اندازی)"),
     notebook="03-bootstrap.ipynb",
     lessons=(
         Lesson(

@@ -26,7 +26,7 @@ GROUP = Group(
             number=Bilingual(
                 "Drawing small crops to the large ones is worth 6.2 points of k-NN. The repulsion did not arrive: "
                 "the cosine of two small crops is 0.743 with it and 0.743 without.",
-                "نزدیک کردن برش‌های کوچک به برش‌های بزرگ 6.2 واحد k-NN ارزش دارد. دافعه به مقصد نرسید: کسینوس دو "
+                "نزدیک کردن برش‌های کوچک به برش‌های بزرگ 6.2 واحد k-NN ارزش دارد. دافعه عملاً اعمال نشد: کسینوس دو "
                 "برش کوچک با آن 0.743 و بدون آن 0.743 است.",
             ),
             verdict="not testable here",

@@ -28,8 +28,8 @@ GROUP = Group(
                 "and random weights. With crops alone SimCLR gains 12.9 points and BYOL 4.1; in the paper they lose "
                 "27.6 and 13.1.",
                 "آنچه آموخته شد کمتر از آن بود که بتوان چیزی از دست داد: SimCLR تنها 6.3 و BYOL تنها 1.3 واحد "
-                "بالاتر از پیکسل خام و وزن تصادفی است. با برش تنها، SimCLR به اندازهٔ 12.9 و BYOL به اندازهٔ 4.1 "
-                "واحد بهتر می‌شود؛ در مقاله 27.6 و 13.1 واحد از دست می‌دهند.",
+                "بالاتر از پیکسل خام و وزن تصادفی است. وقتی تنها برش می‌ماند، SimCLR به اندازهٔ 12.9 و BYOL به "
+                "اندازهٔ 4.1 واحد بهتر می‌شود؛ در مقاله 27.6 و 13.1 واحد از دست می‌دهند.",
             ),
             verdict="not testable here",
             settings={"study": "robustness", "only": ("SimCLR", "BYOL", "SimCLR, crop only", "BYOL, crop only")},

@@ -19,10 +19,10 @@ GROUP = Group(
                 "box's score is its likeness to a phrase's tokens; so all names of one prompt compete. It is the "
                 "DETR called DINO with words, trained with boxes, and shares nothing but the name with "
                 "self-distillation without labels.",
-                "متن و تصویر در هر لایهٔ رمزگذار به یکدیگر توجه می‌کنند، واژه‌ها پرسمان‌ها را برمی‌گزینند و امتیاز "
-                "هر کادر شباهت آن به توکن‌های یک عبارت است؛ پس همهٔ نام‌های یک پرسش با هم رقابت می‌کنند. این همان "
-                "آشکارساز DETR به نام DINO همراه با واژه است که با کادر آموزش می‌بیند و با خودتقطیرِ بی‌برچسب تنها "
-                "در نام مشترک است.",
+                "متن و تصویر در هر لایهٔ رمزگذار به یکدیگر توجه می‌کنند، واژه‌ها پرس‌وجوها (query) را برمی‌گزینند و "
+                "امتیاز هر کادر شباهت آن به توکن‌های یک عبارت است؛ پس همهٔ نام‌های یک پرسش با هم رقابت می‌کنند. این "
+                "همان آشکارساز DETR به نام DINO همراه با واژه است که با کادر آموزش می‌بیند و با خودتقطیرِ بی‌برچسب "
+                "تنها در نام مشترک است.",
             ),
             command="rizbin study grounding --images 600",
             page="grounding.html",

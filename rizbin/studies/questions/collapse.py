@@ -79,7 +79,7 @@ def answer(results: Results) -> Verdict:
         if results.trained(rows[0], *rows[1])
     ]
     kinds = [kind for kind, _ in claims]
-    kind = next((worst for worst in (NOT_TESTABLE, REFUTED) if worst in kinds), SHOWN)
+    kind: Kind = NOT_TESTABLE if NOT_TESTABLE in kinds else REFUTED if REFUTED in kinds else SHOWN
     # The sentence of the claim that decides comes first.
     reason = next(sentence for claimed, sentence in claims if claimed == kind)
     others = [sentence for _, sentence in claims if sentence != reason]
