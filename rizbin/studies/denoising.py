@@ -260,7 +260,9 @@ def _show(
         mine = [image for image in images if image.saved.prompt == prompt]
         values = [mean(one.settled(likeness(one)) for one in mine) for likeness in (_coarse, _fine)]
         rows.append([prompt, *(Number(f"{value:.0f}", value) for value in values)])
-    page.table(["Prompt", "places and colors stay after, percent of the steps", "detail"], [("", rows)])
+    page.table(
+        ["Prompt", "places, colors", "detail"], [("", rows)], caption="After how many percent of the steps they stay"
+    )
     for image in [next(one for one in images if one.saved.prompt == prompt) for prompt in prompts[:2]]:
         page.heading(f"“{image.saved.prompt}”, seed {image.saved.sampling.seed}")
         show_steps(page, painter, image.saved, most=SHOWN_STEPS)

@@ -178,7 +178,7 @@ def test_a_verdict_is_one_of_three_and_the_first_thing_on_its_page(tmp_path: Pat
     page = Page("Why?")
     verdict.show(page, small="A small size.")
     text = publish(page, verdict, tmp_path / "study.html", small="A small size.").read_text()
-    assert 'class="verdict open" data-verdict="not testable here"' in text, "told by words, not by color alone"
+    assert 'class="verdict tone-open" data-verdict="not testable here"' in text, "told by words, not by color alone"
     assert text.index("Too little &lt;was&gt; learned.") < text.index("A small size.") < text.index("Not delivered")
     kept = json.loads((tmp_path / "study.json").read_text())
     assert kept == {"question": "Why?", **verdict.to_dict(), "small": "A small size."}
