@@ -93,8 +93,8 @@ class Page:
         """Adds the answer to the page's question: a tag of few words, told apart by sign and color, and the reason."""
         sign = {"yes": "✓", "no": "✗", "open": "?"}[tone]
         self._add(
-            f'<p class="verdict tone-{tone}" data-verdict="{clean(tag)}"><strong><span aria-hidden="true">{sign}</span> '
-            f"{clean(tag)}</strong> {parts_html(parts)}</p>"
+            f'<p class="verdict tone-{tone}" data-verdict="{clean(tag)}"><strong><span aria-hidden="true">{sign}</span>'
+            f" {clean(tag)}</strong> {parts_html(parts)}</p>"
         )
 
     def note(self, *parts: Part) -> None:
