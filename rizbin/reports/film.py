@@ -57,24 +57,7 @@ def write_film(
         page.text("Strength across, the scale of classifier-free guidance down, all from the same start and noise.")
         page.sheets([PageImage(image=grid, alt="the picture redrawn at every strength and guidance", smooth=True)])
     for one in made:
-        page.heading(one.prompt or "without words")
-        page.text(
-            f"Seed {one.sampling.seed}, {len(one.painted.frames)} steps by the scheduler {one.sampling.scheduler}, "
-            f"guidance {one.sampling.guidance_scale:g}, "
-            f"{one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
-            + (f", strength {one.sampling.strength:g}" if start is not None else "")
-            + (f', away from "{one.sampling.negative}"' if one.sampling.negative else "")
-            + f", {one.painted.seconds:.1f} seconds."
-        )
-        for sentence in one.painted.notes:
-            page.note(sentence)
-        shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
-        page.pictures(_shown(shown, one.prompt))
-        show_steps(page, painter, one)
-        show_schedule(page, painter, one, from_picture=start is not None)
-        show_guidance(page, one)
-        show_words(page, painter, one)
-        _attention(page, painter, one)
+        _image(page, painter, one, from_picture=start is not None)
     if about:
         page.heading("How to make them again")
         page.text(
@@ -83,6 +66,28 @@ def write_film(
         page.text("; ".join(f"{name} {_spelled(value)}" for name, value in about.items()) + ".")
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return page.write(target)
+
+
+def _image(page: Page, painter: TextToImage, one: SavedImage, *, from_picture: bool) -> None:
+    """How one image came to be."""
+    page.heading(one.prompt or "without words")
+    page.text(
+        f"Seed {one.sampling.seed}, {len(one.painted.frames)} steps by the scheduler {one.sampling.scheduler}, "
+        f"guidance {one.sampling.guidance_scale:g}, "
+        f"{one.painted.image.shape[1]}x{one.painted.image.shape[0]} pixels"
+        + (f", strength {one.sampling.strength:g}" if from_picture else "")
+        + (f', away from "{one.sampling.negative}"' if one.sampling.negative else "")
+        + f", {one.painted.seconds:.1f} seconds."
+    )
+    for sentence in one.painted.notes:
+        page.note(sentence)
+    shown = [*seen(painter, one.painted.frames, most=11), (one.painted.image, "the picture")]
+    page.pictures(_shown(shown, one.prompt))
+    show_steps(page, painter, one)
+    show_schedule(page, painter, one, from_picture=from_picture)
+    show_guidance(page, one)
+    show_words(page, painter, one)
+    _attention(page, painter, one)
 
 
 def _spelled(value: object) -> str:

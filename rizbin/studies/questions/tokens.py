@@ -87,6 +87,12 @@ def gaps(results: Results, one: str, other: str, distractors: int, name: str) ->
     return results.gaps(name_of(one, distractors), name_of(other, distractors), name)
 
 
+BESIDE = {
+    UNTIL: "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all of "
+    "them from the start",
+    RANDOM: "Against half of them at random",
+}
+"""Way -> how the sentence about it begins."""
 WORTH = 1.0
 """Points of zero-shot top-1 under which a choice of tokens would be worth nothing."""
 
@@ -128,18 +134,12 @@ def answer(results: Results) -> Verdict:
             else "does not change with distractors beyond the spread."
         )
     )
-    sentences = []
-    if results.trained(name_of(UNTIL, few), name_of(UNTIL, most)):
-        sentences.append(
-            "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all "
-            f"of them from the start: {apart(UNTIL, ALL, few)} top-1 {_with(few)}, {apart(UNTIL, ALL, most)} "
-            f"{_with(most)}."
-        )
-    if results.trained(name_of(RANDOM, few), name_of(RANDOM, most)):
-        sentences.append(
-            f"Against half of them at random: {apart(ATTENTION, RANDOM, few)} top-1 {_with(few)}, "
-            f"{apart(ATTENTION, RANDOM, most)} {_with(most)}."
-        )
+    pairs = {UNTIL: (UNTIL, ALL), RANDOM: (ATTENTION, RANDOM)}
+    sentences = [
+        f"{says}: {apart(*pairs[how], few)} top-1 {_with(few)}, {apart(*pairs[how], most)} {_with(most)}."
+        for how, says in BESIDE.items()
+        if results.trained(name_of(how, few), name_of(how, most))
+    ]
     return Verdict(
         kind,
         reason,
