@@ -41,7 +41,7 @@ from rizbin.studies.ascent_runs import (
     questions,
     seen_by,
 )
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict, publish
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 
 QUESTION = "Do pictures that climb one encoder's gradient show anything to another?"
 CHUNK = 32
@@ -218,7 +218,7 @@ def _real(asked: Sequence[Question], encoder: Embedder, judge: Embedder, detecto
     )
 
 
-def answer(numbers: dict[str, Measured], real: Measured) -> Verdict:
+def answer(numbers: dict[str, Measured], real: Measured) -> StudyVerdict:
     """The verdict by the default, with its adversary beside it: the first of the forms and the fourth."""
     names = list(numbers)
     default, adversary = numbers[names[0]], numbers[names[3]]
@@ -240,7 +240,7 @@ def answer(numbers: dict[str, Measured], real: Measured) -> Verdict:
         f"{'Delivered' if arrived else 'Not delivered'}: the encoder that is climbed gives the pictures a cosine of "
         f"{climbed:.2f} with their prompts, and real scenes {liked:.2f}."
     )
-    return Verdict(
+    return StudyVerdict(
         kind,
         reason,
         delivered,

@@ -15,7 +15,7 @@ from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.study import StudySettings, answer
-from rizbin.studies.verdict import NOT_TESTABLE, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, SHOWN, StudyVerdict
 from rizbin.training.settings import ImageTextSettings
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
@@ -142,14 +142,14 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     )
 
 
-def _answer(results: Results, names: Sequence[str]) -> Verdict:
+def _answer(results: Results, names: Sequence[str]) -> StudyVerdict:
     """Who is ahead in what all methods have, and whether the seeds can tell."""
     for measured in MEASUREMENTS:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
             break
     else:
-        return Verdict(
+        return StudyVerdict(
             NOT_TESTABLE, "The methods have no measurement in common.", "Not delivered: there is nothing to compare by."
         )
     best, second = sorted(names, key=lambda name: -values[name])[:2]
@@ -181,4 +181,4 @@ def _answer(results: Results, names: Sequence[str]) -> Verdict:
         if weak
         else "Delivered: every method learned, all are above their random weights."
     )
-    return Verdict(NOT_TESTABLE if best in weak else kind, reason, delivered, tuple(said))
+    return StudyVerdict(NOT_TESTABLE if best in weak else kind, reason, delivered, tuple(said))

@@ -31,7 +31,7 @@ from rizbin.pages.pieces import Cell, Number, PageImage
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.reports.film_steps import show_formulas, show_guidance, show_schedule, show_steps, show_words
 from rizbin.studies.lab import interval, judged
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict, publish
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 from rizbin.workflows.load import load_text_to_image
 
 QUESTION = "What does each denoising step decide, and what do the words add to it?"
@@ -90,7 +90,7 @@ def denoised(painter: TextToImage, prompt: str, sampling: Sampling) -> Denoised:
     )
 
 
-def answer(images: Sequence[Denoised], kept: dict[float, float]) -> Verdict:
+def answer(images: Sequence[Denoised], kept: dict[float, float]) -> StudyVerdict:
     """The verdict; the claim is that places and colors are decided before detail.
 
     kept: strength -> mean coarse likeness of what it draws to its start image.
@@ -119,7 +119,7 @@ def answer(images: Sequence[Denoised], kept: dict[float, float]) -> Verdict:
         f"correlation of {begin:.2f} with the finished image, and two prompts drawn from the same noise end with one "
         f"of {alike:.2f}; {SETTLED:g} counts as decided."
     )
-    return Verdict(kind, reason, delivered, tuple(_more(images, kept)))
+    return StudyVerdict(kind, reason, delivered, tuple(_more(images, kept)))
 
 
 def _coarse(image: Denoised) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies.missing.chances import paired
 from rizbin.studies.missing.verdict import CERTAIN
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, Verdict, publish
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict, publish
 from rizbin.workflows.load import load_detector
 from rizbin.workflows.report import readable, writable
 
@@ -185,7 +185,7 @@ def answer(
     precision: dict[str, float],
     cases: dict[str, Cases],
     sizes: Sequence[tuple[float, float, float, int]],
-) -> Verdict:
+) -> StudyVerdict:
     """The answer from the numbers; the claim is that asking for all names at once decides better what is there."""
     joint, single = (best(counts[way]) for way in counts)
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
@@ -213,7 +213,7 @@ def answer(
         f"{100 * float(there.mean()):.0f} percent of them about an object that is there; another way of asking changes "
         f"{changed} of the answers."
     )
-    return Verdict(
+    return StudyVerdict(
         kind,
         reason,
         delivered,

@@ -24,7 +24,7 @@ from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import to_dict
 from rizbin.pages.page import Page
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 from rizbin.workflows.presets import Training
 
 Numbers = dict[str, float]
@@ -48,7 +48,7 @@ class Study:
     """What is varied, what is equal, what is measured; one paragraph."""
     variants: "Callable[[], Sequence[Variant]]"
     measure: Measure
-    answer: "Callable[[Results], Verdict]"
+    answer: "Callable[[Results], StudyVerdict]"
     """What follows from the numbers: one of three verdicts, the check of the treatment, and plain sentences. It has to
     do with some of the variants alone, as small sizes train few."""
     show: "Callable[[Page, Results], None]"

@@ -17,7 +17,7 @@ _TONES: dict[str, Literal["yes", "no", "open"]] = {SHOWN: "yes", REFUTED: "no", 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StudyVerdict:
     """The answer of a study."""
 
     kind: Kind
@@ -51,7 +51,7 @@ class Verdict:
             page.text(sentence)
 
 
-def publish(page: Page, verdict: Verdict, target: Path, *, small: str = "") -> Path:
+def publish(page: Page, verdict: StudyVerdict, target: Path, *, small: str = "") -> Path:
     """Writes the page, and beside it a JSON file of the same name with question and verdict; returns the page's path.
 
     Raises RizbinError when they cannot be written.

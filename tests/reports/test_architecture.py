@@ -81,4 +81,4 @@ def test_the_bundled_model_is_drawn_with_new_heads(tmp_path: Path, capsys: pytes
     with pytest.raises(RizbinError):
         rizbin.visualize("architecture", "dino-mini", "scenes:easy", output=tmp_path)
     with pytest.raises(RizbinError, match="has not two images with captions"):
-        rizbin.visualize("architecture", "detailclip-mini", "digits", output=tmp_path)
+        rizbin.visualize("architecture", "detailclip-mini", "scenes:easy", output=tmp_path, limit=1)

@@ -16,7 +16,7 @@ from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance, interval, judged
 from rizbin.studies.questions import collapse, crops, reconstruction, robustness
 from rizbin.studies.study import write_study
-from rizbin.studies.verdict import KINDS, NOT_TESTABLE, REFUTED, SHOWN, Verdict, publish
+from rizbin.studies.verdict import KINDS, NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 from rizbin.workflows.presets import preset
 from tests.toys import tiny
 
@@ -171,10 +171,10 @@ def test_a_gain_is_judged_by_its_interval() -> None:
 
 def test_a_verdict_is_one_of_three_and_the_first_thing_on_its_page(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="proven"):
-        Verdict("proven", "x", "y")  # type: ignore[arg-type]
+        StudyVerdict("proven", "x", "y")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs its reason"):
-        Verdict(SHOWN, "It holds.", "")
-    verdict = Verdict(NOT_TESTABLE, "Too little <was> learned.", "Not delivered: nothing.", ("More.",))
+        StudyVerdict(SHOWN, "It holds.", "")
+    verdict = StudyVerdict(NOT_TESTABLE, "Too little <was> learned.", "Not delivered: nothing.", ("More.",))
     page = Page("Why?")
     verdict.show(page, small="A small size.")
     text = publish(page, verdict, tmp_path / "study.html", small="A small size.").read_text()

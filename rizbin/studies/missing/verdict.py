@@ -5,7 +5,7 @@ import math
 from rizbin.studies.missing.answer import OVERLAPS, Predictor, Result, Row
 from rizbin.studies.missing.chances import Paired, Z
 from rizbin.studies.missing.ways import LADDER, PLAIN
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 
 WANTED_LIFT = 15.0
 """Percent points beyond plain that a cure is asked for."""
@@ -25,7 +25,7 @@ SPOKEN = {
 }
 
 
-def answer(result: Result) -> Verdict:
+def answer(result: Result) -> StudyVerdict:
     """The claim is that attention guidance helps and is worth its time; without any, that repair does."""
     reason, *more = sentences(result)
     if result.best is None:
@@ -34,9 +34,9 @@ def answer(result: Result) -> Verdict:
         tried = sum(count for stage, (count, _) in result.rungs.items() if stage != "draw")
         delivered = f"{'Delivered' if tried else 'Not delivered'}: beyond the first drawing, {tried} more were tried."
         helped = row.against_plain.p < CERTAIN and row.against_plain.lift > 0
-        return Verdict(SHOWN if helped else NOT_TESTABLE, reason, delivered, tuple(more))
+        return StudyVerdict(SHOWN if helped else NOT_TESTABLE, reason, delivered, tuple(more))
     best = result.best
-    return Verdict(_kind(result, best), reason, _delivered(result, best), tuple(more))
+    return StudyVerdict(_kind(result, best), reason, _delivered(result, best), tuple(more))
 
 
 def _kind(result: Result, best: Row) -> Kind:

@@ -11,7 +11,7 @@ from typing import Any
 from rizbin.pages.page import Page
 from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 
 BYOL, SIMCLR, DINO = "BYOL", "SimCLR", "DINO"
 NO_NEGATIVES = "SimCLR without negatives"
@@ -67,7 +67,7 @@ def variants() -> list[Variant]:
     ]
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """One verdict over the claims whose rows were trained: about negatives, about BYOL's guards, about DINO's code."""
     claims = [
         claim(results, *rows)
@@ -83,7 +83,7 @@ def answer(results: Results) -> Verdict:
     # The sentence of the claim that decides comes first.
     reason = next(sentence for claimed, sentence in claims if claimed == kind)
     others = [sentence for _, sentence in claims if sentence != reason]
-    return Verdict(kind, reason, _delivered(results), (*others, *_more(results)))
+    return StudyVerdict(kind, reason, _delivered(results), (*others, *_more(results)))
 
 
 def _stands(results: Results, name: str) -> bool:

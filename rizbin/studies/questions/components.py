@@ -11,7 +11,7 @@ from typing import Any
 from rizbin.pages.page import Page
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, interval, judged
 from rizbin.studies.pairs import COLUMNS, apart, measure_pair, table
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 
 REMOVAL, DISTILLATION, RECONSTRUCTION = "token removal", "self-distillation", "reconstruction"
@@ -123,7 +123,7 @@ WORTH = 1.0
 DECIDES = "segmentation/linear/miou"
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """The verdict and its sentences, each from the numbers."""
     everything = name_of(tuple(_PARTS))
     parts = [part for part in _PARTS if factor(results, part, DECIDES)]
@@ -155,7 +155,7 @@ def answer(results: Results) -> Verdict:
     reason = f"{ends[kind][:1].upper()}{ends[kind][1:]}: {told or 'not measured'}, in points with 95 percent intervals."
     checks = delivered(results) or ["Not delivered: nothing that could be hidden was measured."]
     more = [*checks[1:], *_effects(results, everything)]
-    return Verdict(kind, reason, checks[0], tuple(more))
+    return StudyVerdict(kind, reason, checks[0], tuple(more))
 
 
 def has_arrived(results: Results, part: str) -> bool:

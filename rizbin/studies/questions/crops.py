@@ -10,7 +10,7 @@ from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 LEARNED, COSINE, NONE = "LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"
 UNDRAWN = "LoGo, small crops not drawn to large ones"
@@ -45,7 +45,7 @@ WORTH = 1.0
 """Points of k-NN under which a repulsion would be worth nothing."""
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """The verdict and its sentences, each from the numbers."""
     gained = results.gaps(LEARNED, NONE, "knn")
     rows = [name for name in (LEARNED, COSINE, NONE) if results.trained(name)]
@@ -68,7 +68,7 @@ def answer(results: Results) -> Verdict:
     shares = ", ".join(f"{results.shown(name, 'knn')} {called[name]}" for name in rows)
     cosines = ", ".join(f"{alike[name]:.3f} {called[name]}" for name in rows)
     above = ", ".join(f"{apart[name]:.3f}" for name in rows)
-    return Verdict(
+    return StudyVerdict(
         kind,
         f"{verdict}: k-NN in percent is {shares}.",
         f"{'Delivered' if arrived else 'Not delivered'}: at the end the two small crops of an image have a cosine of "

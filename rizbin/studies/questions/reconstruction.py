@@ -25,7 +25,7 @@ from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.mechanism import mechanism
 from rizbin.studies.pairs import MECHANISM_IMAGES, SMALL, WORLD, apart
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import load_run
 
@@ -160,7 +160,7 @@ ERROR = "reconstruction/hidden/object_patches"
 MIOU, BOUNDARY = "segmentation/linear/miou", "segmentation/linear/boundary_iou"
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """The verdict and its sentences, each from the numbers; the claim is that predicting pixels helps segmentation."""
     ways = [name for name in (PAPER, RANDOM, ATTENDED, LOW) if results.trained(name)]
     errors = {name: results.mean(name, ERROR) for name in ways}
@@ -192,7 +192,7 @@ def answer(results: Results) -> Verdict:
             f"predicted with an error of {results.shown(name, ERROR, 2)} (the mean of the visible neighbors: "
             f"{results.mean(name, f'{ERROR}/mean of visible neighbors'):.2f})."
         )
-    return Verdict(kind, reason, checks[0], (*checks[1:], *_low_resolution(results), _kinds(results)))
+    return StudyVerdict(kind, reason, checks[0], (*checks[1:], *_low_resolution(results), _kinds(results)))
 
 
 def _low_resolution(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.encoders import gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
 BATCHES = (64, 256, 32, 16)
@@ -106,7 +106,7 @@ def _fall(results: Results, method: str, what: str) -> float:
     return results.mean(name_of(method), "knn") - results.mean(name_of(method, what), "knn")
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """The verdict and its sentences, each from the numbers; the claim is that SimCLR loses more than BYOL."""
     crop = {one: _fall(results, one, "crop only") for one in METHODS}
     falls = (results.gaps(name_of(one), name_of(one, "crop only"), "knn") for one in ("simclr", "byol"))
@@ -142,7 +142,7 @@ def answer(results: Results) -> Verdict:
         f"augmentations SimCLR names {above['simclr']:+.1f} points beside the better of raw pixels and random weights, "
         f"BYOL {above['byol']:+.1f}, and {LEARNED:g} are the least."
     )
-    return Verdict(kind, reason, delivered, (*_shortcuts(results), *_batches(results)))
+    return StudyVerdict(kind, reason, delivered, (*_shortcuts(results), *_batches(results)))
 
 
 def _removed(results: Results) -> list[str]:

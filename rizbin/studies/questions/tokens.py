@@ -15,7 +15,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
-from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Verdict
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import load_run
 
@@ -88,8 +88,8 @@ def gaps(results: Results, one: str, other: str, distractors: int, name: str) ->
 
 
 BESIDE = {
-    UNTIL: "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all of "
-    "them from the start",
+    UNTIL: "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all "
+    "of them from the start",
     RANDOM: "Against half of them at random",
 }
 """Way -> how the sentence about it begins."""
@@ -97,7 +97,7 @@ WORTH = 1.0
 """Points of zero-shot top-1 under which a choice of tokens would be worth nothing."""
 
 
-def answer(results: Results) -> Verdict:
+def answer(results: Results) -> StudyVerdict:
     """The verdict and its sentences, each from the numbers; the claim is that the attended half beats all tokens."""
     trained = [number for number in DISTRACTORS if results.trained(name_of(ALL, number), name_of(ATTENTION, number))]
     few, most = trained[0], trained[-1]
@@ -140,7 +140,7 @@ def answer(results: Results) -> Verdict:
         for how, says in BESIDE.items()
         if results.trained(name_of(how, few), name_of(how, most))
     ]
-    return Verdict(
+    return StudyVerdict(
         kind,
         reason,
         f"{'Delivered' if delivered else 'Not delivered'}: the half that attention keeps holds "
