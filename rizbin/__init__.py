@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rizbin.studies.compare import compare
+    from rizbin.studies.learn import learn
     from rizbin.studies.study import study
     from rizbin.workflows.adapt import adapt
     from rizbin.workflows.ascend import ascend
@@ -42,6 +43,7 @@ _JOBS = {
     "evaluate": "workflows.evaluate_model",
     "export": "workflows.export",
     "generate": "workflows.generate",
+    "learn": "studies.learn",
     "load": "workflows.load",
     "repair": "workflows.generate",
     "report": "workflows.report",
@@ -64,6 +66,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "learn",
     "load",
     "repair",
     "report",

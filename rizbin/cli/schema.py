@@ -109,9 +109,9 @@ def _described(name: str, settings: Any, *, about: str = "") -> Command:
 
 def _members(family: str) -> dict[str, str]:
     if family == "visualize":
-        from rizbin.visualization.visualizers import VISUALIZERS, does
+        from rizbin.workflows import visualize
 
-        return {name: does(drawing) for name, drawing in VISUALIZERS.items()}
+        return {name: visualize.about(name) for name in visualize.names()}
     if family == "study":
         from rizbin.studies import questions
 

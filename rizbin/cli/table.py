@@ -154,6 +154,7 @@ COMMANDS: Mapping[str, Entry] = {
         example="rizbin study collapse --seeds 3 --budget 30",
         writes=True,
     ),
+    "learn": Entry(job="rizbin.studies.learn:learn", show=show.text, example="rizbin learn byol-collapse --open"),
     "compare": Entry(
         job="rizbin.studies.compare:compare",
         show=show.path,
@@ -193,5 +194,6 @@ STUDIES = {
     "grounding": "rizbin.studies.grounding:study_grounding",
     "missing-objects": "rizbin.studies.missing.job:study_missing_objects",
     "ascent": "rizbin.studies.ascent_job:study_ascent",
+    "denoising": "rizbin.studies.denoising:study_denoising",
 }
 """Studies with settings of their own; the others are the questions in `rizbin/studies/questions`."""

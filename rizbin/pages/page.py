@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
@@ -87,6 +88,14 @@ class Page:
     def lead(self, *parts: Part) -> None:
         """Adds the paragraph that says it all, in larger type."""
         self._add(f'<p class="lead">{parts_html(parts)}</p>')
+
+    def verdict(self, tag: str, tone: Literal["yes", "no", "open"], *parts: Part) -> None:
+        """Adds the answer to the page's question: a tag of few words, told apart by sign and color, and the reason."""
+        sign = {"yes": "✓", "no": "✗", "open": "?"}[tone]
+        self._add(
+            f'<p class="verdict tone-{tone}" data-verdict="{clean(tag)}"><strong><span aria-hidden="true">{sign}</span>'
+            f" {clean(tag)}</strong> {parts_html(parts)}</p>"
+        )
 
     def note(self, *parts: Part) -> None:
         """Adds a paragraph that is set apart: how to read something."""
@@ -209,6 +218,20 @@ class Page:
         """Adds images side by side, as many in a row as fit."""
         if images:
             self._add(f'<div class="pictures">{"".join(map(figure_html, images))}</div>')
+
+    def drawing(self, svg: str) -> None:
+        """Adds a drawing, SVG text whose words are escaped and which says by `aria-label` what it shows."""
+        self._add(f'<figure class="drawing">{svg}</figure>')
+
+    def steps(self, frames: Sequence[tuple[str, Sequence[PageImage]]]) -> None:
+        """Adds (words, images) of each step of something, one at a time behind a slider; all where no script runs."""
+        shown = "".join(
+            f'<div class="step"><h4>{clean(words)}</h4>'
+            f'<div class="pictures">{"".join(map(figure_html, images))}</div></div>'
+            for words, images in frames
+        )
+        if frames:
+            self._add(f'<section class="steps card">{shown}</section>')
 
     def sheets(self, images: Sequence[PageImage]) -> None:
         """Adds images one under the other, each at its own width up to the page's: contact sheets, strips."""

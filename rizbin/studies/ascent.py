@@ -40,6 +40,7 @@ from rizbin.studies.ascent_runs import (
     percent,
     questions,
 )
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 
 QUESTION = "Do images made by gradient ascent on one encoder show anything to another?"
 CHUNK = 32
@@ -142,12 +143,13 @@ def write_study(
     run: Path,
     size: StudySize = StudySize(),
     quiet: bool = False,
+    small: str = "",
 ) -> Path:
     """Draws, measures, writes the page and returns its path; what is in `run` is not drawn again.
 
     encoder: draws. judge, detector: look, and were in no loss. rival: climbed beside it. rebuild: two that draw again
     what they see. autoencoder: of diffusers, whose latents are climbed too. blind: an encoder without words that looks
-    at what both draw again.
+    at what both draw again. small: a sentence for a page of a small size.
     """
     prompts = questions(source, AMONG)
     wishes = [[TextTarget(text=question.text)] for question in prompts]
@@ -218,16 +220,15 @@ def _write_page(findings: _Findings, models: str, source: Source, target: Path) 
         f"{first.variant.seeds} seeds, {AMONG} to choose from · {machine.get('cpu')}, {machine.get('threads')} threads "
         f"· commit {machine.get('commit')}",
     )
-    for number, sentence in enumerate(
-        [
-            *answer(numbers, real),
-            answer_rival(findings.rival, list(findings.rivals.values()), numbers[first.variant.name]),
-            *answer_changes(findings.changes),
-            findings.paced[0],
-            *answer_rebuilt(findings.rebuilt),
-        ]
-    ):
-        page.lead(sentence) if number == 0 else page.text(sentence)
+    sentences = [
+        answer_rival(findings.rival, list(findings.rivals.values()), numbers[first.variant.name]),
+        *answer_changes(findings.changes),
+        findings.paced[0],
+        *answer_rebuilt(findings.rebuilt),
+    ]
+    verdict = answer(numbers, real)
+    verdict = replace(verdict, sentences=(*verdict.sentences, *sentences))
+    verdict.show(page, small=small)
     every, all_numbers = {**compared, **findings.beside}, {**numbers, **findings.rivals}
     show_forms(page, every, all_numbers, real)
     show_images(page, every, all_numbers, prompts)
@@ -239,7 +240,7 @@ def _write_page(findings: _Findings, models: str, source: Source, target: Path) 
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target)
+    return publish(page, verdict, target, small=small)
 
 
 def _real(prompts: Sequence[Question], encoder: Embedder, judge: Embedder, detector: Verifier) -> Measured:
@@ -258,28 +259,45 @@ def _real(prompts: Sequence[Question], encoder: Embedder, judge: Embedder, detec
     )
 
 
-def answer(numbers: dict[str, Measured], real: Measured) -> list[str]:
-    """What the forms gave, in sentences from the numbers: the first is the default, the fourth its adversary."""
+def answer(numbers: dict[str, Measured], real: Measured) -> StudyVerdict:
+    """The verdict by the default, with its adversary beside it: the first of the forms and the fourth."""
     names = list(numbers)
     default, adversary = numbers[names[0]], numbers[names[3]]
     shows = percent(default.held_out) - margin(default.held_out) > 10 * 100 / AMONG
-    verdict = "Yes" if shows else "Hardly"
+    # What was not climbed shows nothing of climbing: the encoder itself has to like what it climbed.
+    climbed, liked = float(default.own.cosine.mean()), float(real.own.cosine.mean())
+    arrived = climbed > liked / 2
+    kind = NOT_TESTABLE if not arrived else SHOWN if shows else REFUTED
+    begins = {SHOWN: "Yes", REFUTED: "Hardly", NOT_TESTABLE: "Nothing was climbed, so nothing can be said"}[kind]
     worst = min(default.harmed, key=lambda name: default.harmed[name])
-    return [
-        f"{verdict}: of {AMONG} prompts the held-out judge names the right one for {percent(default.held_out):.0f} "
-        f"percent (± {margin(default.held_out):.0f}) of the images made of {names[0]}, for "
+    reason = (
+        f"{begins}: of {AMONG} prompts the held-out judge names the right one for {percent(default.held_out):.0f} "
+        f"percent (± {margin(default.held_out):.0f}) of the images made of {names[0]}, where a detector finds "
+        f"{default.detected:.0f} percent of the named objects ({real.detected:.0f} in real scenes); for "
         f"{percent(adversary.held_out):.0f} percent of {names[3]}, for {percent(real.held_out):.0f} percent of real "
-        f"scenes; chance is {100 / AMONG:.0f}.",
-        f"The score that was maximized does not tell this: the encoder itself gives {names[3]} a cosine of "
-        f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
-        f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
-        f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
-        f"The detector finds {default.detected:.0f} percent of the named objects in {names[0]}, "
-        f"{adversary.detected:.0f} in {names[3]}, {real.detected:.0f} in real scenes.",
-        f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
-        f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
-        f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes {real.slope:.1f}).",
-    ]
+        f"scenes; chance is {100 / AMONG:.0f}."
+    )
+    delivered = (
+        f"{'Delivered' if arrived else 'Not delivered'}: the encoder that is climbed gives the images a cosine of "
+        f"{climbed:.2f} with their prompts, and real scenes {liked:.2f}."
+    )
+    return StudyVerdict(
+        kind,
+        reason,
+        delivered,
+        (
+            f"What was climbed says nothing of this: the encoder itself gives {names[3]} a cosine of "
+            f"{adversary.own.cosine.mean():.2f} and {names[0]} {default.own.cosine.mean():.2f} (real scenes "
+            f"{real.own.cosine.mean():.2f}). Beyond what real scenes have, the gap to the judge is "
+            f"{gap(adversary, real):.2f} and {gap(default, real):.2f}.",
+            f"The detector finds {default.detected:.0f} percent of the named objects in {names[0]}, "
+            f"{adversary.detected:.0f} in {names[3]}, {real.detected:.0f} in real scenes.",
+            f"Of harms, {worst} costs the default most: {default.harmed[worst]:.0f} percent are still right (of real "
+            f"scenes, at worst, {min(real.harmed.values()):.0f}: a judge must stand harms itself). The spectrum "
+            f"falls with a slope of {default.slope:.1f} ({names[3]} {adversary.slope:.1f}, real scenes "
+            f"{real.slope:.1f}).",
+        ),
+    )
 
 
 def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> str:

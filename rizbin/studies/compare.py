@@ -1,4 +1,4 @@
-"""Trains several methods on equal data, backbone and images, and writes one page with their spread."""
+"""Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -15,12 +15,13 @@ from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.study import StudySettings, answer
+from rizbin.studies.verdict import NOT_TESTABLE, SHOWN, StudyVerdict
 from rizbin.training.settings import ImageTextSettings
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.runs import load_run
 
-SHOWN = (
+MEASUREMENTS = (
     "zero_shot/top1",
     "retrieval/image_to_text/r1",
     "knn/top1",
@@ -43,7 +44,7 @@ class Compare(StudySettings):
     """Two or more: simclr byol."""
     _: KW_ONLY
     preset: str | None = None
-    """Preset of all methods. None: the first that they share."""
+    """Of all methods. None: the first that they share."""
     data: Annotated[str | None, Argument(check="data")] = None
     """What to train on, as for train. None: what the preset says."""
     run: Place | None = None
@@ -87,8 +88,8 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
 
     return Study(
         question=f"Which learns more: {', '.join(names[:-1])} or {names[-1]}?",
-        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} images a step, the same "
-        "number of images, and every method's own loss, views and heads. Measured by one code on new images, by "
+        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} pictures a step, the same "
+        "number of pictures, and every method's own loss, views and heads. Measured by one code on new pictures, by "
         "what all of them have.",
         variants=lambda: variants,
         measure=measure,
@@ -123,7 +124,7 @@ def measure(folder: Path) -> Numbers:
 
 def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     groups: list[tuple[str, list[list[Cell]]]] = []
-    for measured in SHOWN:
+    for measured in MEASUREMENTS:
         rows: list[list[Cell]] = []
         for name in names:
             value, spread = results.mean(name, measured), results.spread(name, measured)
@@ -146,14 +147,16 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     )
 
 
-def _answer(results: Results, names: Sequence[str]) -> list[str]:
-    """Sentences about which method is best in the measurements that all have, and whether the seeds can tell."""
-    for measured in SHOWN:
+def _answer(results: Results, names: Sequence[str]) -> StudyVerdict:
+    """Who is ahead in what all methods have, and whether the seeds can tell."""
+    for measured in MEASUREMENTS:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
             break
     else:
-        return ["The methods have no measurement in common."]
+        return StudyVerdict(
+            NOT_TESTABLE, "The methods have no measurement in common.", "Not delivered: there is nothing to compare by."
+        )
     best, second = sorted(names, key=lambda name: -values[name])[:2]
     noise = ((results.spread(best, measured) ** 2 + results.spread(second, measured) ** 2) / results.seeds) ** 0.5
     ahead = values[best] - values[second]
@@ -166,16 +169,21 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
             f"within twice the standard error of their difference ({noise:.1f}), so these seeds cannot tell them apart"
         )
     what = label(measured)
-    sentences = [
+    kind = SHOWN if results.seeds > 1 and ahead > 2 * noise else NOT_TESTABLE
+    reason = (
         f"{what}: {best} is ahead with {results.shown(best, measured)} percent, {ahead:.1f} above {second}; {sure}."
-    ]
+    )
+    sentences = []
     weak = [name for name in names if values[name] <= results.mean(name, f"random/{measured}")]
-    if weak:
-        sentences.append(f"No better than random weights: {', '.join(weak)}.")
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
         sentences.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
-        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw images alone.")
-    return sentences
+        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
+    delivered = (
+        f"Not delivered: no better than random weights are {', '.join(weak)}."
+        if weak
+        else "Delivered: every method learned, all are above their random weights."
+    )
+    return StudyVerdict(NOT_TESTABLE if best in weak else kind, reason, delivered, tuple(sentences))

@@ -52,6 +52,7 @@ def measure_encoder(folder: Path) -> Numbers:
 
 def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str = "paper") -> None:
     """The table of all variants: k-NN with its spread, health of the projection, alarms, the paper's number."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     groups: dict[str, list[list[Cell]]] = {}
     with_paper = any(variant.paper is not None for variant in variants)
     for variant in variants:

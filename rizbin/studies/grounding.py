@@ -1,6 +1,6 @@
-"""Study of how to query a detector: threshold, all names at once or one by one, object size, calibration.
+"""How to ask a detector: which threshold, all names at once or one by one, how small a thing, what a score means.
 
-A trained detector is measured; nothing is trained. Every sentence of the answer is made from the numbers.
+One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rizbin.core import outputs
-from rizbin.core.commands import Argument, Place, job
+from rizbin.core.commands import HIDDEN, Argument, Place, job
 from rizbin.core.devices import BEST, choose
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
@@ -29,6 +29,9 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
+from rizbin.studies.missing.chances import paired
+from rizbin.studies.missing.verdict import CERTAIN
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict, publish
 from rizbin.workflows.load import load_detector
 from rizbin.workflows.report import readable, writable
 
@@ -37,7 +40,7 @@ THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).toli
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 PARTS = 4
-"""Groups of equally many objects by their size."""
+"""Groups of equally many things by their size."""
 BINS = 10
 """Of probability, in the table of what a score means."""
 
@@ -48,76 +51,80 @@ class Counted:
 
     threshold: float
     right: int
-    given: int
+    said: int
     true: int
 
     @property
     def precision(self) -> float:
         """Percent of the boxes that are right; 100 of none."""
-        return 100 * self.right / self.given if self.given else 100.0
+        return 100 * self.right / self.said if self.said else 100.0
 
     @property
     def recall(self) -> float:
-        """Percent of the objects that are found."""
+        """Percent of the things that are found."""
         return 100 * self.right / max(self.true, 1)
 
     @property
     def f1(self) -> float:
-        """Percent: twice the right ones over boxes and objects together."""
-        return 200 * self.right / max(self.given + self.true, 1)
+        """Percent: twice the right ones over boxes and things together."""
+        return 200 * self.right / max(self.said + self.true, 1)
 
 
 def write_study(
-    detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
+    detector: Detector,
+    source: Source,
+    target: Path,
+    *,
+    images: int = 200,
+    seed: int = 0,
+    bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
-    """Asks the detector about images whose objects are known and writes the page; returns its path.
+    """Asks the detector about pictures whose objects are known and writes the page; returns its path.
 
-    images: images; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
+    images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
     when the source has no objects.
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
     samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
-        raise RizbinError(f"The source '{source.name}' has not two images with objects of two names.")
-    image_arrays = [sample.image for sample in samples]
+        raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
+    pictures = [sample.image for sample in samples]
     proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with advancing(bar, len(image_arrays), label) as advance:
+        with advancing(bar, len(pictures), label) as advance:
             proposals.append(
-                detector.detect(image_arrays, named(names), separate=alone, batch=settings.batch, advance=advance)
+                detector.detect(pictures, named(names), separate=alone, batch=settings.batch, advance=advance)
             )
     together, one_by_one = proposals
     machine = describe()
     page = Page(
         QUESTION,
-        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {source.name}, {len(names)} names · "
+        subtitle=f"{Path(detector.name).name} on {len(samples)} pictures of {source.name}, {len(names)} names · "
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
     counts = {
-        way: [counted(samples, proposals_of_way, names, threshold) for threshold in THRESHOLDS]
-        for way, proposals_of_way in ways.items()
+        way: [counted(samples, boxes, names, threshold) for threshold in THRESHOLDS] for way, boxes in ways.items()
     }
-    precision = {
-        way: boxes_measured(samples, proposals_of_way, names)[0].value for way, proposals_of_way in ways.items()
-    }
+    precision = {way: boxes_measured(samples, boxes, names)[0].value for way, boxes in ways.items()}
     cases_asked = questions_about(samples, names, settings)
-    cases = {way: among(proposals_of_way, names, cases_asked) for way, proposals_of_way in ways.items()}
+    cases = {way: among(boxes, names, cases_asked) for way, boxes in ways.items()}
     sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
-    for number, sentence in enumerate(answer(counts, precision, cases, sizes)):
-        page.lead(sentence) if number == 0 else page.text(sentence)
+    verdict = answer(counts, precision, cases, sizes)
+    verdict.show(page, small=small)
     _show(page, counts, precision, cases, sizes)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target)
+    return publish(page, verdict, target, small=small)
 
 
 def counted(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> Counted:
-    """Right boxes, all boxes and all objects at a threshold; an object is found once."""
+    """Right boxes, all boxes and all things at a threshold; a thing is found once."""
     right = given = true = 0
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, boxes = _hits(sample, image_proposals, names, threshold)
@@ -127,8 +134,8 @@ def counted(
 
 def _hits(
     sample: Sample, proposals: Proposals, names: Sequence[str], threshold: float
-) -> tuple[Bool[np.ndarray, " objects"], int]:
-    """Which objects are found, and how many boxes were given."""
+) -> tuple[Bool[np.ndarray, " things"], int]:
+    """Which things are found, and how many boxes were given."""
     objects = [instance for instance in sample.objects if instance.name in set(names)]
     hit = np.zeros(len(objects), bool)
     answer = proposals.choose(threshold)
@@ -144,15 +151,15 @@ def _hits(
 
 def best(counts: Sequence[Counted]) -> Counted:
     """The threshold with the highest F1; of equals the middle one."""
-    top = max(counted_answers.f1 for counted_answers in counts)
-    equals = [counted_answers for counted_answers in counts if counted_answers.f1 > top - 1e-9]
+    top = max(count.f1 for count in counts)
+    equals = [count for count in counts if count.f1 > top - 1e-9]
     return equals[len(equals) // 2]
 
 
 def by_size(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
-    """(smallest side, largest side, percent found, objects) of groups of objects by the root of their visible area."""
+    """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
     sides, hits = [], []
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, _ = _hits(sample, image_proposals, names, threshold)
@@ -168,7 +175,7 @@ def by_size(
 
 
 def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
-    """Matthews' correlation and calibration error on every second image, with its probabilities and truths.
+    """Matthews' correlation and calibration error on every second picture, with its probabilities and truths.
 
     Calibrated on the others.
     """
@@ -184,8 +191,8 @@ def answer(
     precision: dict[str, float],
     cases: dict[str, Cases],
     sizes: Sequence[tuple[float, float, float, int]],
-) -> list[str]:
-    """The answer in sentences, each from the numbers."""
+) -> StudyVerdict:
+    """The answer from the numbers; the claim is that asking for all names at once decides better what is there."""
     joint, single = (best(counts[way]) for way in counts)
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
     other = next(way for way in counts if way != ahead)
@@ -193,18 +200,56 @@ def answer(
     surer = max(verdict_of, key=lambda way: verdict_of[way][0])
     raw = {way: calibration_error(way_cases.scores, way_cases.there) for way, way_cases in cases.items()}
     small, large = sizes[0], sizes[-1]
-    return [
-        f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
-        f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
-        f"a pass of its own (F1 {single.f1:.1f}).",
-        f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-        f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' correlation "
-        f"{verdict_of[surer][0]:.2f} against {min(verdict[0] for verdict in verdict_of.values()):.2f}. "
-        f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
-        f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
-        f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
-        f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
-    ]
+    changed, better, p = compared(cases)
+    matthews_both = {way: each[0] for way, each in verdict_of.items()}
+    begins = {
+        SHOWN: "Ask for all names at once",
+        REFUTED: "Ask for each name in a pass of its own",
+        NOT_TESTABLE: "Which way of asking decides better cannot be told from these images",
+    }
+    kind: Kind = NOT_TESTABLE if not changed or p >= CERTAIN else SHOWN if better > changed / 2 else REFUTED
+    reason = (
+        f"{begins[kind]}: of the {changed} questions that the two ways decide differently, all at once is right in "
+        f"{better} (p {p:.3f} by McNemar); Matthews' correlation with the truth is "
+        f"{matthews_both['all names at once']:.2f} against {matthews_both['one name a pass']:.2f}."
+    )
+    there = next(iter(verdict_of.values()))[3]
+    delivered = (
+        f"{'Delivered' if changed else 'Not delivered'}: {len(there)} questions on images that calibrated nothing, "
+        f"{100 * float(there.mean()):.0f} percent of them about an object that is there; another way of asking changes "
+        f"{changed} of the answers."
+    )
+    return StudyVerdict(
+        kind,
+        reason,
+        delivered,
+        (
+            f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
+            f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each "
+            f"has a pass of its own (F1 {single.f1:.1f}).",
+            f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
+            f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' "
+            f"correlation {verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
+            f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by "
+            f"{100 * verdict_of[surer][1]:.0f}.",
+            f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "
+            f"are found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
+        ),
+    )
+
+
+def compared(cases: dict[str, Cases]) -> tuple[int, int, float]:
+    """Questions that two ways decide differently, those of them that the first decides rightly, and McNemar's exact p.
+
+    On every second image, as `verdicts` does, with thresholds calibrated on the others.
+    """
+    right = []
+    for way_cases in cases.values():
+        held = way_cases.image % 2 == 1
+        threshold = calibrate(way_cases.scores[~held], way_cases.there[~held]).threshold
+        right.append(((way_cases.scores[held] >= threshold) == way_cases.there[held]).tolist())
+    both = paired(right[1], right[0])
+    return both.repaired + both.broken, both.repaired, both.p
 
 
 def _show(
@@ -217,11 +262,7 @@ def _show(
     page.heading("Thresholds")
     for title, number in (("F1", "f1"), ("Precision", "precision"), ("Recall", "recall")):
         lines = [
-            Series(
-                name=way,
-                x=[100 * threshold for threshold in THRESHOLDS],
-                y=[getattr(point, number) for point in points],
-            )
+            Series(name=way, x=[100 * point for point in THRESHOLDS], y=[getattr(point, number) for point in points])
             for way, points in counts.items()
         ]
         page.curves(f"{title}, percent", lines, x_label="threshold, percent")
@@ -243,9 +284,9 @@ def _show(
         ["Asked", "AP50, percent", "best F1, percent", "presence: Matthews' correlation", "calibration error"],
         [("", rows)],
     )
-    page.heading("Recall by object size")
+    page.heading("How small may a thing be?")
     page.table(
-        ["Side in pixels (root of the visible area)", "found, percent", "objects"],
+        ["Side in pixels (root of the visible area)", "found, percent", "things"],
         [
             (
                 "",
@@ -256,24 +297,17 @@ def _show(
             )
         ],
     )
-    _show_calibration(page, {way: (verdict[2], verdict[3]) for way, verdict in verdict_of.items()})
-
-
-def _show_calibration(
-    page: Page, answers: dict[str, tuple[Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]]
-) -> None:
-    """The share of objects that are there over their calibrated probability. answers: of each way, with the truth."""
-    page.heading("Calibration")
-    page.text("Of all questions with about the same probability, the share in which the object was there.")
+    page.heading("What a score means")
+    page.text("Of all questions with about the same probability, the share in which the thing was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
-    for way, (probability, there) in answers.items():
+    for way, (_, _, probability, there) in verdict_of.items():
         place = np.minimum((probability * BINS).astype(int), BINS - 1)
-        used = [number for number in range(BINS) if (place == number).sum() >= 5]
+        used = [bin_number for bin_number in range(BINS) if (place == bin_number).sum() >= 5]
         lines.append(
             Series(
                 name=way,
-                x=[100 * float(probability[place == number].mean()) for number in used],
-                y=[100 * float(there[place == number].mean()) for number in used],
+                x=[100 * float(probability[place == bin_number].mean()) for bin_number in used],
+                y=[100 * float(there[place == bin_number].mean()) for bin_number in used],
             )
         )
     page.curves("Share present, percent", lines, x_label="probability, percent")
@@ -284,19 +318,21 @@ class StudyGrounding:
     """Ask a detector about images whose objects are known: thresholds, one by one or not, sizes, calibration."""
 
     model: Annotated[Place, Argument(check="model")] = "detector-mini"
-    """The detector, as for detect, or a run."""
+    """As for detect; also a run."""
     data: Annotated[str, Argument(check="data")] = "scenes:several"
     """Images with objects, as for train; its test part."""
     images: int = 200
-    """Number of images."""
+    """How many of them."""
     seed: int = 0
-    """Seed of the choice of images of a finite source, and of the absent names that are asked for."""
+    """Which ones, of a finite source, and which absent names are asked for."""
     output: Annotated[Place, Argument(short=("-o",))] = "runs/study-grounding.html"
     """The page."""
     device: str = BEST
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
 
 
 @job(StudyGrounding)
@@ -315,4 +351,5 @@ def study_grounding(settings: StudyGrounding) -> Path:
         images=settings.images,
         seed=settings.seed,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
+        small=settings.small,
     )

@@ -25,6 +25,7 @@ from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import to_dict
 from rizbin.pages.page import Page
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 from rizbin.workflows.presets import Training
 
 Numbers = dict[str, float]
@@ -48,13 +49,16 @@ class Study:
     """What is varied, what is equal, what is measured; one paragraph."""
     variants: "Callable[[], Sequence[Variant]]"
     measure: Measure
-    answer: "Callable[[Results], list[str]]"
-    """Plain sentences that follow from the numbers, the verdict first."""
+    answer: "Callable[[Results], StudyVerdict]"
+    """What follows from the numbers: one of three verdicts, the check of the treatment, and plain sentences. It has to
+    do with some of the variants alone, as small sizes train few."""
     show: "Callable[[Page, Results], None]"
     """Adds tables and charts."""
     start: "Callable[[], Training[Any]] | None" = None
     """One training a seed from whose weights all variants of that seed go on, so that they differ in nothing but what
     is asked about; None: each begins at random weights."""
+    small: str = ""
+    """A sentence that says how it is smaller than the study that its page reports; empty: it is that study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,27 @@ def beyond_chance(gaps: Sequence[float]) -> bool:
     return len(gaps) > 1 and abs(mean(gaps)) > least * stdev(gaps) / len(gaps) ** 0.5
 
 
+def interval(gaps: Sequence[float]) -> tuple[float, float]:
+    """Where the mean of differences, one a seed, lies with 95 percent, by Student's t; without bounds for one seed."""
+    if len(gaps) < 2:
+        return -math.inf, math.inf
+    half = _STUDENT[min(len(gaps), len(_STUDENT)) - 1] * stdev(gaps) / len(gaps) ** 0.5
+    return mean(gaps) - half, mean(gaps) + half
+
+
+def judged(gaps: Sequence[float], *, delivered: bool, least: float) -> Kind:
+    """The verdict on the claim that a treatment raises something, from differences seed by seed.
+
+    delivered: whether it arrived; without that nothing is said. least: the smallest gain that would matter, in the unit
+    of the gaps: where the interval of the mean stays below it, the claim is refuted although 0 lies within.
+    """
+    if not delivered:
+        return NOT_TESTABLE
+    if beyond_chance(gaps):
+        return SHOWN if mean(gaps) > 0 else REFUTED
+    return REFUTED if interval(gaps)[1] < least else NOT_TESTABLE
+
+
 @dataclass(frozen=True)
 class Results:
     """All cells of a study."""
@@ -120,6 +145,10 @@ class Results:
     def of(self, variant: str) -> list[Cell]:
         """A variant's cells, by seed."""
         return [cell for cell in self.cells if cell.variant == variant]
+
+    def trained(self, *variants: str) -> bool:
+        """Whether there are cells of all these variants: a small size trains some alone."""
+        return all(self.of(variant) for variant in variants)
 
     def mean(self, variant: str, name: str) -> float:
         """Mean over the seeds; nan where it was not measured."""

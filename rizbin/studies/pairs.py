@@ -49,12 +49,14 @@ MECHANISM_IMAGES = 128
 """Test images on which a step is taken apart."""
 
 
-def measure_pair(folder: Path) -> Numbers:
+def measure_pair(folder: Path, images: int = 0) -> Numbers:
     """The usual numbers on new scenes, objects by size on hard ones, and what a step cost; of an encoder without words
-    those that need none."""
+    those that need none. images: of each world, to measure and to fit probes; 0: as many as the studies take."""
     run = load_run(folder)
     pair = run.encoder
-    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=TRAIN_IMAGES)
+    settings = Evaluation.Settings(
+        baseline=False, dense_images=0, images=images or IMAGES, train_images=images or TRAIN_IMAGES
+    )
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method
     report = evaluate(
@@ -71,7 +73,8 @@ def measure_pair(folder: Path) -> Numbers:
 
 
 def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
-    """All variants with their numbers, mean and spread."""
+    """All variants that were trained with their numbers, mean and spread."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     columns = [
         name
         for name in COLUMNS

@@ -14,6 +14,7 @@ from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies import lab, questions
 from rizbin.studies.lab import Study
+from rizbin.studies.verdict import publish
 from rizbin.workflows.presets import Training
 
 Precision = Literal["fp32", "bf16"]
@@ -107,10 +108,8 @@ def write_study(
         f"{' and '.join(sorted({variant.training.trainer.precision for variant in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
-    verdict, *more = question.answer(results)
-    page.lead(verdict)
-    for sentence in more:
-        page.text(sentence)
+    verdict = question.answer(results)
+    verdict.show(page, small=question.small)
     page.heading("Design")
     page.text(question.design)
     page.heading("Results")
@@ -118,7 +117,7 @@ def write_study(
     if open_source(first.data, size=32).name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(to or folder / "study.html")
+    return publish(page, verdict, to or folder / "study.html", small=asked.small)
 
 
 def _in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:

@@ -148,23 +148,23 @@ class App:
 
     async def add_job(self, request: Request) -> Response:
         """Checks what is asked for by the command line's own parser, and puts it into its queue."""
-        asked = await body(request)
-        given = asked.get("given")
+        request_body = await body(request)
+        given = request_body.get("given")
         if not isinstance(given, dict):
             raise RizbinError("A job has values.")
-        command = command_of(str(asked.get("command", "")), str(given.get("preset", "")))
+        command = command_of(str(request_body.get("command", "")), str(given.get("preset", "")))
         given = check_names(command, given, self.places, self.models)
-        where = trainings.where(self.places, command, given, resume=asked.get("resume"))
+        where = trainings.where(self.places, command, given, resume=request_body.get("resume"))
         words = words_of(command, given | where.given)
         job = self.queue.add(
             {
                 "words": words,
                 "line": line_of(words),
-                "panel": str(asked.get("panel", ""))[:20],
-                "title": str(asked.get("title", ""))[:200],
+                "panel": str(request_body.get("panel", ""))[:20],
+                "title": str(request_body.get("title", ""))[:200],
                 "device": str(given.get("device", "best"))[:20],
                 "run": where.run,
-                "given": asked["given"],
+                "given": request_body["given"],
             },
             name=where.job,
         )
@@ -172,9 +172,9 @@ class App:
 
     async def check_job(self, request: Request) -> Response:
         """The command that a form's values make, or the sentence of what is wrong with them."""
-        asked = await body(request)
-        command = command_of(str(asked.get("command", "")), offered=(*OFFERED, *SHOWN))
-        given = check_names(command, dict(asked.get("given") or {}), self.places, self.models)
+        request_body = await body(request)
+        command = command_of(str(request_body.get("command", "")), offered=(*OFFERED, *SHOWN))
+        given = check_names(command, dict(request_body.get("given") or {}), self.places, self.models)
         return JSONResponse({"line": line_of(words_of(command, given))})
 
     async def stop_job(self, request: Request) -> Response:
@@ -201,17 +201,17 @@ class App:
     async def _stream(self, watched: str, place: int) -> AsyncIterator[str]:
         shown, quiet = "", 0.0
         while True:
-            told = False
+            sent = False
             if watched:
                 lines, place = self.queue.get(watched).events(place)
                 if lines:
-                    told = True
+                    sent = True
                     yield f"id: {watched}:{place}\nevent: job\ndata: {json.dumps(lines)}\n\n"
             listed = json.dumps(self._jobs())
             if listed != shown:
-                shown, told = listed, True
+                shown, sent = listed, True
                 yield f"event: jobs\ndata: {listed}\n\n"
-            quiet = 0.0 if told else quiet + TICK
+            quiet = 0.0 if sent else quiet + TICK
             if quiet > 15:
                 quiet = 0.0
                 yield ": still here\n\n"
@@ -224,8 +224,8 @@ class App:
         do = request.path_params["do"]
         if do not in DESK:
             raise NotHere("There is no such question.")
-        asked = await body(request)
-        question: dict[str, Any] = {name: asked[name] for name in DESK[do] if name in asked}
+        request_body = await body(request)
+        question: dict[str, Any] = {name: request_body[name] for name in DESK[do] if name in request_body}
         if "model" in question:
             question["model"] = model_of(question["model"], self.places, self.models)
         for name in [*question.get("pictures", []), *([question["picture"]] if "picture" in question else [])]:

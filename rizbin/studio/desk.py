@@ -244,8 +244,8 @@ class Desk:
     def _proposals(self, model: str, picture: str, phrases: Sequence[str], distractors: Sequence[str]) -> Proposals:
         key = (model, picture, tuple(phrases), tuple(distractors))
         file = self.places.picture(picture)
-        wanted = [*read_phrases(phrases), *(read_phrases(distractors) if distractors else ())]
-        return self.proposals.get(key, lambda: self._detector(model).detect([file], wanted)[0])
+        targets = [*read_phrases(phrases), *(read_phrases(distractors) if distractors else ())]
+        return self.proposals.get(key, lambda: self._detector(model).detect([file], targets)[0])
 
 
 def _coarse(values: np.ndarray, most: int) -> np.ndarray:

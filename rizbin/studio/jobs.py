@@ -117,23 +117,23 @@ class Queue:
             if place.is_symlink() or not place.is_dir():
                 continue
             job = StudioJob(place, {})
-            asked = job.record("job.json")
-            if asked is None or not isinstance(asked.get("words"), list):
+            record = job.record("job.json")
+            if record is None or not isinstance(record.get("words"), list):
                 continue
-            job.asked = asked
+            job.asked = record
             process = job.record("process.json")
             job.started = float(process["since"]) if process else 0.0
             job.state()
             self.jobs[job.name] = job
         self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].asked.get("created", 0)))
 
-    def add(self, asked: dict[str, Any], *, name: str = "") -> StudioJob:
+    def add(self, request: dict[str, Any], *, name: str = "") -> StudioJob:
         """Puts a job into its queue. Raises RizbinError when too many wait."""
         if sum(job.state() == "waiting" for job in self.jobs.values()) >= MOST_WAITING:
             raise RizbinError(f"{MOST_WAITING} jobs wait already; let some of them end first.")
         folder = self.folder / (name or new_name())
         folder.mkdir(mode=0o700)
-        job = StudioJob(folder, {**asked, "created": time.time()})
+        job = StudioJob(folder, {**request, "created": time.time()})
         outputs.write(folder / "job.json", json.dumps(job.asked))
         self.jobs[job.name] = job
         self.version += 1
@@ -185,11 +185,13 @@ class Queue:
                 self._end(job, "failed", "It could not be begun; see the words of `rizbin studio` in its terminal.")
             return
         if not is_alive(process) and job.record("done.json") is None:
-            asked = (job.folder / "stop").exists()
+            stop_requested = (job.folder / "stop").exists()
             message = (
-                "It was stopped." if asked else "It ended without a word: it was killed, or memory did not suffice."
+                "It was stopped."
+                if stop_requested
+                else "It ended without a word: it was killed, or memory did not suffice."
             )
-            self._end(job, "stopped" if asked else "failed", message)
+            self._end(job, "stopped" if stop_requested else "failed", message)
 
     def _sweep(self, job: StudioJob) -> None:
         """After its end: once the leader is gone, what is left of its group goes too."""

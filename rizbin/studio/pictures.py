@@ -50,8 +50,8 @@ class PictureShelf:
         """Adds a scene of the embedded world."""
         from rizbin.studio.app import body
 
-        asked = await body(request)
-        preset, number = str(asked.get("preset", "easy")), int(asked.get("number", 0))
+        request_body = await body(request)
+        preset, number = str(request_body.get("preset", "easy")), int(request_body.get("number", 0))
         made = await self.desk.ask({"do": "scene", "preset": preset, "number": number})
         file = self.places.incoming / made["file"]
         try:

@@ -21,12 +21,12 @@ class Steps:
         self.folder, self.say = folder / "steps", say
         self.number, self.image = 0, 0
 
-    def __call__(self, painter: TextToImage, prompt: str, frame: DenoisingFrame) -> None:
+    def __call__(self, text_to_image: TextToImage, prompt: str, frame: DenoisingFrame) -> None:
         """Called after each step of each image."""
         if frame.step == 0 and self.number:
             self.image += 1
         stem = f"{self.number:05d}"
-        seen = painter.decode(frame.clean)
+        seen = text_to_image.decode(frame.clean)
         write_png(seen, self.folder / f"{stem}-seen.png")
         event: dict[str, Any] = {
             "kind": "step",
@@ -38,10 +38,10 @@ class Steps:
             "words": [],
         }
         if frame.noisy is not None:
-            write_png(painter.decode(frame.noisy), self.folder / f"{stem}-noisy.png")
+            write_png(text_to_image.decode(frame.noisy), self.folder / f"{stem}-noisy.png")
             event["noisy"] = f"steps/{stem}-noisy.png"
         if frame.attention is not None:
-            spans, _ = spans_of(prompt, objects_in(prompt), painter.pipeline.tokenizer)
+            spans, _ = spans_of(prompt, objects_in(prompt), text_to_image.pipeline.tokenizer)
             for place, span in enumerate(spans):
                 values = np.asarray(frame.attention[..., list(span.tokens)].mean(dim=-1).float())
                 write_png(overlay(seen, values), self.folder / f"{stem}-word{place}.png")

@@ -59,7 +59,7 @@ def _run(folder: Path) -> tuple[str, str, int]:
     """State, sentence and exit status."""
     if (folder / "stop").exists():
         raise KeyboardInterrupt
-    asked: Any = read_json(folder / "job.json")
+    job: Any = read_json(folder / "job.json")
     events = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
 
     def say(event: dict[str, Any]) -> None:
@@ -75,11 +75,11 @@ def _run(folder: Path) -> tuple[str, str, int]:
             say({"kind": "warning" if text else "progress", "label": label, "done": done, "total": total, "text": text})
 
     with progress.listening(heard):
-        if asked["words"][0] in ("generate", "edit", "repair"):
-            return _draw(asked, folder, say)
+        if job["words"][0] in ("generate", "edit", "repair"):
+            return _draw(job, folder, say)
         from rizbin import cli
 
-        code = cli.main(asked["words"])
+        code = cli.main(job["words"])
     if code == STOPPED:
         return "stopped", "It was stopped with everything saved; it goes on where it was.", code
     if code not in (0, 1, 3):
@@ -91,19 +91,19 @@ def _last_line(folder: Path) -> str:
     """What the command said last, without its name in front."""
     with suppress(OSError):
         lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.removeprefix("rizbin: ") for line in lines if line.strip()]
-        return said[-1][:500] if said else "It failed."
+        messages = [line.removeprefix("rizbin: ") for line in lines if line.strip()]
+        return messages[-1][:500] if messages else "It failed."
     return "It failed."
 
 
-def _draw(asked: dict[str, Any], folder: Path, say: Say) -> tuple[str, str, int]:
+def _draw(request: dict[str, Any], folder: Path, say: Say) -> tuple[str, str, int]:
     """A drawing, each step of which is shown as it is made."""
     from rizbin.cli.parsing import parse
     from rizbin.cli.table import COMMANDS, loaded
     from rizbin.studio.steps import Steps
     from rizbin.studio.words import command_of
 
-    name, *words = asked["words"]
+    name, *words = request["words"]
     job = loaded(COMMANDS[name].job)
     settings = build(job.settings, parse(command_of(name), words) | {"watch": Steps(folder, say)})
     made = job.run(settings)
@@ -112,7 +112,7 @@ def _draw(asked: dict[str, Any], folder: Path, say: Say) -> tuple[str, str, int]
         shown = {"file": f"drawn/{Path(image.file).name}"}
         if name == "repair":
             tried = image.record(0.5)
-            shown |= {"prompt": asked.get("title", ""), "whole": image.whole, "tried": tried, "notes": image.notes}
+            shown |= {"prompt": request.get("title", ""), "whole": image.whole, "tried": tried, "notes": image.notes}
         else:
             shown |= {"prompt": image.prompt, "seed": image.sampling.seed, "notes": image.painted.notes}
         results.append(shown)

@@ -202,10 +202,13 @@ def _draw(
             bar=bar,
             watch=settings.watch,
         )
-        if grid and start is not None:
-            write_png(drawing.grid(text_to_image, prompts[0], start, sampling, bar=bar), folder / "grid.png")
+        table = (
+            drawing.grid(text_to_image, prompts[0], start, sampling, bar=bar) if grid and start is not None else None
+        )
+        if table is not None:
+            write_png(table, folder / "grid.png")
         if settings.film:
-            write_film(text_to_image, images, start, folder / "film.html", about=about)
+            write_film(text_to_image, images, start, folder / "film.html", about=about, grid=table)
     return images
 
 

@@ -14,6 +14,7 @@ from rizbin.models.readings import read_by
 from rizbin.visualization.album import write_album
 from rizbin.visualization.inputs import check_images, read_images
 from rizbin.visualization.visualizers import VISUALIZERS, does
+from rizbin.workflows.architecture import Architecture, architecture
 from rizbin.workflows.detect import paths_of
 from rizbin.workflows.load import load_encoder
 
@@ -39,11 +40,27 @@ class Visualize:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
 
 
+ARCHITECTURE = "architecture"
+"""The visualization that is of a method with its heads and losses, and not of an encoder alone."""
+
+
+def names() -> tuple[str, ...]:
+    """Every visualization."""
+    return (*VISUALIZERS, ARCHITECTURE)
+
+
+def about(what: str) -> str:
+    """What a visualization shows, in a line."""
+    return " ".join((Architecture.__doc__ or "").split()) if what == ARCHITECTURE else does(VISUALIZERS[what])
+
+
 @cache
-def settings_of(what: str) -> type[Visualize]:
+def settings_of(what: str) -> type[Any]:
     """The settings of one visualization: its own and those of `Visualize`. Raises RizbinError for what is none."""
+    if what == ARCHITECTURE:
+        return Architecture
     if what not in VISUALIZERS:
-        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(VISUALIZERS)}.")
+        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(names())}.")
     drawing = VISUALIZERS[what]
     made: Any = make_dataclass(type(drawing).__name__, [], bases=(drawing.Settings, Visualize), frozen=True)
     made.__doc__ = does(drawing)
@@ -71,8 +88,10 @@ def visualize(
     return draw(what, made(model=model, images=images, **options))
 
 
-def draw(what: str, settings: Visualize) -> Path:
+def draw(what: str, settings: Any) -> Path:
     """The page of a visualization with settings of `settings_of(what)`."""
+    if what == ARCHITECTURE:
+        return architecture(settings)
     kind = VISUALIZERS[what]
     drawing = kind(part(settings, kind.Settings))
     masks = Path(settings.masks) if settings.masks else ""

@@ -56,15 +56,21 @@ def test_the_answer_follows_the_numbers() -> None:
     assert percent(good.held_out) == 70 and 10 < margin(good.held_out) < 14
     assert abs(gap(good, real) - 0.1) < 1e-9 and abs(gap(bad, real) - 0.88) < 1e-9
     names = ("a", "b", "c", "plain pixels", "paper", "paper, faster")
-    sentences = answer(dict(zip(names, (good, good, good, bad, good, good), strict=True)), real)
-    assert sentences[0].startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
-    assert "2 percent of plain pixels" in sentences[0] and "96 percent of real" in sentences[0]
-    assert "gap to the judge is 0.88 and 0.10" in sentences[1] and "blur costs the default most: 20" in sentences[3]
-    assert "of real scenes, at worst, 20" in sentences[3]
+    verdict = answer(dict(zip(names, (good, good, good, bad, good, good), strict=True)), real)
+    sentences = verdict.sentences
+    assert verdict.kind == "shown" and "a cosine of 0.90 with their prompts, and real scenes 0.90" in verdict.delivered
+    assert verdict.reason.startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
+    assert "a detector finds 60 percent of the named objects (60 in real scenes)" in verdict.reason
+    assert "2 percent of plain pixels" in verdict.reason and "96 percent of real" in verdict.reason
+    assert "gap to the judge is 0.88 and 0.10" in sentences[0] and "blur costs the default most: 20" in sentences[2]
+    assert "of real scenes, at worst, 20" in sentences[2]
     rival = answer_rival("detail", [bad, said(5, 0.95, 0.0)], good)
     assert "detail has 2 percent" in rival and "-68 points" in rival
     assert rival.endswith("a cosine of 0.95, 10 percent are right.")
-    assert answer({**dict.fromkeys(names, good), "a": bad}, real)[0].startswith("Hardly")
+    poor = answer({**dict.fromkeys(names, good), "a": bad}, real)
+    assert poor.kind == "refuted here" and poor.reason.startswith("Hardly")
+    idle = answer({**dict.fromkeys(names, good), "a": said(35, 0.2, 0.7)}, real)
+    assert idle.kind == "not testable here" and idle.delivered.startswith("Not delivered")
 
 
 def test_only_what_is_surely_moved_is_told() -> None:

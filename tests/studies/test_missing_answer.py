@@ -17,7 +17,7 @@ from rizbin.studies.missing.answer import Result, predictors, result_of, swept
 from rizbin.studies.missing.job import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
-from rizbin.studies.missing.verdict import overlap, sentences
+from rizbin.studies.missing.verdict import answer, overlap, sentences
 from rizbin.studies.missing.ways import OTHER, PLAIN, REPAIR, WATCHED, Case, DrawnCase, Plan, cases_of
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import painter
@@ -80,6 +80,19 @@ def test_a_better_cure_is_called_so() -> None:
     less = sentences(planted(60, rival=40))[0]
     assert "10.0 points more than plain ones, less than the 15 that were asked for" in less
     assert "it is beaten by the best of 2 plain images" in less and "(90.0 percent" in less
+
+
+def test_the_verdict_asks_for_help_that_is_worth_its_time() -> None:
+    helped = answer(planted(80, rival=10))
+    assert (
+        helped.kind == "shown" and "; the second judge, which no way asks, sees all in 100.0 percent" in helped.reason
+    )
+    assert helped.delivered.startswith("Delivered: iou repaired 30 pictures and broke 0 of 100")
+    assert answer(planted(60, rival=40)).kind == "refuted here", "more seeds do better in the same time"
+    assert answer(planted(53, rival=2)).kind == "refuted here", "15 points more are beyond the interval"
+    assert answer(planted(95, plain=94)).kind == "not testable here", "plain drawing left nothing to be gained"
+    idle = answer(planted(50))
+    assert idle.kind == "not testable here" and idle.delivered.startswith("Not delivered: iou repaired 0")
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.diffusion.schedulers import OWN
+from rizbin.generation.diffusion.schedulers import OWN, clean_latents, signal_at
 from rizbin.generation.film import Pixels
 
 SEEDS = (-(2**63), 2**64 - 1)
@@ -86,7 +86,17 @@ class DenoisingFrame:
     attention: Float[Tensor, "places_down places_across tokens"] | None = None
     """Cross-attention of each place to each token of the prompt, mean of layers and heads; None when not asked for."""
     noisy: Float[Tensor, "1 channels rows columns"] | None = None
-    """The latents before the step; None where a pipeline of diffusers draws, which does not show them."""
+    """The latents as the network sees them at this step: signal and noise whose squares add up to one; None for models
+    that run through their own pipeline."""
+    with_prompt: Float[Tensor, "1 channels rows columns"] | None = None
+    """The predicted original latents by the prediction with the prompt alone; None without classifier-free guidance."""
+    without_prompt: Float[Tensor, "1 channels rows columns"] | None = None
+    """The same by the prediction with the negative prompt alone."""
+    signal: float | None = None
+    """Share of the original in `noisy`, squared: alpha bar, 0 to 1. The noise level sigma is sqrt(1 / signal - 1)."""
+    noise_change: float | None = None
+    """How far guidance is asked to move the predicted noise: the length of the difference of the two predictions, in
+    lengths of the one without the prompt."""
 
 
 Guide = Callable[[StepState], Tensor]
@@ -115,6 +125,29 @@ class GeneratedImage:
     """What was rounded, cut off or not possible, each in a sentence."""
     seconds: float
     """Duration of the sampling, decoding included."""
+
+
+def frame_of(
+    scheduler: Any,
+    step: int,
+    timestep: Tensor,
+    latents: Tensor,
+    predicted: tuple[Tensor | None, Tensor, Tensor],
+    attention: Tensor | None,
+) -> DenoisingFrame:
+    """The frame of a step, before the scheduler makes it.
+
+    predicted: what the network said without the prompt (None where guidance is off), with it, and the two combined.
+    """
+    without, given, output = predicted
+    clean = clean_latents(scheduler, output, latents, timestep).cpu()
+    noisy = scheduler.scale_model_input(latents, timestep).cpu()
+    share = signal_at(scheduler, timestep)
+    if without is None or len(given) != 1:
+        return DenoisingFrame(step, float(timestep), clean, attention, noisy, signal=share)
+    change = float((given - without).double().norm() / without.double().norm().clamp(min=1e-12))
+    given, without = (clean_latents(scheduler, part, latents, timestep).cpu() for part in (given, without))
+    return DenoisingFrame(step, float(timestep), clean, attention, noisy, given, without, share, change)
 
 
 def check(sampling: Sampling) -> None:

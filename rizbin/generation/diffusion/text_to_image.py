@@ -40,9 +40,10 @@ from rizbin.generation.diffusion.sampling import (
     Watch,
     check,
     fingerprint,
+    frame_of,
     seed_after,
 )
-from rizbin.generation.diffusion.schedulers import clean_latents, scheduler_named
+from rizbin.generation.diffusion.schedulers import scheduler_named
 from rizbin.generation.film import Pixels
 
 __all__ = [
@@ -62,6 +63,19 @@ __all__ = [
 
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says on the processor, where it has no error of its own for it."""
+
+
+def guided(
+    unconditional: Float[Tensor, "1 channels rows columns"] | None,
+    conditional: Float[Tensor, "prompts channels rows columns"],
+    scale: float,
+) -> Float[Tensor, "1 channels rows columns"]:
+    """Classifier-free guidance, away from the prediction without the prompt (arXiv 2207.12598); several compose."""
+    if unconditional is None:
+        return conditional
+    if len(conditional) > 1:
+        return compose(unconditional, conditional[:, None], torch.full((len(conditional),), scale).to(conditional))
+    return unconditional + scale * (conditional - unconditional)
 
 
 class TextToImage:
@@ -205,10 +219,10 @@ class TextToImage:
                 here = (self.unet, scheduler, latents, step, len(timesteps), timestep, words, generator, from_noise)
                 latents = guide(StepState(*here))
             with capture if capture is not None else nullcontext():
-                output = self.predict(scheduler, latents, timestep, words, sampling.guidance_scale)
-            clean = clean_latents(scheduler, output, latents, timestep).cpu()
+                without, given = self.predictions(scheduler, latents, timestep, words, sampling.guidance_scale)
+            output = guided(without, given, sampling.guidance_scale)
             attention = capture.mean_map().cpu() if capture is not None else None
-            saw(DenoisingFrame(step, float(timestep), clean, attention, latents.cpu()))
+            saw(frame_of(scheduler, step, timestep, latents, (without, given, output), attention))
             latents = make_step(
                 scheduler, output, timestep, latents, step=step, from_noise=from_noise, generator=generator
             )
@@ -258,17 +272,25 @@ class TextToImage:
         guidance_scale: float,
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The network's prediction by classifier-free guidance, moved away from the one without the prompt."""
+        return guided(*self.predictions(scheduler, latents, timestep, words, guidance_scale), guidance_scale)
+
+    def predictions(
+        self,
+        scheduler: Any,
+        latents: Float[Tensor, "1 channels rows columns"],
+        timestep: Tensor,
+        words: PromptEmbeddings,
+        guidance_scale: float,
+    ) -> tuple[Float[Tensor, "1 channels rows columns"] | None, Float[Tensor, "prompts channels rows columns"]]:
+        """What the network says with the negative prompt (None where nothing is guided), and with each prompt."""
         scaled = scheduler.scale_model_input(latents, timestep)
         count = len(words.given)
         if guidance_scale == 1 and count == 1:
-            return self._run_unet(scaled, timestep, words.given, words.more_given)
+            return None, self._run_unet(scaled, timestep, words.given, words.more_given)
         more = {name: torch.cat([words.more_without[name], value]) for name, value in words.more_given.items()}
         texts = torch.cat([words.without, words.given])
         predictions = self._run_unet(torch.cat([scaled] * (1 + count)), timestep, texts, more)
-        unconditional, conditional = predictions[:1], predictions[1:]
-        if count > 1:
-            return compose(unconditional, conditional[:, None], torch.full((count,), guidance_scale).to(predictions))
-        return unconditional + guidance_scale * (conditional - unconditional)
+        return predictions[:1], predictions[1:]
 
     def _run_unet(self, scaled: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
         return self.unet(scaled, timestep, encoder_hidden_states=texts, added_cond_kwargs=more or None).sample

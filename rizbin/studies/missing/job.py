@@ -64,6 +64,8 @@ class StudyMissingObjects:
     """Probability from which an object counts as there."""
     plan: Annotated[Plan | None, HIDDEN] = None
     """The complete plan, in place of the flags above."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
     run: Annotated[Place, Argument()] = "runs/study-missing-objects"
     """Folder of the study; the same command goes on there."""
     output: Annotated[Place | None, Argument(short=("-o",))] = None
@@ -100,6 +102,7 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
         target=Path(settings.output) if settings.output else None,
         identity={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
         bar=lambda total, label: Bar(total, label, quiet=quiet),
+        small=settings.small,
     )
 
 

@@ -23,8 +23,9 @@ from rizbin.studies.missing.answer import Result, Verdicts, result_of
 from rizbin.studies.missing.page import show
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
-from rizbin.studies.missing.verdict import sentences
+from rizbin.studies.missing.verdict import answer
 from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, Studio, cases_of
+from rizbin.studies.verdict import publish
 
 QUESTION = "Missing objects: which guidance helps, and is it worth its time?"
 CHECKED = 200
@@ -43,6 +44,7 @@ def write_study(
     target: Path | None = None,
     identity: dict[str, object] | None = None,
     bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
     """Draws in `folder` what is not drawn yet and writes the page; returns its path.
 
@@ -57,6 +59,7 @@ def write_study(
         target: The page; None: study.html in the folder.
         identity: What else identifies the study, so that no other study goes on in its folder.
         bar: Makes a progress bar.
+        small: A sentence for a page of a small size.
 
     Raises RizbinError when the folder holds another study, and for models that cannot be steered.
     """
@@ -78,17 +81,15 @@ def write_study(
     if judge is not None:
         accuracies += [_renamed(reading, judge.reading) for reading in judge.accuracies]
     page = _begun_page(text_to_image.name, plan, result, drawn)
-    verdict, *more = sentences(result)
-    page.lead(verdict)
-    for sentence in more:
-        page.text(sentence)
+    verdict = answer(result)
+    verdict.show(page, small=small)
     page.heading("Design")
     page.text(_design(prompts, plan, judge))
     show(page, result, drawn, cases, plan, folder, quality, accuracies)
     if source is not None and source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target or folder / "study.html")
+    return publish(page, verdict, target or folder / "study.html", small=small)
 
 
 def _begun_page(model: str, plan: Plan, result: Result, drawn: Sequence[DrawnCase]) -> Page:

@@ -1,9 +1,11 @@
-"""The answer in sentences, each computed from the numbers."""
+"""The verdict and the answer in sentences, each computed from the numbers."""
 
 import math
 
 from rizbin.studies.missing.answer import OVERLAPS, Predictor, Result, Row
+from rizbin.studies.missing.chances import Paired, Z
 from rizbin.studies.missing.ways import PLAIN, REPAIR
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 
 WANTED_LIFT = 15.0
 """Percentage points above plain drawing that a guidance should reach."""
@@ -11,6 +13,8 @@ WANTED_VERIFIED, WANTED_AGREEMENT = 95.0, 90.0
 """Percent of repaired images that the detector should verify, and of these that the second judge should confirm."""
 CERTAIN = 0.05
 """p under which a difference counts."""
+ROOM = 10.0
+"""Points that plain drawing has to leave to be gained; with less there is nothing to repair."""
 SPOKEN = {
     "intensity": "intensity",
     "spread": "spread",
@@ -19,6 +23,56 @@ SPOKEN = {
     "kl": "symmetric KL divergence",
     "total_variation": "total variation",
 }
+
+
+def answer(result: Result) -> StudyVerdict:
+    """The claim is that attention guidance helps and is worth its time; without any, that repair does."""
+    reason, *more = sentences(result)
+    if result.best is None:
+        row, plain = result.row(REPAIR), result.row(PLAIN)
+        assert row is not None and plain is not None
+        tried = sum(count for stage, (count, _) in result.stages.items() if stage != "draw")
+        delivered = f"{'Delivered' if tried else 'Not delivered'}: beyond the first drawing, {tried} more were tried."
+        helped = row.against_plain.p < CERTAIN and row.against_plain.lift > 0
+        return StudyVerdict(SHOWN if helped else NOT_TESTABLE, reason, delivered, tuple(more))
+    best = result.best
+    return StudyVerdict(_kind(result, best), reason, _delivered(result, best), tuple(more))
+
+
+def _kind(result: Result, best: Row) -> Kind:
+    plain = result.row(PLAIN)
+    assert plain is not None
+    if not _changed(best):
+        return NOT_TESTABLE
+    if best.p < CERTAIN and best.against_plain.lift > 0:
+        rival = best.against_rival
+        return REFUTED if rival.p < CERTAIN and rival.lift < 0 else SHOWN
+    if 100 - plain.share.percent < ROOM:
+        return NOT_TESTABLE
+    return REFUTED if _most(best.against_plain) < WANTED_LIFT else NOT_TESTABLE
+
+
+def _most(against: Paired) -> float:
+    """Upper end of the 95 percent interval of the lift of paired cases, in points (Wald's, for paired shares)."""
+    changed, gained = against.repaired + against.broken, against.repaired - against.broken
+    if not against.of:
+        return math.inf
+    return against.lift + 100 * Z * math.sqrt(max(changed - gained**2 / against.of, 0.0)) / against.of
+
+
+def _changed(best: Row) -> int:
+    """Images that the guidance changed from whole to not whole or back."""
+    return best.against_plain.repaired + best.against_plain.broken
+
+
+def _delivered(result: Result, best: Row) -> str:
+    plain = result.row(PLAIN)
+    assert plain is not None
+    return (
+        f"{'Delivered' if _changed(best) else 'Not delivered'}: {best.way} repaired {best.against_plain.repaired} "
+        f"images and broke {best.against_plain.broken} of {result.cases}, with {best.passes:.1f} passes with "
+        f"gradient for each; plain drawing leaves {100 - plain.share.percent:.1f} points to be gained."
+    )
 
 
 def sentences(result: Result) -> list[str]:
@@ -63,6 +117,12 @@ def _guidances(result: Result) -> str:
         sentence = (
             f"{best.way} helps most: {best.share.percent:.1f} percent of its images show all objects, {lift:.1f} "
             f"points more than plain ones, {judgement} (p {_p(best.p)} by McNemar and Holm)"
+        )
+    plain = result.row(PLAIN)
+    if plain is not None and plain.second.of and best.second.of:
+        sentence += (
+            f"; the second judge, which no way asks, sees all in {best.second.percent:.1f} percent of these and in "
+            f"{plain.second.percent:.1f} of plain ones"
         )
     return f"{sentence}; {_rival(best)}."
 

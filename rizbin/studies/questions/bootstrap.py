@@ -9,8 +9,9 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
-from rizbin.studies.encoders import curves, gain, grid, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant, beyond_chance
+from rizbin.studies.encoders import curves, grid, measure_encoder
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import preset
 
 BYOL, RANDOM, COPY = "BYOL", "target: a random network that never moves", "target: the network itself"
@@ -43,67 +44,93 @@ def variants() -> list[Variant]:
     ]
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers; the claim is that a moving target teaches more."""
     lead = results.gaps(BYOL, RANDOM, "knn")
     above_pixels = results.mean(BYOL, "knn") - results.mean(BYOL, "knn_pixels")
-    if above_pixels < LEARNED:
-        verdict = (
-            f"Too little was learned to say: BYOL stands {above_pixels:.1f} points above raw pixels, and less than "
-            f"{LEARNED:g} leave nothing to explain"
-        )
-    elif beyond_chance(lead) and mean(lead) >= LEARNED:
-        verdict = "BYOL bootstraps: a target that moves with what was learned teaches more than a random one"
-    elif beyond_chance(lead) and mean(lead) > 0:
-        verdict = "A target that moves teaches a little more than a random one"
-    else:
-        verdict = "A target that moves teaches no more here than a random one"
-    fallen = [name for name in (BARE, OPEN) if results.flagged(name) > results.seeds / 2]
-    standing = [name for name in (BARE, OPEN) if name not in fallen]
-    sentences = [
-        f"{verdict}: k-NN {results.shown(BYOL, 'knn')} percent, {results.shown(RANDOM, 'knn')} with a random network "
-        f"as the target (raw pixels {results.shown(BYOL, 'knn_pixels')}, random weights "
-        f"{results.shown(BYOL, 'knn_random')}).",
-        "What holds it: the constant answer has the least loss in every row, but "
-        + (
-            f"only without a guard is it reached: {' and '.join(fallen)} ended as collapsed "
-            f"(k-NN {', '.join(results.shown(name, 'knn') for name in fallen)}; spread of the projections "
+    arrived = above_pixels >= LEARNED
+    kind = judged(lead, delivered=arrived, least=LEARNED)
+    begins = {
+        SHOWN: "BYOL teaches itself: a target that moves with what was learned teaches more than a random one",
+        REFUTED: "A target that moves teaches no more here than a random one",
+        NOT_TESTABLE: "These seeds cannot tell a target that moves from a random one"
+        if arrived
+        else "Too little was learned to say whether BYOL teaches itself",
+    }[kind]
+    reason = (
+        f"{begins}: k-NN {results.shown(BYOL, 'knn')} percent, {results.shown(RANDOM, 'knn')} with a random network as "
+        f"the target ({mean(lead):+.1f} points; raw pixels {results.shown(BYOL, 'knn_pixels')}, random weights "
+        f"{results.shown(BYOL, 'knn_random')})."
+    )
+    delivered = (
+        f"{'Delivered' if arrived else 'Not delivered'}: BYOL stands {above_pixels:.1f} points above raw pixels; under "
+        f"{LEARNED:g} there would be nothing to explain."
+    )
+    return StudyVerdict(kind, reason, delivered, (*_guards(results), *_eigenvectors(results), *_copied(results)))
+
+
+def _guards(results: Results) -> list[str]:
+    """Which guards hold it, where those rows were trained."""
+    guards = [name for name in (BARE, OPEN) if results.trained(name)]
+    if not guards:
+        return []
+    fallen = [name for name in guards if results.flagged(name) > results.seeds / 2]
+    standing = [name for name in guards if name not in fallen]
+    sentence = "What holds it: the constant answer has the least loss in every row, "
+    if fallen:
+        sentence += (
+            f"and it is reached where a guard is missing: {' and '.join(fallen)} ended as collapsed (k-NN "
+            f"{', '.join(results.shown(name, 'knn') for name in fallen)}; spread of the projections "
             f"{', '.join(results.shown(name, 'projection_std', 2) for name in fallen)}, BYOL "
             f"{results.shown(BYOL, 'projection_std', 2)})."
-            if fallen
-            else "no row reached it within the run."
         )
-        + (f" {' and '.join(standing)} did not collapse within the run." if standing else ""),
-    ]
+    else:
+        sentence += "but no row reached it within the run."
+    return [sentence + (f" {' and '.join(standing)} did not collapse within the run." if fallen and standing else "")]
+
+
+def _eigenvectors(results: Results) -> list[str]:
+    """What a linear predictor comes to share with the projections, beside its control without stop-gradient."""
+    if not results.trained(LINEAR, LINEAR_OPEN):
+        return []
     ends = {name: results.curve(name, "eigen_alignment") for name in (LINEAR, LINEAR_OPEN)}
-    if all(steps for steps, _ in ends.values()):
-        (_, held), (_, opened) = ends[LINEAR], ends[LINEAR_OPEN]
-        health = (
-            "is not flagged"
-            if results.flagged(LINEAR) <= results.seeds / 2
-            else f"is flagged in {results.flagged(LINEAR)} of {results.seeds} seeds, so that this is no healthy run"
-        )
-        sentences.append(
-            "Why a predictor can hold it (DirectPred): a linear one comes to share its eigenvectors with the "
-            f"correlation of the projections (alignment {held[0]:.2f} at first, {held[-1]:.2f} at the end; "
-            "1 is equal), so it stretches the directions that tell images apart and lets the others go. The control "
-            f"without stop-gradient ends at {opened[-1]:.2f} with k-NN {results.shown(LINEAR_OPEN, 'knn')} (with it "
-            f"{results.shown(LINEAR, 'knn')}). The row with the linear predictor {health}."
-        )
-    sentences.append(
-        f"Stop-gradient without a moving average ({COPY}) has {results.shown(COPY, 'knn')}: the average is "
-        f"{'worth ' + format(results.mean(BYOL, 'knn') - results.mean(COPY, 'knn'), '+.1f') + ' points'}, and not what "
-        f"keeps it from collapsing (flagged in {results.flagged(COPY)} of {results.seeds} seeds)."
-        if results.flagged(COPY) <= results.seeds / 2
-        else f"Stop-gradient without a moving average ({COPY}) collapsed in {results.flagged(COPY)} of {results.seeds} "
-        f"seeds (k-NN {results.shown(COPY, 'knn')})."
+    if not all(steps for steps, _ in ends.values()):
+        return []
+    (_, held), (_, opened) = ends[LINEAR], ends[LINEAR_OPEN]
+    flagged = results.flagged(LINEAR)
+    health = (
+        "is not flagged as collapsed"
+        if flagged <= results.seeds / 2
+        else f"is flagged in {flagged} of {results.seeds} seeds, so this does not show what holds a healthy run"
     )
-    sentences.append(f"BYOL stands {gain(results, BYOL):.1f} points above the better of raw pixels and random weights.")
-    return sentences
+    return [
+        "A linear predictor comes to share its eigenvectors with the correlation of the projections, as DirectPred "
+        f"says (alignment {held[0]:.2f} at first, {held[-1]:.2f} at the end; 1 is equal); the control without "
+        f"stop-gradient ends at {opened[-1]:.2f}. k-NN is {results.shown(LINEAR, 'knn')} with stop-gradient and "
+        f"{results.shown(LINEAR_OPEN, 'knn')} without; the row with it {health}."
+    ]
+
+
+def _copied(results: Results) -> list[str]:
+    """What the moving average is worth beside stop-gradient alone."""
+    if not results.trained(COPY):
+        return []
+    if results.flagged(COPY) > results.seeds / 2:
+        return [
+            f"Stop-gradient without a moving average ({COPY}) collapsed in {results.flagged(COPY)} of {results.seeds} "
+            f"seeds (k-NN {results.shown(COPY, 'knn')})."
+        ]
+    worth = results.gaps(BYOL, COPY, "knn")
+    certainty = "beyond" if beyond_chance(worth) else "within"
+    return [
+        f"Stop-gradient without a moving average ({COPY}) has {results.shown(COPY, 'knn')}: the average is worth "
+        f"{mean(worth):+.1f} points ({certainty} the spread of the seeds), and is not what keeps it from collapsing "
+        f"(flagged in {results.flagged(COPY)} of {results.seeds} seeds)."
+    ]
 
 
 def show(page: Page, results: Results) -> None:
-    grid(page, variants(), results, unit="Paper, top-1")
+    grid(page, [variant for variant in variants() if results.trained(variant.name)], results, unit="Paper, top-1")
     page.note(
         "The papers' numbers are linear top-1 on ImageNet and are there for their order. Spread is the standard "
         "deviation of unit-length projections, 1 when even in all directions and 0 when constant."

@@ -15,8 +15,9 @@ from jaxtyping import UInt8
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number, PageImage
-from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant, beyond_chance
+from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
+from rizbin.studies.lab import Results, Study, Variant, judged
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 COUNTS = (0, 1, 4, 16, 126)
 """Negatives of a view; 126 are all that a batch of 64 has."""
@@ -24,6 +25,8 @@ TEMPERATURES = (0.05, 0.2, 0.5, 1.0, 5.0)
 """The preset's is 0.2; at 5 all negatives weigh nearly the same."""
 STANDARD = 0.2
 CIRCLE, BARE_CIRCLE = "on a circle", "on a circle, without negatives"
+WORTH = 1.0
+"""Points of k-NN under which negatives would be worth nothing."""
 DELIVERED = 0.3
 """By how much the uniformity of all negatives must lie under that of none for the treatment to count as there."""
 
@@ -69,51 +72,70 @@ def variants() -> list[Variant]:
     return [*counts, *temperatures, *circles]
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers; the claim is that negatives name more, and many more."""
     many, none, few = of_count(COUNTS[-1]), of_count(0), of_count(1)
-    spread = {name: results.mean(name, "uniformity") for name in (many, none, few)}
-    gained, first = results.gaps(many, none, "knn"), results.gaps(few, none, "knn")
-    if spread[none] - spread[many] < DELIVERED:
-        verdict = (
-            f"Not delivered: with all negatives projections are spread no more (uniformity {spread[many]:.2f}) than "
-            f"without ({spread[none]:.2f})"
-        )
-    elif not beyond_chance(gained) or mean(gained) <= 0:
-        verdict = "Negatives made no difference that these seeds can tell"
-    elif beyond_chance(first) and mean(first) > mean(gained) / 2:
-        share = 100 * mean(first) / mean(gained)
-        verdict = f"One negative already gives {share:.0f} percent of what all give"
-    else:
-        verdict = "It takes many negatives"
-    dose = ", ".join(f"{count}: {results.shown(of_count(count), 'knn')}" for count in COUNTS)
+    spread = {name: results.mean(name, "uniformity") for name in (many, none)}
+    gained = results.gaps(many, none, "knn")
+    arrived = spread[none] - spread[many] >= DELIVERED
+    kind = judged(gained, delivered=arrived, least=WORTH)
+    counts = [count for count in COUNTS if results.trained(of_count(count))]
+    dose = ", ".join(f"{count}: {results.shown(of_count(count), 'knn')}" for count in counts)
+    begins = {
+        SHOWN: "Negatives teach SimCLR more than the two views alone",
+        REFUTED: "Negatives are worth nothing here",
+        NOT_TESTABLE: "These seeds cannot tell whether negatives are worth anything",
+    }[kind]
+    if kind == SHOWN and results.trained(few):
+        share = 100 * mean(results.gaps(few, none, "knn")) / mean(gained)
+        begins += f", and one negative a view gives {share:.0f} percent of what all give"
+    reason = (
+        f"{begins}: k-NN in percent by the number of negatives is {dose} (raw pixels "
+        f"{results.shown(many, 'knn_pixels')}, random weights {results.shown(many, 'knn_random')})."
+    )
+    delivered = (
+        f"{'Delivered' if arrived else 'Not delivered'}: negatives are to spread the images over the sphere, and "
+        f"uniformity (lower is more even, 0 is one point) is {spread[many]:.2f} with all and {spread[none]:.2f} without."
+    )
+    return StudyVerdict(kind, reason, delivered, (_geometry(results), *_heat(results), *_circles(results)))
+
+
+def _geometry(results: Results) -> str:
+    many, none = of_count(COUNTS[-1]), of_count(0)
+    return (
+        "Two views of an image are to lie close (alignment, 0 is equal), and different images are to fill the sphere. "
+        f"Without negatives alignment is {results.shown(none, 'alignment', 2)}, with all "
+        f"{results.shown(many, 'alignment', 2)}. The loss without negatives asks for alignment alone, and one point for "
+        "all images has it."
+    )
+
+
+def _heat(results: Results) -> list[str]:
+    """What the temperature does, where those rows were trained."""
+    if not results.trained(*map(of_temperature, TEMPERATURES)):
+        return []
     best = max(TEMPERATURES, key=lambda value: results.mean(of_temperature(value), "knn"))
     heat = ", ".join(f"{value:g}: {results.shown(of_temperature(value), 'knn')}" for value in TEMPERATURES)
-    sentences = [
-        f"{verdict}: k-NN in percent by the number of negatives is {dose} (raw pixels "
-        f"{results.shown(many, 'knn_pixels')}, random weights {results.shown(many, 'knn_random')}).",
-        "What negatives do: two views of an image are to lie close (alignment, 0 is equal), and different images are "
-        "to fill the sphere (uniformity, lower is more even, 0 is one point). "
-        f"Without negatives alignment is {results.shown(none, 'alignment', 2)} and uniformity "
-        f"{results.shown(none, 'uniformity', 2)}; with all {results.shown(many, 'alignment', 2)} and "
-        f"{results.shown(many, 'uniformity', 2)}. The loss without negatives asks for alignment alone, and one point "
-        "for all images has it.",
+    return [
         f"The temperature says which negatives count: a low one leaves nearly all weight to the nearest, a high one "
-        f"weighs all alike. k-NN is {heat}; best at {best:g}.",
+        f"weighs all alike. k-NN is {heat}; best at {best:g}."
     ]
+
+
+def _circles(results: Results) -> list[str]:
+    """How full the fullest sector of the circle is, where those rows were trained."""
+    if not results.trained(CIRCLE, BARE_CIRCLE):
+        return []
     ends = {name: _sectors(results, name)[-1:] for name in (CIRCLE, BARE_CIRCLE)}
-    if all(ends.values()):
-        fullest = {name: max(shares) for name, [(_, shares)] in ends.items()}
-        sentences.append(
-            f"On a circle, where it can be drawn: at the end the fullest of {len(ends[CIRCLE][0][1])} equal sectors "
-            f"holds {fullest[CIRCLE]:.0f} percent of the images with negatives and {fullest[BARE_CIRCLE]:.0f} percent "
-            f"without ({100 / len(ends[CIRCLE][0][1]):.0f} is even)."
-        )
-    sentences.append(
-        f"With all negatives SimCLR stands {gain(results, many):.1f} points above the better of raw pixels and random "
-        "weights."
-    )
-    return sentences
+    if not all(ends.values()):
+        return []
+    fullest = {name: max(shares) for name, [(_, shares)] in ends.items()}
+    count = len(ends[CIRCLE][0][1])
+    return [
+        f"On a circle, where it can be drawn: at the end the fullest of {count} equal sectors holds "
+        f"{fullest[CIRCLE]:.0f} percent of the images with negatives and {fullest[BARE_CIRCLE]:.0f} percent without "
+        f"({100 / count:.0f} is even)."
+    ]
 
 
 def _sectors(results: Results, name: str) -> list[tuple[int, list[float]]]:
@@ -144,7 +166,8 @@ def circle(shares: Sequence[float], side: int = 240) -> UInt8[np.ndarray, "side 
 
 
 def show(page: Page, results: Results) -> None:
-    grid(page, variants(), results, unit="Paper")
+    rows_trained = [variant for variant in variants() if results.trained(variant.name)]
+    grid(page, rows_trained, results, unit="Paper")
     rows: list[list[Cell]] = [
         [
             variant.name,
@@ -153,14 +176,14 @@ def show(page: Page, results: Results) -> None:
                 for name in ("alignment", "uniformity")
             ),
         ]
-        for variant in variants()
+        for variant in rows_trained
     ]
     page.table(["Variant", "Alignment", "Uniformity"], [("", rows)], caption="Where projections lie on the sphere")
     page.note(
         "Alignment is the mean squared distance of two views' unit vectors, uniformity log mean exp(-2 squared "
         "distance) over pairs of images (Wang and Isola, arXiv 2005.10242)."
     )
-    counted = [count for count in COUNTS if count]
+    counted = [count for count in COUNTS if count and results.trained(of_count(count))]
     page.curves(
         "k-NN by the number of negatives, percent",
         [
@@ -174,8 +197,10 @@ def show(page: Page, results: Results) -> None:
         x_label="logarithm of the number to base 2",
     )
     for name in (CIRCLE, BARE_CIRCLE):
-        looks = _sectors(results, name)
-        chosen = [looks[round(place * (len(looks) - 1) / 4)] for place in range(5)] if looks else []
+        looks = _sectors(results, name) if results.trained(name) else []
+        if not looks:
+            continue
+        chosen = [looks[round(place * (len(looks) - 1) / 4)] for place in range(5)]
         page.heading(f"Projections {name}, while it trains", level=3)
         page.pictures(
             [

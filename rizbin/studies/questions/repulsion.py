@@ -25,7 +25,8 @@ from rizbin.nets.image import ImageEncoder
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number, PageImage
 from rizbin.studies.encoders import MEMORY, QUERIES, curves, laboratory, measure_encoder
-from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance
+from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.training.method import Method
 from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training
@@ -38,6 +39,8 @@ BOUNDS = (0.1, 0.3, 1.0)
 LEARNED = {0.015: "learned affinity, 0.015 (released)", 0.3: "learned affinity, 0.3"}
 DELIVERED = 0.05
 """By how much a repulsion has to lower the cosine of two small crops of an image to count as there."""
+WORTH = 1.0
+"""Points of mean average precision under which repulsion would be worth nothing."""
 LEAST_SHOWN = 0.1
 """Share of a small crop's pixels that an object must have for the crop to show it."""
 
@@ -139,44 +142,67 @@ def small_crops(
     return pairs, np.array(shown).reshape(len(images.pixels), 2)
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
-    doses = [of_bound(bound) for bound in BOUNDS]
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers; the claim is that repelling small crops names more."""
+    doses = [name for name in map(of_bound, BOUNDS) if results.trained(name)]
     fall = {name: results.mean(NONE, "cosine/all") - results.mean(name, "cosine/all") for name in doses}
     arrived = [name for name in doses if fall[name] >= DELIVERED]
     best = max(arrived or doses, key=lambda name: results.mean(name, "probe/map"))
     gained = results.gaps(best, NONE, "probe/map")
-    if not arrived:
-        verdict = (
-            f"Not delivered: the strongest repulsion lowers the cosine of two small crops by {max(fall.values()):.3f} "
-            "only, so nothing can be said of repelling them"
-        )
-    elif not beyond_chance(gained):
-        verdict = "Repelling small crops made no difference that these seeds can tell"
-    else:
-        verdict = f"Repelling small crops {'helps' if mean(gained) > 0 else 'harms'}"
+    # The best of several doses was chosen by the outcome itself: only what lies beyond the spread counts.
+    kind = judged(gained, delivered=bool(arrived), least=WORTH)
+    begins = {
+        SHOWN: "Repelling small crops helps",
+        REFUTED: "Repelling small crops does not help",
+        NOT_TESTABLE: "These seeds cannot tell whether repelling small crops helps"
+        if arrived
+        else "No repulsion arrived, so nothing can be said of it",
+    }[kind]
     rows = ", ".join(f"{name}: {results.shown(name, 'probe/map')}" for name in (NONE, *doses))
-    drawn = results.gaps(NONE, UNDRAWN, "probe/map")
-    certainty = "beyond the spread of the seeds" if beyond_chance(drawn) else "within the spread of the seeds"
-    return [
-        f"{verdict}: mean average precision of a linear probe that names all objects of a scene, in percent: {rows}.",
+    reason = (
+        f"{begins}: mean average precision of a linear probe that names all objects of a scene, in percent: {rows}."
+    )
+    dose = ", ".join(
+        f"{name}: {results.shown(name, 'cosine/all', 3)}"
+        for name in (NONE, *doses, *LEARNED.values())
+        if results.trained(name)
+    )
+    delivered = (
+        f"{'Delivered' if arrived else 'Not delivered'}: {len(arrived)} of {len(doses)} doses lower the cosine of an "
+        f"image's two small crops by {DELIVERED:g} or more ({dose})."
+    )
+    return StudyVerdict(kind, reason, delivered, (_apart(results), *_drawn_to_large(results)))
+
+
+def _apart(results: Results) -> str:
+    return (
         "The reason for repelling: of two small crops that both show an object, "
         f"{results.shown(NONE, 'pairs/different', 0)} percent show different ones. "
         "Without repulsion two small crops of an image have a cosine of "
         f"{results.shown(NONE, 'cosine/same', 3)} when they show the same object and "
         f"{results.shown(NONE, 'cosine/different', 3)} when they show different ones; small crops of two images "
-        f"{results.shown(NONE, 'cosine/other', 3)}.",
-        "The dose, cosine of all small crops of an image: "
-        + ", ".join(f"{name}: {results.shown(name, 'cosine/all', 3)}" for name in (NONE, *doses, *LEARNED.values()))
-        + ".",
-        f"Why small crops are drawn to the large ones: without it the probe has {results.shown(UNDRAWN, 'probe/map')}, "
-        f"with it {results.shown(NONE, 'probe/map')} ({mean(drawn):+.1f}, {certainty}).",
+        f"{results.shown(NONE, 'cosine/other', 3)}."
+    )
+
+
+def _drawn_to_large(results: Results) -> list[str]:
+    """What attraction to the large crops is worth, where that row was trained."""
+    if not results.trained(UNDRAWN):
+        return []
+    worth = results.gaps(NONE, UNDRAWN, "probe/map")
+    certainty = "beyond" if beyond_chance(worth) else "within"
+    return [
+        f"Why small crops are attracted by the large ones: without it the probe has "
+        f"{results.shown(UNDRAWN, 'probe/map')}, with it {results.shown(NONE, 'probe/map')} ({mean(worth):+.1f}, "
+        f"{certainty} the spread of the seeds)."
     ]
 
 
 def show(page: Page, results: Results) -> None:
     rows: list[list[Cell]] = []
     for variant in variants():
+        if not results.trained(variant.name):
+            continue
         cells: list[Cell] = [variant.name]
         for name, digits in (
             ("probe/map", 1),
