@@ -230,8 +230,8 @@ def answer(
             f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
             f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' "
             f"correlation {verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
-            f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by "
-            f"{100 * verdict_of[surer][1]:.0f}.",
+            f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
+            f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
             f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "
             f"are found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
         ),

@@ -95,7 +95,7 @@ def answer(results: Results) -> StudyVerdict:
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: negatives are to spread the images over the sphere, and "
-        f"uniformity (lower is more even, 0 is one point) is {spread[many]:.2f} with all and {spread[none]:.2f} without."
+        f"uniformity (lower is more even, 0 is one point) is {spread[many]:.2f} with all, {spread[none]:.2f} without."
     )
     return StudyVerdict(kind, reason, delivered, (_geometry(results), *_heat(results), *_circles(results)))
 
@@ -105,8 +105,8 @@ def _geometry(results: Results) -> str:
     return (
         "Two views of an image are to lie close (alignment, 0 is equal), and different images are to fill the sphere. "
         f"Without negatives alignment is {results.shown(none, 'alignment', 2)}, with all "
-        f"{results.shown(many, 'alignment', 2)}. The loss without negatives asks for alignment alone, and one point for "
-        "all images has it."
+        f"{results.shown(many, 'alignment', 2)}. The loss without negatives asks for alignment alone, and one point "
+        "for all images has it."
     )
 
 

@@ -159,9 +159,7 @@ def answer(results: Results) -> StudyVerdict:
         else "No repulsion arrived, so nothing can be said of it",
     }[kind]
     rows = ", ".join(f"{name}: {results.shown(name, 'probe/map')}" for name in (NONE, *doses))
-    reason = (
-        f"{begins}: mean average precision of a linear probe that names all objects of a scene, in percent: {rows}."
-    )
+    reason = f"{begins}: mean average precision of a linear probe that names all objects, in percent: {rows}."
     dose = ", ".join(
         f"{name}: {results.shown(name, 'cosine/all', 3)}"
         for name in (NONE, *doses, *LEARNED.values())

@@ -193,7 +193,8 @@ def _batches(results: Results) -> list[str]:
     certainty = {method: "beyond" if beyond_chance(gaps[method]) else "within" for method in METHODS}
     return [
         f"From batches of 256 to batches of 16, at equal images, SimCLR {_changes(mean(gaps['simclr']))} "
-        f"({certainty['simclr']} the spread of the seeds) and BYOL {_changes(mean(gaps['byol']))} ({certainty['byol']}): "
+        f"({certainty['simclr']} the spread of the seeds) and BYOL {_changes(mean(gaps['byol']))} "
+        f"({certainty['byol']}): "
         "a small batch has fewer negatives, and makes more updates."
     ]
 
