@@ -139,8 +139,13 @@ WEAK_NAMES = frozenset(
 
 def weak_names_in(tree: ast.AST) -> list[str]:
     """Line and name of every variable, parameter and comprehension target of a weak name."""
+    # Fields may have the names under which files of earlier runs and cards hold them.
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    fields = {id(part.target) for node in classes for part in node.body if isinstance(part, ast.AnnAssign)}
     names = []
     for node in ast.walk(tree):
+        if id(node) in fields:
+            continue
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in WEAK_NAMES:
             names.append(f"{node.lineno}: {node.id}")
         elif isinstance(node, ast.arg) and node.arg in WEAK_NAMES:

@@ -55,7 +55,7 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     """Everything up to the call of the room is real; the rooms themselves are tested in their own folders."""
     words = words[1:] if words[0] == "--" else words
     called: list[str] = []
-    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
+    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(presences={}), attempts=[], whole=True)
     answers: dict[str, object] = {
         "evaluate": SimpleNamespace(to_json=str, table=str),
         "detect": SimpleNamespace(images=(), notes=(), skipped=()),

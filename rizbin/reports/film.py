@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rizbin.generation.diffusion.drawing import SavedImage, noised_starts
+from rizbin.generation.diffusion.drawing import SavedImage, noised_starts, predicted_images
 from rizbin.generation.diffusion.spans import objects_in, spans_of
 from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.film import Labelled, Pixels, chosen
@@ -82,7 +82,7 @@ def _image(page: Page, text_to_image: TextToImage, saved: SavedImage, *, from_pi
     )
     for sentence in saved.painted.notes:
         page.note(sentence)
-    shown = [*seen(text_to_image, saved.painted.frames, most=11), (saved.painted.image, "the picture")]
+    shown = [*predicted_images(text_to_image, saved.painted.frames, most=11), (saved.painted.image, "the image")]
     page.pictures(_shown(shown, saved.prompt))
     show_steps(page, text_to_image, saved)
     show_schedule(page, text_to_image, saved, from_picture=from_picture)

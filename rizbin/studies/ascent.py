@@ -184,6 +184,7 @@ def write_study(
         f"{Path(encoder.name).name} draws, {Path(judge.name).name} judges",
         source,
         target,
+        small,
     )
 
 
@@ -209,7 +210,7 @@ class _Findings:
     """Sentence and curves of `pace`."""
 
 
-def _write_page(findings: _Findings, models: str, source: Source, target: Path) -> Path:
+def _write_page(findings: _Findings, models: str, source: Source, target: Path, small: str) -> Path:
     """Writes the page of the study and returns its path."""
     prompts, compared, numbers, real = findings.prompts, findings.compared, findings.numbers, findings.real
     first = next(iter(compared.values()))

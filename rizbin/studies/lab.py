@@ -177,8 +177,8 @@ class Results:
         With one seed both see the same images in the same order, and how soon a run takes off depends on these more
         than on what is compared.
         """
-        ones, others = self.by_seed(variant, name), self.by_seed(other, name)
-        return [value - others[seed] for seed, value in ones.items() if seed in others]
+        values, others = self.by_seed(variant, name), self.by_seed(other, name)
+        return [value - others[seed] for seed, value in values.items() if seed in others]
 
     def flagged(self, variant: str) -> int:
         """In how many seeds an alarm stood at the end."""

@@ -17,7 +17,7 @@ from rizbin.studies.ascent_job import study_ascent
 from rizbin.studies.denoising import study_denoising
 from rizbin.studies.grounding import study_grounding
 from rizbin.studies.lab import Study
-from rizbin.studies.missing.asked import study_missing_objects
+from rizbin.studies.missing.job import study_missing_objects
 from rizbin.studies.study import write_study
 
 PAGE = "study.html"

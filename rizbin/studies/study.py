@@ -117,7 +117,7 @@ def write_study(
     if open_source(first.data, size=32).name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return publish(page, verdict, to or folder / "study.html", small=asked.small)
+    return publish(page, verdict, to or folder / "study.html", small=question.small)
 
 
 def _in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:

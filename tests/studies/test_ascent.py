@@ -177,7 +177,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     text = page.read_text(encoding="utf-8")
     for words in (
-        "What a picture is made of",
+        "Parametrizations",
         "failures among them",
         "What of the default matters",
         "How fast",

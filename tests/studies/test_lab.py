@@ -286,7 +286,7 @@ def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     asked = comparison(["simclr", "byol"])
     quickly = replace(asked, variants=lambda: [replace(quick(one.name), name=one.name) for one in asked.variants()])
     page = write_study(quickly, tmp_path, seeds=1, steps=2, jobs=1, precision="bf16", quiet=True).read_text()
-    assert "pictures, bf16 ·" in page
+    assert "images, bf16 ·" in page
     assert '"precision": "bf16"' in (tmp_path / "00-0/settings.json").read_text()
     kept = json.loads((tmp_path / "study.json").read_text())
     assert kept["verdict"] == "not testable here" and kept["reason"].startswith("k-NN: top-1: ")

@@ -95,7 +95,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
         with pytest.raises(RizbinError, match=said):
             read_images(where, EYE)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(RizbinError, match=r"None of the pictures .* the first: .*a\.png"):
+    with pytest.raises(RizbinError, match=r"None of the images .* the first: .*a\.png"):
         read_images(str(tmp_path), EYE)
     with pytest.raises(RizbinError, match="one patch of 8"):
         read_images(str(tmp_path), EYE, size=3)

@@ -75,7 +75,7 @@ def test_a_convolutional_network_draws_what_needs_no_attention() -> None:
     for what in (Attention(), Patch(), Pca(Pca.Settings(foreground="mass"))):
         with pytest.raises(NoAttention):
             what(encoder("resnet10t"), pictures)
-    with pytest.raises(RizbinError, match="image-text encoders"):
+    with pytest.raises(RizbinError, match="image-text encoder"):
         WordMap()(encoder("resnet10t"), pictures)
 
 
@@ -87,7 +87,7 @@ def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
     assert [sheet.name for sheet in sheets] == ["attention-001", "attention-002", "attention-all"]
     assert "best: head 1" in sheets[0].caption
     kept = np.ceil(0.6 * 16) / 16  # of sixteen red patches alike, the fewest that hold 0.6
-    assert f"mean over 2 pictures: {kept:.3f}" in sheets[-1].caption
+    assert f"mean over 2 images: {kept:.3f}" in sheets[-1].caption
 
 
 def test_without_truth_no_score_is_made_up() -> None:

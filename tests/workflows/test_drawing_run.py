@@ -19,7 +19,7 @@ from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy
 from rizbin.generation.diffusion.text_to_image import GeneratedImage, Sampling, TextToImage
 from rizbin.generation.film import Pixels
 from rizbin.pages.page import Page
-from rizbin.workflows import catalogue, presets, tour
+from rizbin.workflows import catalogue, evaluate_model, presets, tour  # noqa: F401 (imported before its settings are replaced)
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import SMALL
@@ -124,7 +124,7 @@ def test_the_report_is_a_page_of_numbers_and_pictures(
 ) -> None:
     monkeypatch.setattr(drawn, "DiffusionSettings", lambda: FEW)
     page = rizbin.report(run, output=tmp_path / "page.html").read_text(encoding="utf-8")
-    for part in ("with that thing", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
+    for part in ("with that object", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
         assert part in page
 
 
@@ -136,7 +136,7 @@ def test_a_model_that_draws_is_measured_by_what_a_detector_finds(run: Path) -> N
     assert numbers["autoencoder/error"].value > 5
     again = rizbin.evaluate(run / "model", data="scenes:drawn,categories=4", settings=FEW, quiet=True)
     assert again["judge/true_things"] == numbers["judge/true_things"]
-    with pytest.raises(RizbinError, match="not for a model that draws"):
+    with pytest.raises(RizbinError, match="not for a text-to-image model"):
         rizbin.evaluate(run, settings=Evaluation.Settings(), quiet=True)
     with pytest.raises(RizbinError, match="two names"):
         rizbin.evaluate(run, data="scenes:drawn,categories=1", settings=FEW, quiet=True)
@@ -179,13 +179,13 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
     tour.tour(page)
     text = page.html()
     for part in (
-        "Drawn",
-        "Mended",
+        "Text-to-image",
+        "Repair",
         "came out without",
         "drawn into a free place",
-        "Found",
-        "16 names were asked",
-        "Climbed",
+        "Detection",
+        "16 names were searched for",
+        "Gradient ascent",
     ):
         assert part in text
     monkeypatch.setattr(tour, "DRAWS", str(tmp_path / "nothing"))

@@ -90,7 +90,7 @@ def variants() -> list[Variant]:
     rows += [
         Variant(
             name=name_of(method, what),
-            training=_training(method, kept=tuple(name for name in AUGMENTATIONS if name not in gone)),
+            training=_training(method, augmentations=tuple(name for name in AUGMENTATIONS if name not in gone)),
             group="Augmentations",
             paper=PAPER_REMOVED[method][what],
         )

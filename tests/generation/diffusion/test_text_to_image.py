@@ -162,7 +162,7 @@ def test_a_first_noise_is_searched_and_steps_go_on_from_it() -> None:
     assert (made[0].image == made[1].image).all(), "the same seed, the same picture"
     assert (made[0].image != painter().paint("a zebra and a frog", QUICK).image).any()
     guide, _ = steering(painter(), "a zebra and a frog", "initial-noise")
-    with pytest.raises(RizbinError, match="choose another cure"):
+    with pytest.raises(RizbinError, match="choose another guidance"):
         painter().paint("a zebra and a frog", QUICK, guide=guide, start=np.zeros((32, 32, 3), np.uint8))
 
 
