@@ -1,7 +1,7 @@
 """Large JSON files of records, read piece by piece and held in about as many bytes as they have on disk.
 
 Python's objects for a file of a gibibyte take five to ten. So the lists at the top of the file are decoded one record
-at a time, of each record only what is used is kept, and that packed (`Records`).
+at a time, of each record only what is used is kept, and that packed (`PackedRecords`).
 """
 
 import codecs
@@ -23,8 +23,8 @@ _NEAR_END = 16
 """Characters: a fault so near the end of what was read may be a number, a word or an escape that is not yet whole."""
 
 
-class Records(Sequence[Record]):
-    """Records of which only some fields are kept, packed; each is unpacked anew when it is asked for."""
+class PackedRecords(Sequence[Record]):
+    """PackedRecords of which only some fields are kept, packed; each is unpacked anew when it is asked for."""
 
     def __init__(self, fields: tuple[str, ...]) -> None:
         self.fields = fields
@@ -42,8 +42,8 @@ class Records(Sequence[Record]):
         while self._packed:
             yield self._unpacked(self._packed.pop())
 
-    def __add__(self, other: "Records") -> "Records":
-        both = Records(self.fields)
+    def __add__(self, other: "PackedRecords") -> "PackedRecords":
+        both = PackedRecords(self.fields)
         both._packed = self._packed + other._packed
         return both
 
@@ -65,7 +65,7 @@ class Records(Sequence[Record]):
         }
 
 
-def read_lists(path: Path, fields: dict[str, tuple[str, ...]], most: int) -> dict[str, Records] | None:
+def read_lists(path: Path, fields: dict[str, tuple[str, ...]], most: int) -> dict[str, PackedRecords] | None:
     """The lists of records at the top of a JSON file, by name, with the fields to keep of each.
 
     fields: Name of a list -> the fields of its records.
@@ -87,12 +87,12 @@ class _Reader:
         self._parser = json.JSONDecoder()
         self._text, self._place, self._before, self._ended = "", 0, 0, False
 
-    def lists(self, fields: dict[str, tuple[str, ...]]) -> dict[str, Records] | None:
+    def lists(self, fields: dict[str, tuple[str, ...]]) -> dict[str, PackedRecords] | None:
         if self._next() != "{":
             self._value()
             self._end()
             return None
-        lists: dict[str, Records] | None = {}
+        lists: dict[str, PackedRecords] | None = {}
         self._skip("{")
         while self._next() != "}":
             name = self._value()
@@ -110,12 +110,12 @@ class _Reader:
         self._end()
         return lists
 
-    def _records(self, fields: tuple[str, ...]) -> Records | None:
+    def _records(self, fields: tuple[str, ...]) -> PackedRecords | None:
         """A list of records; None where it is something else, which is read over."""
         if self._next() != "[":
             self._value()
             return None
-        records: Records | None = Records(fields)
+        records: PackedRecords | None = PackedRecords(fields)
         self._skip("[")
         while self._next() != "]":
             record = self._value()

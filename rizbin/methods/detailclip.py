@@ -9,7 +9,7 @@ Source: Monsefi et al., "DetailCLIP: Detail-Oriented CLIP for Fine-Grained Tasks
 The paper has one choice: patches that the teacher attends to least are removed, and these are predicted. Here which
 patches meet the caption (`selection`) and which are predicted (`hide`) are two choices; hide="removed" is the paper's.
 Differs from the official code, each by measurement or because the original is a fault:
-- heads run only on the tokens whose loss needs them, so the patch center follows the hidden patches, not all of them;
+- heads run only on the tokens whose loss needs them, so the patch center follows hidden patches alone;
 - the teacher moves after the update, not before the forward; centers are buffers and stand in the checkpoint;
 - only what the losses need has a teacher (no text teacher: the original moved one and used it only in evaluation).
 """
@@ -420,8 +420,7 @@ class DetailCLIP(Method):
         if self.decoder is None or (hidden.any() and lacks_pixels) or (low_resolution > 1 and lacks_residual):
             return None
         visible = (~hidden).nonzero()[:, 1].view(len(images), -1)
-        shown = lowered(images, low_resolution)
-        student = self.pair.vision(shown, visible)
+        student = self.pair.vision(shown := lowered(images, low_resolution), visible)
         everywhere = self.decoder(student.cls, student.patches, visible, grid)
         patches = patchify(shown, size)
         if low_resolution > 1 and self.to_residual is not None:

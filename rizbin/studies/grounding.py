@@ -90,12 +90,12 @@ def write_study(
     samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
         raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
-    pictures = [sample.image for sample in samples]
+    image_arrays = [sample.image for sample in samples]
     proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with advancing(bar, len(pictures), label) as advance:
+        with advancing(bar, len(image_arrays), label) as advance:
             proposals.append(
-                detector.detect(pictures, named(names), separate=alone, batch=settings.batch, advance=advance)
+                detector.detect(image_arrays, named(names), separate=alone, batch=settings.batch, advance=advance)
             )
     together, one_by_one = proposals
     machine = describe()

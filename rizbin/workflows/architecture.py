@@ -51,8 +51,8 @@ def architecture(settings: Architecture) -> Path:
     samples, _ = read(source, count, size, seed=0, advance=lambda _: None)
     if len(samples) < 2 or not all(sample.caption for sample in samples):
         raise RizbinError(f"{settings.images} has not two images with captions; give scenes:easy, or a table of them.")
-    pictures = LabeledImages.of(samples, source.categories, size, method.pair.grid)
-    objects = pictures.labels > 0 if len(pictures.labels) == len(samples) else None
+    labeled = LabeledImages.of(samples, source.categories, size, method.pair.grid)
+    objects = labeled.labels > 0 if len(labeled.labels) == len(samples) else None
     machine = describe()
     page = Page(
         "How DetailCLIP is put together",
@@ -64,7 +64,7 @@ def architecture(settings: Architecture) -> Path:
     )
     if says:
         page.note(says)
-    show_architecture(page, method, normalize(pictures.pixels), pictures.captions, objects)
+    show_architecture(page, method, normalize(labeled.pixels), labeled.captions, objects)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")

@@ -133,11 +133,7 @@ def train(
     folder = RunFolder(Path(run))
     recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
     folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
-    if (finished := folder.finished_steps()) is not None:
-        if parallel.is_main():
-            sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
-        if parallel.is_main() and not quiet:
-            print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
+    if _was_finished(folder, quiet):
         return folder.path
     method = build(training)
     if parallel.is_main() and is_published(method.encoder) and not (folder.path / ORIGIN).is_dir():
@@ -176,6 +172,17 @@ def _with_length(
         return training, []
     steps, costs = _steps_within(minutes, training, source, run, quiet)
     return replace(training, steps=steps), costs
+
+
+def _was_finished(folder: RunFolder, quiet: bool) -> bool:
+    """Whether the run was finished before; what a kill may have left is then removed, and it is said."""
+    if (finished := folder.finished_steps()) is None:
+        return False
+    if parallel.is_main():
+        sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
+    if parallel.is_main() and not quiet:
+        print(f"{folder.path} is finished: {finished} steps; give more --steps in another folder to train longer.")
+    return True
 
 
 def _warn_before(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
