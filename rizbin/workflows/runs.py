@@ -136,16 +136,14 @@ def train(
     if _was_finished(folder, quiet):
         return folder.path
     method = build(training)
-    if parallel.is_main() and is_published(method.encoder) and not (folder.path / ORIGIN).is_dir():
-        keep_origin(method.encoder, folder.path / ORIGIN)
+    _keep_origin(method, folder.path / ORIGIN)
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
         _warn_before(training, method, source, folder)
     watching = _watching(training, method, silent, validation_data)
     if watching is not None and watching.unseen and not silent:
         folder.warn(watching.unseen)
-    if not costs and not quiet:
-        costs = _foretold(trainer, training, source)
+    costs = costs or ([] if quiet else _foretold(trainer, training, source))
     trainer.fit(
         method,
         source,
@@ -183,6 +181,12 @@ def _was_finished(folder: RunFolder, quiet: bool) -> bool:
     if parallel.is_main() and not quiet:
         print(f"{folder.path} is finished: {finished} steps; give more --steps in another folder to train longer.")
     return True
+
+
+def _keep_origin(method: Method, target: Path) -> None:
+    """Writes what a published network needs to be built again, once."""
+    if parallel.is_main() and is_published(method.encoder) and not target.is_dir():
+        keep_origin(method.encoder, target)
 
 
 def _warn_before(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
