@@ -18,27 +18,29 @@ GROUP = Group(
                 "زیرا هدف با آن جابه‌جا نمی‌شود و یک شبکهٔ پیش‌بین میان این دو قرار دارد. اگر پیش‌بین یا توقف "
                 "گرادیان برداشته شود، شبکه به همان خروجی ثابت می‌رسد.",
             ),
-            command="rizbin study collapse --seeds 3 --budget 30",
-            page="collapse.html",
+            command="rizbin study bootstrap --steps 600 --seeds 3",
+            page="bootstrap.html",
             number=Bilingual(
-                "BYOL: 42.7 percent, spread 0.66, no alarm. Without predictor the spread is 0.05, without "
-                "stop-gradient 0.02, the alarm in 3 of 3 seeds each. A random target is as good at this length: "
-                "45.3 percent.",
-                "BYOL به 42.7 درصد با پراکندگی 0.66 و بدون هشدار می‌رسد. بدون پیش‌بین پراکندگی 0.05 و بدون توقف "
-                "گرادیان 0.02 است و هشدار در هر دو در 3 بذر از 3 بذر برقرار است. هدفی تصادفی در این طول آموزش به "
-                "همان خوبی است: 45.3 درصد.",
+                "BYOL names 70.6 ± 2.3 percent by nearest neighbors, and no alarm stood. Without predictor the "
+                "spread of its projections is 0.09, without stop-gradient 0.01, the alarm in 3 of 3 seeds each. And it teaches "
+                "itself: a random target that never moves gives 59.3 ± 2.3, raw pixels have 29.3. The moving average is "
+                "worth +1.1 points, within the spread: the network itself is target enough.",
+                "BYOL با نزدیک‌ترین همسایه‌ها به 70.6 درصد می‌رسد و هشداری ندارد. بدون پیش‌بین پراکندگی بازنمایی‌ها "
+                "0.09 و بدون توقف گرادیان 0.01 است و هشدار در هر دو در 3 بذر از 3 بذر برقرار است. خودش را هم آموزش می‌دهد: هدفی تصادفی "
+                "که هرگز تغییر نمی‌کند 59.3 درصد می‌دهد و پیکسل‌های خام 29.3 درصد. میانگین متحرک تنها 1.1 واحد "
+                "می‌ارزد که درون پراکندگی بذرهاست: خودِ شبکه نیز هدفی کافی است.",
             ),
             verdict="shown",
             settings={
-                "study": "collapse",
+                "study": "bootstrap",
                 "only": (
                     "BYOL",
-                    "BYOL without predictor",
-                    "BYOL without stop-gradient",
-                    "BYOL, target: a random network",
+                    "target: a random network that never moves",
+                    "no predictor",
+                    "no stop-gradient",
                 ),
             },
-            small="four of 18 variants, as many steps as the minutes allow",
+            small="four of seven variants, as many steps as the minutes allow",
         ),
     ),
 )

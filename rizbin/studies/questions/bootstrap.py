@@ -143,8 +143,8 @@ def show(page: Page, results: Results) -> None:
 
 STUDY = Study(
     question="Why does BYOL not collapse, and does it teach itself?",
-    design=f"BYOL on the small network of the laboratory (three convolutions, 32 pixels) and single drawings on white, "
-    f"{STEPS} steps, long enough that it stands well above raw pixels. What differs is what is predicted (a slowly "
+    design="BYOL on the small network of the laboratory (three convolutions, 32 pixels) and single drawings on white, "
+    "long enough that it stands well above raw pixels. What differs is what is predicted (a slowly "
     "following copy, a random network, the network itself) and which guard is taken away. A linear predictor, whose "
     "eigenvectors can be compared with those of the projections, has a control without stop-gradient. Measured on new "
     "images: nearest neighbors, and whether the projections are spread.",
