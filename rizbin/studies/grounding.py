@@ -284,7 +284,7 @@ def _show(
         ["Asked", "AP50, percent", "best F1, percent", "presence: Matthews' correlation", "calibration error"],
         [("", rows)],
     )
-    page.heading("How small may a thing be?")
+    page.heading("Recall by object size")
     page.table(
         ["Side in pixels (root of the visible area)", "found, percent", "things"],
         [

@@ -87,7 +87,7 @@ def test_the_verdict_asks_for_help_that_is_worth_its_time() -> None:
     assert (
         helped.kind == "shown" and "; the second judge, which no way asks, sees all in 100.0 percent" in helped.reason
     )
-    assert helped.delivered.startswith("Delivered: iou repaired 30 pictures and broke 0 of 100")
+    assert helped.delivered.startswith("Delivered: iou repaired 30 images and broke 0 of 100")
     assert answer(planted(60, rival=40)).kind == "refuted here", "more seeds do better in the same time"
     assert answer(planted(53, rival=2)).kind == "refuted here", "15 points more are beyond the interval"
     assert answer(planted(95, plain=94)).kind == "not testable here", "plain drawing left nothing to be gained"

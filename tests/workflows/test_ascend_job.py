@@ -126,7 +126,7 @@ def test_bad_input_is_one_sentence(
         (["a", "--negative", "b=1"], "weights sum to 0"),
         (["a", "--negative", "b=x"], "'x' in 'b=x' is not a weight"),
         (["a", "--mask", "mask.png"], "give the image too"),
-        (["a", "--start", str(picture), "--mask", "mask.png"], "mask has 9x8 pixels and the picture 40x32"),
+        (["a", "--start", str(picture), "--mask", "mask.png"], "mask has 9x8 pixels and the image 40x32"),
         (["a", "--model", "blind"], "blind reads no words"),
         (["a", "--resolutions", "1,x"], "'1,x' names no resolutions"),
         (["a", "--resolutions", "1,99"], "A resolution of 99 does not fit"),

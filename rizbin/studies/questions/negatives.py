@@ -86,7 +86,7 @@ def answer(results: Results) -> StudyVerdict:
         REFUTED: "Negatives are worth nothing here",
         NOT_TESTABLE: "These seeds cannot tell whether negatives are worth anything",
     }[kind]
-    if kind == SHOWN and results.trained(few):
+    if kind == SHOWN and results.gaps(few, none, "knn"):
         share = 100 * mean(results.gaps(few, none, "knn")) / mean(gained)
         begins += f", and one negative a view gives {share:.0f} percent of what all give"
     reason = (

@@ -188,6 +188,8 @@ def _drawn_to_large(results: Results) -> list[str]:
     if not results.trained(UNDRAWN):
         return []
     worth = results.gaps(NONE, UNDRAWN, "probe/map")
+    if not worth:
+        return []
     certainty = "beyond" if beyond_chance(worth) else "within"
     return [
         f"Why small crops are attracted by the large ones: without it the probe has "
