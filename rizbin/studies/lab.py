@@ -323,7 +323,7 @@ def _measured_within(
             _cell(folder, training, measure)
     except DeadlinePassed:
         raise RizbinError(
-            f"A run of {SHORT} steps with its measurement takes more than {most:.1f} seconds, so {runs} runs do not fit "
+            f"A run of {SHORT} steps with its measurement takes more than {most:.1f} seconds, so {runs} do not fit "
             f"into {budget:g} minutes; give more minutes, fewer seeds or fewer variants."
         ) from None
     finally:

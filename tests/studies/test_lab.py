@@ -92,7 +92,7 @@ def test_a_budget_that_measuring_alone_exceeds_is_refused_while_it_is_measured(
     monkeypatch.setattr("rizbin.workflows.runs.seconds_a_step", lambda training: 1e-4)
     timing = outputs.claim_folder(tmp_path / "timing")
     with pytest.raises(
-        RizbinError, match=r"takes more than 0\.3 seconds, so 2 runs do not fit into 0\.01 minutes; give more"
+        RizbinError, match=r"takes more than 0\.3 seconds, so 2 do not fit into 0\.01 minutes; give more"
     ):
         lab._steps_within(0.01, [quick("simclr"), quick("byol")], timing, steps_of, seeds=1, jobs=1, quiet=True)
     assert not timing.exists()

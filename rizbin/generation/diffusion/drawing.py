@@ -15,6 +15,7 @@ from rizbin.generation.diffusion.sampling import (
     GeneratedImage,
     Guide,
     Sampling,
+    check,
     fingerprint,
 )
 from rizbin.generation.diffusion.text_to_image import TextToImage
@@ -38,6 +39,17 @@ class SavedImage:
     painted: GeneratedImage
 
 
+def check_request(prompts: Sequence[str], sampling: Sampling, count: int) -> None:
+    """Raises RizbinError for what cannot be drawn, whatever the model: before one is loaded."""
+    check(sampling)
+    if count < 1:
+        raise RizbinError(f"{count} images are none; give --count 1 or more.")
+    if not prompts:
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+    if sampling.seed + count - 1 > SEEDS[1]:
+        raise RizbinError(f"The {count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
+
+
 def draw(
     painter: TextToImage,
     prompts: Sequence[str],
@@ -59,12 +71,7 @@ def draw(
     tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
     written.
     """
-    if count < 1:
-        raise RizbinError(f"{count} pictures are none; give --count 1 or more.")
-    if not prompts:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
-    if sampling.seed + count - 1 > SEEDS[1]:
-        raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
+    check_request(prompts, sampling, count)
     made: list[SavedImage] = []
     total = len(prompts) * count * _steps_made(painter, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:

@@ -85,7 +85,15 @@ def _check_folder(folder: Path) -> None:
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RizbinError(f"{path} cannot be read; save the pipeline again.") from error
-    if not hasattr(diffusers, str(kind)):
+    try:  # diffusers imports a class when it is first asked for
+        known = hasattr(diffusers, str(kind))
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RizbinError(
+            f"diffusers is installed and cannot be imported ({reason.rstrip('.')}); install what is missing, or remove "
+            "the package that is only half installed."
+        ) from error
+    if not known:
         raise RizbinError(f"{path} asks for {kind}, which diffusers does not have; code beside weights is never run.")
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or None in entry or part == "safety_checker":
