@@ -65,7 +65,7 @@ def test_flags_exist(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     named = set(re.findall(r"--(?:method|trainer)\.[\w.-]+\w", text_of(page)))
     known = ""
     for name in methods.names():
-        assert cli.main(["train", name, "--help"]) == 0
+        assert cli.main(["train", name, "--help-all"]) == 0
         known += capsys.readouterr().out
     assert named and not {flag for flag in named if not re.search(rf"{re.escape(flag)}[\s,]", known)}
     for block in blocks(page, "sh"):

@@ -26,7 +26,7 @@ from rizbin.data.coco_file import (
 )
 from rizbin.data.coco_masks import Unfit, box_of, thing_of
 from rizbin.data.listing import NAMED, Listing, ListingEntry, Split, check_any, check_caption, counted, located, such_as
-from rizbin.data.records import Records
+from rizbin.data.records import PackedRecords
 from rizbin.data.sample import Refused, Sample
 
 MOST_MASKS = 768 * 2**20
@@ -89,8 +89,8 @@ class _Sorted:
     def __init__(self, where: str) -> None:
         self.where = where
         self.captions: dict[Id | None, list[str]] = defaultdict(list)
-        self.objects: dict[Id | None, Records] = defaultdict(lambda: Records(FIELDS["annotations"]))
-        self._unlisted = {kind: Records((kind,)) for kind in ("image_id", "category_id")}
+        self.objects: dict[Id | None, PackedRecords] = defaultdict(lambda: PackedRecords(FIELDS["annotations"]))
+        self._unlisted = {kind: PackedRecords((kind,)) for kind in ("image_id", "category_id")}
         self._left: dict[str, list[str]] = defaultdict(list)
 
     def put(

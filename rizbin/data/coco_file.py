@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.listing import NAMED, is_text, located
-from rizbin.data.records import Record, Records, read_lists
+from rizbin.data.records import PackedRecords, Record, read_lists
 
 Id = int | str
 MOST_BYTES = 4 * 2**30
@@ -27,7 +27,7 @@ class CocoFile:
     """What a file holds."""
 
     images: Sequence[Record]
-    annotations: Records
+    annotations: PackedRecords
     names: dict[Id, str]
     """Of categories, by their id."""
     ambiguous: dict[Id, str]

@@ -1,13 +1,13 @@
 """Large JSON files of records, read piece by piece and held in about as many bytes as they have on disk.
 
 Python's objects for a file of a gibibyte take five to ten. So the lists at the top of the file are decoded one record
-at a time, of each record only what is used is kept, and that packed (`Records`).
+at a time, of each record only what is used is kept, and that packed (`PackedRecords`).
 """
 
 import codecs
 import json
 import marshal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -23,32 +23,30 @@ _NEAR_END = 16
 """Characters: a fault so near the end of what was read may be a number, a word or an escape that is not yet whole."""
 
 
-class Records(Sequence[Record]):
-    """Records of which only some fields are kept, packed; each is unpacked anew when it is asked for."""
+class PackedRecords(Sequence[Record]):
+    """PackedRecords of which only some fields are kept, packed; each is unpacked anew when it is asked for."""
 
-    def __init__(self, fields: tuple[str, ...]) -> None:
+    def __init__(self, fields: tuple[str, ...], packed: Iterable[bytes] = ()) -> None:
         self.fields = fields
-        self._packed: list[bytes] = []
+        self.packed = list(packed)
 
     def append(self, record: Record) -> None:
         """Takes the kept fields of a record in. Raises ValueError for one that is too deep to be packed."""
         # marshal writes numbers, texts and lists of them in a fraction of their size in memory, and it reads here
         # nothing but what it wrote a moment before. `...` stands for a field that is not there, which JSON has none of.
-        self._packed.append(marshal.dumps(tuple(record.get(field, ...) for field in self.fields)))
+        self.packed.append(marshal.dumps(tuple(record.get(field, ...) for field in self.fields)))
 
     def drained(self) -> Iterator[Record]:
         """Each record in order, given up once it was handed out, so that nothing is held twice."""
-        self._packed.reverse()
-        while self._packed:
-            yield self._unpacked(self._packed.pop())
+        self.packed.reverse()
+        while self.packed:
+            yield self._unpacked(self.packed.pop())
 
-    def __add__(self, other: "Records") -> "Records":
-        both = Records(self.fields)
-        both._packed = self._packed + other._packed
-        return both
+    def __add__(self, other: "PackedRecords") -> "PackedRecords":
+        return PackedRecords(self.fields, [*self.packed, *other.packed])
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self.packed)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -56,8 +54,8 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: slice) -> "list[Record]": ...
     def __getitem__(self, index: int | slice) -> "Record | list[Record]":
         if isinstance(index, slice):
-            return [self._unpacked(packed) for packed in self._packed[index]]
-        return self._unpacked(self._packed[index])
+            return [self._unpacked(packed) for packed in self.packed[index]]
+        return self._unpacked(self.packed[index])
 
     def _unpacked(self, packed: bytes) -> Record:
         return {
@@ -65,7 +63,7 @@ class Records(Sequence[Record]):
         }
 
 
-def read_lists(path: Path, fields: dict[str, tuple[str, ...]], most: int) -> dict[str, Records] | None:
+def read_lists(path: Path, fields: dict[str, tuple[str, ...]], most: int) -> dict[str, PackedRecords] | None:
     """The lists of records at the top of a JSON file, by name, with the fields to keep of each.
 
     fields: Name of a list -> the fields of its records.
@@ -87,12 +85,12 @@ class _Reader:
         self._parser = json.JSONDecoder()
         self._text, self._place, self._before, self._ended = "", 0, 0, False
 
-    def lists(self, fields: dict[str, tuple[str, ...]]) -> dict[str, Records] | None:
+    def lists(self, fields: dict[str, tuple[str, ...]]) -> dict[str, PackedRecords] | None:
         if self._next() != "{":
             self._value()
             self._end()
             return None
-        found: dict[str, Records] | None = {}
+        found: dict[str, PackedRecords] | None = {}
         self._skip("{")
         while self._next() != "}":
             name = self._value()
@@ -110,12 +108,12 @@ class _Reader:
         self._end()
         return found
 
-    def _records(self, fields: tuple[str, ...]) -> Records | None:
+    def _records(self, fields: tuple[str, ...]) -> PackedRecords | None:
         """A list of records; None where it is something else, which is read over."""
         if self._next() != "[":
             self._value()
             return None
-        records: Records | None = Records(fields)
+        records: PackedRecords | None = PackedRecords(fields)
         self._skip("[")
         while self._next() != "]":
             record = self._value()

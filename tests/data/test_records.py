@@ -11,7 +11,7 @@ import pytest
 from rizbin.core.errors import RizbinError
 from rizbin.data import records
 from rizbin.data.coco_file import read_file
-from rizbin.data.records import Records, read_lists
+from rizbin.data.records import PackedRecords, read_lists
 
 FIELDS = {"a": ("id", "deep", "text"), "b": ("id",)}
 TRICKY = [
@@ -119,7 +119,7 @@ def test_a_file_takes_about_its_size_in_memory(tmp_path: Path) -> None:
 
 
 def test_records_are_a_sequence() -> None:
-    numbers = Records(("id",))
+    numbers = PackedRecords(("id",))
     for number in range(3):
         numbers.append({"id": number, "more": "x"})
     numbers.append({})

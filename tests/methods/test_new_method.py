@@ -142,7 +142,7 @@ def test_its_presets_are_its_own_and_the_command_line_knows_it(
     assert runs.training_from(to_dict(large)) == large
     assert cli.main(["train"]) == 0
     assert re.search(r"^  flip +FLIP: CLIP on a random part", capsys.readouterr().out, re.MULTILINE)
-    assert cli.main(["train", name, "--preset", "paper", "--help"]) == 0
+    assert cli.main(["train", name, "--preset", "paper", "--help-all"]) == 0
     text = capsys.readouterr().out
     assert "--method.keep-ratio" in text and "--method.pair.vision.name" in text
     assert cli.main(["train", name, "--preset", "nano"]) == 2

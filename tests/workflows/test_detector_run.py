@@ -89,7 +89,7 @@ def test_going_on_from_a_trained_one_tells_what_was_kept(tmp_path: Path, monkeyp
 
 
 def test_the_command_takes_its_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "detector", "--help"]) == 0
+    assert cli.main(["train", "detector", "--help-all"]) == 0
     told = capsys.readouterr().out
     for flag in ("--images", "--method.start", "--method.freeze", "--method.negatives", "--method.held-out"):
         assert flag in told, flag
