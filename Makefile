@@ -3,18 +3,26 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python -m
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench docs
+.PHONY: help demo test test-browser check format bench docs
 
 help:  ## Show these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 demo: .venv/ready  ## Train DetailCLIP on the embedded world and write a report
 	$(RUN) rizbin demo
+	@echo "To look at it, and to draw, find and train in a browser: .venv/bin/rizbin studio"
 
-test: check  ## Lint, types, import rules, spelling, and every test but the slow ones
-	$(RUN) pytest -m "not slow"
+test: check  ## Lint, types, import rules, spelling, and every test but the slow ones and those in a browser
+	$(RUN) pytest -m "not slow and not browser"
+	@echo "NOT RUN: the tests of the studio in a browser. make test-browser runs them (needs Chromium)."
+
+test-browser: .venv/ready  ## Click through the studio in Chromium (CHROMIUM=PATH, or one that is installed)
+	@browser="$(CHROMIUM)"; test -n "$$browser" || { \
+	  echo "Chromium is missing: on Debian and Ubuntu apt-get install chromium, or make test-browser CHROMIUM=PATH." >&2; \
+	  exit 1; }; RIZBIN_CHROMIUM="$$browser" $(RUN) pytest -m browser tests/studio
 
 check: .venv/ready  ## Lint, types, import rules and spelling
 	$(RUN) ruff check .

@@ -48,7 +48,7 @@ def diffusers_pass(model: Any, latents: Any, embeddings: Any) -> Callable[[], An
     store.num_att_layers = len(names)
     pipeline = original.StableDiffusionAttendAndExcitePipeline
 
-    def one() -> Any:
+    def run_pass() -> Any:
         leaf = latents.clone().requires_grad_()
         # Not the leaf itself: the counter of operations hangs hooks on what the network is given.
         predicted = model(leaf * 1, 500, encoder_hidden_states=embeddings).sample
@@ -58,7 +58,7 @@ def diffusers_pass(model: Any, latents: Any, embeddings: Any) -> Callable[[], An
         del predicted
         return gradient
 
-    return one
+    return run_pass
 
 
 def rizbin_pass(model: Any, latents: Any, embeddings: Any, *, stop: bool) -> Callable[[], Any]:
@@ -71,7 +71,7 @@ def rizbin_pass(model: Any, latents: Any, embeddings: Any, *, stop: bool) -> Cal
 
     capture = Capture(model, stop_after_last=stop)
 
-    def one() -> Any:
+    def run_pass() -> Any:
         leaf = latents.clone().requires_grad_()
         with frozen(model), capture:
             predicted = capture.run(leaf * 1, 500, embeddings)
@@ -81,7 +81,7 @@ def rizbin_pass(model: Any, latents: Any, embeddings: Any, *, stop: bool) -> Cal
         del predicted
         return gradient
 
-    return one
+    return run_pass
 
 
 VARIANTS: dict[str, Callable[[Any, Any, Any], Callable[[], Any]]] = {
@@ -102,34 +102,34 @@ def measure(name: str, threads: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(1, 4, 64, 64, generator=generator)
     embeddings = torch.randn(1, 77, 768, generator=generator)
-    one = VARIANTS[name](model, latents, embeddings)
+    run_pass = VARIANTS[name](model, latents, embeddings)
     begin = time.process_time()
-    one()
+    run_pass()
     first = time.process_time() - begin
     begin = time.process_time()
-    gradient = one()
+    gradient = run_pass()
     seconds = time.process_time() - begin
     # Before the counts: they keep more alive than a pass does.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
+    storages: dict[int, int] = {}
     alive = []  # a storage that is freed and made again must not be taken for the same
 
     def keep(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            storages[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        one()
+        run_pass()
     alive.clear()
     # The counter does not know the CPU's fused attention and would leave it out: for it, attention is written out.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        one()
+        run_pass()
     return {
-        "gib": sum(kept.values()) / 2**30,
+        "gib": sum(storages.values()) / 2**30,
         "tflop": counter.get_total_flops() / 1e12,
         "seconds": seconds,
         "first": first,
@@ -153,14 +153,14 @@ def main() -> None:
     for name in VARIANTS:
         command = [sys.executable, __file__, "--only", name, "--threads", str(options.threads)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-        base = base or found
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+        base = base or result
         largest = max(abs(value) for value in base["gradient"])
-        differs = max(abs(a - b) for a, b in zip(found["gradient"], base["gradient"], strict=True)) / largest
+        differs = max(abs(a - b) for a, b in zip(result["gradient"], base["gradient"], strict=True)) / largest
         print(
-            f"| {name:18} | {found['gib']:8.2f} | {found['gib'] / base['gib']:5.2f} | {found['tflop']:5.3f} "
-            f"| {found['tflop'] / base['tflop']:5.2f} | {found['seconds']:5.1f} | {found['first']:11.1f} "
-            f"| {found['peak_gb']:7.2f} | {differs:16.1e} |",
+            f"| {name:18} | {result['gib']:8.2f} | {result['gib'] / base['gib']:5.2f} | {result['tflop']:5.3f} "
+            f"| {result['tflop'] / base['tflop']:5.2f} | {result['seconds']:5.1f} | {result['first']:11.1f} "
+            f"| {result['peak_gb']:7.2f} | {differs:16.1e} |",
             flush=True,
         )
 

@@ -1,7 +1,7 @@
 """Finding by words against transformers, in CPU seconds of one thread and one run.
 
-The forward: Grounding DINO (MM) of the published tiny size with random weights, one picture of 480x640 and ten phrases.
-The whole: ten phrases in one picture by `Detector.detect`, against transformers' zero-shot-object-detection pipeline on
+The forward: Grounding DINO (MM) of the published tiny size with random weights, one image of 480x640 and ten phrases.
+The whole: ten phrases in one image by `Detector.detect`, against transformers' zero-shot-object-detection pipeline on
 the same network (`--small`: the network of the tests instead of the published size, a minute instead of five).
 
     OMP_NUM_THREADS=1 python benchmarks/detect.py
@@ -51,7 +51,7 @@ def main() -> None:
         model, shorter = new_model(DetectorSize(), tokenizer, image_size=96), 96
     else:
         model, shorter = MMGroundingDinoForObjectDetection(MMGroundingDinoConfig()), 480
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     detector = Detector(model, tokenizer, Preparation(shorter=shorter, longer=2 * shorter))
     (text,) = detector.build_prompts(PHRASES).texts
     ids = torch.tensor([text.ids])
@@ -64,14 +64,14 @@ def main() -> None:
     fast, mine = seconds(forward), forward()
     disable_fast_attention(model)
     stock, theirs = seconds(forward), forward()
-    seen = theirs.enc_outputs_class.isfinite()
+    valid = theirs.enc_outputs_class.isfinite()
     apart = max(
         (mine.encoder_last_hidden_state_vision - theirs.encoder_last_hidden_state_vision).abs().max().item(),
-        (mine.enc_outputs_class[seen] - theirs.enc_outputs_class[seen]).abs().max().item(),
+        (mine.enc_outputs_class[valid] - theirs.enc_outputs_class[valid]).abs().max().item(),
     )
     # Random weights give proposals that all but tie: where two change places, the decoder begins otherwise.
     same = ((mine.pred_boxes - theirs.pred_boxes).abs().amax(dim=-1) < 1e-4).float().mean().item()
-    parameters = sum(one.numel() for one in model.parameters()) / 1e6
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(f"forward, {parameters:.1f} million parameters, {tuple(pixels.shape[2:])}: transformers {stock:.2f} s,")
     print(f"  rizbin {fast:.2f} s: {stock / fast:.2f} times as fast")
     print(f"  largest difference of the encoder's outputs {apart:.1e}, boxes equal to 1e-4: {same:.1%}")
@@ -86,9 +86,9 @@ def main() -> None:
         processor=processor,
         device="cpu",
     )
-    pipelined = seconds(lambda: theirs(picture, candidate_labels=PHRASES), 1)
+    pipelined = seconds(lambda: theirs(image, candidate_labels=PHRASES), 1)
     enable_fast_attention(model)
-    whole = seconds(lambda: detector.detect([picture], PHRASES))
+    whole = seconds(lambda: detector.detect([image], PHRASES))
     print(f"ten phrases: the pipeline {pipelined:.2f} s, rizbin {whole:.2f} s: {pipelined / whole:.1f} times as fast")
 
 

@@ -1,11 +1,11 @@
-"""What DetailCLIP gains over CLIP and A-CLIP on the embedded world, at equal pictures and at equal time, over seeds.
+"""What DetailCLIP gains over CLIP and A-CLIP on the embedded world, at equal images and at equal time, over seeds.
 
     python benchmarks/gain.py [--steps 800] [--seeds 3] [--jobs 2] [--variants clip aclip detailclip ...]
     python benchmarks/gain.py --world detail,distractors=4 --size 96    # with texture, thin things and distractors
 
 Every variant has the same towers, batch, optimizer and data (the preset `small`). Each cell is a run folder: stopped
 and started again, finished cells are kept. Equal time means equal CPU seconds: the cheaper variants get as many more
-steps as their cells at equal pictures were cheaper than DetailCLIP's. Measured on 1,000 test scenes of a world of its
+steps as their cells at equal images were cheaper than DetailCLIP's. Measured on 1,000 test scenes of a world of its
 own (seed 2), by whose numbers no recipe was chosen; objects by size on the hard preset, on which nothing was trained.
 Steps are computed in bf16, which halves their time on processors that have it.
 With --jobs 2 on two cores each cell has one thread; nothing else should run beside.
@@ -108,7 +108,7 @@ def run(cells: list[tuple[Path, str, int, int]], jobs: int, world: str, size: in
     """All cells that have no numbers yet, `jobs` at a time, each in a process with its share of the cores."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
 
-    def one(what: tuple[Path, str, int, int]) -> None:
+    def train_one(what: tuple[Path, str, int, int]) -> None:
         words = [*(str(part) for part in what), world, str(size)]
         subprocess.run(
             [sys.executable, __file__, "--cell", *words], check=True, env=os.environ | {"OMP_NUM_THREADS": threads}
@@ -116,7 +116,7 @@ def run(cells: list[tuple[Path, str, int, int]], jobs: int, world: str, size: in
         print(f"done: {what[0].name}", file=sys.stderr, flush=True)
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, [what for what in cells if not (what[0] / "numbers.json").exists()]))
+        list(pool.map(train_one, [what for what in cells if not (what[0] / "numbers.json").exists()]))
 
 
 def numbers_of(folder: Path) -> dict[str, float]:
@@ -155,24 +155,28 @@ def main() -> None:
         return options.folder / f"{kind}-{variant}-{seed}"
 
     run(
-        [(at(one, seed), one, seed, options.steps) for seed in seeds for one in options.variants],
+        [(at(variant, seed), variant, seed, options.steps) for seed in seeds for variant in options.variants],
         options.jobs,
         options.world,
         options.size,
     )
-    equal = {one: [numbers_of(at(one, seed)) for seed in seeds] for one in options.variants}
+    equal = {variant: [numbers_of(at(variant, seed)) for seed in seeds] for variant in options.variants}
     table(f"Equal pictures: {options.steps} steps, {options.seeds} seeds (mean ± standard deviation)", equal)
     if REFERENCE not in equal:
         return
-    cost = {one: mean(numbers["CPU minutes"] for numbers in cells) for one, cells in equal.items()}
-    steps = {one: round(options.steps * cost[REFERENCE] / cost[one]) for one in ("clip", "aclip") if one in cost}
+    cost = {variant: mean(numbers["CPU minutes"] for numbers in cells) for variant, cells in equal.items()}
+    steps = {
+        variant: round(options.steps * cost[REFERENCE] / cost[variant])
+        for variant in ("clip", "aclip")
+        if variant in cost
+    }
     run(
-        [(at(one, seed, "time"), one, seed, steps[one]) for seed in seeds for one in steps],
+        [(at(variant, seed, "time"), variant, seed, steps[variant]) for seed in seeds for variant in steps],
         options.jobs,
         options.world,
         options.size,
     )
-    timed = {one: [numbers_of(at(one, seed, "time")) for seed in seeds] for one in steps}
+    timed = {variant: [numbers_of(at(variant, seed, "time")) for seed in seeds] for variant in steps}
     table(f"Equal time: the CPU minutes of {REFERENCE} at equal pictures", {**timed, REFERENCE: equal[REFERENCE]})
 
 

@@ -594,12 +594,12 @@ def branches(table: Table, clock: Clock, device: Any, size: Size, dry: bool, opt
     for name in BRANCHES:
         if name in table.rows["branches"]:
             continue
-        wanted = plan["steps"] * plan["seconds"][name]
-        if clock.left() < wanted and not dry:
+        needed = plan["steps"] * plan["seconds"][name]
+        if clock.left() < needed and not dry:
             table.skip("branches", name)
             continue
         method, count, seconds = train_branch(
-            name, feed, start, plan["steps"], PATIENCE * wanted + 5, device, size, dry, 0
+            name, feed, start, plan["steps"], PATIENCE * needed + 5, device, size, dry, 0
         )
         report = evaluate(method.pair, test, train_source=learn, settings=settings)
         facts = {"steps": count, "ms a step": 1000 * seconds / count}

@@ -1,11 +1,11 @@
-"""Turns Debian's openclipart-png package into a table of captions and small pictures, as an example of real data.
+"""Turns Debian's openclipart-png package into a table of captions and small images, as an example of real data.
 
     apt-get download openclipart-png && dpkg -x openclipart-png_*.deb package
     python benchmarks/openclipart.py package/usr/share/openclipart/png clipart
 
 The drawings are in the public domain. Their only words are the names of files and folders, mostly English, some
 Italian or French, often followed by the artist's name. No claim is measured here: the script makes data to measure on.
-It writes captions.csv (file_name, caption, label), the folder pictures, and refused.csv with the reasons.
+It writes captions.csv (file_name, caption, label), the folder images, and refused.csv with the reasons.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from rizbin.data.sample import Refused
 SIDE = 128
 """Pixels of the longer side at most: twice what the small preset looks at, so that crops of it are still sharp."""
 PER_FOLDER = 100
-"""Pictures of one folder at most: one of them holds 1,378 stars that differ in the number of their points only."""
+"""Images of one folder at most: one of them holds 1,378 stars that differ in the number of their points only."""
 MOST = 4000
-"""Pictures in all."""
+"""Images in all."""
 UNNAMED = ("unsorted", "special")
 """Top folders whose name says nothing about what is in them."""
 _NAMES = """
@@ -61,7 +61,7 @@ def _is_artist(word: str) -> bool:
 
 
 def caption_of(place: Path) -> str:
-    """What a picture's place says of it.
+    """What an image's place says of it.
 
     `people/clothing/hats/purple_hat_nicu_buculei_01.png` is "a drawing of purple hat, hats, clothing, people": without
     an article, since many titles are names or plurals, and the innermost folder first, since long captions are cut.
@@ -75,18 +75,18 @@ def caption_of(place: Path) -> str:
 
 
 def chosen(root: Path, per_folder: int, most: int) -> list[Path]:
-    """Pictures below `root`, as paths relative to it: the lowest hashes of each folder, then of all.
+    """Images below `root`, as paths relative to it: the lowest hashes of each folder, then of all.
 
     Links and unnamed folders are left out. The choice depends on names alone, so it is the same on every machine and
-    hardly changes when pictures are added.
+    hardly changes when images are added.
     """
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in root.rglob("*.png"):
         place = path.relative_to(root)
         if not path.is_symlink() and len(place.parts) > 1 and place.parts[0] not in UNNAMED:
             folders[place.parent].append(place)
-    kept = [place for places in folders.values() for place in sorted(places, key=_hash)[:per_folder]]
-    return sorted(sorted(kept, key=_hash)[:most])
+    chosen_places = [place for places in folders.values() for place in sorted(places, key=_hash)[:per_folder]]
+    return sorted(sorted(chosen_places, key=_hash)[:most])
 
 
 def _hash(place: Path) -> str:
@@ -94,7 +94,7 @@ def _hash(place: Path) -> str:
 
 
 def small_square(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The picture on white, its longer side at most `side`, in the middle of a square, as evaluation cuts squares.
+    """The image on white, its longer side at most `side`, in the middle of a square, as evaluation cuts squares.
 
     Raises Refused when the file cannot be used, or when nothing is to be seen on white.
     """
@@ -115,9 +115,9 @@ def small_square(path: Path, side: int) -> UInt8[np.ndarray, "side side 3"]:
 def convert(
     root: Path, out: Path, *, side: int = SIDE, per_folder: int = PER_FOLDER, most: int = MOST
 ) -> tuple[int, Counter[str]]:
-    """Writes pictures and tables into the new folder `out`; returns how many, and how many were refused and why.
+    """Writes images and tables into the new folder `out`; returns how many, and how many were refused and why.
 
-    Raises RizbinError when `root` has no pictures in folders or `out` is not empty.
+    Raises RizbinError when `root` has no images in folders or `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise RizbinError(f"{out} is not empty; name a new folder.")
@@ -132,8 +132,8 @@ def convert(
     for place in places:
         try:
             caption = caption_of(place)
-            picture = small_square(root / place, side)
-            content = blake2b(picture.tobytes(), digest_size=16).digest()
+            image = small_square(root / place, side)
+            content = blake2b(image.tobytes(), digest_size=16).digest()
             if content in seen:
                 raise Refused(f"{place} is a copy of another picture.")
         except Refused as error:
@@ -143,7 +143,7 @@ def convert(
             continue
         seen.add(content)
         name = f"pictures/{_hash(place)}.png"
-        cv2.imwrite(str(out / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(out / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         rows.append((name, caption, place.parts[0].replace("_", " ")))
     _write(out / "captions.csv", [("file_name", "caption", "label"), *rows])
     _write(out / "refused.csv", [("source", "reason"), *refused])

@@ -298,22 +298,22 @@ def sheet(path: Path, data: str, folders: dict[str, Path], count: int = 8) -> No
     pairs = {name: load_run(folder).pair.eval() for name, folder in folders.items()}
     side = next(iter(pairs.values())).image_size
     source = open_source(data, split="test", size=side, seed=WORLD)
-    seen, _ = read(source, count, side, seed=0, advance=lambda _: None)
-    names = source.categories or tuple(sorted({name for image in seen for name in image.names}))
+    images, _ = read(source, count, side, seed=0, advance=lambda _: None)
+    names = source.categories or tuple(sorted({name for image in images for name in image.names}))
     if not names:
         return
     cells: list[UInt8[np.ndarray, "height width 3"]] = []
     labels: list[str] = []
-    predicted = {name: words_of(pair, [image.pixels for image in seen], names) for name, pair in pairs.items()}
-    for index, image in enumerate(seen):
+    predicted = {name: words_of(pair, [image.pixels for image in images], names) for name, pair in pairs.items()}
+    for index, image in enumerate(images):
         cells.append(image.pixels)
         labels.append(image.caption)
         truth = np.full(image.pixels.shape[:2], -1)
-        for name, mask in image.things:
+        for name, mask in image.objects:
             truth[mask] = names.index(name)
         # Where the truth is known, what is shown of the words is what stands on the objects' pixels.
         shows = {
-            name: np.where(truth >= 0, maps[index], -1) if image.things else maps[index]
+            name: np.where(truth >= 0, maps[index], -1) if image.objects else maps[index]
             for name, maps in predicted.items()
         }
         order = by_area(truth) + [place for shown in shows.values() for place in by_area(shown)]
@@ -321,10 +321,10 @@ def sheet(path: Path, data: str, folders: dict[str, Path], count: int = 8) -> No
         for name, shown in shows.items():
             cells.append(colored(image.pixels, shown, colors))
             labels.append(f"{name}: {listed(shown, names)}")
-        if image.things:
+        if image.objects:
             cells.append(colored(image.pixels, truth, colors))
             labels.append(f"truth: {listed(truth, names)}")
-    columns = 2 + len(predicted) if seen[0].things else 1 + len(predicted)
+    columns = 2 + len(predicted) if images[0].objects else 1 + len(predicted)
     pixels = contact_sheet(cells, labels=labels, columns=columns, side=256)
     cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
 

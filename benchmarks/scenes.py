@@ -3,7 +3,7 @@
 The claim: 1,500 or more at 64 pixels, and 250 or more of the preset with detail at 96. CPU seconds of this one thread,
 so that other work on the machine does not count.
 Nobody else composes these scenes, so there is no rival in the table. For comparison: the small networks of the demo
-learn from about 150 pictures of 64 pixels a second on two cores.
+learn from about 150 images of 64 pixels a second on two cores.
 """
 
 import datetime
@@ -17,7 +17,7 @@ import cv2
 
 from rizbin.data.scenes import CATEGORIES, Scenes
 
-CASES = ((64, 1500), (96, 500), (128, 500), (224, 250), (512, 50))  # Side of the picture, scenes to compose.
+CASES = ((64, 1500), (96, 500), (128, 500), (224, 250), (512, 50))  # Side of the image, scenes to compose.
 DETAILED = (96, 128, 224)
 """Sides at which the preset with detail is measured, too."""
 

@@ -3,9 +3,9 @@
     python benchmarks/selfsupervised.py [--repeats 7] [--batch 32] [--threads 1] [--method dino] [--backbone vit]
 
 Both sides have the same timm backbone and heads of the sizes of lightly's examples, with equal weights; the same
-pictures; fused AdamW. Ours is the method's own step as the trainer makes it, with all views of one size in one pass;
+images; fused AdamW. Ours is the method's own step as the trainer makes it, with all views of one size in one pass;
 theirs is the loop of lightly's examples, each view in a pass of its own. That both give the same loss is checked first,
-in evaluation mode: in training, batch norm counts the pictures of a pass, and the passes differ. Seconds are CPU
+in evaluation mode: in training, batch norm counts the images of a pass, and the passes differ. Seconds are CPU
 seconds of a whole step (forward, backward, optimizer, teacher); the sides take turns.
 """
 
@@ -112,9 +112,9 @@ def lightly_dino(method: DINO) -> Rival:
     def loss(views: list[Tensor]) -> Tensor:
         update_momentum(student, teacher, m=MOMENTUM)
         update_momentum(student_head, teacher_head, m=MOMENTUM)
-        told = [teacher_head(teacher(view)) for view in views[:2]]
-        said = [student_head(student(view)) for view in views]
-        return criterion(told, said, epoch=1)
+        teacher_outputs = [teacher_head(teacher(view)) for view in views[:2]]
+        student_outputs = [student_head(student(view)) for view in views]
+        return criterion(teacher_outputs, student_outputs, epoch=1)
 
     return Rival(nn.ModuleList([student, student_head]), nn.ModuleList([teacher, teacher_head]), loss)
 
@@ -224,8 +224,8 @@ def main() -> None:
     parser.add_argument("--backbone", choices=BACKBONES, help="this one alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = describe()
-    where = f"{datetime.date.today()}, commit {found['commit']}, {found['cpu']}"
+    machine = describe()
+    where = f"{datetime.date.today()}, commit {machine['commit']}, {machine['cpu']}"
     print(f"{where}, torch {torch.__version__}, {options.threads} thread(s), batch {options.batch}, {SIZE} px\n")
     print(f"| {'method':6} | {'backbone':8} | lightly, CPU s | rizbin, CPU s | times as fast (range) | goal |")
     print(f"|{'-' * 8}|{'-' * 10}|---------------:|--------------:|----------------------:|-----:|")

@@ -1,9 +1,9 @@
-"""Pictures augmented a second and core: our views against lightly's transforms, in one run.
+"""Images augmented a second and core: our views against lightly's transforms, in one run.
 
     python benchmarks/views.py [--repeats 5] [--size 224] [--method dino]
 
 The views of SimCLR (2), BYOL (2) and DINO (2 large and 8 small) with equal settings on both sides: areas and ratios of
-crops, probabilities, strengths of color changes, blur, solarize. Both begin with pictures in memory and end with
+crops, probabilities, strengths of color changes, blur, solarize. Both begin with images in memory and end with
 normalized float tensors, a batch a view; lightly takes PIL's, as its documentation says, ours numpy's. One thread,
 CPU seconds; the sides take turns. That each operation is torchvision's, to one level of 255, is held by
 tests/data/test_views.py; crops are resized by other filters (area and bicubic here, antialiased bilinear and bicubic
@@ -63,7 +63,7 @@ def settings(method: str, size: int) -> tuple[ViewSpec, Transform]:
 
 def ours(images: list[np.ndarray], spec: ViewSpec, random: np.random.Generator) -> list[Tensor]:
     """A batch a view, as the loader and the trainer make them."""
-    views = [View(one) for one in spec]
+    views = [View(settings) for settings in spec]
     made = [[view(image, random)[0] for image in images] for view in views]
     return [normalize(torch.from_numpy(np.stack(squares))) for squares in made]
 
@@ -75,7 +75,7 @@ def theirs(images: list[Image.Image], transform: Transform) -> list[Tensor]:
 
 
 def measure(method: str, size: int, repeats: int, batch: int = 32) -> tuple[list[float], list[float]]:
-    """Pictures a CPU second: lightly's, ours."""
+    """Images a CPU second: lightly's, ours."""
     spec, transform = settings(method, size)
     arrays = [image for image in pictures() for _ in range(batch // len(PICTURES))]
     loaded, random = [Image.fromarray(image) for image in arrays], np.random.default_rng(0)
@@ -86,7 +86,7 @@ def measure(method: str, size: int, repeats: int, batch: int = 32) -> tuple[list
             begin = time.process_time()
             views = make()
             taken = time.process_time() - begin
-            assert [view.shape for view in views] == [(batch, 3, one.size, one.size) for one in spec]
+            assert [view.shape for view in views] == [(batch, 3, settings.size, settings.size) for settings in spec]
             if count:
                 side.append(batch / taken)
     return rates
@@ -101,8 +101,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)  # lightly's blur and solarization draw from it
-    found = describe()
-    where = f"{datetime.date.today()}, commit {found['commit']}, {found['cpu']}"
+    machine = describe()
+    where = f"{datetime.date.today()}, commit {machine['commit']}, {machine['cpu']}"
     print(f"{where}, one thread, pictures of {min(map(min, PICTURES))} to {max(map(max, PICTURES))} pixels\n")
     print("| method | side | lightly, pictures/s | rizbin, pictures/s | times as fast (range) | goal |")
     print("|--------|-----:|--------------------:|-------------------:|----------------------:|-----:|")

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "docs/architecture.svg"
+DIAGRAM = ROOT / "docs/architecture.svg"
 WIDTH, ROW, LINE, GAP = 1000, 26, 17, 10
 """Of the picture, pixels: its width, a room's name, a line of its sentence, the space between floors."""
 
@@ -32,7 +32,7 @@ def sentence(room: str) -> str:
     return " ".join(text.split("\n\n", 1)[0].split()).split(". ", 1)[0].rstrip(".")
 
 
-def picture() -> str:
+def diagram() -> str:
     """The whole SVG."""
     parts, top = [], GAP
     for rooms in floors():
@@ -61,4 +61,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(picture(), encoding="utf-8")
+    DIAGRAM.write_text(diagram(), encoding="utf-8")

@@ -1,11 +1,12 @@
-"""Writes the tables of methods into README.md and docs/methods.md, from the methods' own files.
+"""Writes what is made from the code: tables of methods, from their own files, and the course's questions with answers.
 
     make docs
 
-A table stands between `<!-- make docs: NAME -->` and `<!-- end -->`. Its rows are the methods of `rizbin/methods`: what
-one is comes from the first line of its docstring, its paper from `arxiv`, its presets from `presets()`. A method that
-has no section of its own in docs/methods.md gets one, made of its docstring. A test fails where a page is not as this
-writes it.
+Each stands between `<!-- make docs: NAME -->` and `<!-- end -->`. The rows of tables are the methods of
+`rizbin/methods`: what one is comes from the first line of its docstring, its paper from `arxiv`, its presets from
+`presets()`. A method that has no section of its own in docs/methods.md gets one, made of its docstring. Questions are
+those of `rizbin/studies/course`, their verdicts those of the pages in docs/studies where these carry one. A test fails
+where a page is not as this writes it.
 """
 
 import inspect
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from rizbin import methods
+from rizbin.studies import course
 from rizbin.training.method import Method
 from rizbin.training.settings import ImageTextSettings, Training
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/methods.md")
+PAGES = ("README.md", "docs/methods.md", "docs/questions.md", "docs/questions.fa.md")
 MARKED = re.compile(r"(<!-- make docs: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -116,12 +118,102 @@ def sections(page: str) -> str:
     return "\n".join(texts)
 
 
+VERDICTS_FA = {
+    "shown": "نشان داده شد",
+    "refuted here": "در این‌جا رد شد",
+    "not testable here": "در این‌جا آزمودنی نیست",
+}
+PERSIAN = str.maketrans("0123456789.", "۰۱۲۳۴۵۶۷۸۹٫")
+TAGGED = re.compile(r'<p class="verdict[^"]*" data-verdict="([^"]+)"')
+
+
+def verdict_of(lesson: course.Lesson) -> tuple[str, bool]:
+    """The verdict of a lesson's page, and whether the page carries it; else what the lesson read in its sentences.
+
+    A page that answers several lessons has one verdict over all of them, which is none of theirs.
+    """
+    page = ROOT / "docs/studies" / lesson.page
+    alone = sum(other.page == lesson.page for other in course.lessons()) == 1
+    tag = TAGGED.search(page.read_text(encoding="utf-8")) if alone and lesson.page and page.is_file() else None
+    return (tag[1], True) if tag else (lesson.verdict, False)
+
+
+def in_persian(text: str) -> str:
+    """With Persian digits and a true minus, the sign on the left of its number as in formulas; names keep theirs."""
+
+    def number(match: re.Match[str]) -> str:
+        sign = {"-": "\N{MINUS SIGN}", "+": "+", "": ""}[match[1]]
+        mark = "\N{LEFT-TO-RIGHT MARK}" if sign else ""
+        return f"{mark}{sign}{match[2].translate(PERSIAN)}{mark}"
+
+    parts = text.split("`")  # commands keep theirs
+    parts[::2] = [re.sub(r"(?<![\w.])([-+]?)(\d+(?:\.\d+)?)(?![\w])", number, part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def questions(_: str) -> str:
+    """Every question of the course with its answer."""
+    lines = []
+    for group in course.groups():
+        lines.append(f"\n## {group.number}. {group.title.en}\n")
+        for lesson in group.lessons:
+            verdict, computed = verdict_of(lesson)
+            source = "" if computed else " (read from the sentences of its page)"
+            lines += [
+                f"### {lesson.question.en}\n",
+                f"{lesson.reason.en}\n",
+                f"**{verdict.capitalize()}**{source}. {lesson.number.en}\n",
+                f"- In minutes: `rizbin learn {lesson.name}`",
+                f"- Whole: `{lesson.command}`",
+                f"- Page: [{lesson.page}](studies/{lesson.page})\n",
+            ]
+        lines.append(f"Notebook: [{group.notebook}](notebooks/{group.notebook})")
+    others = unnamed()
+    lines += ["\n## Also asked\n"] if others else []
+    for lesson in others:
+        verdict, computed = verdict_of(lesson)
+        says = f" **{verdict.capitalize()}**, says [its page](studies/{lesson.page})." if computed else ""
+        lines.append(f"- {lesson.question.en} `rizbin learn {lesson.name}`, or `{lesson.command}`.{says}")
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def unnamed() -> list[course.Lesson]:
+    """Questions that no group of the course names."""
+    named = {lesson.name for group in course.groups() for lesson in group.lessons}
+    return [lesson for lesson in course.lessons() if lesson.name not in named]
+
+
+def questions_fa(_: str) -> str:
+    """The same in Persian, written from right to left."""
+    lines = []
+    for group in course.groups():
+        lines.append(f"\n## {in_persian(str(group.number))}. {group.title.fa}\n")
+        for lesson in group.lessons:
+            verdict, computed = verdict_of(lesson)
+            source = "" if computed else " (برگرفته از جمله‌های صفحهٔ آن)"
+            lines += [
+                f"### {lesson.question.fa}\n",
+                f"{in_persian(lesson.reason.fa)}\n",
+                f"**{VERDICTS_FA[verdict]}**{source}. {in_persian(lesson.number.fa)}\n",
+                f"- در چند دقیقه: `rizbin learn {lesson.name}`",
+                f"- کامل: `{lesson.command}`",
+                f"- صفحه: [{lesson.page}](studies/{lesson.page})\n",
+            ]
+        lines.append(f"دفترچه: [{group.notebook}](notebooks/{group.notebook})")
+    others = unnamed()
+    lines += ["\n## پرسش‌های دیگر\n"] if others else []
+    lines += [f"- `rizbin learn {lesson.name}`: {lesson.question.fa}" for lesson in others]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "methods": methods_table,
     "captions": lambda _: table_of(captions=True),
     "images": lambda _: table_of(captions=False),
     "presets": presets_table,
     "sections": sections,
+    "questions": questions,
+    "questions_fa": questions_fa,
 }
 
 

@@ -14,30 +14,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rizbin.studies.compare import compare
+    from rizbin.studies.learn import learn
     from rizbin.studies.study import study
+    from rizbin.workflows.adapt import adapt
     from rizbin.workflows.ascend import ascend
+    from rizbin.workflows.classify import classify
     from rizbin.workflows.detect import detect
+    from rizbin.workflows.embed import embed
     from rizbin.workflows.evaluate_model import evaluate
     from rizbin.workflows.export import export
     from rizbin.workflows.generate import edit, generate, repair
     from rizbin.workflows.load import load
     from rizbin.workflows.report import report
+    from rizbin.workflows.search import search
     from rizbin.workflows.train import train
     from rizbin.workflows.verify import verify
     from rizbin.workflows.visualize import visualize
 
 __version__ = "0.1.0.dev0"
 _JOBS = {
+    "adapt": "workflows.adapt",
     "ascend": "workflows.ascend",
+    "classify": "workflows.classify",
     "compare": "studies.compare",
     "detect": "workflows.detect",
     "edit": "workflows.generate",
+    "embed": "workflows.embed",
     "evaluate": "workflows.evaluate_model",
     "export": "workflows.export",
     "generate": "workflows.generate",
+    "learn": "studies.learn",
     "load": "workflows.load",
     "repair": "workflows.generate",
     "report": "workflows.report",
+    "search": "workflows.search",
     "study": "studies.study",
     "train": "workflows.train",
     "verify": "workflows.verify",
@@ -46,16 +56,21 @@ _JOBS = {
 """Function -> the module that it lies in."""
 __all__ = [
     "__version__",
+    "adapt",
     "ascend",
+    "classify",
     "compare",
     "detect",
     "edit",
+    "embed",
     "evaluate",
     "export",
     "generate",
+    "learn",
     "load",
     "repair",
     "report",
+    "search",
     "study",
     "train",
     "verify",

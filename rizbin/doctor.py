@@ -64,12 +64,12 @@ def _packages() -> dict[str, Any]:
     """Package -> its version, or what its absence prevents."""
     import rizbin
 
-    found: dict[str, Any] = {"rizbin": rizbin.__version__}
+    versions: dict[str, Any] = {"rizbin": rizbin.__version__}
     for name in _required():
-        found[name] = _version(name) or "missing: needed by every command"
+        versions[name] = _version(name) or "missing: needed by every command"
     for name, purpose in OPTIONAL.items():
-        found[name] = _version(name) or f"missing: needed by {purpose} only"
-    return found
+        versions[name] = _version(name) or f"missing: needed by {purpose} only"
+    return versions
 
 
 def _required() -> list[str]:

@@ -99,7 +99,7 @@ def test_the_picture_of_the_floors_and_their_table_are_those_of_the_import_rules
     assert spec is not None and spec.loader is not None
     architecture = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(architecture)
-    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.picture(), "stale: run make docs"
+    assert architecture.DIAGRAM.read_text(encoding="utf-8") == architecture.diagram(), "stale: run make docs"
     text = (DOCS.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text.partition("## Floors")[2].partition("## Contracts")[0], re.M)
     written = [re.findall(r"`(\w+)`", row) for row in table]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rizbin import cli
@@ -54,11 +55,17 @@ def test_the_parser_takes_the_command(words: list[str], monkeypatch: pytest.Monk
     """Everything up to the call of the room is real; the rooms themselves are tested in their own folders."""
     words = words[1:] if words[0] == "--" else words
     called: list[str] = []
-    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(found={}), attempts=[], whole=True)
+    drawn = SimpleNamespace(file=Path("0.png"), notes=[], best=SimpleNamespace(presences={}), attempts=[], whole=True)
     answers: dict[str, object] = {
         "evaluate": SimpleNamespace(to_json=str, table=str),
-        "detect": SimpleNamespace(pictures=(), notes=(), skipped=()),
+        "detect": SimpleNamespace(images=(), notes=(), skipped=()),
         "repair": [drawn],
+        "embed": SimpleNamespace(
+            path="vectors.npz", vectors=np.zeros((0, 2)), grid=None, record={"model": ""}, unusable=()
+        ),
+        "search": SimpleNamespace(hits=(), notes=()),
+        "classify": SimpleNamespace(rows=list, unusable=()),
+        "benchmarks": SimpleNamespace(rows=list, text=str),
         "render": SimpleNamespace(text=str),
         "doctor": {},
         **{name: [] for name in ("verify", "generate", "edit", "ascend", "replay")},

@@ -16,7 +16,7 @@ from rizbin.core.outputs import RECORD
 from rizbin.detection.detector import Detector, Preparation
 from rizbin.studies.ascent_job import study_ascent
 from rizbin.studies.grounding import study_grounding
-from rizbin.studies.missing.asked import study_missing_objects
+from rizbin.studies.missing.job import study_missing_objects
 from tests.detection.toys import Shapes, tiny, tokenizer
 from tests.generation.diffusion.small_painters import painter
 
@@ -32,6 +32,9 @@ COMMANDS = {
     "edit": "edit {photos}/0.png frog --steps 1 --strength 1 --grid --film --model {draws} --output {out} --quiet",
     "replay": "replay {record} --output {out} --quiet",
     "ascend": "ascend zebra --steps 2 --copies 1 --model clip-mini --output {out} --quiet",
+    "embed": "embed {photos} --model clip-mini --output {out}/v.npz --quiet",
+    "search": "search zebra --in {table}/v.npz --patches --sheet {out}/s.png --output {out}/s.csv",
+    "classify": "classify {photos} --names cat,dog --model clip-mini --output {out}/c.json --quiet",
     "visualize": "visualize pca dino-mini {photos} --limit 2 --output {out}",
 }
 """Those that write into a folder that exists. All others begin a folder of their own: see the last test."""
@@ -46,7 +49,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for number in range(2):
         Image.fromarray(Shapes()[number].image).save(folder / f"photos/{number}.png")
     rizbin.generate("a fox", model=folder / "draws", output=folder / "record", steps=1, quiet=True)
-    return {name: folder / name for name in ("draws", "looks", "photos", "record")}
+    (folder / "table").mkdir()
+    rizbin.embed(folder / "photos", model="clip-mini", output=folder / "table/v.npz", quiet=True)
+    return {name: folder / name for name in ("draws", "looks", "photos", "record", "table")}
 
 
 def run(text: str, places: dict[str, Path], out: Path, *more: str) -> int:
@@ -91,7 +96,8 @@ def test_the_user_s_files_stay(
     assert {name: after[name] for name in mine} == mine and files_in(elsewhere) == theirs
     assert all((full / name).is_symlink() for number, name in enumerate(names) if number % 2)
     assert "--overwrite" in said and (refused or len(after) >= len(mine) + len(names))
-    assert refused == (command.startswith("detect") and "draw" not in command), "only names that were given"
+    given = command in ("embed", "search", "classify") or (command.startswith("detect") and "draw" not in command)
+    assert refused == given, "only names that were given"
 
     assert run(text, places, full, "--overwrite") in (0, 1)
     after = files_in(full)
@@ -183,7 +189,7 @@ def test_folders_of_their_own_are_begun_in_empty_ones_only(
 def test_the_record_of_a_folder_is_no_picture(places: dict[str, Path], tmp_path: Path) -> None:
     assert run(COMMANDS["generate"], places, tmp_path) == 0
     found = rizbin.detect(str(tmp_path), ["cat"], model=places["looks"], quiet=True)
-    assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.pictures])
+    assert not found.skipped and np.all([one.file.endswith((".png", ".gif")) for one in found.images])
 
 
 WRITES = re.compile(
@@ -208,6 +214,9 @@ OWN_FOLDERS = {
     "studies/ascent_runs.py": "into memory",
     "data/render.py": "rendered data, in a folder of its own",
     "studies/lab.py": "numbers of a run, in its folder",
+    "vectors/parts.py": "parts of a table, in a folder that it claims",
+    "vectors/table.py": "a table's draft, in that folder",
+    "training/trackers.py": "metrics.csv of a run, in its folder",
     "studies/missing/memory.py": "a counter of the kernel",
     "data/scenes/sprites.py": "the cache",
     "data/vocabularies/build.py": "its own files, by the maintainer",

@@ -1,4 +1,4 @@
-"""What can be told of a command's words before anything heavy is imported: files, folders, models and data by name."""
+"""Checks of a command's arguments before anything heavy is imported: files, folders, models and data by name."""
 
 import glob
 import json
@@ -50,10 +50,10 @@ def _folder(model: str) -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < 1 << 22 else {}
+        config = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size < 1 << 22 else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _image(text: str, flag: Flag) -> None:

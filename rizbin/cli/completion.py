@@ -67,8 +67,8 @@ def _command_of(before: list[str]) -> tuple[Command | None, list[str]]:
     if not before or before[0] not in COMMANDS:
         return None, []
     if not COMMANDS[before[0]].family:
-        kept = before[0] in schema.shipped()["commands"]
-        return (schema.command(before[0]) if kept else Command(name=before[0], about="")), before[1:]
+        is_command = before[0] in schema.shipped()["commands"]
+        return (schema.command(before[0]) if is_command else Command(name=before[0], about="")), before[1:]
     if len(before) < 2 or before[1] not in schema.members(before[0]):
         return None, []
     if before[0] == "train":

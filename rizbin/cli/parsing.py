@@ -1,4 +1,4 @@
-"""Words of the command line into values, by flags that are plain data; every complaint is one sentence."""
+"""Parses the words of the command line into values, by flags that are plain data; every error is one sentence."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from rizbin.core.commands import Command, Flag
 from rizbin.core.errors import RizbinError
 
 _NO_VALUE = "none"
-"""What stands for no value where a flag may have none."""
+"""The word that means "no value" for an optional flag."""
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -31,7 +31,7 @@ _WITHOUT_OBJECTS = frozenset(
     )
     for word in line.split()
 )
-"""Words that nobody asks for alone: as arguments by themselves they are words of a prompt without its quotes."""
+"""Words that are no prompt by themselves: as single arguments they belong to a prompt whose quotes were left out."""
 
 
 def check_quotes(prompts: Sequence[str], before: str) -> None:
@@ -109,7 +109,7 @@ def advice_on(command: Command, field: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that raises in place of ending the process."""
+    """A parser that raises RizbinError where argparse would end the process."""
 
     def error(self, message: str) -> NoReturn:
         raise RizbinError(_sentence(message))
@@ -222,7 +222,7 @@ def _refusal(flag: Flag, text: str) -> str:
 
 
 def _shown(flag: Flag) -> str:
-    """What stands for the value in help."""
+    """The placeholder of the value in help."""
     if flag.metavar:
         return flag.metavar
     if flag.choices:
@@ -259,10 +259,10 @@ def _sentence(message: str) -> str:
     flagged = re.match(r"argument ([^:]+): (.*)", message, re.DOTALL)
     if flagged:
         name = next((part for part in flagged.group(1).split("/") if part.startswith("--")), flagged.group(1))
-        said = flagged.group(2)
-        if said.startswith("expected"):
-            return f"{name} needs a value: {said.replace('argument', 'value')}."
-        return f"{name}: {said}"
+        complaint = flagged.group(2)
+        if complaint.startswith("expected"):
+            return f"{name} needs a value: {complaint.replace('argument', 'value')}."
+        return f"{name}: {complaint}"
     missing = re.match(r"the following arguments are required: (.*)", message)
     if missing:
         return f"{missing.group(1)} is missing; --help says what it is."

@@ -39,8 +39,8 @@ def shipped() -> Mapping[str, Any]:
 
 def command(name: str) -> Command:
     """The command of that name ("detect", "study collapse"), its flags shipped or made from its settings."""
-    kept = shipped()["commands"].get(name)
-    return _command(name, kept) if kept else made(name)
+    record = shipped()["commands"].get(name)
+    return _command(name, record) if record else made(name)
 
 
 def members(family: str) -> dict[str, str]:
@@ -55,21 +55,21 @@ def methods() -> dict[str, str]:
     files = {path.stem: path for folder in _method_folders() for path in folder.glob("[a-z]*.py")}
     files["detector"] = _ROOMS / "detection" / "train.py"
     files["diffusion"] = _ROOMS / "generation" / "diffusion" / "train.py"
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for name, path in sorted(files.items()):
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        found[name] = text.split("\n", 1)[0]
-    return found
+        sentences[name] = text.split("\n", 1)[0]
+    return sentences
 
 
 def training(method: str, preset: str = "") -> tuple[Command, tuple[str, ...]]:
     """The command `train METHOD` with a preset's defaults (empty: the first one's), and the names of its presets."""
-    kept = shipped()["train"].get(method)
-    if kept is None or kept["source"] != _fingerprint(method):
-        kept = _training(method)
-    presets = tuple(kept["presets"])
-    changed = kept["presets"].get(preset or presets[0], {})
-    flags = [Flag.from_dict(flag) for flag in kept["flags"]]
+    record = shipped()["train"].get(method)
+    if record is None or record["source"] != _fingerprint(method):
+        record = _training(method)
+    presets = tuple(record["presets"])
+    changed = record["presets"].get(preset or presets[0], {})
+    flags = [Flag.from_dict(flag) for flag in record["flags"]]
     flags = [dataclasses.replace(flag, default=changed[flag.name]) if flag.name in changed else flag for flag in flags]
     about = (
         f"Train {method}: {methods().get(method, '')} A run that was stopped goes on when the same command is given."
@@ -109,14 +109,16 @@ def _described(name: str, settings: Any, *, about: str = "") -> Command:
 
 def _members(family: str) -> dict[str, str]:
     if family == "visualize":
-        from rizbin.visualization.visualizers import VISUALIZERS, does
+        from rizbin.workflows import visualize
 
-        return {name: does(drawing) for name, drawing in VISUALIZERS.items()}
+        return {name: visualize.about(name) for name in visualize.names()}
     if family == "study":
         from rizbin.studies import questions
 
-        asked = {name: questions.find(name).question for name in questions.names()}
-        return asked | {name: " ".join((loaded(job).settings.__doc__ or "").split()) for name, job in STUDIES.items()}
+        explanations = {name: questions.find(name).question for name in questions.names()}
+        return explanations | {
+            name: " ".join((loaded(job).settings.__doc__ or "").split()) for name, job in STUDIES.items()
+        }
     if family == "data":
         return {"render": " ".join((loaded(RENDER).settings.__doc__ or "").split())}
     return {}
@@ -150,9 +152,9 @@ def _method_folders() -> list[Path]:
     return [Path(folder) for folder in package.submodule_search_locations]
 
 
-def _command(name: str, kept: Mapping[str, Any]) -> Command:
-    flags = tuple(Flag.from_dict(flag) for flag in kept["flags"])
-    return Command(name=name, about=kept["about"], flags=flags, example=kept.get("example", ""))
+def _command(name: str, record: Mapping[str, Any]) -> Command:
+    flags = tuple(Flag.from_dict(flag) for flag in record["flags"])
+    return Command(name=name, about=record["about"], flags=flags, example=record.get("example", ""))
 
 
 def everything() -> dict[str, Any]:

@@ -46,10 +46,20 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.path,
         example="rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
     ),
+    "adapt": Entry(
+        job="rizbin.workflows.adapt:adapt",
+        show=show.text,
+        example="rizbin adapt detailclip-mini --data photos --steps 500",
+    ),
     "evaluate": Entry(
         job="rizbin.workflows.evaluate_model:evaluate",
         show=show.numbers,
         example="rizbin evaluate runs/mine --json",
+    ),
+    "benchmarks": Entry(
+        job="rizbin.workflows.benchmark:benchmarks",
+        show=show.text_or_json,
+        example="rizbin benchmarks ade20k",
     ),
     "report": Entry(
         job="rizbin.workflows.report:report",
@@ -83,6 +93,26 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.verdicts,
         example='rizbin verify drawing.png "a cat" "a dog" --model detector-mini',
         check=show.check_verify,
+    ),
+    "embed": Entry(
+        job="rizbin.workflows.embed:embed",
+        show=show.embedded,
+        example="rizbin embed photos --output vectors.npz --patches",
+        interrupted="what was embedded is kept beside {output}, and the same command goes on",
+        writes=True,
+    ),
+    "search": Entry(
+        job="rizbin.workflows.search:search",
+        show=show.hits,
+        example='rizbin search "a cat" --in vectors.npz --patches --sheet cats.png',
+        check=show.check_search,
+        writes=True,
+    ),
+    "classify": Entry(
+        job="rizbin.workflows.classify:classify",
+        show=show.classified,
+        example="rizbin classify photos --names cat,dog --output labels.csv",
+        writes=True,
     ),
     "generate": Entry(
         job="rizbin.workflows.generate:generate",
@@ -124,6 +154,7 @@ COMMANDS: Mapping[str, Entry] = {
         example="rizbin study collapse --seeds 3 --budget 30",
         writes=True,
     ),
+    "learn": Entry(job="rizbin.studies.learn:learn", show=show.text, example="rizbin learn byol-collapse --open"),
     "compare": Entry(
         job="rizbin.studies.compare:compare",
         show=show.path,
@@ -150,6 +181,7 @@ COMMANDS: Mapping[str, Entry] = {
         show=show.path,
         example="rizbin schema detect",
     ),
+    "studio": Entry(job="rizbin.studio.command:studio", show=show.text, example="rizbin studio"),
     "doctor": Entry(job="rizbin.doctor:doctor", show=show.doctor, example="rizbin doctor --json"),
     "completion": Entry(
         job="",
@@ -160,7 +192,8 @@ COMMANDS: Mapping[str, Entry] = {
 }
 STUDIES = {
     "grounding": "rizbin.studies.grounding:study_grounding",
-    "missing-objects": "rizbin.studies.missing.asked:study_missing_objects",
+    "missing-objects": "rizbin.studies.missing.job:study_missing_objects",
     "ascent": "rizbin.studies.ascent_job:study_ascent",
+    "denoising": "rizbin.studies.denoising:study_denoising",
 }
 """Studies with settings of their own; the others are the questions in `rizbin/studies/questions`."""

@@ -88,14 +88,14 @@ def finish(start: Callable[[], Path], words: list[str], *, report: bool, quiet: 
 
 
 def tell(numbers: Any) -> None:
-    """Says what was measured on, and the numbers that one looks at first."""
+    """Prints what was measured on, and the most important numbers."""
     _say(numbers.on() if numbers.measurements else "No numbers: " + "; ".join(why for _, why in numbers.left_out))
     if headlines := numbers.headlines():
         _say(headlines)
 
 
 def _first() -> bool:
-    """Whether this is the process that speaks for all: the only one, or torchrun's first."""
+    """Whether this is the process that prints: the only one, or torchrun's first."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -106,7 +106,7 @@ def _say(text: str) -> None:
 
 
 def again(words: list[str]) -> str:
-    """The command that goes on with a run: the same again, under torchrun if it was started by it."""
+    """The command that resumes a run: the same one again, under torchrun where that started it."""
     command = shlex.join(words)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         processes, machines = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ.get("GROUP_WORLD_SIZE", "1")

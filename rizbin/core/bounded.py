@@ -68,8 +68,8 @@ def read_json(path: str | Path, *, most: int = MOST_JSON) -> Any:
 
     Raises OSError as `read_regular`, and ValueError for what is no JSON or deeper than `DEEPEST`.
     """
-    found = parse_json(read_regular(path, most))
-    level = [found]
+    content = parse_json(read_regular(path, most))
+    level = [content]
     for _ in range(DEEPEST):
         level = [
             child
@@ -78,5 +78,5 @@ def read_json(path: str | Path, *, most: int = MOST_JSON) -> Any:
             for child in (node.values() if isinstance(node, dict) else node)
         ]
         if not level:
-            return found
+            return content
     raise ValueError(f"its brackets are more than {DEEPEST} deep")

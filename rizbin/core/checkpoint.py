@@ -155,7 +155,7 @@ def _make_room(folder: Path, step: int) -> bool:
     One before `step` is kept rather than a later one, which the next save removes anyway. Where none verifies, none is
     removed: damaged ones are all that is left of the run.
     """
-    listed = sorted(_listed(folder), key=lambda one: (one[0] > step, -one[0]))
+    listed = sorted(_listed(folder), key=lambda numbered: (numbered[0] > step, -numbered[0]))
     good = next((path for number, path in listed if _intact(path, number)), None)
     others = [path for _, path in listed if path != good]
     if good is None or not others:
@@ -246,15 +246,15 @@ def _removed_on_failure(temporary: Path) -> Iterator[None]:
 
 def _listed(folder: Path) -> list[tuple[int, Path]]:
     """(step, directory) of all checkpoints, newest first, verified or not."""
-    found = [(re.fullmatch(r"step_(\d{9,})", path.name), path) for path in folder.glob("step_*")]
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    matches = [(re.fullmatch(r"step_(\d{9,})", path.name), path) for path in folder.glob("step_*")]
+    return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
 def _prune(folder: Path, step: int, keep: int) -> None:
     """Removes later checkpoints and all but the newest `keep`; the space is worth no failed run."""
     listed = _listed(folder)
-    kept = [path for number, path in listed if number <= step][:keep]
-    _remove(folder, [path for _, path in listed if path not in kept])
+    survivors = [path for number, path in listed if number <= step][:keep]
+    _remove(folder, [path for _, path in listed if path not in survivors])
 
 
 def _remove(folder: Path, paths: Sequence[Path]) -> None:
@@ -297,9 +297,9 @@ def _verify(path: Path, step: int) -> list[str]:
 def _compare(path: Path, size: int, sha256: str) -> None:
     digest = hashlib.sha256()
     try:
-        found = path.stat().st_size
-        if found != size:
-            raise _Damaged(f"{path.name} has {found} bytes instead of {size}")
+        actual = path.stat().st_size
+        if actual != size:
+            raise _Damaged(f"{path.name} has {actual} bytes instead of {size}")
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)

@@ -25,8 +25,8 @@ def write_sums(folder: Path, only: Sequence[str] = ("**/*",)) -> None:
     only: patterns of their names, where the folder may hold files of others. Raises OSError when it cannot be written.
     """
     own, temporary = folder / SUMS, folder / f".tmp-{SUMS}"
-    found = {path for pattern in only for path in folder.glob(pattern) if path.is_file()}
-    paths = sorted(found - {own, temporary})
+    files = {path for pattern in only for path in folder.glob(pattern) if path.is_file()}
+    paths = sorted(files - {own, temporary})
     lines = [f"{_sum_of(path, sync=True)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
     with temporary.open("w", encoding="utf-8") as file:
         file.write("".join(lines))
@@ -60,10 +60,10 @@ def check_sums(folder: Path) -> None:
         try:
             if not path.is_file():
                 raise RizbinError(f"{folder} is damaged: {name} is missing; export the model again, or get it again.")
-            found = _sum_of(path)
+            actual = _sum_of(path)
         except OSError as error:
             raise RizbinError(f"{path} cannot be read ({error.strerror or error}); allow reading it.") from error
-        if found != expected:
+        if actual != expected:
             raise RizbinError(
                 f"{folder} is damaged: {name} does not match its checksum in {SUMS}; export the model again, or get it "
                 f"again (where you changed that file yourself, remove {SUMS})."

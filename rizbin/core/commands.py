@@ -1,4 +1,4 @@
-"""Jobs and their flags: a frozen settings class says all that a job can be told, and everything else follows from it.
+"""Jobs and their flags: a frozen settings class defines all options of a job, and everything else is derived from it.
 
 ```python
 @dataclass(frozen=True)

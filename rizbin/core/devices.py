@@ -1,4 +1,4 @@
-"""Which device to compute on, from what a person asked for."""
+"""Chooses the device to compute on from a name that the user gave."""
 
 import torch
 

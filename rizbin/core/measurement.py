@@ -64,11 +64,11 @@ class Report(Table):
     left_out: tuple[tuple[str, str], ...]
     """(what was not measured, why not in a sentence)."""
     images: int
-    """Pictures of the source that were measured on."""
+    """Images of the source that were measured on."""
     source: str
     """The source's name."""
     refused: tuple[tuple[str, str], ...] = ()
-    """(key or index, reason) of pictures that could not be used; others took their place where there were others."""
+    """(key or index, reason) of images that could not be used; others took their place where there were others."""
 
     def __getitem__(self, name: str) -> Measurement:
         """The measurement called `name`; KeyError when it was left out."""
@@ -131,20 +131,24 @@ class Report(Table):
 
     def on(self) -> str:
         """What was measured on, in a sentence, and how unsure so few images are."""
-        said = f"On {self.images:,} image{'s' * (self.images != 1)} of {self.source}."
+        sentence = f"On {self.images:,} image{'s' * (self.images != 1)} of {self.source}."
         if 0 < self.images < UNSURE:
-            said += f" A share of so few has a standard error of up to {50 / self.images**0.5:.0f} points."
-        return said
+            sentence += f" A share of so few has a standard error of up to {50 / self.images**0.5:.0f} points."
+        return sentence
 
     def headlines(self) -> str:
         """The numbers of `HEADLINES` in a line, each with the one beside it: "zero_shot/top1 81.6 (random 4.0)"."""
-        told = []
+        parts = []
         for name in HEADLINES:
             if name in self:
-                one = self[name]
-                beside = "" if one.baseline is None else f" (random {_shown(one.baseline, one.unit).strip()})"
-                told.append(f"{name} {_shown(one.value, one.unit).strip()}{beside}")
-        return ", ".join(told)
+                measurement = self[name]
+                beside = (
+                    ""
+                    if measurement.baseline is None
+                    else f" (random {_shown(measurement.baseline, measurement.unit).strip()})"
+                )
+                parts.append(f"{name} {_shown(measurement.value, measurement.unit).strip()}{beside}")
+        return ", ".join(parts)
 
 
 def _shown(number: float | None, unit: str) -> str:

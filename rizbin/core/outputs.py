@@ -31,12 +31,12 @@ _MOST_NAMES = 10_000
 
 @dataclass
 class _Session:
-    """What holds for the command that runs."""
+    """The state of the running command."""
 
     overwrite: bool = False
     inputs: frozenset[tuple[int, int]] = frozenset()
     """Device and number of the files that the command reads: these are never replaced."""
-    said: set[str] = field(default_factory=set)
+    announced: set[str] = field(default_factory=set)
     """Folders of which it was said that new names are used."""
 
 
@@ -69,9 +69,9 @@ def reading(paths: Iterable[str | Path]) -> Iterator[None]:
     numbers = set(before.inputs)
     for path in paths:
         with contextlib.suppress(OSError, ValueError):
-            found = os.stat(path)
-            numbers.add((found.st_dev, found.st_ino))
-    token = _SESSION.set(_Session(before.overwrite, frozenset(numbers), before.said))
+            status = os.stat(path)
+            numbers.add((status.st_dev, status.st_ino))
+    token = _SESSION.set(_Session(before.overwrite, frozenset(numbers), before.announced))
     try:
         yield
     finally:
@@ -85,14 +85,14 @@ def free(path: str | Path) -> bool:
     """
     path = Path(path)
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return True
     except NotADirectoryError as error:
         raise RizbinError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
-    if stat.S_ISDIR(found.st_mode) or _is_input(path):
+    if stat.S_ISDIR(status.st_mode) or _is_input(path):
         return False
-    return _session().overwrite or (stat.S_ISREG(found.st_mode) and _is_ours(path, found.st_size))
+    return _session().overwrite or (stat.S_ISREG(status.st_mode) and _is_ours(path, status.st_size))
 
 
 def refuse_taken(path: str | Path) -> None:
@@ -116,8 +116,8 @@ def free_name(path: str | Path) -> Path:
     if free(path):
         return path
     chosen, session = _next(path), _session()
-    if str(path.parent) not in session.said:
-        session.said.add(str(path.parent))
+    if str(path.parent) not in session.announced:
+        session.announced.add(str(path.parent))
         from rizbin.core import progress  # here: it loads rich, which `rizbin --help` does without
 
         progress.warn(
@@ -142,12 +142,30 @@ def write(path: str | Path, data: bytes | str) -> Path:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-            return _put(draft, path, data)
+            return _put(draft, path, len(data), hashlib.sha256(data).hexdigest())
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another folder"
         raise RizbinError(f"{path} could not be written ({error.strerror or error}); {advice}.") from error
+
+
+def publish(draft: str | Path, path: str | Path) -> Path:
+    """Moves a finished file of ours to its name, as `write` does with bytes: for files too large for memory.
+
+    draft: the finished file, in a folder of the same file system; it is gone afterwards.
+    Raises RizbinError when it cannot be moved there.
+    """
+    draft, path = Path(draft), Path(path)
+    try:
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        chosen = _put(draft, path, draft.stat().st_size, digest)
+        draft.unlink(missing_ok=True)  # where it was linked to its new name
+        return chosen
+    except OSError as error:
+        raise RizbinError(f"{path} could not be written ({error.strerror or error}); choose another folder.") from error
 
 
 def claim_folder(path: str | Path) -> Path:
@@ -180,11 +198,11 @@ _KNOWN: dict[tuple[int, int], tuple[int, dict[str, list[dict[str, object]]]]] = 
 _NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
-def _put(draft: Path, path: Path, data: bytes) -> Path:
+def _put(draft: Path, path: Path, size: int, digest: str) -> Path:
     """Moves the draft to the first free name. The record comes first: after a kill the file is known as ours."""
     for _ in range(_MOST_NAMES):
         chosen = free_name(path)
-        _note(chosen, {"file": chosen.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        _note(chosen, {"file": chosen.name, "size": size, "sha256": digest})
         if os.path.lexists(chosen):
             os.replace(draft, chosen)
             return chosen
@@ -209,29 +227,29 @@ def _next(path: Path) -> Path:
 
 def _is_input(path: Path) -> bool:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) in _session().inputs
+    return (status.st_dev, status.st_ino) in _session().inputs
 
 
 def _is_ours(path: Path, size: int) -> bool:
     known = _read(path.parent).get(path.name, [])
-    if not any(one.get("size") == size for one in known):
+    if not any(record.get("size") == size for record in known):
         return False
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return False
-    return any(one.get("sha256") == digest for one in known)
+    return any(record.get("sha256") == digest for record in known)
 
 
 def _our_folder(path: Path) -> bool:
     return (
         path.is_dir()
         and not path.is_symlink()
-        and any(one.get("folder") is True for one in _read(path.parent).get(path.name, []))
+        and any(record.get("folder") is True for record in _read(path.parent).get(path.name, []))
     )
 
 
@@ -241,15 +259,15 @@ def _read(folder: Path) -> dict[str, list[dict[str, object]]]:
         descriptor = os.open(folder / RECORD, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return {}
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_RECORD:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_RECORD:
         os.close(descriptor)
         return {}
     with os.fdopen(descriptor, "rb") as file:
-        key = (found.st_dev, found.st_ino)
+        key = (status.st_dev, status.st_ino)
         # Lines are only ever added, so what was read before need not be read again for each of thousands of files.
         start, known = _KNOWN.get(key, (0, {}))
-        if start > found.st_size:
+        if start > status.st_size:
             start, known = 0, {}
         if start == 0 and file.read(len(_FIRST_LINE)) != _FIRST_LINE.encode():
             return {}
@@ -257,11 +275,11 @@ def _read(folder: Path) -> dict[str, list[dict[str, object]]]:
         whole, newline, _ = file.read().rpartition(b"\n")
     for line in whole.decode("utf-8", "replace").splitlines():
         try:
-            one = json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError):
             continue  # torn by a kill
-        if isinstance(one, dict) and isinstance(one.get("file"), str):
-            known.setdefault(one["file"], []).append(one)
+        if isinstance(record, dict) and isinstance(record.get("file"), str):
+            known.setdefault(record["file"], []).append(record)
     _KNOWN[key] = (max(start, len(_FIRST_LINE)) + len(whole) + len(newline), known)
     return known
 
@@ -281,10 +299,10 @@ def _note(path: Path, line: dict[str, object]) -> None:
     except OSError:
         return  # what is not recorded counts as somebody's: new names, nothing lost
     try:
-        found = os.fstat(descriptor)
-        first = os.pread(descriptor, len(_FIRST_LINE), 0) if stat.S_ISREG(found.st_mode) else b""
+        status = os.fstat(descriptor)
+        first = os.pread(descriptor, len(_FIRST_LINE), 0) if stat.S_ISREG(status.st_mode) else b""
         if first == _FIRST_LINE.encode():
-            torn = found.st_size and os.pread(descriptor, 1, found.st_size - 1) != b"\n"
+            torn = status.st_size and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             os.write(descriptor, (b"\n" if torn else b"") + (json.dumps(line) + "\n").encode())
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +52,21 @@ def advancing(bar: MakeBar | None, total: int, label: str, costs: Costs = ()) ->
                 shown.update(done)
 
         yield advance
+
+
+Listener = Callable[[str, int, int, str], None]
+"""Is told of every advance (label, done, total, "") and of every warning (label, done, total, its text)."""
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Within it, what bars show is told to `listener` too, whether they are quiet or not: for pages that show it."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 def warn(text: str) -> None:
@@ -116,6 +132,8 @@ class Bar:
 
     def update(self, done: int, **numbers: float | int | str) -> None:
         """`done` units of the total are done; `numbers` stand beside the bar, the first four of them."""
+        if (listener := _LISTENER.get()) is not None:
+            listener(self.label, done, self.total, "")
         if self.quiet:
             return
         now = time.monotonic()
@@ -139,6 +157,9 @@ class Bar:
 
     def warn(self, text: str) -> None:
         """Prints one line that must be seen, quiet or not."""
+        if (listener := _LISTENER.get()) is not None:
+            done = self._latest[0] if self._latest is not None else self._start
+            listener(self.label, done, self.total, text)
         self._print(f"warning: {text}", style="yellow")
 
     def _print(self, text: str, style: str | None = None) -> None:
@@ -160,7 +181,7 @@ class Bar:
         self._print(", ".join(parts))
 
     def _left(self, now: float, done: int) -> float | None:
-        """Seconds to the end, at the pace so far of what the units cost; None where nothing tells."""
+        """Seconds to the end at the speed so far, by the costs of the units; None before there is a speed."""
         spent = self._work(done) - self._work(self._start)
         if not self.total or now <= self._began or spent <= 0:
             return None
@@ -207,7 +228,7 @@ def _spelled(numbers: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    """Four digits that matter, no trailing noise."""
+    """A number with four significant digits."""
     if isinstance(value, str | int):
         return str(value)
     return f"{value:.4g}" if abs(value) < 10_000 or value != value else f"{value:.3g}"

@@ -1,7 +1,10 @@
-"""What a job returns, pleasant at a prompt: rows as dicts, as a pandas table, as HTML in a notebook."""
+"""Results of jobs, readable at a prompt: rows as dicts, as a pandas table, as HTML in a notebook."""
 
+import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from csv import DictWriter
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -31,6 +34,19 @@ class Table(ABC):
     def _repr_html_(self) -> str:
         """The rows as an HTML table, for notebooks."""
         return html_table(self.rows())
+
+
+def text_of(rows: Sequence[Row], ending: str) -> str:
+    """Rows as the text of a file: ".csv", or ".json" with a list of objects. Raises RizbinError for another ending."""
+    if ending == ".json":
+        return json.dumps([dict(row) for row in rows], indent=1, ensure_ascii=False) + "\n"
+    if ending != ".csv":
+        raise RizbinError(f"A table is not written as {ending or 'a file without ending'}; give a .csv or .json.")
+    held = io.StringIO()
+    writer = DictWriter(held, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return held.getvalue()
 
 
 def frame(rows: Sequence[Row]) -> Any:

@@ -1,4 +1,4 @@
-"""The folder of one run: what was asked, with what, what came out, and the right to write into it."""
+"""The folder of one run: settings, environment, results, and a lock for writing into it."""
 
 import fcntl
 import json
@@ -77,10 +77,10 @@ class RunFolder:
         from rizbin.core import parallel  # here: it loads torch, which reading a run does not need
 
         self._main = parallel.is_main()
-        wanted, answer = json.loads(json.dumps(settings)), ""
+        plain, answer = json.loads(json.dumps(settings)), ""
         if self._main:
             try:
-                answer = "resumed" if self._begin(wanted) else "begun"
+                answer = "resumed" if self._begin(plain) else "begun"
             except RizbinError as error:
                 answer = f"refused {error}"
             except OSError as error:
@@ -152,7 +152,7 @@ class RunFolder:
             progress.warn(text)
 
     def _begin(self, settings: dict[str, Any]) -> bool:
-        self._refuse_other_things()
+        self._refuse_other_files()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         now = environment.describe()
@@ -170,7 +170,7 @@ class RunFolder:
         self._compare_environment(now)
         return True
 
-    def _refuse_other_things(self) -> None:
+    def _refuse_other_files(self) -> None:
         """A folder that holds anything but a run is somebody's: nothing is written into it."""
         if self.path.exists() and not self.path.is_dir():
             raise RizbinError(f"{self.path} is a file; name a folder for the run.")
@@ -229,14 +229,14 @@ class RunFolder:
 
     def _object(self, name: str) -> dict[str, Any]:
         try:
-            found = read_json(self.path / name)
+            content = read_json(self.path / name)
         except (OSError, ValueError) as error:
             raise RizbinError(
                 f"{self.path / name} cannot be read ({error}); restore it or name another folder."
             ) from error
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             raise RizbinError(f"{self.path / name} holds no group of names; restore it or name another folder.")
-        return found
+        return content
 
 
 class Records:
@@ -268,9 +268,9 @@ class Records:
     def truncate_after(self, step: int) -> None:
         """Removes the records of later steps, which a resumed run makes again, and torn lines."""
         records = self.read()
-        kept = [record for record in records if not isinstance(record.get("step"), int) or record["step"] <= step]
+        remaining = [record for record in records if not isinstance(record.get("step"), int) or record["step"] <= step]
         if self.path.exists():
-            text = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in kept)
+            text = "".join(json.dumps(record, ensure_ascii=True) + "\n" for record in remaining)
             try:
                 _replace(self.path, text.encode())
             except OSError as error:

@@ -56,11 +56,11 @@ def from_dict(cls: Callable[..., Kind], data: Any, where: str = "") -> Kind:
 
 def explained(cls: Any) -> dict[str, str]:
     """Field name -> the string under it in the source, on one line; fields without one are left out."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for ancestor in reversed(_origin(cls).__mro__):
         if dataclasses.is_dataclass(ancestor):
-            found.update(_strings(ancestor))
-    return found
+            texts.update(_strings(ancestor))
+    return texts
 
 
 def every_field(cls: Any) -> Iterator[Field]:
@@ -70,17 +70,24 @@ def every_field(cls: Any) -> Iterator[Field]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
     """One entry "dotted.name: old -> new" for each leaf that differs between two results of `to_dict`."""
-    found = []
+    lines = []
     for name in [*old, *(name for name in new if name not in old)]:
         before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, _dotted(where, name))
+            lines += differences(before, after, _dotted(where, name))
         elif before != after or isinstance(before, bool) != isinstance(after, bool):
-            found.append(f"{_dotted(where, name)}: {_shown(before)} -> {_shown(after)}")
-    return found
+            lines.append(f"{_dotted(where, name)}: {_shown(before)} -> {_shown(after)}")
+    return lines
 
 
+ADDED = "added"
+"""In a field's metadata: it came after files had been written without it, and there means its default."""
 _ABSENT = object()
+
+
+def added(default: Any) -> Any:
+    """A field that came later: a settings file without it is of an older version, and reads as `default`."""
+    return dataclasses.field(default=default, metadata={ADDED: True})
 
 
 def _shown(value: Any) -> str:
@@ -144,11 +151,11 @@ def _settings(cls: Any, data: Any, where: str) -> Any:
     for name in data:
         if name not in fields:
             raise RizbinError(f"There is no setting {_dotted(where, str(name))}; {_nearest(str(name), list(fields))}")
-    for name in fields:
-        if name not in data:
+    for name, field in fields.items():
+        if name not in data and not field.metadata.get(ADDED):
             raise RizbinError(f"The setting {_dotted(where, name)} is missing; add it with a value.")
     kinds = _types(cls)
-    return _origin(cls)(**{name: _value(kinds[name], data[name], _dotted(where, name)) for name in fields})
+    return _origin(cls)(**{name: _value(kinds[name], value, _dotted(where, name)) for name, value in data.items()})
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -162,7 +169,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if origin is typing.Annotated:
         return _value(arguments[0], data, where)
     if origin in (Union, types.UnionType):
-        return _one_of(kind, arguments, data, where)
+        return _alternative(kind, arguments, data, where)
     if origin is Literal:
         # Compared with the type, because Python finds True == 1 and 1 == 1.0.
         for choice in arguments:
@@ -190,7 +197,7 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     raise TypeError(f"the setting {where} is annotated {kind}, which settings cannot be")
 
 
-def _one_of(kind: Any, arguments: tuple[Any, ...], data: Any, where: str) -> Any:
+def _alternative(kind: Any, arguments: tuple[Any, ...], data: Any, where: str) -> Any:
     """`data` as the first alternative that takes it."""
     if data is None and types.NoneType in arguments:
         return None
@@ -267,14 +274,14 @@ def _strings(cls: type) -> dict[str, str]:
     except (OSError, TypeError, SyntaxError):  # made at a prompt or by make_dataclass: there is no source to read
         return {}
     body = tree.body if isinstance(tree, ast.ClassDef) else []
-    found = {}
+    texts = {}
     for line, below in pairwise(body):
         named = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
         if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             text = below.value.value
             if isinstance(text, str):
-                found[line.target.id] = " ".join(text.split())  # type: ignore[union-attr]
-    return found
+                texts[line.target.id] = " ".join(text.split())  # type: ignore[union-attr]
+    return texts
 
 
 def _leaves(cls: Any, given: Any, where: str) -> Iterator[Field]:

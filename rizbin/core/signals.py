@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, so that work ends at a good place and is saved."""
+"""Ctrl-C and SIGTERM as requests to stop, so that work ends after a whole step and is saved."""
 
 import signal
 import threading
@@ -15,17 +15,17 @@ class Stop:
         """The first signal that came."""
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """True once the first SIGINT or SIGTERM has come."""
         return self.signal is not None
 
 
 @contextmanager
 def graceful() -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM only sets `stop.asked`; a SIGINT after it raises KeyboardInterrupt.
+    """Inside, the first SIGINT or SIGTERM only sets `stop.requested`; a SIGINT after it raises KeyboardInterrupt.
 
     A SIGTERM after the first is ignored: schedulers send several. On leaving, the handlers from before are back. In a
-    thread other than the main one, where Python takes no signals, nothing is touched and `asked` stays false.
+    thread other than the main one, where Python takes no signals, nothing is touched and `requested` stays false.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -33,9 +33,9 @@ def graceful() -> Iterator[Stop]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if stop.asked and number == signal.SIGINT:
+        if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not stop.asked:
+        if not stop.requested:
             stop.signal = signal.Signals(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""COCO's JSON as a source: captions of pictures, and the objects in them with box and mask where they are given.
+"""COCO's JSON as a source: captions of images, and the objects in them with box and mask where they are given.
 
 Format: cocodataset.org, "Data format"; Lin et al., Microsoft COCO, arXiv 1405.0312.
 """
@@ -16,31 +16,31 @@ from rizbin.data.coco_file import (
     Record,
     each_once,
     id_of,
+    image_folder,
     named_otherwise,
     partner_of,
-    picture_folder,
     read_file,
     sides_of,
     spelled,
     whole,
 )
-from rizbin.data.coco_masks import Unfit, box_of, thing_of
+from rizbin.data.coco_masks import Unfit, box_of, object_of
 from rizbin.data.listing import NAMED, Listing, ListingEntry, Split, check_any, check_caption, counted, located, such_as
 from rizbin.data.records import PackedRecords
 from rizbin.data.sample import Refused, Sample
 
 MOST_MASKS = 768 * 2**20
-"""Bytes of all masks of one picture, one a pixel: 64 objects in 12 million pixels, 2,600 in COCO's 640 x 480."""
+"""Bytes of all masks of one image, one a pixel: 64 objects in 12 million pixels, 2,600 in COCO's 640 x 480."""
 
 
 def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = None) -> Listing:
-    """The pictures of a captions or instances file, each with all its captions and the objects known.
+    """The images of a captions or instances file, each with all its captions and the objects known.
 
     Beside `captions_val2017.json` the file `instances_val2017.json` is read too when it is there, and the other way
-    round. Pictures are in `folder`, or else looked for beside the file, in `images/` there, and in COCO's own layout:
+    round. Images are in `folder`, or else looked for beside the file, in `images/` there, and in COCO's own layout:
     `../val2017/` and `../images/val2017/` for `annotations/captions_val2017.json`. Crowds are no objects. The listing's
-    notices count what is left out: annotations of pictures or categories that the file does not list, or lists twice,
-    those without an area or outside of their picture, and captions that cannot be used. Pictures with one id or one
+    notices count what is left out: annotations of images or categories that the file does not list, or lists twice,
+    those without an area or outside of their image, and captions that cannot be used. Images with one id or one
     name are refused, since nobody knows whose the annotations are. Raises `RizbinError` when the file is no COCO JSON.
     """
     file = read_file(path)
@@ -64,7 +64,7 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
     for annotation in file.annotations.drained():
         has_captions |= isinstance(annotation.get("caption"), str)
         placed.put(annotation, sizes, file.names, file.ambiguous)
-    folder = folder or picture_folder(path, images)
+    folder = folder or image_folder(path, images)
     entries, unusable = [], []
     for number, image in enumerate(images):
         problem = problems.get(number, "")
@@ -84,7 +84,7 @@ def open_coco(path: Path, *, split: Split, size: int = 0, folder: Path | None = 
 
 
 class _Sorted:
-    """Annotations by what they say of which picture, and those that cannot be used by the reason."""
+    """Annotations sorted by kind and image, and unusable ones by the reason."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -101,24 +101,24 @@ class _Sorted:
         ambiguous: dict[Id, str],
     ) -> None:
         """Takes one annotation in, or counts it."""
-        picture, category = id_of(annotation, "image_id"), id_of(annotation, "category_id")
-        if picture not in sizes:
+        image, category = id_of(annotation, "image_id"), id_of(annotation, "category_id")
+        if image not in sizes:
             self._unlisted["image_id"].append(annotation)
         elif isinstance(annotation.get("caption"), str):
-            self.captions[picture].append(annotation["caption"])
+            self.captions[image].append(annotation["caption"])
         elif category in ambiguous:
             self._left[f"category_id {category} stands for {ambiguous[category]}"].append(_call(annotation))
         elif category not in names:
             self._unlisted["category_id"].append(annotation)
         elif not _is_crowd(annotation):
-            flaw = _flaw(annotation, sizes[picture])
+            flaw = _flaw(annotation, sizes[image])
             if flaw == _THIN:
                 self._left[_THIN].append(_call(annotation))
                 annotation = {**annotation, "segmentation": None}
             elif flaw:
                 self._left[flaw].append(_call(annotation))
                 return
-            self.objects[picture].append(annotation)
+            self.objects[image].append(annotation)
 
     def notices(self) -> list[str]:
         """What is left out, each in a sentence."""
@@ -147,7 +147,7 @@ def _call(annotation: Record) -> str:
 
 
 def _flaw(annotation: Record, size: tuple[int | None, int | None]) -> str:
-    """Why an annotation cannot be used as it stands; empty when it can, or when its picture is to be refused for it."""
+    """Why an annotation cannot be used as it stands; empty when it can, or when its image is to be refused for it."""
     try:
         box = box_of(annotation)
     except (ValueError, TypeError, KeyError, OverflowError):
@@ -195,14 +195,14 @@ def _unlisted(file: str, kind: str, annotations: Sequence[Record]) -> str:
 
 @dataclass(frozen=True)
 class ImageTruth:
-    """The objects of one picture, as the file has them."""
+    """The objects of one image, as the file has them."""
 
     image: Record
     objects: Sequence[Record]
 
 
 class Known(Listing):
-    """A listing whose samples have things, from records as COCO has them."""
+    """A listing whose samples have objects, from records in COCO's form."""
 
     def __init__(
         self,
@@ -241,13 +241,13 @@ class Known(Listing):
                 f"than {MOST_MASKS // 2**20} MiB; make it smaller or cut it into tiles."
             )
         try:
-            things = tuple(thing_of(record, self._names, height, width) for record in truth.objects)
+            objects = tuple(object_of(record, self._names, height, width) for record in truth.objects)
         except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             reason = f" ({error})" if isinstance(error, Unfit) else ""
             raise Refused(
                 f"{key} has an annotation that is no polygon, run lengths or box{reason}; mend it."
             ) from error
-        return Sample(key, sample.image, sample.caption, things=things, captions=sample.captions)
+        return Sample(key, sample.image, sample.caption, objects=objects, captions=sample.captions)
 
 
 def _entry(image: Record, folder: Path, texts: list[str] | None, problem: str, unusable: list[str]) -> ListingEntry:

@@ -1,4 +1,4 @@
-"""What a COCO file lists: its images, annotations and names of categories, and where its pictures may lie."""
+"""What a COCO file lists: its images, annotations and names of categories, and where its images may lie."""
 
 import json
 import math
@@ -131,7 +131,7 @@ def each_once(images: Sequence[Record]) -> tuple[list[Record], dict[int, str], l
 
 
 def named_otherwise(images: Iterable[Record], others: Iterable[Record]) -> list[str]:
-    """Ids that two files give to pictures of different names."""
+    """Ids that two files give to images of different names."""
     names = {id_of(image, "id"): image.get("file_name") for image in images}
     return [
         f"{number} ({names[number]}, {image.get('file_name')})"
@@ -148,8 +148,8 @@ def partner_of(path: Path) -> Path | None:
     return None
 
 
-def picture_folder(path: Path, images: Sequence[Record]) -> Path:
-    """The first usual place that holds the first picture; the file's own folder when none does."""
+def image_folder(path: Path, images: Sequence[Record]) -> Path:
+    """The first usual place that holds the first image; the file's own folder when none does."""
     here = path.parent
     part = path.stem.rpartition("_")[2]
     first = next((str(image["file_name"]) for image in images if image.get("file_name")), "")

@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rizbin.data.coco_file import Record, id_of, spelled
-from rizbin.data.sample import Thing
+from rizbin.data.sample import LabeledObject
 
 Mask = Bool[np.ndarray, "height width"]
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels."""
 MOST_CROSSINGS = 30_000_000
-"""Of one outline with the rows of its picture: a second of one core."""
+"""Of one outline with the rows of its image: a second of one core."""
 FARTHEST = 1e7
-"""Pixels from the picture's corner at which a corner of an outline may lie."""
+"""Pixels from the image's corner at which a corner of an outline may lie."""
 _AT_ONCE = 2**20
 """Crossings that are worked out together: some ten megabytes."""
 
@@ -27,14 +27,14 @@ class Unfit(ValueError):
     """An annotation whose fault can be named."""
 
 
-def thing_of(record: Record, names: dict[Any, str], height: int, width: int) -> Thing:
+def object_of(record: Record, names: dict[Any, str], height: int, width: int) -> LabeledObject:
     """An object with its mask, from polygons, run lengths or else its box. Raises ValueError when it lies outside."""
     mask = _mask(record, height, width)
     if not mask.any():  # an outline that is thinner than a pixel, beside which the box may be good
         mask = _box_mask(box_of(record), height, width)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return Thing(names[id_of(record, "category_id")], box, mask)
+    return LabeledObject(names[id_of(record, "category_id")], box, mask)
 
 
 def _mask(record: Record, height: int, width: int) -> Mask:
@@ -114,7 +114,7 @@ def _unpack(text: str) -> list[int]:
 
 
 def fill_polygon(corners: Float[np.ndarray, "corners 2"], height: int, width: int) -> Mask:
-    """The pixels whose center is inside, by the even-odd rule; x and y in pixels, 0 being the picture's edge.
+    """The pixels whose center is inside, by the even-odd rule; x and y in pixels, 0 being the image's edge.
 
     OpenCV and Pillow draw the outline too, which makes every object a pixel larger than its annotation. Raises
     ValueError for an outline that crosses the rows more than `MOST_CROSSINGS` times.

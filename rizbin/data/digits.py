@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1,797 real pictures of 8 x 8 that need no download, for quick experiments.
+"""Scikit-learn's handwritten digits: 1,797 real images of 8 x 8 that need no download, for quick experiments.
 
 Source: the test part of "Optical Recognition of Handwritten Digits", UCI, CC BY 4.0.
 """
@@ -26,12 +26,12 @@ class Digits:
         except ImportError as error:
             raise RizbinError("The digits come with scikit-learn; pip install scikit-learn.") from error
         pixels, labels = load_digits(return_X_y=True)
-        wanted = np.arange(len(pixels))
+        rows = np.arange(len(pixels))
         if split != "all":
-            wanted = wanted[(wanted % EVERY == 0) == (split == "test")]
-        ink = np.asarray(pixels)[wanted].reshape(-1, 8, 8)  # 0 to 16
+            rows = rows[(rows % EVERY == 0) == (split == "test")]
+        ink = np.asarray(pixels)[rows].reshape(-1, 8, 8)  # 0 to 16
         self._images = (255 - ink * (255 / 16)).round().astype(np.uint8)
-        self._labels = np.asarray(labels)[wanted]
+        self._labels = np.asarray(labels)[rows]
         self._size, self.endless = size, False
         self.name = f"digits, {split}"
         self.categories: tuple[str, ...] = tuple(sorted(NAMES))

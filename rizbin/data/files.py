@@ -1,4 +1,4 @@
-"""Picture files by what a user types: a file, a folder, a pattern."""
+"""Lists image files from what a user types: a file, a folder, a pattern."""
 
 import glob
 import os
@@ -13,23 +13,23 @@ from PIL import Image
 from rizbin.core import progress
 from rizbin.core.errors import RizbinError, printable
 from rizbin.core.outputs import RECORD
-from rizbin.data.folders import split_pictures
+from rizbin.data.folders import split_images
 from rizbin.data.listing import counted, such_as
 
 
-def picture_files(*spelled: str) -> dict[Path, str]:
+def image_files(*spelled: str) -> dict[Path, str]:
     """The files and what to call them, in the order in which a person counts them (frame 9 before frame 10).
 
-    Of a folder, all pictures in it and in the folders in it, hidden ones left out, called by their path from there;
-    films in it and sheets of several pictures that Rizbin wrote beside its images are left out, which is said. A file
+    Of a folder, all images in it and in the folders in it, hidden ones left out, called by their path from there;
+    films in it and sheets of several images that Rizbin wrote beside its images are left out, which is said. A file
     that was named twice comes once; files that would be called alike are called by as much of their paths as tells
     them apart. Raises RizbinError when something that was named has none.
     """
-    found: dict[str, tuple[Path, str]] = {}
+    named: dict[str, tuple[Path, str]] = {}
     for text in spelled:
         for path, name in _named(text).items():
-            found.setdefault(os.path.abspath(path), (path, name))
-    return dict(_apart(list(found.values())))
+            named.setdefault(os.path.abspath(path), (path, name))
+    return dict(_apart(list(named.values())))
 
 
 def _named(text: str) -> dict[Path, str]:
@@ -37,7 +37,7 @@ def _named(text: str) -> dict[Path, str]:
     path = Path(text).expanduser()
     try:
         if path.is_dir():
-            files, _ = split_pictures([file for file in path.rglob("*") if _visible(file, path)])
+            files, _ = split_images([file for file in path.rglob("*") if _visible(file, path)])
             files = _stills(files, path)
             names = {file: file.relative_to(path).as_posix() for file in files}
         else:

@@ -1,4 +1,4 @@
-"""The image gate: every picture file comes in here, or is refused with a sentence that names it and the reason.
+"""Reads image files safely: every file is read here, or refused with a sentence that names it and the reason.
 
 The format is known by content, not by name. The header is read and judged before a pixel is decoded, so that a small
 file which unpacks into gigabytes costs nothing. JPEG, PNG, WebP, BMP and the first frame of GIF are read; SVG and the
@@ -27,15 +27,15 @@ LONGEST_SIDE = 16_384
 MOST_PIXELS = 89_478_485
 """Where Pillow too begins to suspect a decompression bomb: 256 MiB in RGB."""
 MOST_RATIO = 100
-"""Longer side divided by the shorter; what is beyond is no picture."""
+"""Longer side divided by the shorter; what is beyond is no image."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".jpe", ".jif", ".pjpeg", ".apng", ".dib")
-"""Of file names that folders and shards take for pictures."""
+"""Of file names that folders and shards take for images."""
 UNREAD = (
     *(".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".ico", ".psd", ".tga"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
-"""Of pictures in formats that are not read. Files that are called so are taken too, as their content decides and a
+"""Of images in formats that are not read. Files that are called so are taken too, as their content decides and a
 refusal names and counts them; passed over, they would be missing without a word."""
 
 AnyImage = str | Path | Image.Image | np.ndarray
@@ -76,7 +76,7 @@ _ORIENTATION = 274
 
 
 def read_image(source: str | Path | bytes, *, name: str = "", enough: int = 0) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture in a file (or in its bytes) as RGB, upright, transparent parts on white.
+    """The image in a file (or in its bytes) as RGB, upright, transparent parts on white.
 
     `name` is what messages call it; without one, the path. With `enough` over 0 a JPEG may be decoded at a half, a
     quarter or an eighth of its size as long as both sides keep that many pixels, up to five times as fast.
@@ -90,8 +90,22 @@ def read_image(source: str | Path | bytes, *, name: str = "", enough: int = 0) -
         raise _broken(name, error) from error
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of the upright image in a file, by its header. Raises `Refused` as `read_image`."""
+    data, name = _read(path, "")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(BytesIO(data), formats=[_format(data, name)])
+    except Refused:
+        raise
+    except Exception as error:
+        raise _broken(name, error) from error
+    return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+
+
 def read_rgba(source: str | Path | bytes, *, name: str = "") -> UInt8[np.ndarray, "height width 4"]:
-    """The picture in a file as RGB and alpha (255 where it has none), for cut-outs; else as `read_image`."""
+    """The image in a file as RGB and alpha (255 where it has none), for cut-outs; else as `read_image`."""
     data, name = _read(source, name)
     image = _decode(data, name, 0)
     try:
@@ -216,10 +230,10 @@ def _read(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
 
 
 def _format(data: bytes, name: str) -> str:
-    """What the first bytes say the picture is."""
-    for signature, found in _SIGNATURES:
+    """What the first bytes say the image is."""
+    for signature, recognized in _SIGNATURES:
         if data.startswith(signature):
-            return found
+            return recognized
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:12] in _BRANDS:
@@ -295,12 +309,12 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The camera's orientation, 1 to 8; 1 also when the metadata is broken, which spoils no picture."""
+    """The camera's orientation, 1 to 8; 1 also when the metadata is broken, which spoils no image."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:
         return 1
-    return found if isinstance(found, int) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _in_eight_bits(image: Image.Image, name: str) -> Image.Image:

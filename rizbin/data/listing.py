@@ -1,4 +1,4 @@
-"""What all sources of real pictures share: a list of entries, its split into train and test, its fingerprint."""
+"""What all sources of real images share: a list of entries, its split into train and test, its fingerprint."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ from rizbin.data.sample import Refused, Sample
 Split = Literal["train", "test", "all"]
 
 TEST_SHARE = 0.05
-"""Of the pictures, for the test split."""
+"""Of the images, for the test split."""
 ENOUGH = 4
 """Times the size asked for: large JPEGs are decoded at no more than they need to be, and a crop of a sixteenth of the
 area, smaller than any method here takes, still has all its pixels."""
@@ -30,7 +30,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class ListingEntry:
-    """One picture that a source has found, not yet read."""
+    """One image that a source has found, not yet read."""
 
     key: str
     """Names it in messages, and decides its split: its path inside the source."""
@@ -49,7 +49,7 @@ Keyed = TypeVar("Keyed")
 
 
 class Listing:
-    """A finite source: the entries of one split, each read through the image gate when asked for."""
+    """A finite source: the entries of one split, each image read by `rizbin.data.image_io` when it is needed."""
 
     endless = False
     notices: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Listing:
         root: Path | None = None,
         notices: Sequence[str] = (),
     ):
-        """`size` is the side of the views to come; with 0 every picture is decoded at full size. `root` is the folder
+        """`size` is the side of the views to come; with 0 every image is decoded at full size. `root` is the folder
         that caption files must lie in."""
         chosen = choose([(entry.key, entry) for entry in entries], split)
         if split != "all" and {"train", "test"} <= {entry.part for entry in entries}:
@@ -97,13 +97,13 @@ def choose(keyed: Sequence[tuple[str, Keyed]], split: Split) -> list[Keyed]:
     as soon as there are two keys. "all" is both.
     """
     if split == "all":
-        return [thing for _, thing in keyed]
+        return [entry for _, entry in keyed]
     shares = {key: _share(key) for key, _ in keyed}
     test = {key for key, share in shares.items() if share < TEST_SHARE}
     if len(shares) > 1:
         ordered = sorted(shares, key=lambda key: (shares[key], key))
         test = (test | {ordered[0]}) - {ordered[-1]}
-    return [thing for key, thing in keyed if (key in test) == (split == "test")]
+    return [entry for key, entry in keyed if (key in test) == (split == "test")]
 
 
 def read_caption(path: Path, *, inside: Path | None = None) -> str:

@@ -40,7 +40,7 @@ class LoadedBatch:
     views: list[UInt8[Tensor, "batch _ _ 3"]]
     """One [batch, size, size, 3] for each view asked for; RGB, 0 to 255, channels last."""
     crops: Float[Tensor, "views batch 4"]
-    """Left, top, right, bottom of each view as shares of the picture's sides."""
+    """Left, top, right, bottom of each view as shares of the image's sides."""
     flips: Bool[Tensor, "views batch"]
     """Whether the view is mirrored left and right."""
     texts: Int[Tensor, "batch length"] | None
@@ -49,8 +49,8 @@ class LoadedBatch:
     """Where these samples stand in the run: step * batch and on."""
     refused: list[tuple[str, str]]
     """Position and reason of every sample that could not be used; others stand in their places."""
-    things: list[tuple[Named, ...]]
-    """The objects of each sample's whole picture, where the source knows them."""
+    objects: list[tuple[Named, ...]]
+    """The objects of each sample's whole image, where the source knows them."""
     phrases: Int[Tensor, "batch most words"] | None = None
     """Tokens of each caption's noun phrases, trimmed alike, rows of zeros where it has fewer; None where none are
     wanted."""
@@ -194,13 +194,13 @@ class _Parts(Dataset):
         crops = np.empty((count, self._share, 4), np.float32)
         flips = np.empty((count, self._share), np.bool_)
         captions: list[str] = []
-        things: list[tuple[Named, ...]] = []
+        objects: list[tuple[Named, ...]] = []
         try:
             for row, position in enumerate(positions):
                 sample = self._sample(position, refused)
                 random = generator(self._seed, "views", position)
                 captions.append(_caption(sample, random.random()))
-                things.append(sample.named)
+                objects.append(sample.named)
                 for number, view in enumerate(self._views):
                     views[number][row], crops[number, row], flips[number, row] = view(sample.image, random)
         except RizbinError as error:
@@ -213,7 +213,7 @@ class _Parts(Dataset):
             texts,
             positions,
             refused,
-            things,
+            objects,
             self._phrase_tokens(captions) if self._phrases else None,
         )
         return _Part(batch, refused, self._share)

@@ -1,4 +1,4 @@
-"""ODVG lines as a source: a picture with named boxes a line, as Open-GroundingDino, MMDetection and TAO train on.
+"""ODVG lines as a source: an image with named boxes a line, as Open-GroundingDino, MMDetection and TAO train on.
 
 {"filename": "a.jpg", "height": 480, "width": 640, "detection": {"instances": [{"bbox": [x1, y1, x2, y2], "category":
 "cat"}]}}, or with "grounding": {"caption": "...", "regions": [{"bbox": [...], "phrase": "a cat"}]}; a bbox may be a
@@ -20,7 +20,7 @@ _LONGEST_LINE = 2**20
 
 
 def is_odvg(path: Path) -> bool:
-    """Whether the file's first line is a picture with boxes."""
+    """Whether the file's first line is an image with boxes."""
     try:
         if not path.is_file():
             return False
@@ -33,9 +33,9 @@ def is_odvg(path: Path) -> bool:
 
 
 def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listing:
-    """The pictures of an ODVG file with their objects; lines about one picture add up.
+    """The images of an ODVG file with their objects; lines about one image add up.
 
-    Boxes without an area are left out and counted in the listing's notices. Pictures whose lines give different sizes
+    Boxes without an area are left out and counted in the listing's notices. Images whose lines give different sizes
     are refused. Raises RizbinError naming the first line that is no record, or has a box whose right or bottom edge
     comes before the other one, as left, top, width and height in the place of corners do.
     """
@@ -65,44 +65,46 @@ def open_odvg(path: Path, *, split: Split, folder: Path | None = None) -> Listin
         before = sizes.setdefault(name, size)
         if any(whole(before.get(key, value)) != whole(value) for key, value in size.items()):
             problems[name] = f"{name} has lines with different sizes in {path}, such as line {number}; mend them."
-        kept = objects.setdefault(name, [])
-        for said, (left, top, right, bottom) in boxes:
+        records = objects.setdefault(name, [])
+        for phrase, (left, top, right, bottom) in boxes:
             if right == left or bottom == top:
-                flat.append(f"{said} of {name}, line {number}")
+                flat.append(f"{phrase} of {name}, line {number}")
                 continue
-            place = numbers.setdefault(said, len(numbers))
-            kept.append({"category_id": place, "bbox": [left, top, right - left, bottom - top]})
+            place = numbers.setdefault(phrase, len(numbers))
+            records.append({"category_id": place, "bbox": [left, top, right - left, bottom - top]})
     # Without captions: a grounding's caption names its phrases, which are the names here.
     entries = [ListingEntry(name, located(folder, name), problem=problems.get(name, "")) for name in objects]
-    truths = {name: ImageTruth(sizes[name], tuple(found)) for name, found in objects.items() if found}
+    truths = {name: ImageTruth(sizes[name], tuple(records)) for name, records in objects.items() if records}
     check_any(entries, str(path))
     notices = []
     if flat:
         notices.append(f"{path.name}: {counted(len(flat), 'box', 'boxes')} left out for having no area{such_as(flat)}.")
-    names = {place: said for said, place in numbers.items()}
+    names = {place: phrase for phrase, place in numbers.items()}
     return Known(path.name, entries, truths, names, split=split, size=0, notices=notices)
 
 
 def _named(record: dict[str, Any]) -> list[tuple[str, list[float]]]:
     """Every box with its name."""
     if "detection" in record:
-        return [(_name(one["category"]), _corners(one["bbox"])) for one in record["detection"]["instances"]]
-    found = []
+        return [
+            (_name(instance["category"]), _corners(instance["bbox"])) for instance in record["detection"]["instances"]
+        ]
+    named_boxes = []
     for region in record["grounding"]["regions"]:
         phrases = region["phrase"] if isinstance(region["phrase"], list) else [region["phrase"]]
         boxes = region["bbox"] if isinstance(region["bbox"][0], list) else [region["bbox"]]
-        found += [(_name(phrases[0]), _corners(box)) for box in boxes]
-    return found
+        named_boxes += [(_name(phrases[0]), _corners(box)) for box in boxes]
+    return named_boxes
 
 
-def _name(found: Any) -> str:
-    return _text(str(found) if isinstance(found, int) else found, "category").lower()
+def _name(value: Any) -> str:
+    return _text(str(value) if isinstance(value, int) else value, "category").lower()
 
 
-def _text(found: Any, what: str) -> str:
-    if not isinstance(found, str) or not found.strip() or not is_text(found) or "\0" in found:
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value.strip() or not is_text(value) or "\0" in value:
         raise ValueError(f"{what} is no text")
-    return found
+    return value
 
 
 def _corners(box: Any) -> list[float]:

@@ -1,4 +1,4 @@
-"""One word for any data: what `--data` accepts, and the source that it means."""
+"""Opens a source of data from the text of `--data`."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def open_source(spec: str, *, split: Split = "train", size: int = 64, seed: int 
     """The source that `spec` names; `ACCEPTED` lists the forms.
 
     `size` is the side of the views to come, in pixels, and `seed` says which scenes there are: both shape the composed
-    scenes. Real pictures come at their own size (large JPEGs at four times `size` or more), and a hash of their names,
+    scenes. Real images come at their own size (large JPEGs at four times `size` or more), and a hash of their names,
     the same for every seed, puts 5 percent of them into the test split. Raises `RizbinError` when nothing can be read.
     """
     kind, _, rest = spec.partition(":")
@@ -64,7 +64,7 @@ def notices_of(source: Source) -> tuple[str, ...]:
 
 
 def _apart(spec: str) -> tuple[str, Path | None]:
-    """A file and the folder of its pictures, where "FILE@FOLDER" is no file itself. Raises when there is no folder."""
+    """A file and the folder of its images, where "FILE@FOLDER" is no file itself. Raises when there is no folder."""
     file, at, folder = spec.rpartition("@")
     if not at or Path(spec).expanduser().exists():
         return spec, None
@@ -77,10 +77,10 @@ def _existing(text: str, spec: str) -> Path:
     """The path, when there is something."""
     path = Path(text).expanduser()
     try:
-        found = bool(text) and path.exists()
+        exists = bool(text) and path.exists()
     except (OSError, ValueError):
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise RizbinError(f"'{spec}' is neither a file nor a folder here; give {ACCEPTED}.")
     return path
 

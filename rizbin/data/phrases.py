@@ -155,7 +155,7 @@ def phrases(caption: str) -> list[str]:
     """The noun phrases of a caption, lower case, with determiners and adjectives, in the order of the caption.
 
     Each is a piece of the lower-cased caption and no two overlap; at most `MAX_PHRASES`, of at most `MAX_WORDS` words.
-    Sides and words about the image itself are left out ("on the left", "a picture of"), as are links, file names and
+    Sides and words about the image itself are left out ("on the left", "an image of"), as are links, file names and
     hashtags.
 
     The list is empty where nothing was understood: other languages and alphabets, lists of keywords, hashtags alone,

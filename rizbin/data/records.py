@@ -90,7 +90,7 @@ class _Reader:
             self._value()
             self._end()
             return None
-        found: dict[str, PackedRecords] | None = {}
+        lists: dict[str, PackedRecords] | None = {}
         self._skip("{")
         while self._next() != "}":
             name = self._value()
@@ -99,14 +99,14 @@ class _Reader:
             self._skip(":")
             if name in fields:
                 records = self._records(fields[name])
-                found = {**found, name: records} if found is not None and records is not None else None
+                lists = {**lists, name: records} if lists is not None and records is not None else None
             else:
                 self._value()
             if self._next() != "}":
                 self._skip(",")
         self._skip("}")
         self._end()
-        return found
+        return lists
 
     def _records(self, fields: tuple[str, ...]) -> PackedRecords | None:
         """A list of records; None where it is something else, which is read over."""

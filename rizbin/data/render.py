@@ -68,7 +68,7 @@ class Render:
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         data: str = "scenes:detail"
-        """What to write: any data, as for train."""
+        """Data to write, in any form that `rizbin train` accepts."""
         count: int = 2000
         """How many samples; of a finite source at most as many as it has."""
         start: int = 0
@@ -76,7 +76,7 @@ class Render:
         size: int = 128
         """Side in pixels of composed scenes; other images keep their size, up to four times this for large JPEGs."""
         seed: int = 0
-        """Which scenes there are."""
+        """Seed of the scenes."""
         split: Literal["train", "test", "all"] = "train"
         """Which part of the data. Read back, a hash of their keys splits the shards anew: --data shards:... of the
         training scenes alone never shows a test scene."""
@@ -201,23 +201,23 @@ def members(sample: Sample, form: Literal["png", "jpeg"] = "png") -> Iterator[tu
         yield ".txt", sample.caption.encode()
     if sample.label:
         yield ".cls", sample.label.encode()
-    objects = [*sample.things, *sample.distractors]
+    objects = [*sample.objects, *sample.distractors]
     if not objects:
         return
     owner = np.full(sample.image.shape[:2], -1, np.int32)
-    for position, thing in enumerate(objects):
-        owner[thing.mask] = position
+    for position, drawn in enumerate(objects):
+        owner[drawn.mask] = position
     # Scenes' masks share no pixel; of other data's objects those that others hide wholly are left out.
-    seen = [position for position in range(len(objects)) if (owner == position).any()]
-    if len(seen) > MOST_OBJECTS:
-        raise Refused(f"{sample.key} has {len(seen)} objects; an 8-bit image of masks holds {MOST_OBJECTS}.")
+    visible = [position for position in range(len(objects)) if (owner == position).any()]
+    if len(visible) > MOST_OBJECTS:
+        raise Refused(f"{sample.key} has {len(visible)} objects; an 8-bit image of masks holds {MOST_OBJECTS}.")
     numbers = np.zeros(len(objects) + 1, np.uint8)  # the last is the background's, -1
-    numbers[seen] = np.arange(1, len(seen) + 1)
-    rows = [{"name": objects[k].name, "box": objects[k].box, "distractor": k >= len(sample.things)} for k in seen]
+    numbers[visible] = np.arange(1, len(visible) + 1)
+    rows = [{"name": objects[k].name, "box": objects[k].box, "distractor": k >= len(sample.objects)} for k in visible]
     relations = [
-        (seen.index(first), words, seen.index(second))
+        (visible.index(first), words, visible.index(second))
         for first, words, second in sample.relations
-        if first in seen and second in seen
+        if first in visible and second in visible
     ]
     record = {"caption": sample.caption, "key": sample.key, "objects": rows, "relations": relations}
     yield ".json", json.dumps(record).encode()

@@ -1,4 +1,4 @@
-"""What every source of data gives: pictures with captions and, where it is known, the truth about what is in them."""
+"""Samples of every source of data: images with captions and, where known, their objects."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 
 
 class Refused(RizbinError):
-    """One picture or caption that cannot be used. Training skips and counts it; other rooms show the sentence."""
+    """One image or caption that cannot be used. Training skips and counts it; other commands show the sentence."""
 
     def __str__(self) -> str:
         """The sentence on one line, without the middle where a name in it has thousands of letters."""
@@ -23,15 +23,15 @@ _LONGEST = 1000
 
 
 @dataclass(frozen=True)
-class Thing:
+class LabeledObject:
     """One object whose truth is known."""
 
     name: str
     """Its category, lower case, singular: "fire engine"."""
     box: tuple[int, int, int, int]
-    """Left, top, right, bottom in pixels of the picture; right and bottom exclusive; around the visible part."""
+    """Left, top, right, bottom in pixels of the image; right and bottom exclusive; around the visible part."""
     mask: Bool[np.ndarray, "height width"]
-    """The visible pixels, exact, at the picture's size."""
+    """The visible pixels, exact, at the image's size."""
 
     @property
     def area(self) -> int:
@@ -45,12 +45,12 @@ class Named:
 
     name: str
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom as shares of the picture's sides."""
+    """Left, top, right, bottom as shares of the image's sides."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its caption."""
+    """One image with its caption."""
 
     key: str
     """Names the sample in messages and lists: a file name, or "scenes/train/17"."""
@@ -59,30 +59,32 @@ class Sample:
     caption: str
     """Empty when the source has none."""
     label: str = ""
-    """The one category of the whole picture where a source knows it, else empty."""
-    things: tuple[Thing, ...] = ()
+    """The one category of the whole image where a source knows it, else empty."""
+    objects: tuple[LabeledObject, ...] = ()
     """The objects, back to front; empty when the truth is not known."""
     relations: tuple[tuple[int, str, int], ...] = ()
-    """(subject, "left of", object) with positions in `things`; only relations that hold."""
+    """(subject, "left of", object) with positions in `objects`; only relations that hold."""
     captions: tuple[str, ...] = ()
     """All captions where a source has several, `caption` first; training takes one of them at random each time."""
-    distractors: tuple[Thing, ...] = ()
-    """What is seen but is no answer: not in the caption, not among `names`, its pixels background to whoever measures
-    objects. Only the embedded world knows of such, and only where it was asked for them."""
+    distractors: tuple[LabeledObject, ...] = ()
+    """Distractors: visible objects that are neither in the caption nor among `names`; measurements count their pixels
+    as background. Only the embedded world has them, and only where they are requested."""
 
     @property
     def named(self) -> tuple[Named, ...]:
-        """The objects without their masks, in shares of the picture."""
+        """The objects without their masks, in shares of the image."""
         height, width = self.image.shape[:2]
         return tuple(
-            Named(one.name, (one.box[0] / width, one.box[1] / height, one.box[2] / width, one.box[3] / height))
-            for one in self.things
+            Named(
+                known.name, (known.box[0] / width, known.box[1] / height, known.box[2] / width, known.box[3] / height)
+            )
+            for known in self.objects
         )
 
     @property
     def names(self) -> frozenset[str]:
-        """The categories that are right answers for this picture."""
-        return frozenset(thing.name for thing in self.things) or frozenset({self.label} - {""})
+        """The categories that are right answers for this image."""
+        return frozenset(known.name for known in self.objects) or frozenset({self.label} - {""})
 
 
 @runtime_checkable
@@ -101,5 +103,5 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`. Raises `Refused` when its picture or caption cannot be used."""
+        """Sample `index`. Raises `Refused` when its image or caption cannot be used."""
         ...

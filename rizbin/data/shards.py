@@ -1,7 +1,7 @@
 """Webdataset tars as a source (img2dataset's layout): read in place, by an index of offsets, never unpacked.
 
 A sample is the members of one name before the first dot: `000000017.jpg`, `000000017.txt`, `000000017.json`. Where that
-name has no picture of its own, or the rest up to the last dot has a caption of its own, a dot is part of the name:
+name has no image of its own, or the rest up to the last dot has a caption of its own, a dot is part of the name:
 `img_1.5x.jpg`, `img_1.5x.txt`. Only regular files count; links, devices, absolute names and names with ".." are passed
 over, of members of one name the first counts, and all that is left out is counted in `notices`. The index stands beside
 each tar as `NAME.tar.index.json`, so that only the first opening reads the tar through.
@@ -29,7 +29,7 @@ from rizbin.core.errors import RizbinError, printable
 from rizbin.data import tars
 from rizbin.data.image_io import ENDINGS, MOST_BYTES, UNREAD, read_image, read_indices
 from rizbin.data.listing import ENOUGH, Split, check_caption, choose, counted, fingerprint, is_text, such_as
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 
 MOST_TEXT_BYTES = 2**20
 """Of a caption or JSON member."""
@@ -44,8 +44,8 @@ _INDEX_VERSION = 3  # 1 knew no masks, 2 nothing of what is left out.
 _MOST_INDEX = 2**30
 """Bytes of an index: a shard of ten million samples has as many. It is never twice as large as its tar, either, where
 each member takes a kilobyte."""
-_PICTURES = (*ENDINGS, *UNREAD)
-_KNOWN = (*_PICTURES, *_TEXTS, _LABEL, MASKS)
+_IMAGES = (*ENDINGS, *UNREAD)
+_KNOWN = (*_IMAGES, *_TEXTS, _LABEL, MASKS)
 
 Member = tuple[int, int]
 """Offset and bytes inside the tar."""
@@ -69,17 +69,17 @@ class Shards:
         """`pattern` may hold *, ? and braces: data/{00000..00012}.tar. Raises `RizbinError` when nothing is there."""
         paths = find_shards(pattern)
         shards = [_index(path) for path in paths]
-        found = [packed for path, shard in zip(paths, shards, strict=True) for packed in shard.packed(path)]
+        members = [packed for path, shard in zip(paths, shards, strict=True) for packed in shard.packed(path)]
         self.notices: tuple[str, ...] = tuple(printable(notice) for shard in shards for notice in shard.notices)
-        if not any(set(packed.members) & set(_PICTURES) for packed in found):
+        if not any(set(packed.members) & set(_IMAGES) for packed in members):
             why = f" ({self.notices[0].rstrip('.')})" if self.notices else ""
             raise RizbinError(f"the shards {pattern} hold no pictures{why}; give tars with .jpg and .txt members.")
-        keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in found]
+        keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in members]
         self._samples = choose(keyed, split)
         self._enough = ENOUGH * size
         self.name = f"shards:{pattern}, {split}"
         names = {name for shard in shards for name in shard.categories}
-        self.categories: tuple[str, ...] = tuple(sorted((names | {_label(packed) for packed in found}) - {""}))
+        self.categories: tuple[str, ...] = tuple(sorted((names | {_label(packed) for packed in members}) - {""}))
         facts = (f"{key} {sorted((end, size) for end, (_, size) in packed.members.items())}" for key, packed in keyed)
         self.fingerprint = fingerprint(facts, split)
 
@@ -89,34 +89,34 @@ class Shards:
     def __getitem__(self, index: int) -> Sample:
         packed = self._samples[index]
         key = printable(f"{packed.shard.name}/{packed.key}")
-        picture = next((packed.members[ending] for ending in _PICTURES if ending in packed.members), None)
-        if picture is None:
+        member = next((packed.members[ending] for ending in _IMAGES if ending in packed.members), None)
+        if member is None:
             raise Refused(f"{key} has no picture among its members; leave it out of the shard.")
-        if picture[1] > MOST_BYTES:
-            raise Refused(f"{key} has {picture[1]} bytes, more than {MOST_BYTES}; make it smaller.")
+        if member[1] > MOST_BYTES:
+            raise Refused(f"{key} has {member[1]} bytes, more than {MOST_BYTES}; make it smaller.")
         label = _label(packed)
         record = _record(packed, key) if MASKS in packed.members else {}
-        objects = record.get("objects")
+        rows = record.get("objects")
         # Masks fit the image in full size only.
-        enough = 0 if objects is not None else self._enough
-        image = read_image(_bytes(packed.shard, picture, key), name=key, enough=enough)
+        enough = 0 if rows is not None else self._enough
+        image = read_image(_bytes(packed.shard, member, key), name=key, enough=enough)
         caption = _caption(packed, key, label)
-        if objects is None:
+        if rows is None:
             return Sample(key, image, caption, label)
         masks = read_indices(_bytes(packed.shard, packed.members[MASKS], key), name=f"{key}{MASKS}")
         if masks.shape != image.shape[:2]:
             raise Refused(f"the masks of {key} are {masks.shape}, its image {image.shape[:2]}; write them in one size.")
-        things, distractors = _objects(objects, masks, key)
-        relations = _relations(record.get("relations", []), len(things), key)
-        return Sample(key, image, caption, label, things=things, relations=relations, distractors=distractors)
+        objects, distractors = _objects(rows, masks, key)
+        relations = _relations(record.get("relations", []), len(objects), key)
+        return Sample(key, image, caption, label, objects=objects, relations=relations, distractors=distractors)
 
 
 def find_shards(pattern: str) -> list[Path]:
     """The tars that a pattern names, sorted. Raises `RizbinError` when there are none."""
     if re.match(r"\w+:", pattern) and not re.match(r"[A-Za-z]:[\\/]", pattern):
         raise RizbinError(f"shards are read from this machine's disk, not from {pattern}; fetch them first.")
-    found = sorted({Path(path) for part in _braces(pattern) for path in glob.glob(part, recursive=True)})
-    paths = [path for path in found if path.is_file() and path.suffix.lower() == ".tar"]
+    matches = sorted({Path(path) for part in _braces(pattern) for path in glob.glob(part, recursive=True)})
+    paths = [path for path in matches if path.is_file() and path.suffix.lower() == ".tar"]
     if not paths:
         raise RizbinError(f"no .tar file is named by {pattern}; give a pattern such as shards:data/*.tar.")
     return paths
@@ -161,25 +161,27 @@ class _Left:
     twice: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     broken: str = ""
 
     def notices(self, tar: str) -> tuple[str, ...]:
         """What is said of them."""
         reasons = (
             (self.twice, "names stand in it twice, and the first of a name counts"),
-            (self.pictures, "names have a picture in another format, which is taken"),
+            (self.images, "names have a picture in another format, which is taken"),
             (self.unread, "endings are not read"),
             (self.odd, "links, devices, absolute names and names with '..' or a backslash are not read"),
         )
-        said = [
+        sentences = [
             f"{tar}: {counted(len(names), 'member')} left out, for {why}{such_as(names)}."
             for names, why in reasons
             if names
         ]
         if self.broken:
-            said.append(f"{tar}: what follows its last whole member is left out, for {self.broken}; fetch it again.")
-        return tuple(said)
+            sentences.append(
+                f"{tar}: what follows its last whole member is left out, for {self.broken}; fetch it again."
+            )
+        return tuple(sentences)
 
 
 def _index(path: Path) -> _Index:
@@ -225,7 +227,7 @@ def _scan(path: Path) -> _Index:
         left.broken = str(error)
     _sort_in(dotted, samples, left)
     for key, members in samples.items():
-        left.pictures += [f"{key}{ending}" for ending in [one for one in _PICTURES if one in members][1:]]
+        left.images += [f"{key}{ending}" for ending in [ending for ending in _IMAGES if ending in members][1:]]
     return _Index(samples, _categories(path, samples, header), left.notices(path.name))
 
 
@@ -253,10 +255,10 @@ def _sort_in(
             left.twice.append(name)
         else:
             members[last] = (name, place)
-    pictured = {key for key, members in samples.items() if members.keys() & set(_PICTURES)}
+    pictured = {key for key, members in samples.items() if members.keys() & set(_IMAGES)}
     for (key, whole), members in parted.items():
-        has_picture, has_words = (bool(members.keys() & set(kind)) for kind in (_PICTURES, (*_TEXTS, _LABEL)))
-        if has_picture and (has_words or key not in pictured):
+        has_image, has_words = (bool(members.keys() & set(kind)) for kind in (_IMAGES, (*_TEXTS, _LABEL)))
+        if has_image and (has_words or key not in pictured):
             for ending, (name, place) in members.items():
                 _add(samples, whole, ending, place, name, left.twice)
         else:
@@ -265,17 +267,17 @@ def _sort_in(
 
 def _categories(path: Path, samples: dict[str, dict[str, Member]], header: Member | None) -> list[str]:
     """The names of the objects, and those of the header. What cannot be read here is refused with its sample."""
-    found: set[str] = set()
+    names: set[str] = set()
     if header and header[1] <= MOST_TEXT_BYTES:
         with suppress(ValueError, AttributeError, Refused):
             record = parse_json(_bytes(path, header, HEADER))
-            found.update(name for name in record.get("categories", []) if isinstance(name, str) and is_text(name))
+            names.update(name for name in record.get("categories", []) if isinstance(name, str) and is_text(name))
     for key, members in samples.items():
         if MASKS in members:
             with suppress(Refused):
                 objects = _record(_Packed(path, key, members), key).get("objects") or []
-                found.update(row["name"] for row in objects if _is_object(row) and not row.get("distractor"))
-    return sorted(found)
+                names.update(row["name"] for row in objects if _is_object(row) and not row.get("distractor"))
+    return sorted(names)
 
 
 def _place(name: str) -> tuple[str, str] | None:
@@ -290,15 +292,15 @@ def _place(name: str) -> tuple[str, str] | None:
 def _read_index(sidecar: Path, stamp: list[int]) -> _Index | None:
     """The index, or None when it is missing, for another tar, or not what we write."""
     try:
-        found = parse_json(read_regular(sidecar, min(_MOST_INDEX, 2**16 + 2 * stamp[1])))
-        if found["tar"] != stamp:
+        index = parse_json(read_regular(sidecar, min(_MOST_INDEX, 2**16 + 2 * stamp[1])))
+        if index["tar"] != stamp:
             return None
         samples = {
             str(key): {str(ending): (int(offset), int(length)) for ending, (offset, length) in members.items()}
-            for key, members in found["samples"].items()
+            for key, members in index["samples"].items()
         }
-        categories = [str(name) for name in found["categories"]]
-        notices = tuple(str(notice) for notice in found["notices"])
+        categories = [str(name) for name in index["categories"]]
+        notices = tuple(str(notice) for notice in index["notices"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     ends = (offset + length for members in samples.values() for offset, length in members.values())
@@ -328,10 +330,10 @@ def _is_index(sidecar: Path) -> bool:
     if sidecar.is_symlink():
         return False
     try:
-        found = parse_json(read_regular(sidecar, _MOST_INDEX))
+        index = parse_json(read_regular(sidecar, _MOST_INDEX))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and {"tar", "samples"} <= found.keys()
+    return isinstance(index, dict) and {"tar", "samples"} <= index.keys()
 
 
 def _bytes(shard: Path, member: Member, key: str) -> bytes:
@@ -367,10 +369,10 @@ def _caption(packed: _Packed, key: str, label: str) -> str:
     if ending != ".json":
         return check_caption(data, key)
     try:
-        found = parse_json(data)
+        record = parse_json(data)
     except ValueError as error:
         raise Refused(f"the JSON of {key} is broken; write a .txt with the caption instead.") from error
-    texts = [found.get(name) for name in ("caption", "text", "title")] if isinstance(found, dict) else []
+    texts = [record.get(name) for name in ("caption", "text", "title")] if isinstance(record, dict) else []
     return check_caption(next((text for text in texts if isinstance(text, str)), ""), key)
 
 
@@ -395,20 +397,20 @@ def _is_object(row: object) -> bool:
 
 def _objects(
     rows: list[Any], masks: UInt8[np.ndarray, "height width"], key: str
-) -> tuple[tuple[Thing, ...], tuple[Thing, ...]]:
+) -> tuple[tuple[LabeledObject, ...], tuple[LabeledObject, ...]]:
     """The objects and the distractors, boxes around their pixels."""
     if masks.max(initial=0) > len(rows):
         raise Refused(f"the masks of {key} hold {masks.max()} objects, its JSON {len(rows)}; write both anew.")
-    things: list[Thing] = []
-    distractors: list[Thing] = []
+    objects: list[LabeledObject] = []
+    distractors: list[LabeledObject] = []
     for number, row in enumerate(rows, 1):
         mask = masks == number
         columns, lines = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
         if not _is_object(row) or not len(columns):
             raise Refused(f"object {number} of {key} has no name or no pixel; write JSON and masks anew.")
         box = (int(columns[0]), int(lines[0]), int(columns[-1]) + 1, int(lines[-1]) + 1)
-        (distractors if row.get("distractor") else things).append(Thing(row["name"].strip(), box, mask))
-    return tuple(things), tuple(distractors)
+        (distractors if row.get("distractor") else objects).append(LabeledObject(row["name"].strip(), box, mask))
+    return tuple(objects), tuple(distractors)
 
 
 def _relations(rows: Any, count: int, key: str) -> tuple[tuple[int, str, int], ...]:

@@ -1,4 +1,4 @@
-"""A table of pictures as a source: CSV, TSV or JSON lines, with the column names that other tools have made common."""
+"""A table of images as a source: CSV, TSV or JSON lines, with the column names that other tools have made common."""
 
 import csv
 import math
@@ -27,17 +27,17 @@ from rizbin.data.listing import (
 from rizbin.data.sample import Refused
 
 IMAGE = ("filepath", "image", "file_name", "filename", "path", "image_path", "img", "file")
-"""Columns with the picture's path (filepath: open_clip; file_name: Hugging Face), the first that is there."""
+"""Columns with the image's path (filepath: open_clip; file_name: Hugging Face), the first that is there."""
 CAPTION = ("caption", "text", "title", "description", "captions", "sentence")
 """Columns with the caption (title: open_clip; text: Hugging Face; caption: img2dataset)."""
 LABEL = ("label", "category", "class", "class_name")
-"""Columns with the one category of the whole picture."""
+"""Columns with the one category of the whole image."""
 MOST_TABLE = 2**30
 """Bytes of a table: some ten million rows; more of them belong into several tables, or into shards."""
 
 _SEPARATORS = ",\t;|"
 _LONGEST_FIELD = 2**20
-"""Characters; a picture written into the table as text would be longer, a caption never is."""
+"""Characters; an image written into the table as text would be longer, a caption never is."""
 _HEADER_ROWS = 100
 """Rows of JSON lines that are looked at for the columns, as each may have its own."""
 _SHOWN = 200
@@ -51,10 +51,10 @@ Rows = list[tuple[int, Row, str]]
 
 
 def open_table(path: Path, *, split: Split, size: int = 0) -> Listing:
-    """The pictures that a table names, their paths being relative to the table's folder.
+    """The images that a table names, their paths being relative to the table's folder.
 
-    Several rows with the same picture make one sample with several captions. A row that cannot be used is refused when
-    it is asked for, or counted in the listing's notices where other rows have the same picture. Raises `RizbinError`
+    Several rows with the same image make one sample with several captions. A row that cannot be used is refused when
+    it is asked for, or counted in the listing's notices where other rows have the same image. Raises `RizbinError`
     when the table cannot be read, is empty, or lacks the columns.
     """
     entries, notices = read_table(path)
@@ -63,9 +63,9 @@ def open_table(path: Path, *, split: Split, size: int = 0) -> Listing:
 
 
 def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry], list[str]]:
-    """One entry for each picture of the table, in order of first appearance; and what is left out, in sentences.
+    """One entry for each image of the table, in order of first appearance; and what is left out, in sentences.
 
-    The pictures are called by their path from `root`, the table's own folder unless another above it is given.
+    The images are called by their path from `root`, the table's own folder unless another above it is given.
     """
     text = _read(path)
     rows = _json_rows(text, path) if path.suffix.lower() == ".jsonl" else _csv_rows(text, path)
@@ -79,21 +79,21 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry]
             f"the picture, and one of {', '.join(CAPTION)} for the caption or {', '.join(LABEL)} for the category."
         )
     prefix = "" if root is None or root == path.parent else f"{path.parent.relative_to(root).as_posix()}/"
-    found: dict[str, ListingEntry] = {}
+    entries: dict[str, ListingEntry] = {}
     captions: dict[str, list[str]] = {}
     bad: list[str] = []
     labelled: list[str] = []
     for line, row, problem in rows:
         entry = _entry(path, line, row, problem, image, caption, label, prefix)
-        before = found.get(entry.key)
+        before = entries.get(entry.key)
         captions.setdefault(entry.key, []).extend(entry.captions)
         if before is None:
-            found[entry.key] = entry
+            entries[entry.key] = entry
             continue
-        bad += [one.problem.rstrip(".") for one in (before, entry) if one.problem]
+        bad += [duplicate.problem.rstrip(".") for duplicate in (before, entry) if duplicate.problem]
         if before.label and entry.label and before.label != entry.label:
             labelled.append(f"{entry.key} ({before.label}, {entry.label})")
-        found[entry.key] = _merged(before, entry)
+        entries[entry.key] = _merged(before, entry)
     notices = []
     if bad:
         notices.append(
@@ -105,7 +105,7 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry]
             f"counts{such_as(labelled)}."
         )
     return [
-        entry if entry.problem else replace(entry, captions=tuple(captions[key])) for key, entry in found.items()
+        entry if entry.problem else replace(entry, captions=tuple(captions[key])) for key, entry in entries.items()
     ], notices
 
 
@@ -158,7 +158,7 @@ def _csv_row(line: int, fields: list[str], problem: str, columns: list[str]) -> 
         problem = (
             f"it has {len(fields)} fields under a header of {len(columns)}; put quotes around texts with separators"
         )
-    # What was read of a broken row still names its picture, for the message; its other fields may have slipped.
+    # What was read of a broken row still names its image, for the message; its other fields may have slipped.
     return line, dict(zip(columns, fields, strict=False)), problem
 
 
@@ -196,7 +196,7 @@ def _records(
 
 
 def _swallowed(lines: Sequence[str], separator: str, columns: int, image: int | None) -> bool:
-    """Whether one of the lines that a quoted text goes on over is a row: as many fields, a picture in its place."""
+    """Whether one of the lines that a quoted text goes on over is a row: as many fields, an image in its place."""
     for line in lines:
         fields = line.rstrip("\r\n").split(separator)
         if image is not None and image < len(fields) >= columns > 1:
@@ -219,10 +219,10 @@ def _json_rows(text: str, path: Path) -> Rows:
 def _json_row(content: str) -> Row:
     """The object of a line; empty when the line is broken, so that only this row is refused."""
     try:
-        found = parse_json(content)
+        record = parse_json(content)
     except ValueError:
         return {}
-    return {_plain(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+    return {_plain(name): value for name, value in record.items()} if isinstance(record, dict) else {}
 
 
 def _entry(
@@ -254,22 +254,22 @@ def _entry(
     return ListingEntry(key, file, captions, label=category)
 
 
-def _category(found: object) -> str:
+def _category(value: object) -> str:
     """A label as text; numbers that a table has made fractions of (3.0) are whole again, what is no label is none."""
-    if isinstance(found, float):
-        return "" if not math.isfinite(found) else str(int(found)) if found == int(found) else str(found)
-    return str(found).strip() if isinstance(found, str | int) else ""
+    if isinstance(value, float):
+        return "" if not math.isfinite(value) else str(int(value)) if value == int(value) else str(value)
+    return str(value).strip() if isinstance(value, str | int) else ""
 
 
-def _captions(found: object, name: str) -> Iterator[str]:
+def _captions(value: object, name: str) -> Iterator[str]:
     """The captions of a field: a text, or in JSON a list of texts."""
-    texts = found if isinstance(found, list) and found else [found]
+    texts = value if isinstance(value, list) and value else [value]
     for text in texts:
         yield check_caption(text if isinstance(text, str) else "", name)
 
 
 def _merged(first: ListingEntry, second: ListingEntry) -> ListingEntry:
-    """Two rows about one picture, but for the captions; a bad one does not spoil a good one."""
+    """Two rows about one image, but for the captions; a bad one does not spoil a good one."""
     if second.problem:
         return first
     if first.problem:

@@ -141,7 +141,7 @@ def _decimal(text: str) -> int:
 
 def _attributes(data: bytes) -> dict[str, str]:
     """Pax attributes: lines "LENGTH KEY=VALUE", the length counting the whole line."""
-    found: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     place = 0
     while place < len(data) and data[place]:
         space = data.find(b" ", place, place + 8)
@@ -151,9 +151,9 @@ def _attributes(data: bytes) -> dict[str, str]:
         key, equals, value = line[len(digits) + 1 : -1].partition(b"=")
         if not equals or not line.endswith(b"\n") or len(line) != length:
             raise Damaged("the attributes of a member are broken")
-        found[_text(key)] = _text(value)
+        attributes[_text(key)] = _text(value)
         place += length
-    return found
+    return attributes
 
 
 def _name(header: bytes) -> str:

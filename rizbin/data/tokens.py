@@ -77,8 +77,8 @@ class Tokenizer:
         room = self.settings.context - 2
         pieces: list[int] = []
         simple = self._simple
-        for found in simple.pat.finditer(simple.clean_fn(text[:_LONGEST_TEXT])):
-            word = found.group()[:_LONGEST_WORD]
+        for match in simple.pat.finditer(simple.clean_fn(text[:_LONGEST_TEXT])):
+            word = match.group()[:_LONGEST_WORD]
             if word not in self._pieces:
                 spelled = "".join(simple.byte_encoder[byte] for byte in word.encode("utf-8"))
                 self._pieces[word] = [simple.encoder[piece] for piece in simple.bpe(spelled).split(" ")]

@@ -1,4 +1,4 @@
-"""Views: what becomes of a picture on its way into a network. Crop, flip, color, blur, noise; uint8 in, uint8 out.
+"""Views: what becomes of an image on its way into a network. Crop, flip, color, blur, noise; uint8 in, uint8 out.
 
 The operations follow torchvision's definitions (the tests hold them together) but run on OpenCV, whose blur takes a
 millisecond where torchvision's takes ninety. Every view draws the same count of random numbers whatever its settings,
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rizbin.core.errors import RizbinError
 
-# Pictures are small and processes run side by side; OpenCV's own threads would only fight with torch's, and a pool of
+# Images are small and processes run side by side; OpenCV's own threads would only fight with torch's, and a pool of
 # threads does not survive the fork of a loader's worker.
 cv2.setNumThreads(0)
 
@@ -27,7 +27,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation, RGB."""
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "height width 3"]
 Square = UInt8[np.ndarray, "size size 3"]
 Crop = tuple[float, float, float, float]
 
@@ -39,7 +39,7 @@ _SOLARIZE_FROM = 128
 
 
 class View:
-    """Makes one augmented square from a picture.
+    """Makes one augmented square from an image.
 
     Order of the operations: crop and resize, flip, color jitter, grayscale, blur, solarize (BYOL, arXiv 2006.07733),
     noise.
@@ -50,7 +50,7 @@ class View:
         size: int = 224
         """Side of the view in pixels."""
         crop_area: tuple[float, float] = (1.0, 1.0)
-        """Least and greatest area of the crop as a share of the picture, 0 to 1; (1, 1) takes the central square."""
+        """Least and greatest area of the crop as a share of the image, 0 to 1; (1, 1) takes the central square."""
         crop_ratio: tuple[float, float] = (1.0, 1.0)
         """Least and greatest width of the crop divided by its height; SimCLR and DINO take (0.75, 1.3333)."""
         flip: float = 0.0
@@ -83,8 +83,8 @@ class View:
         _check(settings)
         self.settings = settings
 
-    def __call__(self, image: Picture, random: np.random.Generator) -> tuple[Square, Crop, bool]:
-        """The view [size, size, 3]; its crop (left, top, right, bottom) as shares of the picture; whether mirrored."""
+    def __call__(self, image: Pixels, random: np.random.Generator) -> tuple[Square, Crop, bool]:
+        """The view [size, size, 3]; its crop (left, top, right, bottom) as shares of the image; whether mirrored."""
         settings = self.settings
         draws = random.random(_DRAWS).tolist()
         rectangles, (flip, jitter, *strengths), (gray, blur, sigma, solarize) = (
@@ -122,23 +122,23 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 """All of them, in the order in which they are made."""
 
 
-def only(settings: View.Settings, kept: Sequence[Augmentation]) -> View.Settings:
+def only(settings: View.Settings, names: Sequence[Augmentation]) -> View.Settings:
     """The view with the augmentations that stand in `kept` alone: what an experiment leaves out."""
-    unknown = [name for name in kept if name not in AUGMENTATIONS]
+    unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise RizbinError(f"There is no augmentation {unknown[0]!r}; there are {', '.join(AUGMENTATIONS)}.")
-    off: dict[str, Any] = {name: 0.0 for name in AUGMENTATIONS if name not in kept and name != "crop"}
-    if "crop" not in kept:
+    off: dict[str, Any] = {name: 0.0 for name in AUGMENTATIONS if name not in names and name != "crop"}
+    if "crop" not in names:
         off |= {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
     return replace(settings, **off)
 
 
 ViewSpec = tuple[View.Settings, ...]
-"""The views that a method wants of each picture."""
+"""The views that a method wants of each image."""
 
 
-def whole(image: Picture, size: int) -> Square:
-    """The picture as evaluation sees it: its central square, resized to `size` (area shrinking, bicubic growing)."""
+def whole(image: Pixels, size: int) -> Square:
+    """The image as evaluation sees it: its central square, resized to `size` (area shrinking, bicubic growing)."""
     height, width = image.shape[:2]
     left, top, right, bottom = _central(height, width, 1.0)
     return _resize(image[top:bottom, left:right], size)
@@ -160,25 +160,25 @@ def denormalize(images: Float[Tensor, "batch 3 height width"]) -> UInt8[Tensor, 
     return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def change_brightness(image: Picture, factor: float) -> Picture:
+def change_brightness(image: Pixels, factor: float) -> Pixels:
     """Every value times `factor`, cut to 0 to 255."""
     return cv2.LUT(image, _table(lambda value: value * factor))
 
 
-def change_contrast(image: Picture, factor: float) -> Picture:
-    """Every value moved away from the picture's mean gray by `factor`."""
+def change_contrast(image: Pixels, factor: float) -> Pixels:
+    """Every value moved away from the image's mean gray by `factor`."""
     mean = float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean())
     return cv2.LUT(image, _table(lambda value: mean + (value - mean) * factor))
 
 
-def change_saturation(image: Picture, factor: float) -> Picture:
+def change_saturation(image: Pixels, factor: float) -> Pixels:
     """Every pixel moved away from its own gray by `factor`."""
     gray = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as torchvision and OpenCV
     matrix = factor * np.eye(3, dtype=np.float32) + (1 - factor) * gray[None, :]
     return cv2.transform(image, matrix)
 
 
-def turn_hue(image: Picture, turn: float) -> Picture:
+def turn_hue(image: Pixels, turn: float) -> Pixels:
     """The hue turned by `turn` of the circle, -0.5 to 0.5. Float inside: OpenCV's 8-bit hue is too coarse."""
     colors = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)
     hue = colors[..., 0]
@@ -190,22 +190,22 @@ def turn_hue(image: Picture, turn: float) -> Picture:
     return cv2.convertScaleAbs(cv2.cvtColor(colors, cv2.COLOR_HSV2RGB))
 
 
-def to_grayscale(image: Picture) -> Picture:
-    """The picture without color, still three channels."""
+def to_grayscale(image: Pixels) -> Pixels:
+    """The image without color, still three channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def gaussian_blur(image: Picture, sigma: float) -> Picture:
-    """The picture under a Gaussian of `sigma` pixels; the border is mirrored."""
+def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
+    """The image under a Gaussian of `sigma` pixels; the border is mirrored."""
     return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
-def invert_bright(image: Picture) -> Picture:
-    """The picture with all values from 128 on inverted (solarized)."""
+def invert_bright(image: Pixels) -> Pixels:
+    """The image with all values from 128 on inverted (solarized)."""
     return cv2.LUT(image, _SOLARIZED)
 
 
-def add_noise(image: Picture, sigma: float, random: np.random.Generator) -> Picture:
+def add_noise(image: Pixels, sigma: float, random: np.random.Generator) -> Pixels:
     """Gaussian noise of deviation `sigma`, a share of white, of its own for each value; cut to 0 to 255."""
     noise = random.standard_normal(image.shape, np.float32)
     return np.rint(np.clip(image + noise * np.float32(255 * sigma), 0, 255)).astype(np.uint8)
@@ -219,7 +219,7 @@ _LEVELS = np.arange(256, dtype=np.float32)
 _SOLARIZED = _table(lambda value: np.where(value >= _SOLARIZE_FROM, 255 - value, value))
 
 
-def _jitter(image: Picture, settings: View.Settings, draws: list[float]) -> Picture:
+def _jitter(image: Pixels, settings: View.Settings, draws: list[float]) -> Pixels:
     """The four color changes in random order; `draws` holds four strengths, then four sort keys."""
     steps = (
         (change_brightness, 1 + settings.brightness * (2 * draws[0] - 1), settings.brightness),
@@ -257,7 +257,7 @@ def _central(height: int, width: int, ratio: float) -> tuple[int, int, int, int]
     return left, top, left + crop_width, top + crop_height
 
 
-def _resize(image: Picture, size: int) -> Square:
+def _resize(image: Pixels, size: int) -> Square:
     """Area averages when shrinking, so that fine detail does not alias; bicubic when growing."""
     shrinks = min(image.shape[:2]) >= size
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -15,7 +15,7 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 """Recalls at which precision is read."""
 MOST = 100
-"""Detections of a class and picture that count; COCO's maxDets."""
+"""Detections of a class and image that count; COCO's maxDets."""
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Ranges of object sizes, in square pixels."""
 
@@ -30,7 +30,7 @@ class Boxes:
     scores: Float[np.ndarray, " boxes"] | None = None
     """Scores of detections; None for true boxes."""
     crowd: Bool[np.ndarray, " boxes"] | None = None
-    """True boxes around many things, which swallow detections and ask for none; None: no crowds."""
+    """True boxes around groups of objects: detections in them are ignored and none is required; None: no crowds."""
     areas: Float[np.ndarray, " boxes"] | None = None
     """Areas of true objects in square pixels, where the mask's area counts; None takes the areas of the boxes."""
 
@@ -39,7 +39,7 @@ def average_precision(truths: Sequence[Boxes], detections: Sequence[Boxes]) -> d
     """COCO's summary, 0 to 1, nan where no true box is of the kind.
 
     ap: mean over thresholds 0.5 to 0.95; ap50, ap75; ap_small, ap_medium, ap_large; recall: mean over thresholds with
-    100 detections a class and picture; recall_1, recall_10: with fewer; recall_small and so on.
+    100 detections a class and image; recall_1, recall_10: with fewer; recall_small and so on.
     """
     classes = np.unique(np.concatenate([boxes.classes for boxes in truths] or [np.zeros(0, int)]))
     tables = {name: _tables(truths, detections, classes, name, MOST) for name in AREAS}
@@ -113,7 +113,7 @@ def _tables(
 def _matched(
     truth: Boxes, detections: Boxes, name: int, area: tuple[float, float], most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Scores [boxes], hits and ignored ones [thresholds boxes] of one class in one picture, and its objects that count.
+    """Scores [boxes], hits and ignored ones [thresholds boxes] of one class in one image, and its objects that count.
 
     Each detection, the best first, takes the free object that it overlaps most; one that counts before one that does
     not (crowds, and sizes out of the range). A detection without any is ignored when it is of another size itself.

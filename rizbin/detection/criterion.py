@@ -1,10 +1,10 @@
-"""The loss that teaches a Grounding DINO: every prediction layer matched to the true boxes, then focal, L1 and GIoU.
+"""The training loss of Grounding DINO: every prediction layer matched to the true boxes, then focal, L1 and GIoU.
 
 Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3.5; matching of DETR, arXiv 2005.12872.
 Differs from transformers 5.24, whose loss takes the wrong class targets when prompts differ within a batch (it shifts
-class ids by the length of this picture's list, not of those before) and sends no gradient to the proposal heads (it
-reads their boxes detached and their scores from the text before the encoder). Here every picture has its own map from
-phrases to tokens, is normalized by its own number of boxes, and a batch's loss is the mean over its pictures.
+class ids by the length of this image's list, not of those before) and sends no gradient to the proposal heads (it
+reads their boxes detached and their scores from the text before the encoder). Here every image has its own map from
+phrases to tokens, is normalized by its own number of boxes, and a batch's loss is the mean over its images.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """What is in one picture."""
+    """The ground truth of one image."""
 
     boxes: Float[Tensor, "objects 4"]
-    """Center, width and height as shares of the picture, 0 to 1."""
+    """Center, width and height as shares of the image, 0 to 1."""
     tokens: Bool[Tensor, "objects width"]
-    """Which columns of the logits name each object: those of its phrase in this picture's own text."""
+    """Which columns of the logits name each object: those of its phrase in this image's own text."""
     text: Bool[Tensor, " width"]
-    """Which columns are this picture's text at all; the rest is padding. [CLS], [SEP] and dots count as text: they are
+    """Which columns are this image's text at all; the rest is padding. [CLS], [SEP] and dots count as text: they are
     taught to fit nothing."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What one prediction layer says of a batch."""
+    """The predictions of one layer for a batch."""
 
     logits: Float[Tensor, "batch queries width"]
     """Minus infinity on padding."""
@@ -43,7 +43,7 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights of the three terms, in the loss and in matching alike."""
+    """Weights of the three terms; the loss and the matching use the same."""
 
     focal: float = 2.0
     """Classification (paper's code: 2 in the loss; MMDetection 2 in matching, the paper's code 1)."""
@@ -67,9 +67,9 @@ def focal_loss(
 def match(
     logits: Float[Tensor, "queries width"], boxes: Float[Tensor, "queries 4"], truth: BoxTargets, weights: Weights
 ) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
-    """Which query answers for which object: the pairs, in all, that cost least (Hungarian algorithm).
+    """Assigns queries to objects so that the total cost is least (Hungarian algorithm).
 
-    With more objects than queries the dearest objects stay without.
+    With more objects than queries, those of the highest cost get none.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -87,13 +87,13 @@ def match(
 
 
 Matching = Callable[[Tensor, Tensor, BoxTargets, Weights], tuple[Tensor, Tensor]]
-"""Logits and boxes of one picture's queries in, pairs of query and object out, as `match` gives them."""
+"""Logits and boxes of one image's queries in, pairs of query and object out, as `match` gives them."""
 
 
 def layer_loss(
     predicted: Predicted, truths: Sequence[BoxTargets], weights: Weights, matching: Matching = match
 ) -> dict[str, Float[Tensor, ""]]:
-    """Focal, L1 and GIoU of one prediction layer, each already weighted: means over the pictures."""
+    """Focal, L1 and GIoU of one prediction layer, each already weighted: means over the images."""
     sums: dict[str, list[Tensor]] = {"focal": [], "l1": [], "giou": []}
     for logits, boxes, truth in zip(predicted.logits, predicted.boxes, truths, strict=True):
         objects = max(len(truth.boxes), 1)
@@ -152,23 +152,24 @@ def layers_of(
     hidden: Float[Tensor, "batch layers queries dim"],
     begun: Float[Tensor, "batch queries 4"],
     refined: Float[Tensor, "batch layers queries 4"],
-    said: Float[Tensor, "batch tokens dim"],
+    text_features: Float[Tensor, "batch tokens dim"],
     text: Bool[Tensor, "batch tokens"],
 ) -> list[Predicted]:
-    """What each of the decoder's layers says, with gradient.
+    """The predictions of each decoder layer, with gradient.
 
     Args:
         model: Whose heads read the queries.
         hidden: The queries after each layer.
-        begun: The boxes that the first layer began with.
-        refined: Those that each layer ended with.
-        said: The text as the encoder left it, and in `text` which of it is no padding.
+        begun: The reference boxes of the first layer.
+        refined: The boxes after each layer.
+        text_features: The encoder's output for the text.
+        text: Which of its tokens are no padding.
     """
     layers = []
     for layer in range(hidden.shape[1]):
         before = begun if layer == 0 else refined[:, layer - 1]
         logits = model.class_embed[layer](
-            vision_hidden_state=hidden[:, layer], text_hidden_state=said, text_token_mask=text
+            vision_hidden_state=hidden[:, layer], text_hidden_state=text_features, text_token_mask=text
         )
         moved = model.bbox_embed[layer](hidden[:, layer]) + torch.special.logit(before, eps=1e-5)
         layers.append(Predicted(logits, moved.sigmoid()))

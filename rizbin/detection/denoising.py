@@ -1,4 +1,4 @@
-"""Denoising queries: true boxes, shifted and partly misnamed, that the decoder learns to put right.
+"""Denoising queries: true boxes, shifted and partly mislabeled, from which the decoder learns to recover the truth.
 
 Source: Li et al., "DN-DETR", arXiv 2203.01305, section 4; far boxes that are to be refused, of "DINO", arXiv
 2203.03605, section 3.3. What a query answers for is known beforehand, so no matching stands between a box and its
@@ -26,31 +26,31 @@ BOX_NOISE = 1.0
 """How far a corner moves at most, in half widths and heights of its box (DINO, MMDetection); of far boxes from there to
 twice as far."""
 MOST = 50
-"""Objects of a picture that get noised queries; of more, the first (MMDetection: 100 queries in all)."""
+"""Objects of an image that get noised queries; of more, the first (MMDetection: 100 queries in all)."""
 DRAWS = 18
 """Random numbers that one object needs in one group: two for its name, eight for each of its two boxes."""
 
 
 @dataclass(frozen=True)
 class Noised:
-    """The noised queries of a batch: `groups` times each picture's objects near and then far, padded with the rest."""
+    """The noised queries of a batch: `groups` times each image's objects near and then far, padded with the rest."""
 
     boxes: Float[Tensor, "batch noised 4"]
-    """Center, width and height, shares of the picture."""
+    """Center, width and height, shares of the image."""
     tokens: Bool[Tensor, "batch noised width"]
     """Whose name each begins as, right or wrong; none on padding."""
     groups: int
     counts: tuple[int, ...]
-    """Objects of each picture."""
+    """Objects of each image."""
 
     @property
     def room(self) -> int:
         """Objects of a group, near or far, with padding."""
         return self.boxes.shape[1] // (2 * self.groups)
 
-    def places(self, picture: int) -> tuple[Int[Tensor, " near"], Int[Tensor, " far"]]:
-        """Which queries of a picture are near boxes, group by group, and which are far ones."""
-        count, room = self.counts[picture], self.room
+    def places(self, image: int) -> tuple[Int[Tensor, " near"], Int[Tensor, " far"]]:
+        """Indices of an image's queries of near boxes, group by group, and of far boxes."""
+        count, room = self.counts[image], self.room
         first = 2 * room * torch.arange(self.groups)[:, None] + torch.arange(count)
         return first.flatten(), (first + room).flatten()
 
@@ -61,9 +61,9 @@ def noised(
     """Noised queries for the objects of a batch.
 
     Args:
-        truths: What is in each picture.
+        truths: What is in each image.
         names: The tokens of each name that its text asks for, to draw wrong ones from.
-        draws: Random numbers from 0 to 1, `groups * MOST * DRAWS` for each picture.
+        draws: Random numbers from 0 to 1, `groups * MOST * DRAWS` for each image.
         groups: How often each object is noised.
     """
     counts = tuple(min(len(truth.boxes), MOST) for truth in truths)
@@ -99,7 +99,8 @@ def _moved(
 
 
 def hidden_from(noise: Noised, queries: int) -> Bool[Tensor, "batch all all"]:
-    """Who may not look at whom: rows look at columns, `queries` of the network first, then the noised ones.
+    """The attention mask (true: no attention), rows attend to columns: `queries` of the network first, then the noised
+    ones.
 
     Nobody of the network's looks at noised queries, which know the truth; those look at the network's and at their own
     group, without padding.
@@ -115,7 +116,7 @@ def hidden_from(noise: Noised, queries: int) -> Bool[Tensor, "batch all all"]:
 
 @dataclass
 class DenoisedQueries:
-    """What the decoder made of the noised queries of one pass."""
+    """The decoder's predictions for the noised queries of one pass."""
 
     layers: list[Predicted] = field(default_factory=list)
 
@@ -124,7 +125,7 @@ class DenoisedQueries:
 def denoising(model: Any, noise: Noised, text: Bool[Tensor, "batch tokens"]) -> Iterator[DenoisedQueries]:
     """Within, a pass of the model decodes noised queries beside its own.
 
-    The outputs are as if they were not there; what the decoder made of them is in the answer.
+    The outputs are as if they were not there; the decoder's predictions for them are in the object that is yielded.
     """
     decoder = model.model.decoder
     queries, config = model.config.num_queries, decoder.config
@@ -179,17 +180,17 @@ def denoising_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Near boxes against their objects, far ones against nothing; the sum over layers, and the last one's terms.
 
-    As in the loss of matched queries: each picture by the number of its own objects, here times the groups, and the
-    mean over the pictures.
+    As in the loss of matched queries: each image by the number of its own objects, here times the groups, and the
+    mean over the images.
     """
     terms: dict[str, Tensor] = {}
     total: list[Tensor] = []
     for layer in layers:
         chosen: list[tuple[Predicted, BoxTargets]] = []
-        for picture, (truth, count) in enumerate(zip(truths, noise.counts, strict=True)):
-            near, far = noise.places(picture)
+        for image, (truth, count) in enumerate(zip(truths, noise.counts, strict=True)):
+            near, far = noise.places(image)
             rows = torch.cat([near, far]).to(layer.logits.device)
-            mine = Predicted(layer.logits[picture, rows][None], layer.boxes[picture, rows][None])
+            mine = Predicted(layer.logits[image, rows][None], layer.boxes[image, rows][None])
             repeated = BoxTargets(
                 truth.boxes[:count].repeat(noise.groups, 1), truth.tokens[:count].repeat(noise.groups, 1), truth.text
             )

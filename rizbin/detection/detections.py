@@ -1,6 +1,6 @@
-"""What a detector found in a picture: every box with its score for every phrase, from which answers are chosen later.
+"""What a detector found in an image: every box with its score for every phrase, from which answers are chosen later.
 
-A threshold, a class's own threshold and the suppression of boxes that cover the same thing cost nothing here, so that
+A threshold, a class's own threshold and the suppression of boxes that cover the same object cost nothing here, so that
 they can be tried without another pass through the network.
 """
 
@@ -20,8 +20,8 @@ from rizbin.detection.phrases import Phrase
 
 THRESHOLD = 0.3
 """Lowest score of an answer; what the demos of Grounding DINO use is 0.25 to 0.35."""
-OVERLAP = 0.7
-"""Intersection over union from which two boxes of one name are one thing."""
+NMS_IOU = 0.7
+"""Intersection over union from which two boxes of one name count as the same object."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Detections:
     """Boxes with their names, the best first."""
 
     boxes: Float[np.ndarray, "answers 4"]
-    """Left, top, right, bottom in pixels of the picture, inside it."""
+    """Left, top, right, bottom in pixels of the image, inside it."""
     classes: Int[np.ndarray, " answers"]
     """Positions in the list of phrases that was asked for."""
     scores: Float[np.ndarray, " answers"]
@@ -67,7 +67,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Proposals:
-    """All that the network proposes for one picture."""
+    """All that the network proposes for one image."""
 
     width: int
     """Width of the image in pixels."""
@@ -93,17 +93,17 @@ class Proposals:
         threshold: float = THRESHOLD,
         *,
         thresholds: Mapping[str, float] | None = None,
-        overlap: float = OVERLAP,
+        nms_iou: float = NMS_IOU,
         several: bool = False,
     ) -> Detections:
         """The boxes whose best phrase reaches its threshold, those that repeat a better one of that name left out.
 
-        thresholds: for single names, instead of `threshold`. overlap: see `OVERLAP`; 1 leaves all. several: a box may
+        thresholds: for single names, instead of `threshold`. nms_iou: see `NMS_IOU`; 1 removes none. several: a box may
         answer for every phrase that reaches its threshold, not only for the best. Raises RizbinError for a name that
         was not asked for and for numbers that are no shares.
         """
         own = dict(thresholds or {})
-        for name, value in {"threshold": threshold, "overlap": overlap, **own}.items():
+        for name, value in {"threshold": threshold, "nms_iou": nms_iou, **own}.items():
             if not 0 <= value <= 1:
                 raise RizbinError(f"{name} is {value:g}; give a share from 0 to 1.")
         if strange := set(own) - set(self.names):
@@ -120,12 +120,12 @@ class Proposals:
             reached &= best[:, None] == np.arange(scores.shape[1])[None]
         rows, classes = np.nonzero(reached)
         values = scores[rows, classes]
-        if overlap < 1 and len(rows):
+        if nms_iou < 1 and len(rows):
             order = batched_nms(
                 torch.from_numpy(self.boxes[rows]).float(),
                 torch.from_numpy(values).float(),
                 torch.from_numpy(classes),
-                overlap,
+                nms_iou,
             ).numpy()
         else:
             order = np.argsort(-values, kind="stable")

@@ -1,4 +1,4 @@
-"""Finds things by words: pictures and phrases in, boxes with a score for each phrase out.
+"""Finds objects by words: images and phrases in, boxes with a score for each phrase out.
 
 Grounding DINO (arXiv 2303.05499), MM-Grounding-DINO (arXiv 2401.02361) and LLMDet (arXiv 2501.18954) load alike, by
 name or from a folder, through transformers.
@@ -39,25 +39,25 @@ from rizbin.nets.foreign import transformers_config, transformers_model, transfo
 
 DEFAULT = "iSEE-Laboratory/llmdet_tiny"
 """Apache-2.0. Of grounding-dino-tiny's size and speed, LVIS AP 44.7 instead of 28.8 (its authors' numbers)."""
-PICTURE = AnyImage
-"""A file, which passes the image gate; a PIL picture; or pixels, as `rizbin.data.image_io.as_rgb` takes them."""
+ImageLike = AnyImage
+"""An image file, a PIL image, or pixels as `rizbin.data.image_io.as_rgb` takes them."""
 SCALES = {"full": 1.0, "standard": 0.6, "fast": 0.4}
 """Shares of the size that a network was trained at: 800, 480 and 320 pixels of the shorter side for the published ones.
-Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core a picture."""
+Time goes with the square: on a processor about 24, 9 and 4.5 seconds of one core an image."""
 Scale = Literal["full", "standard", "fast"]
 KINDS = ("grounding-dino", "mm-grounding-dino")
 """Model types of transformers that are Grounding DINOs."""
-LAP = 0.2
+TILE_OVERLAP = 0.2
 """Share of a tile's side that the next tile repeats: what is smaller than that lies whole in one of them."""
 LARGEST = 16_384
-"""Pixels of a side at which no network is fed."""
+"""Pixels: images are never resized to a side of this length or more."""
 BORDER = 2.0
 """Pixels from the inner border of a tile within which a box counts as cut by it."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a network wants its pictures."""
+    """How images are resized and normalized for a network."""
 
     shorter: int = 800
     """Pixels of the shorter side."""
@@ -69,19 +69,19 @@ class Preparation:
     """Divided by, thereafter."""
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """Height and width at which a picture is seen."""
+        """Height and width at which an image is seen."""
         shorter, longer = max(round(self.shorter * scale), 32), max(round(self.longer * scale), 32)
         low, high = min(height, width), max(height, width)
         exact = min(float(shorter), longer * low / high)
-        # As transformers rounds: a picture shall be the same pixels in both.
+        # As transformers rounds: an image shall be the same pixels in both.
         small, large = max(round(exact), 1), max(int(exact * high / low), 1)
         return (small, large) if height <= width else (large, small)
 
     def __call__(
-        self, picture: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
+        self, image: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
     ) -> Float[Tensor, "3 rows columns"]:
-        """The picture at that height and width, normalized."""
-        pixels = torch.tensor(picture).permute(2, 0, 1)[None].float() / 255
+        """The image at that height and width, normalized."""
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].float() / 255
         if pixels.shape[-2:] != size:
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -89,10 +89,10 @@ class Preparation:
 
 
 class Detector:
-    """A network, its tokenizer, and how it wants pictures."""
+    """A Grounding DINO network, its tokenizer and its preprocessing."""
 
     has_network = True
-    """Whether `model` is the network itself, whose insides can be looked at; an exported file has none."""
+    """Whether `model` is a torch network, as explanations need; an exported file has none."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Detector:
         return f"<detector {self.name}>"
 
     @staticmethod
-    def is_one(folder: str | Path) -> bool:
+    def is_saved_in(folder: str | Path) -> bool:
         """Whether the folder holds a Grounding DINO, as transformers writes it."""
         try:
             config = read_json(Path(folder) / "config.json")
@@ -133,7 +133,7 @@ class Detector:
             import transformers
         except ImportError as error:
             raise RizbinError(
-                "Finding things by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
+                "Finding objects by words needs transformers, which is not installed: pip install 'rizbin[detect]' "
                 "brings it."
             ) from error
         assert transformers is not None
@@ -170,9 +170,9 @@ class Detector:
         """Where the network is."""
         return next(self.model.parameters()).device
 
-    def build_prompts(self, phrases: Sequence[PhraseLike], *, alone: bool = False) -> PromptBatch:
+    def build_prompts(self, phrases: Sequence[PhraseLike], *, separate: bool = False) -> PromptBatch:
         """The texts that these phrases need. Raises RizbinError when they cannot be looked for."""
-        return build_prompts(read_phrases(phrases), self.tokenizer, self.longest_text, alone=alone)
+        return build_prompts(read_phrases(phrases), self.tokenizer, self.longest_text, separate=separate)
 
     @property
     def longest_text(self) -> int:
@@ -182,46 +182,46 @@ class Detector:
     @torch.inference_mode()
     def detect(
         self,
-        pictures: Sequence[PICTURE],
+        images: Sequence[ImageLike],
         phrases: Sequence[PhraseLike],
         *,
         scale: Scale | float = "full",
-        over: Literal["mean", "max"] = "mean",
-        alone: bool = False,
+        token_pooling: Literal["mean", "max"] = "mean",
+        separate: bool = False,
         tile: int = 0,
-        lap: float = LAP,
+        tile_overlap: float = TILE_OVERLAP,
         batch: int = 4,
         advance: Callable[[int], None] = lambda done: None,
     ) -> list[Proposals]:
-        """All that the network proposes for each picture.
+        """All that the network proposes for each image.
 
         Args:
-            pictures: Of any sizes; those that are seen at one size run together, `batch` at a time.
+            images: Of any sizes; those that are seen at one size run together, `batch` at a time.
             phrases: See `rizbin.detection.phrases.read_phrases`; their positions are the class ids.
             scale: One of `SCALES`, or a share of the size the network was trained at.
-            over: How a phrase's score comes from its tokens': see `phrase_scores`.
-            alone: One pass for each phrase: slower, but long descriptions do not disturb each other.
-            tile: Also looks at squares of so many pixels one by one, for what is small; 0 does not.
-            lap: Share of a tile's side that the next one repeats.
-            advance: Is told how many more pictures are done.
+            token_pooling: How a phrase's score follows from those of its tokens: see `phrase_scores`.
+            separate: One pass for each phrase: slower, but long descriptions do not influence each other.
+            tile: Side in pixels of square tiles in which small objects are searched for as well; 0: no tiles.
+            tile_overlap: Share of a tile's side that the next tile repeats.
+            advance: Called with the number of images that were finished since the last call.
         """
-        prompts = self.build_prompts(phrases, alone=alone)
+        prompts = self.build_prompts(phrases, separate=separate)
         share = SCALES[scale] if isinstance(scale, str) else scale
-        _check(share, batch, tile, lap)
-        images = [pixels_of(picture) for picture in pictures]
+        _check(share, batch, tile, tile_overlap)
+        arrays = [pixels_of(image) for image in images]
         pieces = [
             (number, place)
-            for number, image in enumerate(images)
-            for place in places(image.shape[0], image.shape[1], tile, lap)
+            for number, image in enumerate(arrays)
+            for place in places(image.shape[0], image.shape[1], tile, tile_overlap)
         ]
         left = Counter(number for number, _ in pieces)
         # Nothing is proposed where the network knows no word of any phrase, and so is asked for nothing.
-        boxes: list[list[np.ndarray]] = [[np.zeros((0, 4), np.float32)] for _ in images]
-        scores: list[list[np.ndarray]] = [[np.zeros((0, len(prompts.phrases)), np.float32)] for _ in images]
-        for size, members in self._sizes(images, pieces, share).items():
+        boxes: list[list[np.ndarray]] = [[np.zeros((0, 4), np.float32)] for _ in arrays]
+        scores: list[list[np.ndarray]] = [[np.zeros((0, len(prompts.phrases)), np.float32)] for _ in arrays]
+        for size, members in self._sizes(arrays, pieces, share).items():
             for start in range(0, len(members), batch):
                 some = members[start : start + batch]
-                for number, its_boxes, its_scores in self._proposals(images, some, size, prompts, over):
+                for number, its_boxes, its_scores in self._proposals(arrays, some, size, prompts, token_pooling):
                     boxes[number].append(its_boxes)
                     scores[number].append(its_scores)
                 for number, _ in some:
@@ -237,7 +237,7 @@ class Detector:
                 prompts.notes,
                 prompts.unasked,
             )
-            for image, its_boxes, its_scores in zip(images, boxes, scores, strict=True)
+            for image, its_boxes, its_scores in zip(arrays, boxes, scores, strict=True)
         ]
 
     @torch.inference_mode()
@@ -247,17 +247,17 @@ class Detector:
         phrases: Sequence[PhraseLike],
         *,
         scale: Scale | float = "full",
-        alone: bool = False,
+        separate: bool = False,
         tile: int = 0,
-        lap: float = LAP,
+        tile_overlap: float = TILE_OVERLAP,
     ) -> float:
-        """About how long `detect` will take for a picture of that height and width, seconds.
+        """About how long `detect` will take for an image of that height and width, seconds.
 
-        A blank at half the sides is looked at twice, and the first look, which also warms the machine, does not count;
+        A blank image of half the height and width is run twice, and the first pass, which is a warm-up, does not count;
         time goes with the pixels, over all tiles and texts. What is small anyway is looked at in full.
         """
         share = SCALES[scale] if isinstance(scale, str) else scale
-        prompts = self.build_prompts(phrases, alone=alone)
+        prompts = self.build_prompts(phrases, separate=separate)
         if not prompts.texts:
             return 0.0
         side = self.preparation.size(*size, share / 2 if self.preparation.shorter * share >= 256 else share)
@@ -268,7 +268,7 @@ class Detector:
         seconds = time.perf_counter() - begin
         sizes = [
             self.preparation.size(bottom - top, right - left, share)
-            for left, top, right, bottom in places(*size, tile, lap)
+            for left, top, right, bottom in places(*size, tile, tile_overlap)
         ]
         pixels = sum(height * width for height, width in sizes)
         return seconds * pixels / (side[0] * side[1]) * len(prompts.texts)
@@ -289,20 +289,20 @@ class Detector:
         pieces: Sequence[tuple[int, "Place"]],
         size: tuple[int, int],
         prompts: PromptBatch,
-        over: str,
+        token_pooling: str,
     ) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """For each text and each piece of an image: the image's number, boxes in its pixels, and their scores."""
         views = torch.stack([self.preparation(cut(images[number], place), size) for number, place in pieces])
         proposals = []
         for text in prompts.texts:
-            all_boxes, all_scores = self.run_pass(views, text, len(prompts.phrases), over)
+            all_boxes, all_scores = self.run_pass(views, text, len(prompts.phrases), token_pooling)
             for (number, place), boxes, scores in zip(pieces, all_boxes, all_scores, strict=True):
-                inside, whole = into_picture(boxes, place, images[number].shape)
+                inside, whole = into_image(boxes, place, images[number].shape)
                 proposals.append((number, inside[whole], scores[whole]))
         return proposals
 
     def run_pass(
-        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, over: str
+        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, token_pooling: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Boxes (shares of the view, corners) and scores of each view for one text."""
         ids, known = batch_of([text] * len(views))
@@ -313,17 +313,22 @@ class Detector:
         )
         center, side = outputs.pred_boxes.float().split(2, dim=-1)
         corners = torch.cat([center - side / 2, center + side / 2], dim=-1).cpu().numpy()
-        scores = [phrase_scores(logits.float(), text, phrases, over=over).cpu().numpy() for logits in outputs.logits]
+        scores = [
+            phrase_scores(logits.float(), text, phrases, token_pooling=token_pooling).cpu().numpy()
+            for logits in outputs.logits
+        ]
         return list(corners), scores
 
 
-def _check(share: float, batch: int, tile: int, lap: float) -> None:
+def _check(share: float, batch: int, tile: int, tile_overlap: float) -> None:
     if not 0 < share <= 4:
         raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
     if batch < 1:
         raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
-    if tile < 0 or not 0 <= lap < 1:
-        raise RizbinError(f"Tiles of {tile} pixels that repeat {lap:g} cannot be cut; give 0 or more, and under 1.")
+    if tile < 0 or not 0 <= tile_overlap < 1:
+        raise RizbinError(
+            f"Tiles of {tile} pixels that repeat {tile_overlap:g} cannot be cut; give 0 or more, and under 1."
+        )
 
 
 @contextmanager
@@ -341,20 +346,20 @@ def quietly() -> Iterator[None]:
 
 
 Place = tuple[int, int, int, int]
-"""Left, top, right, bottom of a piece, pixels of the picture."""
+"""Left, top, right, bottom of a piece, pixels of the image."""
 
 
-def pixels_of(picture: PICTURE) -> UInt8[np.ndarray, "height width 3"]:
-    """The RGB pixels of a picture, 0 to 255. Raises Refused when it cannot be used."""
-    return as_rgb(picture, name="the picture")
+def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
+    """The RGB pixels of an image, 0 to 255. Raises Refused when it cannot be used."""
+    return as_rgb(image, name="the picture")
 
 
-def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
-    """The whole picture, and the tiles that cover it where it is larger than one."""
+def places(height: int, width: int, tile: int, tile_overlap: float) -> list[Place]:
+    """The whole image, and the tiles that cover it where it is larger than one."""
     whole = [(0, 0, width, height)]
     if not tile or max(height, width) <= tile:
         return whole
-    step = max(round(tile * (1 - lap)), 1)
+    step = max(round(tile * (1 - tile_overlap)), 1)
 
     def starts(length: int) -> list[int]:
         return [0] if length <= tile else [*range(0, length - tile, step), length - tile]
@@ -366,17 +371,17 @@ def places(height: int, width: int, tile: int, lap: float) -> list[Place]:
     ]
 
 
-def cut(picture: np.ndarray, place: Place) -> np.ndarray:
-    """What of a picture, or of a map of it, lies in a place; a view of its memory."""
-    return picture[place[1] : place[3], place[0] : place[2]]
+def cut(image: np.ndarray, place: Place) -> np.ndarray:
+    """What of an image, or of a map of it, lies in a place; a view of its memory."""
+    return image[place[1] : place[3], place[0] : place[2]]
 
 
-def into_picture(
+def into_image(
     boxes: Float[np.ndarray, "boxes 4"], place: Place, shape: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "boxes 4"], Bool[np.ndarray, " boxes"]]:
-    """Boxes in pixels of the whole picture, clipped to it; and which are whole.
+    """Boxes in pixels of the whole image, clipped to it; and which are whole.
 
-    A box that ends at a tile's inner border is the piece of a thing that another tile or the whole view shows.
+    A box that ends at a tile's inner border is a part of an object that another tile or the whole view shows.
     """
     height, width = shape[:2]
     left, top, right, bottom = place

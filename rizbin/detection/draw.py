@@ -1,4 +1,4 @@
-"""Answers drawn on their picture: a frame and a name in the color of its class, legible on any ground."""
+"""Draws detections on their image: a frame and a name in the color of the class, legible on any background."""
 
 import colorsys
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ def color_of(number: int) -> Color:
 
 
 def drawn(
-    picture: UInt8[np.ndarray, "height width 3"], answer: Detections, *, least: int = 320
+    pixels: UInt8[np.ndarray, "height width 3"], answer: Detections, *, least: int = 320
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture with its boxes; a small one is enlarged to `least` pixels of its shorter side, so that names fit.
+    """The image with its boxes; a small one is enlarged to `least` pixels of its shorter side, so that names fit.
 
     The best answer is drawn last, on top; a name stands above its box, or inside where there is no room.
     """
-    height, width = picture.shape[:2]
+    height, width = pixels.shape[:2]
     scale = max(1, -(-least // min(height, width)))
-    image = Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.NEAREST)
+    image = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image)
     size = max(12, round(min(image.size) / 36))
     font = ImageFont.load_default(size)
@@ -57,7 +57,7 @@ def drawn(
 def _free(
     top: float, high: float, x: float, wide: float, places: Sequence[tuple[float, float, float, float]], bottom: int
 ) -> float:
-    """Above the box, or below its upper edge, or further down, where no other name stands."""
+    """A free position for a name: above the box, below its upper edge, or further down."""
     for y in (top - high, top, *(top + step * high for step in range(1, 8))):
         if y < 0 or y + high > bottom:
             continue

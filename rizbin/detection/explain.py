@@ -1,7 +1,7 @@
-"""Why a box: which words of the phrase spoke for it, which pixels look like the phrase, where its query looked.
+"""Explanations of a detected box: the scores of the phrase's tokens, a similarity map, and where its query sampled.
 
 All three come from the pass that finds the box. A map is worth something only if what it marks matters: so what it
-marks most is taken out of the picture, and as much elsewhere, and the score is measured again.
+marks most is taken out of the image, and as much elsewhere, and the score is measured again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from rizbin.core import random
 from rizbin.core.errors import RizbinError
-from rizbin.detection.detections import OVERLAP, THRESHOLD, Proposals
-from rizbin.detection.detector import LAP, PICTURE, Detector, Place, cut, into_picture, pixels_of, places
+from rizbin.detection.detections import NMS_IOU, THRESHOLD, Proposals
+from rizbin.detection.detector import TILE_OVERLAP, Detector, ImageLike, Place, cut, into_image, pixels_of, places
 from rizbin.detection.fast import DeformableSampling
 from rizbin.detection.phrases import Phrase, PhraseLike, PromptText, batch_of, phrase_scores, read_phrases
 
 OCCLUDED = 0.1
-"""Share of the picture that the check takes out."""
+"""Share of the image that the occlusion check removes."""
 ELSEWHERE = 4
-"""Places elsewhere that are taken out for comparison, one by one."""
+"""Other regions that are removed for comparison, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Explanation:
     """How much each pixel's neighborhood looks like the phrase, 0 to 1: the score of the encoder's own proposal there,
     the best of all levels."""
     points: Float[np.ndarray, "points 3"]
-    """Where the query looked in the decoder: x and y in pixels, and the share of its attention, largest first. All
+    """Where the query sampled in the decoder: x and y in pixels, and the share of its attention, largest first. All
     layers and heads together; the shares sum to 1."""
     without: float
-    """The phrase's best score about this box once the most similar tenth of the picture is gray."""
+    """The phrase's best score at this box after the most similar tenth of the image was replaced by gray."""
     elsewhere: float
-    """The phrase's best score with as much gray at other places, the mean of some of them."""
+    """The same with as large a region elsewhere in gray, the mean of `ELSEWHERE` regions."""
 
     @property
     def honest(self) -> bool:
@@ -57,32 +57,32 @@ class Explanation:
 
 def explain(
     detector: Detector,
-    picture: PICTURE,
+    image: ImageLike,
     phrases: Sequence[PhraseLike],
     *,
     rivals: Sequence[PhraseLike] = (),
     most: int = 3,
     threshold: float = THRESHOLD,
-    overlap: float = OVERLAP,
+    nms_iou: float = NMS_IOU,
     tile: int = 0,
-    lap: float = LAP,
+    tile_overlap: float = TILE_OVERLAP,
     check: bool = True,
 ) -> list[Explanation]:
-    """Explains the best boxes of a picture, best first.
+    """Explains the best boxes of an image, best first.
 
     Args:
         detector: What found them.
-        picture: A file, a PIL picture or RGB pixels.
+        image: A file, a PIL image or RGB pixels.
         phrases: As for `Detector.detect`.
-        rivals: Asked for too, and may take boxes away, but are not explained.
+        rivals: Phrases that are searched for too and can win boxes, but are not explained.
         most: Boxes at most.
         threshold: Lowest score of a box.
-        overlap: As for `Proposals.choose`.
+        nms_iou: As for `Proposals.choose`.
         tile: As for `Detector.detect`; a box that was found in a tile is explained within it.
-        lap: As for `Detector.detect`.
+        tile_overlap: As for `Detector.detect`.
         check: Measure again with parts taken out, five more passes a box; without, both numbers are nan.
 
-    The picture is seen at full size. Raises RizbinError when the phrases cannot be looked for, or the
+    The image is seen at full size. Raises RizbinError when the phrases cannot be looked for, or the
     detector is an exported one.
     """
     if most < 1:
@@ -90,32 +90,32 @@ def explain(
     if not detector.has_network:
         raise RizbinError(f"{detector.name} is exported and shows no insides; explain with what it was exported from.")
     count = len(read_phrases(phrases))
-    pixels = pixels_of(picture)
+    pixels = pixels_of(image)
     prompts = detector.build_prompts([*phrases, *rivals])
     if not prompts.texts:
         return []
     height, width = pixels.shape[:2]
     views = [
         _View(place, text, _pass(detector, cut(pixels, place), text, len(prompts.phrases)))
-        for place in places(height, width, tile, lap)
+        for place in places(height, width, tile, tile_overlap)
         for text in prompts.texts
     ]
-    found, rows = _proposed(views, pixels.shape, prompts.phrases)
-    answer = found.choose(threshold, overlap=overlap)
+    proposals, rows = _proposed(views, pixels.shape, prompts.phrases)
+    answer = proposals.choose(threshold, nms_iou=nms_iou)
     chosen = [
-        (*rows[int(row)], found.boxes[row], int(phrase), float(score))
+        (*rows[int(row)], proposals.boxes[row], int(phrase), float(score))
         for row, phrase, score in zip(answer.rows, answer.classes, answer.scores, strict=True)
         if phrase < count
     ]
     return [
-        _explanation(detector, pixels, view, query, box, phrase, found.names[phrase], score, check=check)
+        _explanation(detector, pixels, view, query, box, phrase, proposals.names[phrase], score, check=check)
         for view, query, box, phrase, score in chosen[:most]
     ]
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What one text gave."""
+    """The result of one forward pass: one text on one view."""
 
     boxes: Float[np.ndarray, "queries 4"]
     """Pixels of what was seen, clipped."""
@@ -128,12 +128,12 @@ class _Pass:
     """Logit of every token at every place of every level."""
     levels: list[tuple[int, int]]
     points: Float[np.ndarray, "queries points 3"]
-    """x and y as shares of the picture, and the share of attention."""
+    """x and y as shares of the image, and the share of attention."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """A part of the picture that one text was asked about."""
+    """A part of the image with the result of one text on it."""
 
     place: Place
     text: PromptText
@@ -143,14 +143,14 @@ class _View:
 def _proposed(
     views: Sequence[_View], shape: tuple[int, ...], phrases: tuple[Phrase, ...]
 ) -> tuple[Proposals, list[tuple[_View, int]]]:
-    """What all views propose for a picture of that shape, and for each box its view and its query there.
+    """What all views propose for an image of that shape, and for each box its view and its query there.
 
     A box that a tile's border cuts is left to the view that shows all of it.
     """
     rows: list[tuple[_View, int]] = []
     boxes, scores = [], []
     for view in views:
-        inside, whole = into_picture(view.made.shares, view.place, shape)
+        inside, whole = into_image(view.made.shares, view.place, shape)
         rows += [(view, int(query)) for query in np.flatnonzero(whole)]
         boxes.append(inside[whole])
         scores.append(view.made.scores[whole])
@@ -169,7 +169,7 @@ def _explanation(
     *,
     check: bool,
 ) -> Explanation:
-    """The explanation of the box that one query of a view proposed; `pixels` are those of the whole picture."""
+    """The explanation of the box that one query of a view proposed; `pixels` are those of the whole image."""
     made, place = view.made, view.place
     part = cut(pixels, place)
     similarity = np.zeros(pixels.shape[:2], np.float32)
@@ -265,7 +265,7 @@ def _words(
 def _similarity(
     made: _Pass, text: PromptText, phrase: int, shape: tuple[int, int]
 ) -> Float[np.ndarray, "height width"]:
-    """The best of all levels, each stretched over the picture."""
+    """The best of all levels, each stretched over the image."""
     scores = phrase_scores(made.encoder, text, made.scores.shape[1])[:, phrase].numpy()
     height, width = shape
     best, start = np.zeros(shape, np.float32), 0
@@ -292,7 +292,7 @@ def _occluded(
         moved = np.roll(marked, tuple(draw.integers(0, side) for side in marked.shape), axis=(0, 1))
         others.append(moved & ~marked)
     count = made.scores.shape[1]
-    scores = [_about(box, _pass(detector, _gray(pixels, gone), text, count), phrase) for gone in (marked, *others)]
+    scores = [_about(box, _pass(detector, _gray(pixels, hidden), text, count), phrase) for hidden in (marked, *others)]
     return scores[0], float(np.mean(scores[1:]))
 
 
@@ -305,11 +305,11 @@ def _most(similarity: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "he
 
 
 def _gray(
-    pixels: UInt8[np.ndarray, "height width 3"], gone: Bool[np.ndarray, "height width"]
+    pixels: UInt8[np.ndarray, "height width 3"], hidden: Bool[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture with its mean color where something is taken out."""
+    """The image with the masked pixels replaced by its mean color."""
     out = pixels.copy()
-    out[gone] = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
+    out[hidden] = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
     return out
 
 

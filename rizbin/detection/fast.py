@@ -6,7 +6,7 @@ The sampling of Deformable DETR, arXiv 2010.04159, equation 3: each query takes 
 level, read between pixels by bilinear interpolation, zero outside. A place between pixels is four pixels with four
 weights, so all a query wants of a head is one weighted sum of rows of a table: `embedding_bag`, which reads each row
 once and writes nothing but the sum. transformers calls `grid_sample` for each level, writes every single sample out and
-sums them later; at 480x640 that was two fifths of a picture's time.
+sums them later; at 480x640 that was two fifths of an image's time.
 """
 
 from collections.abc import Sequence
@@ -128,10 +128,10 @@ def fuse(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What a `BiMultiHeadAttention` of transformers computes, with its products in another order.
 
-    Picture and text attend to each other through projections four times as wide as they are. A picture has thousands of
+    Image and text attend to each other through projections four times as wide as they are. An image has thousands of
     places and a text some dozen tokens, and <W x, k> = <x, W' k>: so the tokens are brought to the places, once for all
     of them, and no place is ever projected. Likewise a sum of projected values is the projected sum. Masks are true on
-    padding. Gives outputs and weights of the picture, then of the text.
+    padding. Gives outputs and weights of the image, then of the text.
     """
     heads, dim = self.num_heads, self.head_dim
     if text_features.shape[1] >= dim or (self.training and self.dropout):
@@ -156,8 +156,8 @@ def fuse(
     mixed = torch.einsum("bthe,dhe->bhtd", values, self.out_vision_proj.weight.unflatten(1, split)).flatten(1, 2)
     vision = of_vision.flatten(2) @ mixed + self.out_vision_proj.bias
     gathered = (of_text.flatten(1, 2) @ vision_features).unflatten(1, (heads, -1))
-    seen = torch.einsum("bhtd,hed->bthe", gathered, self.values_vision_proj.weight.unflatten(0, split))
-    text = self.out_text_proj((seen + self.values_vision_proj.bias.unflatten(0, split)).flatten(2))
+    visual = torch.einsum("bhtd,hed->bthe", gathered, self.values_vision_proj.weight.unflatten(0, split))
+    text = self.out_text_proj((visual + self.values_vision_proj.bias.unflatten(0, split)).flatten(2))
     return (vision, of_vision.transpose(1, 2).flatten(0, 1)), (text, of_text.flatten(0, 1))
 
 

@@ -6,34 +6,18 @@ fusion of `rizbin.detection.fast`, which reads weights without calling their lay
 refuses MM-Grounding-DINO, which has no `get_input_embeddings`.
 """
 
-import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-ALPHA = 16.0
-"""Over the rank, the scale of what is added: a learning rate that suits one rank suits others (the authors' code)."""
+from rizbin.nets.lora import ALPHA as ALPHA
+from rizbin.nets.lora import LowRank
+from rizbin.nets.lora import merged as merged
+
 HEADS = ("class_embed", "bbox_embed", "enc_output", "encoder_output_bbox_embed", "encoder_output_class_embed")
 """Parts that begin a new domain's names and boxes: they learn whole, beside the adapters."""
-
-
-class LowRank(nn.Module):
-    """Adds a product of two thin matrices to a weight."""
-
-    def __init__(self, rows: int, columns: int, rank: int) -> None:
-        super().__init__()
-        self.down = nn.Parameter(torch.empty(rank, columns))
-        self.up = nn.Parameter(torch.zeros(rows, rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as the authors' code
-        self.scale = ALPHA / rank
-
-    def forward(self, weight: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-        return weight + self.scale * self.up @ self.down
 
 
 def adapt(model: Any, rank: int, *, without: Sequence[nn.Module] = ()) -> None:
@@ -53,12 +37,3 @@ def adapt(model: Any, rank: int, *, without: Sequence[nn.Module] = ()) -> None:
             parametrize.register_parametrization(module, "weight", adapter, unsafe=True)
     for head in heads:
         head.requires_grad_(True)
-
-
-def merged(model: Any) -> Any:
-    """A copy of the network with every adapter's product added to its weight: what transformers knows."""
-    alone = copy.deepcopy(model)
-    for module in list(alone.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return alone

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from rizbin.core.errors import RizbinError
-from rizbin.detection.detector import PICTURE, pixels_of, quietly
+from rizbin.detection.detector import ImageLike, pixels_of, quietly
 from rizbin.nets.foreign import transformers_config, transformers_model, transformers_processor
 
 DEFAULT = "facebook/sam2.1-hiera-tiny"
@@ -48,13 +48,13 @@ class Segmenter:
 
     @torch.inference_mode()
     def masks(
-        self, picture: PICTURE, boxes: Float[np.ndarray, "boxes 4"]
+        self, image: ImageLike, boxes: Float[np.ndarray, "boxes 4"]
     ) -> tuple[Bool[np.ndarray, "boxes height width"], Float[np.ndarray, " boxes"]]:
         """The mask of each box, and SAM's own guess of its overlap with the true one, 0 to 1.
 
-        boxes: left, top, right, bottom in pixels. The picture is encoded once.
+        boxes: left, top, right, bottom in pixels. The image is encoded once.
         """
-        pixels = pixels_of(picture)
+        pixels = pixels_of(image)
         height, width = pixels.shape[:2]
         if not len(boxes):
             return np.zeros((0, height, width), bool), np.zeros(0, np.float32)
@@ -111,10 +111,10 @@ def polygons(mask: Bool[np.ndarray, "height width"]) -> list[list[float]]:
 
 
 def tinted(
-    picture: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[tuple[int, int, int]], *, strength: float = 0.45
+    image: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[tuple[int, int, int]], *, strength: float = 0.45
 ) -> np.ndarray:
-    """The picture with each mask in its color, the first on top."""
-    out = picture.astype(np.float32)
+    """The image with each mask in its color, the first on top."""
+    out = image.astype(np.float32)
     for mask, color in list(zip(masks, colors, strict=True))[::-1]:
         out[mask] = (1 - strength) * out[mask] + strength * np.array(color, np.float32)
     return out.astype(np.uint8)

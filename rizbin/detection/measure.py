@@ -1,4 +1,4 @@
-"""How good a detector is on pictures whose objects are known: boxes by COCO's protocol, presence as `verify` asks."""
+"""Evaluates a detector on images with known objects: boxes by COCO's protocol, and presence as `verify` decides it."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -28,25 +28,25 @@ class DetectionSettings:
     """How a detector is measured."""
 
     images: int = 300
-    """Pictures; each holds several objects, and a share of 0.8 of them has a standard error of about 1.5 points."""
+    """Images; each holds several objects, and a share of 0.8 of them has a standard error of about 1.5 points."""
     presence: int = 2
-    """Names there and as many not there that each picture is asked for one by one; 0 leaves presence out."""
+    """Names there and as many not there that each image is asked for one by one; 0 leaves presence out."""
     batch: int = 16
-    """Pictures in a pass; changes speed and memory only."""
+    """Images in a pass; changes speed and memory only."""
     seed: int = 0
-    """Decides which pictures of a finite source and which absent names are taken, and the random weights."""
+    """Decides which images of a finite source and which absent names are taken, and the random weights."""
     baseline: bool = True
     """Measure the same network with random weights too; doubles the time."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Questions after one name in one picture, and what the detector's best box had to say."""
+    """Cases of one name in one image, each with the score of the detector's best box."""
 
     scores: Float[np.ndarray, " cases"]
     there: Bool[np.ndarray, " cases"]
-    picture: np.ndarray
-    """Which picture each was asked of."""
+    image: np.ndarray
+    """The number of each case's image."""
 
 
 def measure(
@@ -58,32 +58,33 @@ def measure(
     settings: DetectionSettings = DetectionSettings(),
     bar: MakeBar | None = None,
 ) -> Report:
-    """All numbers of a detector on a source whose samples have `things`.
+    """All numbers of a detector on a source whose samples have `objects`.
 
     Args:
         detector: What is measured.
-        source: Its pictures; a finite one gives a random choice that the seed decides, an endless one its first.
+        source: Its images; a finite one gives a random choice that the seed decides, an endless one its first.
         names: What is asked for; empty: the source's categories. Objects of other names do not count.
-        calibration: Of the detector; None: fitted to every second picture, and presence is measured on the others.
+        calibration: Of the detector; None: fitted to every second image, and presence is measured on the others.
         settings: See there.
         bar: Makes a progress bar.
 
-    Raises RizbinError when no picture has objects of these names.
+    Raises RizbinError when no image has objects of these names.
     """
-    asked = tuple(names) or source.categories
-    samples, refused = pictures_with(source, set(asked), settings)
+    queried = tuple(names) or source.categories
+    samples, refused = images_with(source, set(queried), settings)
     if not samples:
         reason = f" (the first reason: {refused[0][1]})" if refused else ""
         raise RizbinError(
             f"The source '{source.name}' has no picture with objects of the names asked for{reason}; a detector is "
             "measured on scenes or on a COCO file with instances."
         )
-    questions = questions_about(samples, asked, settings)
+    questions = questions_about(samples, queried, settings)
     networks = [detector, random_like(detector, settings.seed)] if settings.baseline else [detector]
     total = len(networks) * (len(samples) + len(questions))
     with advancing(bar, total, "measuring") as advance:
         results = [
-            _measured(network, samples, asked, questions, calibration, settings.batch, advance) for network in networks
+            _measured(network, samples, queried, questions, calibration, settings.batch, advance)
+            for network in networks
         ]
     measurements, unknown = results[0]
     baselines = {each.name: each.value for each in results[-1][0]} if settings.baseline else {}
@@ -93,7 +94,7 @@ def measure(
         left_out.append(
             (
                 "unknown names",
-                f"The network does not know the words of {len(unknown)} of {len(asked)} names ({shown}); it was not "
+                f"The network does not know the words of {len(unknown)} of {len(queried)} names ({shown}); it was not "
                 "asked for them, so their objects count as not found.",
             )
         )
@@ -116,29 +117,31 @@ def _measured(
     advance: Advance,
 ) -> tuple[list[Measurement], list[str]]:
     """All numbers of one network, and the names whose words it does not know."""
-    found = detector.detect([sample.image for sample in samples], named(names), batch=batch, advance=advance)
-    numbers = boxes_measured(samples, found, names)
+    proposals = detector.detect([sample.image for sample in samples], named(names), batch=batch, advance=advance)
+    numbers = boxes_measured(samples, proposals, names)
     if questions:
         alone = ask(detector, samples, questions, batch, advance)
         numbers += presence_measured(alone, calibration)
-        numbers += presence_measured(among(found, names, questions), None, among=len(names))
-    return numbers, [names[place] for place in found[0].unasked]
+        numbers += presence_measured(among(proposals, names, questions), None, among=len(names))
+    return numbers, [names[place] for place in proposals[0].unasked]
 
 
-def boxes_measured(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str]) -> list[Measurement]:
+def boxes_measured(
+    samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str]
+) -> list[Measurement]:
     """COCO's numbers of what was found, percent."""
     number = {name: place for place, name in enumerate(names)}
     truths = []
     for sample in samples:
-        things = [thing for thing in sample.things if thing.name in number]
+        known_objects = [known for known in sample.objects if known.name in number]
         truths.append(
             Boxes(
-                np.array([thing.box for thing in things], np.float64).reshape(-1, 4),
-                np.array([number[thing.name] for thing in things], np.int64),
-                areas=np.array([thing.area for thing in things], np.float64),
+                np.array([known.box for known in known_objects], np.float64).reshape(-1, 4),
+                np.array([number[known.name] for known in known_objects], np.int64),
+                areas=np.array([known.area for known in known_objects], np.float64),
             )
         )
-    values = average_precision(truths, [proposals.pairs() for proposals in found])
+    values = average_precision(truths, [image.pairs() for image in proposals])
     how = f"by COCO's protocol over {len(names)} names, the best 300 pairs of box and name a picture, mean over names"
     protocols = {
         "ap50": f"Average precision at an intersection over union of 0.5, {how}.",
@@ -154,10 +157,10 @@ def boxes_measured(samples: Sequence[Sample], found: Sequence[Proposals], names:
     ]
 
 
-def pictures_with(
+def images_with(
     source: Source, names: set[str], settings: DetectionSettings
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Pictures with an object of these names, and (index, reason) of refused ones."""
+    """Images with an object of these names, and (index, reason) of refused ones."""
     samples: list[Sample] = []
     refused: list[tuple[str, str]] = []
     # Of an endless source others take the place of refused ones, but one that gives nothing else must end.
@@ -170,7 +173,7 @@ def pictures_with(
         except Refused as reason:
             refused.append((str(index), str(reason)))
             continue
-        if sample.names & names and sample.things:
+        if sample.names & names and sample.objects:
             samples.append(sample)
     return samples, refused
 
@@ -178,7 +181,7 @@ def pictures_with(
 def questions_about(
     samples: Sequence[Sample], names: Sequence[str], settings: DetectionSettings
 ) -> list[tuple[int, str, bool]]:
-    """(picture, name, whether it is there): as many there as not there, of each picture."""
+    """(image, name, whether it is there): as many there as not there, of each image."""
     made = []
     for place, sample in enumerate(samples):
         draw = random.generator(settings.seed, "presence", place)
@@ -197,37 +200,38 @@ def ask(
     batch: int = 16,
     advance: Advance = lambda done: None,
 ) -> Cases:
-    """Asks for each (picture, name, truth) alone, as `verify` does; a score is that of the name's best box."""
+    """Asks for each (image, name, truth) alone, as `verify` does; a score is that of the name's best box."""
     by_name: dict[str, list[int]] = {}
     for place, (_, name, _) in enumerate(questions):
         by_name.setdefault(name, []).append(place)
     scores = np.zeros(len(questions))
     for name, places in by_name.items():
-        pictures = [samples[questions[place][0]].image for place in places]
-        for place, found in zip(
-            places, detector.detect(pictures, named([name]), batch=batch, advance=advance), strict=True
+        images = [samples[questions[place][0]].image for place in places]
+        for place, proposals in zip(
+            places, detector.detect(images, named([name]), batch=batch, advance=advance), strict=True
         ):
-            scores[place] = np.nan_to_num(found.scores, nan=0.0).max(initial=0.0)
+            scores[place] = np.nan_to_num(proposals.scores, nan=0.0).max(initial=0.0)
     return _cases(scores, questions)
 
 
 def _cases(scores: Float[np.ndarray, " cases"], questions: Sequence[tuple[int, str, bool]]) -> Cases:
     there = np.array([holds for _, _, holds in questions])
-    return Cases(scores, there, np.array([picture for picture, _, _ in questions]))
+    return Cases(scores, there, np.array([image for image, _, _ in questions]))
 
 
-def among(found: Sequence[Proposals], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
+def among(proposals: Sequence[Proposals], names: Sequence[str], questions: Sequence[tuple[int, str, bool]]) -> Cases:
     """The same questions answered by a pass that asked for all names at once."""
     number = {name: place for place, name in enumerate(names)}
     scores = [
-        np.nan_to_num(found[place].scores[:, number[name]], nan=0.0).max(initial=0.0) for place, name, _ in questions
+        np.nan_to_num(proposals[place].scores[:, number[name]], nan=0.0).max(initial=0.0)
+        for place, name, _ in questions
     ]
     return _cases(np.array(scores), questions)
 
 
 def presence_measured(cases: Cases, calibration: Calibration | None, *, among: int = 0) -> list[Measurement]:
     """Accuracy, Matthews' correlation and calibration of verdicts on single names; among: asked with so many others."""
-    held = np.ones(len(cases.there), bool) if calibration else cases.picture % 2 == 1
+    held = np.ones(len(cases.there), bool) if calibration else cases.image % 2 == 1
     how = "the calibration that comes with the detector"
     if calibration is None:
         fit = ~held
@@ -264,27 +268,27 @@ def presence_measured(cases: Cases, calibration: Calibration | None, *, among: i
     ]
 
 
-def kept(
+def before_and_after(
     before: Detector,
     after: Detector,
     source: Source,
     groups: Mapping[str, Sequence[str]],
     settings: DetectionSettings = DetectionSettings(),
 ) -> list[tuple[str, float, float]]:
-    """What teaching gave and took: (group of names, AP50 before, AP50 after), percent.
+    """Gains and losses by training: (group of names, AP50 before, AP50 after), percent.
 
-    Each group of names is asked for by itself, on pictures that have one of them; one without pictures is left out.
+    Each group of names is asked for by itself, on images that have one of them; one without images is left out.
     """
     rows = []
     for group, names in groups.items():
-        samples, _ = pictures_with(source, set(names), settings)
+        samples, _ = images_with(source, set(names), settings)
         if not samples or not names:
             continue
-        pictures = [sample.image for sample in samples]
+        images = [sample.image for sample in samples]
         values = []
         for detector in (before, after):
-            found = detector.detect(pictures, named(names), batch=settings.batch)
-            values.append(boxes_measured(samples, found, names)[0].value)
+            proposals = detector.detect(images, named(names), batch=settings.batch)
+            values.append(boxes_measured(samples, proposals, names)[0].value)
         rows.append((group, values[0], values[1]))
     return rows
 
@@ -292,9 +296,9 @@ def kept(
 def calibrated(detector: Detector, source: Source, *, settings: DetectionSettings = DetectionSettings()) -> Calibration:
     """The calibration of a detector, fitted to all questions that `settings` make of the source.
 
-    Raises RizbinError when the source has no picture with objects.
+    Raises RizbinError when the source has no image with objects.
     """
-    samples, _ = pictures_with(source, set(source.categories), settings)
+    samples, _ = images_with(source, set(source.categories), settings)
     if not samples:
         raise RizbinError(f"The source '{source.name}' has no picture with objects to calibrate on.")
     cases = ask(detector, samples, questions_about(samples, source.categories, settings), settings.batch)

@@ -21,7 +21,7 @@ class DetectorSize:
     width: int = 64
     """Width of all tokens after the backbones; a multiple of 32, because group norm has 32 groups."""
     queries: int = 30
-    """Boxes that are predicted in a picture, at most as many as its smallest size has places."""
+    """Boxes that are predicted in an image, at most as many as its smallest size has places."""
     layers: int = 2
     """Number of layers of the feature enhancer and of the decoder each (paper: 6)."""
     heads: int = 4
@@ -69,7 +69,7 @@ def words_tokenizer(words: Iterable[str]) -> Any:
 
 
 def new_model(size: DetectorSize, tokenizer: Any, *, image_size: int) -> Any:
-    """An untrained MM-Grounding-DINO of that size, for square pictures of `image_size` pixels and larger.
+    """An untrained MM-Grounding-DINO of that size, for square images of `image_size` pixels and larger.
 
     The MM variant, because its scores are scaled and start at a bias of -4.6: the original's first loss is a hundred
     times as large, and from nothing it hardly learns.
@@ -111,7 +111,7 @@ def new_model(size: DetectorSize, tokenizer: Any, *, image_size: int) -> Any:
             decoder_ffn_dim=size.feedforward,
             num_feature_levels=3,
             max_text_len=size.text_tokens,
-            # Small networks on endless pictures do not learn by heart: nothing is dropped here nor in the backbones.
+            # Small networks on endless images do not learn by heart: nothing is dropped here nor in the backbones.
             dropout=0.0,
             fusion_droppath=0.0,
         )

@@ -3,7 +3,7 @@
 Both of torch's exporters fail on transformers' Grounding DINO: on the mask of its text, which counts along the tokens
 (`isin`, `cummax`), and on grids traced in double precision. So mask and positions are made here, in Python, and given
 to the file as inputs, and every grid is cast to single precision once the file is written. The number of tokens stays
-free; height and width of the picture are those of the export.
+free; height and width of the image are those of the export.
 """
 
 import json
@@ -30,9 +30,9 @@ from rizbin.nets.foreign import transformers_tokenizer
 INPUTS = ("pixels", "ids", "mask", "positions")
 OUTPUTS = ("logits", "boxes")
 OPSET = 20
-"""The first with GridSample as torch means it for volumes too; 16 would do for pictures."""
+"""The first with GridSample as torch means it for volumes too; 16 would do for images."""
 PARITY = 1e-3
-"""Largest difference of scores and boxes (shares of the picture) that an export may have; `detector-mini` comes to
+"""Largest difference of scores and boxes (shares of the image) that an export may have; `detector-mini` comes to
 2e-7, and more than this is another network."""
 
 
@@ -88,7 +88,7 @@ def _fixed_mask(model: Any, mask: Tensor, positions: Tensor) -> Iterator[None]:
 def export_onnx(detector: Detector, folder: Path, *, height: int = 0, width: int = 0) -> float:
     """Writes model.onnx with its tokenizer and sizes into `folder`; returns the largest difference to the network.
 
-    height, width: of the pictures that it will see, pixels, which are brought to that size; 0: the detector's shorter
+    height, width: of the images that it will see, pixels, which are brought to that size; 0: the detector's shorter
     side, both. Raises RizbinError when packages are missing or the file's answers differ by more than `PARITY`.
     """
     _needed()
@@ -164,7 +164,7 @@ def _apart(detector: Detector, exported: "OnnxDetector", pixels: Float[Tensor, "
 
 
 class OnnxDetector(Detector):
-    """A detector that runs by onnxruntime; every picture is seen at the size of the export, one at a time."""
+    """A detector that runs by onnxruntime; every image is seen at the size of the export, one at a time."""
 
     has_network = False
 
@@ -209,7 +209,7 @@ class OnnxDetector(Detector):
         return self.limit
 
     def run_pass(
-        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, over: str
+        self, views: Float[Tensor, "batch 3 height width"], text: PromptText, phrases: int, token_pooling: str
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         ids, _ = batch_of([text])
         mask, positions = text_mask(ids[0])
@@ -220,13 +220,15 @@ class OnnxDetector(Detector):
             logits, boxes = outputs
             center, side = np.split(boxes[0], 2, axis=-1)
             corners.append(np.concatenate([center - side / 2, center + side / 2], axis=-1))
-            scores.append(phrase_scores(torch.from_numpy(logits[0]), text, phrases, over=over).numpy())
+            scores.append(
+                phrase_scores(torch.from_numpy(logits[0]), text, phrases, token_pooling=token_pooling).numpy()
+            )
         return corners, scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fixed(Preparation):
-    """One size for all pictures."""
+    """One size for all images."""
 
     height: int
     width: int

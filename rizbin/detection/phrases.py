@@ -1,4 +1,4 @@
-"""What is looked for: names, each with one or more prompts, and the token sequences that ask a network for them.
+"""Phrases to detect: names, each with one or more prompts, and the token sequences that ask a network for them.
 
 Grounding DINO reads all prompts as one text in which a dot ends each, and gives a score for every token. Here the
 text is put together from tokens, not from characters, so that it is known exactly which tokens are whose: no score can
@@ -57,14 +57,14 @@ PhraseLike = str | Phrase | Mapping[str, Sequence[str] | str]
 several in Grounding DINO's own form, "a cat. a remote control."."""
 
 
-def read_phrases(wanted: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
+def read_phrases(phrase_like: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
     """The phrases in the order given; their positions are the class ids of the answer.
 
     Raises RizbinError when there is none, one has no word, or a name comes twice.
     """
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    phrases = [phrase for some in wanted for phrase in _read(some)]
+    if isinstance(phrase_like, str):
+        phrase_like = [phrase_like]
+    phrases = [phrase for some in phrase_like for phrase in _read(some)]
     if not phrases:
         raise RizbinError('There is nothing to look for; name one thing or more, such as "a cat".')
     names = [phrase.name for phrase in phrases]
@@ -84,14 +84,14 @@ def named(names: Sequence[str]) -> tuple[Phrase, ...]:
     return read_phrases([Phrase(name, (name,)) for name in names])
 
 
-def _read(wanted: PhraseLike) -> list[Phrase]:
-    if isinstance(wanted, Phrase):
-        return [Phrase(wanted.name, tuple(_cleaned(prompt) for prompt in wanted.prompts))]
-    if isinstance(wanted, str):
-        name, equals, prompts = wanted.partition("=")
+def _read(phrase_like: PhraseLike) -> list[Phrase]:
+    if isinstance(phrase_like, Phrase):
+        return [Phrase(phrase_like.name, tuple(_cleaned(prompt) for prompt in phrase_like.prompts))]
+    if isinstance(phrase_like, str):
+        name, equals, prompts = phrase_like.partition("=")
         if not equals:
-            return [Phrase(part, (_cleaned(part),)) for part in _between_dots(wanted) if _named(part, part)]
-        wanted = {name.strip(): prompts.split("|")}
+            return [Phrase(part, (_cleaned(part),)) for part in _between_dots(phrase_like) if _named(part, part)]
+        phrase_like = {name.strip(): prompts.split("|")}
     return [
         Phrase(
             name,
@@ -101,7 +101,7 @@ def _read(wanted: PhraseLike) -> list[Phrase]:
                 for part in _between_dots(prompt)
             ),
         )
-        for name, prompts in wanted.items()
+        for name, prompts in phrase_like.items()
         if _named(name, prompts)
     ]
 
@@ -256,13 +256,13 @@ class _Read:
 
 
 def build_prompts(
-    phrases: Sequence[Phrase], tokenizer: PromptTokenizer, limit: int = 256, *, alone: bool = False
+    phrases: Sequence[Phrase], tokenizer: PromptTokenizer, limit: int = 256, *, separate: bool = False
 ) -> PromptBatch:
     """Puts the prompts into as few texts as `limit` tokens a text allow, the order kept.
 
     Words that the tokenizer does not know are left out, and articles do not decide: a network that knows "zebra" and
     not "a" answers for "a zebra" as for "zebra". A prompt that without its unknown words is another prompt is not asked
-    for: the two could not be told apart. alone: one text for each phrase, for descriptions that would disturb each
+    for: the two could not be told apart. separate: one text for each phrase, for descriptions that would influence each
     other. Raises RizbinError when the tokenizer is not the one that transformers expects, or the limit leaves no room.
     """
     _check(tokenizer, limit)
@@ -282,7 +282,7 @@ def build_prompts(
 
     last = -1
     for prompt in usable:
-        if alone and prompt.phrase != last:
+        if separate and prompt.phrase != last:
             end()
         last = prompt.phrase
         tokens, silent = prompt.tokens, prompt.silent
@@ -361,7 +361,7 @@ def _check(tokenizer: PromptTokenizer, limit: int) -> None:
 
 
 def batch_of(texts: Sequence[PromptText]) -> tuple[Int[Tensor, "texts tokens"], Bool[Tensor, "texts tokens"]]:
-    """Token ids padded with 0, and where they are no padding: one row for each picture of a pass."""
+    """Token ids padded with 0, and where they are no padding: one row for each image of a pass."""
     longest = max(len(text.ids) for text in texts)
     ids = torch.zeros(len(texts), longest, dtype=torch.long)
     for row, text in zip(ids, texts, strict=True):
@@ -378,20 +378,20 @@ def phrase_map(text: PromptText, phrases: int, width: int) -> Bool[Tensor, "{phr
 
 
 def phrase_scores(
-    logits: Float[Tensor, "boxes tokens"], text: PromptText, phrases: int, *, over: str = "mean"
+    logits: Float[Tensor, "boxes tokens"], text: PromptText, phrases: int, *, token_pooling: str = "mean"
 ) -> Float[Tensor, "boxes {phrases}"]:
     """How well each box fits each phrase, 0 to 1; nan for phrases that this text did not ask for.
 
-    A prompt's score is the mean of its tokens' sigmoids, as in the official COCO evaluation, or with over="max" their
-    largest, as in the first demo; a phrase's is that of its best prompt. Differs: articles do not count, so that
-    "a zebra" is what "zebra" is.
+    A prompt's score is the mean of its tokens' sigmoids, as in the official COCO evaluation, or with
+    token_pooling="max" their largest, as in the first demo; a phrase's is that of its best prompt. Differs: articles do
+    not count, so that "a zebra" is what "zebra" is.
     """
-    if over not in ("mean", "max"):
-        raise RizbinError(f'Scores are taken over tokens by "mean" or "max", not by "{over}".')
+    if token_pooling not in ("mean", "max"):
+        raise RizbinError(f'Scores are taken over tokens by "mean" or "max", not by "{token_pooling}".')
     probabilities = logits.sigmoid()
     scores = torch.full((len(logits), phrases), torch.nan, device=logits.device)
     for span in text.spans:
         tokens = probabilities[:, span.deciding]
-        score = tokens.mean(dim=1) if over == "mean" else tokens.amax(dim=1)
+        score = tokens.mean(dim=1) if token_pooling == "mean" else tokens.amax(dim=1)
         scores[:, span.phrase] = torch.fmax(scores[:, span.phrase], score.float())
     return scores

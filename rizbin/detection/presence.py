@@ -1,7 +1,7 @@
-"""Is it there? Scores as probabilities, how good they are, and verdicts that may also be "unsure".
+"""Presence of objects: calibrated probabilities, their quality, and verdicts that may also be "unsure".
 
 A detector's best score for a phrase says little by itself: networks that were taught with something to find in every
-picture find something in every picture. So a score is first put beside those of phrases for what else it might be, and
+image find something in every image. So a score is first put beside those of phrases for what else it might be, and
 then through a calibration fitted where the truth is known.
 """
 
@@ -18,18 +18,19 @@ from rizbin.core.bounded import read_json
 from rizbin.core.errors import RizbinError
 from rizbin.core.results import Table
 from rizbin.detection.detections import Proposals
-from rizbin.detection.detector import PICTURE
+from rizbin.detection.detector import ImageLike
 from rizbin.detection.phrases import PhraseLike, read_phrases
 
 State = Literal["present", "absent", "unsure"]
 SAME = 0.5
-"""Intersection over union from which two boxes are about the same thing."""
+"""Intersection over union from which two boxes count as the same object."""
 _TINY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """From a score to the probability that the thing is there: sigmoid(slope * logit(score) + offset), Platt's form."""
+    """From a score to the probability that the object is present: sigmoid(slope * logit(score) + offset), Platt's
+    form."""
 
     slope: float = 1.0
     """Factor of the score's log odds; 1 leaves scores as they are."""
@@ -136,7 +137,7 @@ class Verdict:
 
 @dataclass(frozen=True, repr=False)
 class Verdicts(Table, Sequence[Verdict]):
-    """What is said of each phrase, in their order."""
+    """The verdict on each phrase, in their order."""
 
     verdicts: tuple[Verdict, ...]
 
@@ -163,12 +164,12 @@ class Verdicts(Table, Sequence[Verdict]):
 class Finds(Protocol):
     """What verifying asks of a detector; `rizbin.detection.detector.Detector` is one."""
 
-    def detect(self, pictures: Sequence[PICTURE], phrases: Sequence[PhraseLike]) -> list[Proposals]: ...
+    def detect(self, images: Sequence[ImageLike], phrases: Sequence[PhraseLike]) -> list[Proposals]: ...
 
 
 def verify(
     detector: Finds,
-    picture: PICTURE,
+    image: ImageLike,
     phrases: Sequence[PhraseLike],
     *,
     rivals: Sequence[PhraseLike] = (),
@@ -176,11 +177,11 @@ def verify(
     calibration: Calibration = Calibration(),
     unsure: tuple[float, float] = (0.35, 0.65),
 ) -> list[Verdict]:
-    """Whether each phrase is in the picture, one pass for each, so that long descriptions do not disturb each other.
+    """Whether each phrase is in the image, one pass for each, so that long descriptions do not disturb each other.
 
     Args:
         detector: Finds boxes for phrases.
-        picture: See `Detector.detect`.
+        image: See `Detector.detect`.
         phrases: What is to be there.
         rivals: What might be mistaken for it ("toy cat"): a box counts only where its phrase beats all of them.
         margin: By how much it must.
@@ -197,30 +198,32 @@ def verify(
     verdicts = []
     for phrase in sought:
         others = [rival for rival in rival_phrases if rival.name != phrase.name]
-        (found,) = detector.detect([picture], [phrase, *others])
-        verdicts.append(judge(found, margin=margin, calibration=calibration, unsure=unsure))
+        (proposals,) = detector.detect([image], [phrase, *others])
+        verdicts.append(judge(proposals, margin=margin, calibration=calibration, unsure=unsure))
     return verdicts
 
 
 def judge(
-    found: Proposals, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
+    proposals: Proposals, *, margin: float = 0.0, calibration: Calibration = Calibration(), unsure: tuple[float, float]
 ) -> Verdict:
-    """The verdict on the first phrase of `found`; all others are its rivals.
+    """The verdict on the first phrase of `proposals`; all others are its rivals.
 
     A phrase that the network was not asked for, for it does not know its words, is unsure with a probability of 0.
     """
-    if 0 in found.unasked:
-        return Verdict(found.names[0], "unsure", 0.0, 0.0, 0, (), notes=found.notes)
-    scores = np.nan_to_num(found.scores, nan=0.0)
+    if 0 in proposals.unasked:
+        return Verdict(proposals.names[0], "unsure", 0.0, 0.0, 0, (), notes=proposals.notes)
+    scores = np.nan_to_num(proposals.scores, nan=0.0)
     mine = scores[:, 0] if len(scores) else np.zeros(0)
-    against = _rivals(found, scores)
+    against = _rivals(proposals, scores)
     free = mine > against + margin if scores.shape[1] > 1 else np.ones(len(mine), bool)
     best = float(mine[free].max()) if free.any() else 0.0
     rival = ""
     if len(mine) and not free[mine.argmax()]:
-        rival = found.names[1 + int(scores[mine.argmax(), 1:].argmax())]
-    uncontested = Proposals(found.width, found.height, found.boxes[free], mine[free][:, None], found.phrases[:1])
-    answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), overlap=SAME)
+        rival = proposals.names[1 + int(scores[mine.argmax(), 1:].argmax())]
+    uncontested = Proposals(
+        proposals.width, proposals.height, proposals.boxes[free], mine[free][:, None], proposals.phrases[:1]
+    )
+    answer = uncontested.choose(min(max(calibration.threshold, 0.0), 1.0), nms_iou=SAME)
     probability = float(calibration.probability(np.array([best]))[0])
     state: State = "unsure"
     if probability >= unsure[1]:
@@ -228,18 +231,18 @@ def judge(
     elif probability <= unsure[0]:
         state = "absent"
     boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in answer.boxes)
-    return Verdict(found.names[0], state, probability, best, len(boxes), boxes, rival, found.notes)
+    return Verdict(proposals.names[0], state, probability, best, len(boxes), boxes, rival, proposals.notes)
 
 
-def _rivals(found: Proposals, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:
-    """The best that a rival gets on a box about the same thing: the network may find it by another query."""
+def _rivals(proposals: Proposals, scores: Float[np.ndarray, "boxes phrases"]) -> Float[np.ndarray, " boxes"]:
+    """The best score of a rival on a box around the same object, which may come from another query."""
     if scores.shape[1] < 2 or not len(scores):
         return np.zeros(len(scores))
     best = scores[:, 1:].max(axis=1)
-    low = np.maximum(found.boxes[:, None, :2], found.boxes[None, :, :2])
-    high = np.minimum(found.boxes[:, None, 2:], found.boxes[None, :, 2:])
+    low = np.maximum(proposals.boxes[:, None, :2], proposals.boxes[None, :, :2])
+    high = np.minimum(proposals.boxes[:, None, 2:], proposals.boxes[None, :, 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=2)
-    area = np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1)
+    area = np.prod(proposals.boxes[:, 2:] - proposals.boxes[:, :2], axis=1)
     either = np.maximum(area[:, None] + area[None] - both, _TINY)
     return np.where(both / either >= SAME, best[None], 0.0).max(axis=1)
 

@@ -1,4 +1,4 @@
-"""Looks for things in many pictures: files in, answers out, unreadable ones listed."""
+"""Detection in many images: files in, detections out; unreadable files are listed."""
 
 import io
 import os
@@ -16,10 +16,10 @@ from rizbin.core.commands import HIDDEN
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.core.results import Table
-from rizbin.data.files import picture_files
+from rizbin.data.files import image_files
 from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
-from rizbin.detection.detections import OVERLAP, THRESHOLD, Detections, Proposals
+from rizbin.detection.detections import NMS_IOU, THRESHOLD, Detections, Proposals
 from rizbin.detection.detector import Detector, Scale
 from rizbin.detection.draw import color_of, drawn
 from rizbin.detection.explain import Explanation, explain
@@ -28,48 +28,50 @@ from rizbin.detection.phrases import Phrase, PhraseLike, read_phrases
 from rizbin.detection.write import ImageDetections, write
 
 GROUP = 16
-"""Pictures held at a time."""
+"""Images held at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How to look, and what counts as found."""
+    """Options of the detection, and which boxes count."""
 
     threshold: float = THRESHOLD
-    """Lowest score of an answer, 0 to 1."""
+    """Lowest score of a detection, 0 to 1."""
     thresholds: Annotated[Mapping[str, float] | None, HIDDEN] = None
-    """For single names, instead of that."""
-    nms_iou: float = OVERLAP
-    """Intersection over union from which two boxes of one name are one thing; 1 keeps both."""
+    """Thresholds of single names, instead of `threshold`."""
+    nms_iou: float = NMS_IOU
+    """Intersection over union from which two boxes of one name count as one object (non-maximum suppression); 1 keeps
+    both."""
     scale: Scale = "full"
-    """full, standard or fast: 1, 0.6 and 0.4 of the size that the network was trained at; time goes with the square."""
+    """full, standard or fast: 1, 0.6 and 0.4 of the size that the network was trained at; time grows with the
+    square."""
     token_pooling: Literal["mean", "max"] = "mean"
-    """A phrase's score is the mean of its tokens' (COCO's protocol), or the largest."""
+    """Score of a phrase: the mean of its tokens' scores (COCO's protocol), or the largest of them."""
     separate: bool = False
-    """One pass for each phrase: slower, for long descriptions that would disturb each other."""
+    """One pass for each phrase: slower, for long descriptions that would influence each other."""
     tile: int = 0
-    """Also look at squares of so many pixels one by one, for small things; 0 does not."""
+    """Side in pixels of square tiles in which small objects are searched for as well; 0: no tiles."""
     batch: int = 4
-    """Pictures of one size in a pass."""
+    """Images of one size in a pass."""
 
 
 @dataclass(frozen=True, repr=False)
 class DetectionResults(Table):
     """The detections in all images: a row a box."""
 
-    pictures: tuple[ImageDetections, ...]
+    images: tuple[ImageDetections, ...]
     names: tuple[str, ...]
-    """What was looked for, in order."""
+    """Names that were searched for, in order."""
     skipped: tuple[str, ...]
-    """A sentence for each picture that could not be used."""
+    """A sentence for each image that could not be used."""
     notes: tuple[str, ...]
-    """What the reader should know of the phrases."""
+    """Remarks on the phrases, such as words that the network does not know."""
     explained: tuple[tuple[str, UInt8[np.ndarray, "_ _ 3"], tuple[Explanation, ...]], ...] = ()
-    """Name, pixels and explanations of each picture, where they were asked for."""
+    """Name, pixels and explanations of each image, where explanations were requested."""
 
     def __repr__(self) -> str:
-        boxes = sum(len(image.answer) for image in self.pictures)
-        return f"DetectionResults({boxes} boxes of {', '.join(self.names)} in {len(self.pictures)} images)"
+        boxes = sum(len(image.answer) for image in self.images)
+        return f"DetectionResults({boxes} boxes of {', '.join(self.names)} in {len(self.images)} images)"
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each box: image, label, score, left, top, right, bottom in pixels."""
@@ -81,7 +83,7 @@ class DetectionResults(Table):
                 "score": float(score),
                 **dict(zip(sides, map(float, box), strict=True)),
             }
-            for image in self.pictures
+            for image in self.images
             for label, score, box in zip(image.answer.labels, image.answer.scores, image.answer.boxes, strict=True)
         ]
 
@@ -99,7 +101,7 @@ def search(
     bar: MakeBar | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> DetectionResults:
-    """Looks for `find` in all pictures that `where` names.
+    """Looks for `find` in all images that `where` names.
 
     Args:
         detector: What looks.
@@ -107,13 +109,13 @@ def search(
         find: See `rizbin.detection.phrases.read_phrases`.
         rivals: Phrases that may take a box away ("toy cat") and are no answers themselves.
         settings: See there.
-        draw: Folder for the pictures with their answers drawn, as PNG files; None: none.
-        explained: Boxes of each picture to explain.
+        draw: Folder for the images with their answers drawn, as PNG files; None: none.
+        explained: Boxes of each image to explain.
         segmenter: Makes a mask of each answer's box.
         bar: Makes a progress bar.
         say: Is told how long it will take, before it starts.
 
-    Raises RizbinError when there is nothing to look for or at, or no picture can be used.
+    Raises RizbinError when there is nothing to look for or at, or no image can be used.
     """
     phrases = read_phrases(find)
     names = {phrase.name for phrase in phrases}
@@ -149,7 +151,7 @@ _NamedImage = tuple[str, UInt8[np.ndarray, "_ _ 3"]]  # of any sizes
 
 @dataclass
 class _Run:
-    """What one search has done so far."""
+    """The state of one search."""
 
     detector: Detector
     phrases: tuple[Phrase, ...]
@@ -176,30 +178,30 @@ class _Run:
         return images
 
     def seconds(self, size: tuple[int, ...]) -> float:
-        """About how long a picture of that height and width takes."""
+        """About how long an image of that height and width takes."""
         settings = self.settings
         return self.detector.expected_seconds(
             (size[0], size[1]),
             [*self.phrases, *self.rivals],
             scale=settings.scale,
-            alone=settings.separate,
+            separate=settings.separate,
             tile=settings.tile,
         )
 
     def look(self, images: Sequence[_NamedImage]) -> None:
-        """Looks through some pictures, and explains and draws what was found where that was asked for."""
+        """Detects in some images, and explains and draws the detections where that was requested."""
         settings = self.settings
-        found = self.detector.detect(
+        all_proposals = self.detector.detect(
             [pixels for _, pixels in images],
             [*self.phrases, *self.rivals],
             scale=settings.scale,
-            over=settings.token_pooling,
-            alone=settings.separate,
+            token_pooling=settings.token_pooling,
+            separate=settings.separate,
             tile=settings.tile,
             batch=settings.batch,
             advance=self.advance,
         )
-        for (name, pixels), proposals in zip(images, found, strict=True):
+        for (name, pixels), proposals in zip(images, all_proposals, strict=True):
             answer = _answer(proposals, settings, len(self.phrases))
             self.notes = proposals.notes
             masks = self.segmenter.masks(pixels, answer.boxes)[0] if self.segmenter is not None else None
@@ -217,7 +219,7 @@ class _Run:
             rivals=self.rivals,
             most=self.explained,
             threshold=self.settings.threshold,
-            overlap=self.settings.nms_iou,
+            nms_iou=self.settings.nms_iou,
             tile=self.settings.tile,
         )
 
@@ -230,12 +232,12 @@ class _Run:
 
 
 def files_of(where: Sequence[str]) -> dict[Path, str]:
-    """The picture files and what to call them in answers.
+    """The image files and what to call them in answers.
 
     Where two would have one name, all are called by their path from the folder that holds them all: x/a.png, y/a.png.
     Raises RizbinError when there are none.
     """
-    files = {file: name for text in where for file, name in picture_files(text).items()}
+    files = {file: name for text in where for file, name in image_files(text).items()}
     if not files:
         raise RizbinError("There are no pictures to look at; name files, folders or patterns.")
     # A file that is named twice, by itself and by its folder, is one file.
@@ -247,9 +249,9 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
     return files
 
 
-def _answer(found: Proposals, settings: Search, phrases: int) -> Detections:
+def _answer(proposals: Proposals, settings: Search, phrases: int) -> Detections:
     """The answers for the first `phrases` without those of rivals, which have taken their boxes."""
-    answer = found.choose(settings.threshold, thresholds=settings.thresholds, overlap=settings.nms_iou)
+    answer = proposals.choose(settings.threshold, thresholds=settings.thresholds, nms_iou=settings.nms_iou)
     own = answer.classes < phrases
     return replace(
         answer,
@@ -261,9 +263,9 @@ def _answer(found: Proposals, settings: Search, phrases: int) -> Detections:
     )
 
 
-def save(found: DetectionResults, to: Path, form: str = "") -> list[Path]:
+def save(results: DetectionResults, to: Path, form: str = "") -> list[Path]:
     """Writes all answers; see `rizbin.detection.write.write`."""
-    return write(found.pictures, found.names, to, form)
+    return write(results.images, results.names, to, form)
 
 
 def _make(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Teaches a Grounding DINO on pictures whose objects are known by box and name.
+"""Trains a Grounding DINO on images whose objects are known by box and name.
 
 Source: Liu et al., "Grounding DINO", arXiv 2303.05499, section 3; sampled negative names as in MM-Grounding-DINO, arXiv
-2401.02361. Each picture has a text of its own: the names of what is in it and some of what is not, in random order, so
+2401.02361. Each image has a text of its own: the names of what is in it and some of what is not, in random order, so
 that neither a place in the text nor a name is ever right by itself. Some are asked for one name alone, as
 `verify` asks.
 """
@@ -33,7 +33,7 @@ SEEN = 0.3
 
 
 class GroundingDINOTraining(Method):
-    """Own criterion on every prediction layer, a text of its own for every picture."""
+    """Training of Grounding DINO: matched losses on every prediction layer, and a separate text for every image."""
 
     name = "detector"
     arxiv = "2303.05499"
@@ -42,12 +42,12 @@ class GroundingDINOTraining(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         names: tuple[str, ...] = ()
-        """All names that the data may hold: what negatives are drawn from, and the words of a new network."""
+        """All names that the data may hold: negatives are drawn from them, and a new network's tokenizer knows them."""
         held_out: tuple[str, ...] = ()
         """Names of the data that are never taught nor asked for: on them the report measures what a trained network
         still finds that it found before."""
         words: tuple[str, ...] = ()
-        """More words that a new network's tokenizer shall know, to be asked for things that it was never taught."""
+        """More words for a new network's tokenizer, so that it can be asked for objects that it was not trained on."""
         start: str = ""
         """Name or folder of a trained Grounding DINO to go on from; empty: a new one of `size`."""
         size: DetectorSize = DetectorSize()
@@ -55,29 +55,29 @@ class GroundingDINOTraining(Method):
         image_size: int = 96
         """Side in pixels of the square views that it learns from."""
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
-        """What is done to a picture; its size is `image_size`."""
+        """Augmentation of the images; its size is `image_size`."""
         negatives: int = 40
         """Names of absent things in a text, at most; how many is drawn each time, so that a score means the same beside
         few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
         alone: float = 0.2
-        """Share of pictures that are asked for one name alone, of something there or not there alike."""
+        """Share of images whose text holds a single name, of a present or an absent object alike."""
         weights: Weights = Weights(focal=6.0)
         """Weights of the loss's terms; focal's is three times the paper's: in short runs from nothing several queries
         else say the same thing (docs/LOG.md). A published network was trained with the paper's 2."""
         denoising: int = 5
         """How often each object is given to the decoder a second time, shifted and perhaps misnamed, to be put right
-        (DN-DETR, DINO; MMDetection: about 100 divided by twice the objects of a picture). 0: never. Costs time with the
+        (DN-DETR, DINO; MMDetection: about 100 divided by twice the objects of an image). 0: never. Costs time with the
         square."""
         freeze: tuple[Literal["text", "backbone"], ...] = ()
-        """Parts that keep their weights: for small sets, both (MMDetection's advice)."""
+        """Parts whose weights stay fixed: for small data sets, both (MMDetection's advice)."""
         text_rate: float = 1.0
         """Share of the learning rate for the text encoder: 0.1 for a published network (MMDetection), 1 from
         nothing."""
         backbone_rate: float = 1.0
         """Share of the learning rate for the image backbone."""
         lora: int = 0
-        """Rank of adapters that learn in the place of all weights but the heads' (arXiv 2106.09685): for a published
-        network that shall forget little, 8 to 16. 0: none."""
+        """Rank of low-rank adapters, which are trained instead of all weights but the heads' (LoRA, arXiv 2106.09685):
+        for a published network that shall forget little, 8 to 16. 0: none."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -162,7 +162,7 @@ class GroundingDINOTraining(Method):
 
     @property
     def encoder(self) -> nn.Module:
-        """The network that finds things; `detector` is it ready for use."""
+        """The network alone; `detector` is the same ready for use."""
         return self.model
 
     def optimizers(self) -> dict[str, list[nn.Module]]:
@@ -172,7 +172,7 @@ class GroundingDINOTraining(Method):
         return [(self.parts["text"], self.settings.text_rate), (self.parts["backbone"], self.settings.backbone_rate)]
 
     def detector(self) -> Detector:
-        """The network as a `Detector` that sees pictures at the size it was taught at."""
+        """The network as a `Detector` that sees images at the size it was taught at."""
         side = self.settings.image_size
         model = merged(self.model) if self.settings.lora else self.model
         return Detector(model, self.text_tokenizer, Preparation(shorter=side, longer=2 * side))
@@ -183,14 +183,16 @@ class GroundingDINOTraining(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         images = batch.views[0]
         draws = progress.uniform("names", len(images), 3 + 2 * len(self.phrases), torch.device("cpu"))
-        seen = [
-            in_view(things, crop, bool(flip))
-            for things, crop, flip in zip(batch.things, batch.crops[0].cpu(), batch.flips[0], strict=True)
+        visible = [
+            in_view(objects, crop, bool(flip))
+            for objects, crop, flip in zip(batch.objects, batch.crops[0].cpu(), batch.flips[0], strict=True)
         ]
-        texts = [self._text([name for name, _ in objects], row) for objects, row in zip(seen, draws, strict=True)]
+        texts = [self._text([name for name, _ in objects], row) for objects, row in zip(visible, draws, strict=True)]
         ids, text_mask = (tensor.to(images.device) for tensor in batch_of(texts))
         width = self.limit + 2
-        truths = [self._truth(objects, text, width, images.device) for objects, text in zip(seen, texts, strict=True)]
+        truths = [
+            self._truth(objects, text, width, images.device) for objects, text in zip(visible, texts, strict=True)
+        ]
         noise = self._noise(truths, texts, progress)
         with nullcontext() if noise is None else denoising(self.model, noise, text_mask) as answer:
             outputs = self.model(pixel_values=images, input_ids=ids, attention_mask=text_mask.long())
@@ -212,7 +214,7 @@ class GroundingDINOTraining(Method):
         return noised(truths, names, draws, groups)
 
     def _text(self, present: Sequence[str], draws: Float[Tensor, " draws"]) -> PromptText:
-        """The names in a picture and some that are not, in random order, as far as one text holds them; or one name."""
+        """The names in an image and some that are not, in random order, as far as one text holds them; or one name."""
         count = len(self.phrases)
         alone, which, amount = draws[-3:].tolist()
         order = draws[:count].argsort().tolist()
@@ -222,7 +224,7 @@ class GroundingDINOTraining(Method):
         if alone < self.settings.alone:
             candidates = there[:1] if there and (which < 0.5 or not absent) else absent[:1]
         else:
-            # A picture of nothing is asked for something all the same.
+            # An image of nothing is asked for something all the same.
             candidates = [*there, *absent[: max(int(amount * (self.settings.negatives + 1)), not there)]]
         chosen, used = [], 0
         for place in candidates:
@@ -236,30 +238,30 @@ class GroundingDINOTraining(Method):
         return PromptText(text.ids, spans)
 
     def _truth(
-        self, seen: Sequence[tuple[str, Float[Tensor, " 4"]]], text: PromptText, width: int, device: torch.device
+        self, visible: Sequence[tuple[str, Float[Tensor, " 4"]]], text: PromptText, width: int, device: torch.device
     ) -> BoxTargets:
         tokens = phrase_map(text, len(self.phrases), width)
-        objects = [(self.number[name], box) for name, box in seen if name in self.number]
+        objects = [(self.number[name], box) for name, box in visible if name in self.number]
         objects = [(place, box) for place, box in objects if tokens[place].any()]
         boxes = torch.stack([box for _, box in objects]) if objects else torch.zeros(0, 4)
         named = tokens[[place for place, _ in objects]]
         return BoxTargets(boxes.to(device), named.to(device), (torch.arange(width) < len(text.ids)).to(device))
 
     def cautions(self, work: Work) -> list[str]:
-        if self.settings.start and not self.settings.freeze and work.pictures < 1000:
+        if self.settings.start and not self.settings.freeze and work.images < 1000:
             return [
-                f"{work.pictures} pictures are few for all weights of a trained network; "
+                f"{work.images} pictures are few for all weights of a trained network; "
                 "set --method.freeze text backbone."
             ]
         return []
 
 
-def in_view(things: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> list[tuple[str, Float[Tensor, " 4"]]]:
+def in_view(objects: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> list[tuple[str, Float[Tensor, " 4"]]]:
     """Names and boxes (center, width, height, shares of the view) of what a crop still shows enough of."""
     left, top, right, bottom = crop.tolist()
     visible = []
-    for thing in things:
-        low_x, low_y, high_x, high_y = thing.box
+    for known in objects:
+        low_x, low_y, high_x, high_y = known.box
         area = (high_x - low_x) * (high_y - low_y)
         low_x, high_x = max(low_x, left), min(high_x, right)
         low_y, high_y = max(low_y, top), min(high_y, bottom)
@@ -268,5 +270,5 @@ def in_view(things: Sequence[Named], crop: Float[Tensor, " 4"], flip: bool) -> l
         wide, high = right - left, bottom - top
         x, y = ((low_x + high_x) / 2 - left) / wide, ((low_y + high_y) / 2 - top) / high
         box = torch.tensor([1 - x if flip else x, y, (high_x - low_x) / wide, (high_y - low_y) / high])
-        visible.append((thing.name, box))
+        visible.append((known.name, box))
     return visible

@@ -1,4 +1,4 @@
-"""Answers as files that other tools read: COCO's JSON, YOLO's text, Pascal VOC's XML, LabelMe's JSON, a table."""
+"""Detections as files that other tools read: COCO's JSON, YOLO's text, Pascal VOC's XML, LabelMe's JSON, a table."""
 
 import csv
 import io
@@ -34,10 +34,10 @@ class ImageDetections:
     """Masks of the answers, where they were asked for."""
 
 
-def coco(pictures: Sequence[ImageDetections], names: Sequence[str]) -> dict[str, Any]:
+def coco(images: Sequence[ImageDetections], names: Sequence[str]) -> dict[str, Any]:
     """One object for all: images, categories from 1 on in the order asked for, annotations with boxes and scores."""
     annotations = []
-    for number, image in enumerate(pictures, 1):
+    for number, image in enumerate(images, 1):
         for place, (box, kind, score) in enumerate(
             zip(image.answer.boxes, image.answer.classes, image.answer.scores, strict=True)
         ):
@@ -58,7 +58,7 @@ def coco(pictures: Sequence[ImageDetections], names: Sequence[str]) -> dict[str,
     return {
         "images": [
             {"id": number, "file_name": image.file, "width": image.width, "height": image.height}
-            for number, image in enumerate(pictures, 1)
+            for number, image in enumerate(images, 1)
         ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
         "annotations": annotations,
@@ -66,7 +66,7 @@ def coco(pictures: Sequence[ImageDetections], names: Sequence[str]) -> dict[str,
 
 
 def yolo(image: ImageDetections) -> str:
-    """A line each: class from 0 on, center and size as shares of the picture, score."""
+    """A line each: class from 0 on, center and size as shares of the image, score."""
     lines = []
     for box, kind, score in zip(image.answer.boxes, image.answer.classes, image.answer.scores, strict=True):
         left, top, right, bottom = (float(value) for value in box)
@@ -81,18 +81,18 @@ def yolo(image: ImageDetections) -> str:
 
 
 def voc(image: ImageDetections) -> str:
-    """Pascal VOC's annotation of one picture; pixels count from 1 there."""
+    """Pascal VOC's annotation of one image; pixels count from 1 there."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = image.file
     size = ElementTree.SubElement(root, "size")
     for name, value in (("width", image.width), ("height", image.height), ("depth", 3)):
         ElementTree.SubElement(size, name).text = str(value)
     for box, label, score in zip(image.answer.boxes, image.answer.labels, image.answer.scores, strict=True):
-        thing = ElementTree.SubElement(root, "object")
-        ElementTree.SubElement(thing, "name").text = _plain(label)
-        ElementTree.SubElement(thing, "difficult").text = "0"
-        ElementTree.SubElement(thing, "score").text = f"{float(score):.5f}"
-        corners = ElementTree.SubElement(thing, "bndbox")
+        element = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(element, "name").text = _plain(label)
+        ElementTree.SubElement(element, "difficult").text = "0"
+        ElementTree.SubElement(element, "score").text = f"{float(score):.5f}"
+        corners = ElementTree.SubElement(element, "bndbox")
         # First and last pixel, both inside, counted from 1.
         first = (int(box[0]) + 1, int(box[1]) + 1)
         last = (max(round(float(box[2])), first[0]), max(round(float(box[3])), first[1]))
@@ -103,7 +103,7 @@ def voc(image: ImageDetections) -> str:
 
 
 def labelme(image: ImageDetections) -> dict[str, Any]:
-    """LabelMe's object of one picture, a rectangle for each answer."""
+    """LabelMe's object of one image, a rectangle for each answer."""
     return {
         "version": "5.5.0",
         "flags": {},
@@ -125,31 +125,31 @@ def labelme(image: ImageDetections) -> dict[str, Any]:
     }
 
 
-def table(pictures: Sequence[ImageDetections]) -> str:
+def table(images: Sequence[ImageDetections]) -> str:
     """Comma-separated, a row for each answer: file, name, score, left, top, right, bottom."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["file", "name", "score", "left", "top", "right", "bottom"])
-    for image in pictures:
+    for image in images:
         for box, label, score in zip(image.answer.boxes, image.answer.labels, image.answer.scores, strict=True):
             writer.writerow([image.file, label, f"{float(score):.5f}", *(f"{float(value):.2f}" for value in box)])
     return out.getvalue()
 
 
-def write(pictures: Sequence[ImageDetections], names: Sequence[str], to: Path, form: str = "") -> list[Path]:
+def write(images: Sequence[ImageDetections], names: Sequence[str], to: Path, form: str = "") -> list[Path]:
     """Writes the answers and returns the files.
 
-    form: coco or csv (one file), yolo, voc or labelme (a folder with a file for each picture; yolo's has the names in
+    form: coco or csv (one file), yolo, voc or labelme (a folder with a file for each image; yolo's has the names in
     `classes.txt`). Empty: csv where the name ends in .csv, coco where it ends in .json, else yolo. Raises RizbinError
     as `planned` does, and when nothing can be written.
     """
     form = form_of(to, form)
-    files = planned([image.file for image in pictures], to, form)
+    files = planned([image.file for image in images], to, form)
     if form in ("coco", "csv"):
-        text = table(pictures) if form == "csv" else json.dumps(coco(pictures, names), ensure_ascii=False, indent=1)
+        text = table(images) if form == "csv" else json.dumps(coco(images, names), ensure_ascii=False, indent=1)
         return [outputs.write(to, text if text.endswith("\n") else text + "\n")]
     _, make = _EACH[form]
-    texts = [make(image) for image in pictures]
+    texts = [make(image) for image in images]
     if form == "yolo":
         texts.append("".join(f"{_plain(name)}\n" for name in names))
     return [outputs.write(file, text) for file, text in zip(files, texts, strict=True)]
@@ -163,18 +163,18 @@ def form_of(to: Path, form: str = "") -> str:
     return form
 
 
-def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
-    """The files that answers of pictures of these names are written to; none of them is somebody else's.
+def planned(names: Sequence[str], to: Path, form: str = "") -> list[Path]:
+    """The files that answers of images of these names are written to; none of them is somebody else's.
 
-    Of yolo, voc and labelme a file for each picture, of its name, as other tools look for them: where two pictures in
+    Of yolo, voc and labelme a file for each image, of its name, as other tools look for them: where two images in
     different folders share a name, in the same folders. Raises RizbinError where a file is there that Rizbin did not
-    make, so that it can be known before anything is looked for, and for two pictures that would share a file.
+    make, so that it can be known before anything is looked for, and for two images that would share a file.
     """
     form = form_of(to, form)
     if form in ("coco", "csv"):
         outputs.refuse_taken(to)
         return [to]
-    paths = [PurePosixPath(path) for path in pictures]
+    paths = [PurePosixPath(path) for path in names]
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
         stems = [path.with_suffix("").as_posix() for path in paths]
@@ -198,7 +198,7 @@ def planned(pictures: Sequence[str], to: Path, form: str = "") -> list[Path]:
 _EACH: dict[str, tuple[str, Callable[[ImageDetections], str]]] = {
     "yolo": (".txt", yolo),
     "voc": (".xml", voc),
-    "labelme": (".json", lambda one: json.dumps(labelme(one), ensure_ascii=False, indent=1) + "\n"),
+    "labelme": (".json", lambda image: json.dumps(labelme(image), ensure_ascii=False, indent=1) + "\n"),
 }
 FORMS = ("coco", "csv", *_EACH)
 """What answers can be written as."""

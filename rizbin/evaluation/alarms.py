@@ -1,4 +1,4 @@
-"""What is wrong with an encoder that trains without labels, in words; from the numbers of `collapse.py`."""
+"""Warnings about encoders that are trained without labels, from the numbers of `collapse.py`."""
 
 from rizbin.evaluation.collapse import Health
 

@@ -27,17 +27,17 @@ _DECIDE = ("core", "data", "evaluation", "models", "nets")
 """Folders whose code decides the numbers."""
 
 
-class Kept:
+class CachedNumbers:
     """Where the numbers of a network with random weights on certain data are kept."""
 
     def __init__(self, encoder: FeatureExtractor, source: Source, train: Source | None, settings: Any) -> None:
         self.path: Path | None = None
         """None where what decides the numbers cannot be spelled out, so that nothing is kept."""
-        sources = [one for one in (source, train) if one is not None]
-        if encoder.architecture is None or not all(isinstance(one, Scenes) for one in sources):
+        sources = [given for given in (source, train) if given is not None]
+        if encoder.architecture is None or not all(isinstance(given, Scenes) for given in sources):
             return
         spelled = [*encoder.architecture, encoder.device.type, asdict(settings)]
-        spelled += [[[one.name, one.fingerprint] for one in sources], torch.__version__, _code()]
+        spelled += [[[given.name, given.fingerprint] for given in sources], torch.__version__, _code()]
         with suppress(TypeError, ValueError):
             text = json.dumps(spelled, sort_keys=True)
             self.path = cache_folder() / "random" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
@@ -47,13 +47,13 @@ class Kept:
         if self.path is None:
             return None
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            numbers = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        whole = isinstance(found, dict) and all(
-            type(value) is float and math.isfinite(value) for value in found.values()
+        whole = isinstance(numbers, dict) and all(
+            type(value) is float and math.isfinite(value) for value in numbers.values()
         )
-        return found if whole else None
+        return numbers if whole else None
 
     def write(self, numbers: dict[str, float]) -> None:
         """Keeps them, whole or not at all."""

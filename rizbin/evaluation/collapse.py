@@ -1,4 +1,4 @@
-"""Has the network collapsed? Each number with its formula, what it catches and what it is blind to; read them together.
+"""Measures of collapse, each with its formula, what it detects and what it misses; read them together.
 
 No one of them is enough: the deviation misses a network that uses 8 of 256 dimensions, a rank misses features that are
 spread but useless, and whatever centers (LiDAR too) reads a constant with a little noise as spread.
@@ -23,7 +23,7 @@ PAIRED_ROWS = 2000
 """Rows that `uniformity` compares: all pairs of them are 2 million distances."""
 
 _BLOCK = 1000
-"""Rows of the neighbor table at once: 10,000 pictures then cost 80 MB a table."""
+"""Rows of the neighbor table at once: 10,000 images then cost 80 MB a table."""
 
 
 def normalized_std(rows: Float[Tensor, "samples dim"]) -> float:
@@ -166,16 +166,16 @@ def teacher_health(
     Source: DINO, arXiv 2104.14294, section 5.3: their cross-entropy H(teacher, student) is h + KL.
     Raises RizbinError where a row is negative or does not sum to 1.
     """
-    told, said = _distributions(teacher, "teacher"), _distributions(student, "student")
-    own = torch.xlogy(told, told).sum(dim=1)
-    mean = told.mean(dim=0)
+    teacher_shares, student_shares = _distributions(teacher, "teacher"), _distributions(student, "student")
+    own = torch.xlogy(teacher_shares, teacher_shares).sum(dim=1)
+    mean = teacher_shares.mean(dim=0)
     return TeacherHealth(
         # Each is at least 0; rounding must not print -0.00.
         entropy=max(0.0, -own.mean().item()),
-        divergence=max(0.0, (own - torch.xlogy(told, said).sum(dim=1)).mean().item()),
+        divergence=max(0.0, (own - torch.xlogy(teacher_shares, student_shares).sum(dim=1)).mean().item()),
         mean_entropy=max(0.0, -torch.xlogy(mean, mean).sum().item()),
-        top_share=(told >= told.amax(dim=1, keepdim=True)).double().mean(dim=0).max().item(),
-        prototypes=told.shape[1],
+        top_share=(teacher_shares >= teacher_shares.amax(dim=1, keepdim=True)).double().mean(dim=0).max().item(),
+        prototypes=teacher_shares.shape[1],
     )
 
 
@@ -211,7 +211,7 @@ class ColorShortcut:
     share: float
     """0 to 1; see `color_shortcut`."""
     chance: float
-    """k / (pictures - 1): the expectation for neighbors drawn by lot, and exactly what a constant encoder gets."""
+    """k / (images - 1): the expectation for neighbors drawn by lot, and exactly what a constant encoder gets."""
 
     def text(self) -> str:
         """One line: 31% of neighbors are neighbors in color (5% by chance)."""
@@ -219,57 +219,57 @@ class ColorShortcut:
 
 
 def color_shortcut(
-    pixels: UInt8[Tensor, "pictures size size 3"], rows: Float[Tensor, "pictures dim"], k: int = 10, bins: int = 4
+    pixels: UInt8[Tensor, "images size size 3"], rows: Float[Tensor, "images dim"], k: int = 10, bins: int = 4
 ) -> ColorShortcut:
-    """The share of each picture's k nearest by cosine of `rows` that are among its k nearest by color histogram.
+    """The share of each image's k nearest by cosine of `rows` that are among its k nearest by color histogram.
 
     mean_i |N_rows(i) and N_color(i)| / k. A histogram counts pixels in bins^3 joint red, green and blue bins of equal
-    width; two are as near as their intersection sum_b min(h_b, g_b) (Swain and Ballard, IJCV 1991). Pictures that tie
-    for the last places hold equal parts of them in either set, so the order of pictures does not matter. From 0 to 1;
-    chance is k / (pictures - 1).
-    Catches an encoder that tells pictures apart by color, which solves a contrastive task whose views keep their
+    width; two are as near as their intersection sum_b min(h_b, g_b) (Swain and Ballard, IJCV 1991). Images that tie
+    for the last places hold equal parts of them in either set, so the order of images does not matter. From 0 to 1;
+    chance is k / (images - 1).
+    Catches an encoder that tells images apart by color, which solves a contrastive task whose views keep their
     colors. Blind to other shortcuts. Above chance is no fault in itself: things of a kind share colors, so compare with
-    another encoder on the same pictures.
+    another encoder on the same images.
     Source: the shortcut, SimCLR, arXiv 2002.05709, section 3.1 and figure 6; the score is ours.
     """
-    pictures = len(rows)
+    images = len(rows)
     embeddings = F.normalize(_checked(rows), dim=1)
-    if not 1 <= k < pictures - 1:
+    if not 1 <= k < images - 1:
         raise RizbinError(
-            f"Of {pictures} pictures each has {pictures - 1} others, so {k} nearest say nothing; "
-            f"choose a k from 1 to {pictures - 2}, or give more pictures."
+            f"Of {images} pictures each has {images - 1} others, so {k} nearest say nothing; "
+            f"choose a k from 1 to {images - 2}, or give more pictures."
         )
     if not 1 <= bins <= 256:
         raise RizbinError(f"A color channel has 256 values and cannot be cut into {bins} bins; choose 1 to 256.")
     colors = _histograms(pixels, bins).double()
     shared = 0.0
-    for start in range(0, pictures, _BLOCK):
-        own = torch.arange(start, min(start + _BLOCK, pictures), device=rows.device)
+    for start in range(0, images, _BLOCK):
+        own = torch.arange(start, min(start + _BLOCK, images), device=rows.device)
         # Rounded: equal rows must tie, however the multiplication orders its sums.
         by_rows = (embeddings[own] @ embeddings.T).round(decimals=9)
         # With equal sums, the intersection is the number of pixels less half the distance; whole numbers, so exact.
         by_color = -torch.cdist(colors[own], colors, p=1)
         shared += (_nearest(by_rows, own, k) * _nearest(by_color, own, k)).sum().item()
-    return ColorShortcut(share=shared / (k * pictures), chance=k / (pictures - 1))
+    return ColorShortcut(share=shared / (k * images), chance=k / (images - 1))
 
 
-def measure(pooled: Float[Tensor, "pictures dim"]) -> list[Measurement]:
+def measure(pooled: Float[Tensor, "images dim"]) -> list[Measurement]:
     """Whether the features are spread, and over how many directions."""
-    found = health(pooled)
+    spread = health(pooled)
     return [
         Measurement(
             name="collapse/std",
-            value=found.std,
+            value=spread.std,
             unit="number",
             protocol="Standard deviation of the unit-length pooled features, mean over channels, times the root of "
             "their number: 1 when spread evenly in all directions, 0 when constant.",
         ),
         Measurement(
             name="collapse/rank",
-            value=found.rank,
+            value=spread.rank,
             unit="number",
             protocol="RankMe of the pooled features, not centered: the effective number of directions, of "
-            f"{found.dim}.",
+            f"{spread.dim}.",
         ),
     ]
 
@@ -305,8 +305,8 @@ def _effective_rank(values: Float[Tensor, " values"]) -> float:
     return math.exp(-(shares * shares.log()).sum().item())
 
 
-def _histograms(pixels: UInt8[Tensor, "pictures size size 3"], bins: int) -> Int[Tensor, "pictures colors"]:
-    """How many pixels of each picture fall into each of the bins^3 joint color bins."""
+def _histograms(pixels: UInt8[Tensor, "images size size 3"], bins: int) -> Int[Tensor, "images colors"]:
+    """How many pixels of each image fall into each of the bins^3 joint color bins."""
     red, green, blue = (pixels.long() * bins // 256).unbind(dim=-1)
     place = ((red * bins + green) * bins + blue).flatten(1)
     counts = place.new_zeros(len(pixels), bins**3)

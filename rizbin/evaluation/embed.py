@@ -1,7 +1,7 @@
 """One pass over a source that gives everything the measurements need: read once, embedded once, used by all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,51 +15,55 @@ from rizbin.core.progress import Advance
 from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.data.views import whole
+from rizbin.models.protocol import FeatureExtractor, ImageFeatures
 from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.nets.dense import DenseHead
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One picture as the network will get it, with what is known about it in the same frame."""
+    """One image as the network will get it, with what is known about it in the same frame."""
 
     pixels: UInt8[np.ndarray, "size size 3"]
     caption: str
     names: frozenset[str]
-    things: tuple[tuple[str, Bool[np.ndarray, "size size"]], ...]
+    objects: tuple[tuple[str, Bool[np.ndarray, "size size"]], ...]
     """(category, visible pixels), back to front, only what is left after the central crop."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """All objects of some pictures, in one row."""
+    """All objects of some images, in one row."""
 
-    picture: Int[Tensor, "objects"]
-    """Position among the pictures."""
+    image: Int[Tensor, "objects"]
+    """Position among the images."""
     category: Int[Tensor, "objects"]
     area: Float[Tensor, "objects"]
-    """Visible share of the picture, 0 to 1."""
+    """Visible share of the image, 0 to 1."""
     cover: Float[Tensor, "objects rows columns"]
     """Share of each patch that the object covers, 0 to 1."""
 
-    def among(self, pictures: Int[Tensor, "some"]) -> "Objects":
-        """Those of some pictures alone; positions stay."""
-        kept = torch.isin(self.picture, pictures)
+    def among(self, images: Int[Tensor, "some"]) -> "Objects":
+        """The objects of some images; their positions stay the same."""
+        selected = torch.isin(self.image, images)
         return Objects(
-            picture=self.picture[kept], category=self.category[kept], area=self.area[kept], cover=self.cover[kept]
+            image=self.image[selected],
+            category=self.category[selected],
+            area=self.area[selected],
+            cover=self.cover[selected],
         )
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Pictures with the truth about them as tensors. Pixel frames are those of the square that the network gets."""
+    """Images with their ground truth as tensors. Pixel frames are those of the square that the network gets."""
 
-    pixels: UInt8[Tensor, "pictures size size 3"]
+    pixels: UInt8[Tensor, "images size size 3"]
     captions: list[str]
-    right: Bool[Tensor, "pictures categories"]
-    """Which categories are in the picture."""
+    right: Bool[Tensor, "images categories"]
+    """Which categories are in the image."""
     masked: Int[Tensor, "masked"]
-    """The pictures whose objects are known exactly, ascending."""
+    """The images whose objects are known exactly, ascending."""
     labels: Int16[Tensor, "masked size size"]
     """For each of those and each pixel: 0 background, else 1 + category."""
     objects: Objects
@@ -68,34 +72,34 @@ class LabeledImages:
 
     @classmethod
     def of(
-        cls, seen: Sequence[PreparedImage], categories: tuple[str, ...], size: int, grid: tuple[int, int]
+        cls, prepared: Sequence[PreparedImage], categories: tuple[str, ...], size: int, grid: tuple[int, int]
     ) -> "LabeledImages":
         """Gathers samples. Names outside `categories` are no answers, and their objects are background."""
         number = {name: position for position, name in enumerate(categories)}
-        right = torch.zeros(len(seen), len(categories), dtype=torch.bool)
-        masked = [position for position, one in enumerate(seen) if one.things]
+        right = torch.zeros(len(prepared), len(categories), dtype=torch.bool)
+        masked = [position for position, image in enumerate(prepared) if image.objects]
         labels = np.zeros((len(masked), size, size), np.int16)
         rows: list[tuple[int, int, float, Tensor]] = []
-        for position, one in enumerate(seen):
-            right[position, [number[name] for name in one.names if name in number]] = True
+        for position, image in enumerate(prepared):
+            right[position, [number[name] for name in image.names if name in number]] = True
         for place, position in enumerate(masked):
-            for name, mask in seen[position].things:
+            for name, mask in prepared[position].objects:
                 if name not in number:
                     continue
                 labels[place][mask] = 1 + number[name]
                 cover = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), grid)[0]
                 rows.append((position, number[name], float(mask.mean()), cover))
         objects = Objects(
-            picture=torch.tensor([row[0] for row in rows], dtype=torch.long),
+            image=torch.tensor([row[0] for row in rows], dtype=torch.long),
             category=torch.tensor([row[1] for row in rows], dtype=torch.long),
             area=torch.tensor([row[2] for row in rows]),
             cover=torch.stack([row[3] for row in rows]) if rows else torch.zeros(0, *grid),
         )
         return cls(
-            pixels=torch.from_numpy(np.stack([one.pixels for one in seen]))
-            if seen
+            pixels=torch.from_numpy(np.stack([image.pixels for image in prepared]))
+            if prepared
             else torch.zeros(0, size, size, 3).byte(),
-            captions=[one.caption for one in seen],
+            captions=[image.caption for image in prepared],
             right=right,
             masked=torch.tensor(masked, dtype=torch.long),
             labels=torch.from_numpy(labels),
@@ -103,7 +107,7 @@ class LabeledImages:
         )
 
     def first(self, count: int) -> "LabeledImages":
-        """The first so many."""
+        """The first `count` images."""
         masked = self.masked[self.masked < count]
         return LabeledImages(
             pixels=self.pixels[:count],
@@ -121,19 +125,19 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a network makes of pictures. On the CPU."""
+    """Embeddings, attention, patch features and patch-text scores of images, on the CPU."""
 
-    images: Float[Tensor, "pictures embedding"]
+    images: Float[Tensor, "images embedding"]
     """Unit length, in the text space; of no size where the network reads no text."""
-    pooled: Float[Tensor, "pictures dim"]
+    pooled: Float[Tensor, "images dim"]
     """Before the projection."""
     attention: Float[Tensor, "attended rows columns"]
-    """CLS to patch, mean over layers and heads; of pictures with known objects; none where the network attends to
+    """CLS to patch, mean over layers and heads; of images with known objects; none where the network attends to
     nothing."""
     heads: Float[Tensor, "looked heads rows columns"]
-    """CLS to patch of each head of the last layer, of the same pictures; none where the network has no such heads."""
+    """CLS to patch of each head of the last layer, of the same images; none where the network has no such heads."""
     patches: Float[Tensor, "masked picked dim"]
-    """Patch features before the projection, in half precision to save memory; of pictures with known objects."""
+    """Patch features before the projection, in half precision to save memory; of images with known objects."""
     scores: dict[str, Float[Tensor, "_ categories _ _"]]
     """By kind of dense head: cosine of each patch (of the finer grid for "windows") with each category; of the first
     images with known objects."""
@@ -141,11 +145,11 @@ class Embedded:
     """Why no patch was compared with words, where the network reads text; empty: they were."""
 
 
-def without_masks(pictures: LabeledImages, reason: str) -> LabeledImages:
+def without_masks(images: LabeledImages, reason: str) -> LabeledImages:
     """The same images as if nothing were known of the objects' masks, with the reason."""
-    nothing = pictures.masked[:0]
+    nothing = images.masked[:0]
     return replace(
-        pictures, masked=nothing, labels=pictures.labels[:0], objects=pictures.objects.among(nothing), unmasked=reason
+        images, masked=nothing, labels=images.labels[:0], objects=images.objects.among(nothing), unmasked=reason
     )
 
 
@@ -158,10 +162,10 @@ def read(
     """
     # Refused samples of an endless source are replaced, but a source that gives nothing else must end.
     positions = count + 100 if source.endless else len(source)
-    seen: list[PreparedImage] = []
+    prepared: list[PreparedImage] = []
     refused: list[tuple[str, str]] = []
     for position in range(positions):
-        if len(seen) == count:
+        if len(prepared) == count:
             break
         index = position if source.endless else index_at(seed, position, len(source))
         try:
@@ -169,17 +173,17 @@ def read(
         except Refused as reason:
             refused.append((str(index), str(reason)))
             continue
-        things = tuple((thing.name, _squared(thing.mask, size)) for thing in sample.things)
-        seen.append(
+        masks = tuple((known.name, _squared(known.mask, size)) for known in sample.objects)
+        prepared.append(
             PreparedImage(
                 pixels=whole(sample.image, size),
                 caption=sample.caption.strip(),
                 names=sample.names,
-                things=tuple((name, mask) for name, mask in things if mask.any()),
+                objects=tuple((name, mask) for name, mask in masks if mask.any()),
             )
         )
         advance(1)
-    return seen, refused
+    return prepared, refused
 
 
 def _squared(mask: Bool[np.ndarray, "height width"], size: int) -> Bool[np.ndarray, "size size"]:
@@ -202,7 +206,7 @@ def embed_texts(encoder: AnyEncoder, texts: Sequence[str], *, batch: int) -> Flo
 
 def embed(
     encoder: AnyEncoder,
-    pictures: LabeledImages,
+    labeled: LabeledImages,
     words: Float[Tensor, "categories embedding"] | None,
     *,
     batch: int,
@@ -212,65 +216,88 @@ def embed(
     picked: Int[Tensor, "masked picked"] | None = None,
     advance: Advance,
 ) -> Embedded:
-    """Embeds all pictures.
+    """Embeds all images.
 
     Of those with known objects, the first `dense` get patch-text scores where there are words, the first `windows` of
     them also those of the dense head; `heads_too` asks for the attention of each head, and `picked` says which patches
     to keep (None: all). Raises RizbinError when an embedding is not finite.
     """
-    images, pooled, attention, heads, patches = [], [], [], [], []
+    images, pooled = [], []
     network = extractor(encoder)
-    device = network.device
-    scores: dict[DenseHead, list[Tensor]] = {"plain": [], "windows": []}
-    counts = {"plain": dense, "windows": min(dense, windows)}
-    rows, columns = network.grid
+    counts: dict[DenseHead, int] = {"plain": dense, "windows": min(dense, windows)}
     scored = words is not None and network.localizes
-    done = 0
-    for start in range(0, len(pictures), batch):
-        pixels = network.normalized(pictures.pixels[start : start + batch].to(device))
+    masked = _MaskedParts(network, words if scored else None, counts, heads_too=heads_too, picked=picked)
+    for start in range(0, len(labeled), batch):
+        pixels = network.normalized(labeled.pixels[start : start + batch].to(network.device))
         features = network.features(pixels)
         pooled.append(features.pooled.float().cpu())
         embedding = features.embedding if words is not None else None
         images.append(torch.zeros(len(pixels), 0) if embedding is None else embedding.float().cpu())
-        inside = pictures.masked[(pictures.masked >= start) & (pictures.masked < start + batch)].to(device) - start
+        in_batch = labeled.masked[(labeled.masked >= start) & (labeled.masked < start + batch)]
+        inside = in_batch.to(network.device) - start
         if len(inside):
-            if features.attention is not None:
-                attention.append(features.attention[inside].float().cpu().unflatten(1, (rows, columns)))
-                if heads_too and network.attends:
-                    heads.append(network.attention_rows(pixels[inside]).float().cpu())
-            assert features.patches is not None  # `without_masks` leaves nothing inside where there are none
-            kept = features.patches[inside]
-            if picked is not None:
-                chosen = picked[done : done + len(inside)].to(device)
-                kept = kept.gather(1, chosen.unsqueeze(-1).expand(-1, -1, kept.shape[-1]))
-            patches.append(kept.half().cpu())
-            if scored and words is not None:
-                for how, found in scores.items():
-                    if done >= counts[how]:
-                        continue
-                    places = network.dense(pixels[inside[: counts[how] - done]], how).float()
-                    found.append((places @ words.to(device).T).permute(0, 3, 1, 2).cpu())
-            done += len(inside)
+            masked.add(pixels, features, inside)
         advance(len(pixels))
+    rows, columns = network.grid
     picks = rows * columns if picked is None else picked.shape[1]
     features_at = pooled[0].shape[1] if pooled else 0
     named = 0 if words is None else len(words)
     return Embedded(
         images=_finite(torch.cat(images)),
         pooled=_finite(torch.cat(pooled)),
-        attention=torch.cat(attention) if attention else torch.zeros(0, rows, columns),
-        heads=torch.cat(heads) if heads else torch.zeros(0, 1, rows, columns),
-        patches=torch.cat(patches) if patches else torch.zeros(0, picks, features_at).half(),
+        attention=torch.cat(masked.attention) if masked.attention else torch.zeros(0, rows, columns),
+        heads=torch.cat(masked.heads) if masked.heads else torch.zeros(0, 1, rows, columns),
+        patches=torch.cat(masked.patches) if masked.patches else torch.zeros(0, picks, features_at).half(),
         scores={
-            how: _finite(torch.cat(found)) if found else torch.zeros(0, named, rows, columns)
-            for how, found in scores.items()
+            how: _finite(torch.cat(parts)) if parts else torch.zeros(0, named, rows, columns)
+            for how, parts in masked.scores.items()
         },
         unscored="" if words is None or scored else "The network has no patches that can be compared with words.",
     )
 
 
+@dataclass
+class _MaskedParts:
+    """What is kept of the images whose objects' masks are known, batch after batch; the fields are those of `embed`."""
+
+    network: FeatureExtractor
+    words: Float[Tensor, "categories embedding"] | None
+    """None: no patch-text scores."""
+    counts: dict[DenseHead, int]
+    """How many images get the scores of each dense head."""
+    heads_too: bool
+    picked: Int[Tensor, "masked picked"] | None
+    attention: list[Tensor] = field(default_factory=list)
+    heads: list[Tensor] = field(default_factory=list)
+    patches: list[Tensor] = field(default_factory=list)
+    scores: dict[DenseHead, list[Tensor]] = field(default_factory=lambda: {"plain": [], "windows": []})
+    done: int = 0
+    """Images so far."""
+
+    def add(self, pixels: Tensor, features: ImageFeatures, inside: Int[Tensor, "inside"]) -> None:
+        """Adds the images of a batch at the rows `inside`."""
+        network, device = self.network, self.network.device
+        if features.attention is not None:
+            self.attention.append(features.attention[inside].float().cpu().unflatten(1, network.grid))
+            if self.heads_too and network.attends:
+                self.heads.append(network.attention_rows(pixels[inside]).float().cpu())
+        assert features.patches is not None  # `without_masks` leaves nothing inside where there are none
+        patches = features.patches[inside]
+        if self.picked is not None:
+            chosen = self.picked[self.done : self.done + len(inside)].to(device)
+            patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        self.patches.append(patches.half().cpu())
+        if self.words is not None:
+            for how, parts in self.scores.items():
+                if self.done >= self.counts[how]:
+                    continue
+                places = network.dense(pixels[inside[: self.counts[how] - self.done]], how).float()
+                parts.append((places @ self.words.to(device).T).permute(0, 3, 1, 2).cpu())
+        self.done += len(inside)
+
+
 def pick_patches(masked: int, patches: int, count: int, *, seed: int) -> Int[Tensor, "masked picked"]:
-    """`count` different patches of each picture, at random."""
+    """`count` different patches of each image, at random."""
     generator = random.torch_generator(seed, "patches of a picture")
     return torch.rand(masked, patches, generator=generator).argsort(dim=1)[:, : min(count, patches)]
 

@@ -14,7 +14,8 @@ from rizbin.core.measurement import Measurement
 
 @runtime_checkable
 class Reconstructed(Protocol):
-    """What a method shows of a batch; `rizbin.training.method.MethodView` is one."""
+    """A method's reconstruction of a batch and the patches that it removed; `rizbin.training.method.MethodView` is
+    one."""
 
     @property
     def attention(self) -> Tensor: ...
@@ -66,7 +67,7 @@ def band_energy(patches: Float[Tensor, "patches 3 side across"], edges: tuple[fl
 def smooth_fill(
     images: Float[Tensor, "batch 3 height width"], removed: Bool[Tensor, "batch rows columns"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """The pictures with each removed pixel painted by the visible pixels around it: their mean under a Gaussian.
+    """The images with each removed pixel painted by the visible pixels around it: their mean under a Gaussian.
 
     Its standard deviation is half a patch; where nothing visible is near, the mean of all that is visible.
     """
@@ -93,20 +94,20 @@ def smooth_fill(
 def measure(
     shown: Iterable[tuple[Float[Tensor, "_ 3 height width"], Reconstructed | None]], edges: tuple[float, ...]
 ) -> list[Measurement]:
-    """Relative error by band over all removed patches of all (pictures, look); empty without reconstructions."""
+    """Relative error by band over all removed patches of all (images, look); empty without reconstructions."""
     truth = torch.zeros(len(edges) + 1, dtype=torch.double)
     wrong, wrong_by_filling = truth.clone(), truth.clone()
     patches = count = 0
-    for images, seen in shown:
-        if seen is None or seen.reconstruction is None:
+    for images, looked in shown:
+        if looked is None or looked.reconstruction is None:
             continue
-        true = patches_of(images, seen.removed)
+        true = patches_of(images, looked.removed)
         patches += len(true)
         count += len(images)
         for total, guess in (
             (truth, torch.zeros_like(true)),
-            (wrong, patches_of(seen.reconstruction.float(), seen.removed)),
-            (wrong_by_filling, patches_of(smooth_fill(images, seen.removed), seen.removed)),
+            (wrong, patches_of(looked.reconstruction.float(), looked.removed)),
+            (wrong_by_filling, patches_of(smooth_fill(images, looked.removed), looked.removed)),
         ):
             total += band_energy(guess - true, edges).cpu()
     names = [f"up to {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges)), f"above {edges[-1]:g}"]

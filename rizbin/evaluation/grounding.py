@@ -19,7 +19,7 @@ from rizbin.evaluation.sizes import under_masks
 
 def present_words(objects: Objects, categories: int) -> Bool[Tensor, "objects categories"]:
     """For each object, which categories the objects of its image have, its own included."""
-    images, row = objects.picture.unique(return_inverse=True)
+    images, row = objects.image.unique(return_inverse=True)
     present = torch.zeros(len(images), categories, dtype=torch.bool)
     present[row, objects.category] = True
     return present[row]
@@ -86,7 +86,7 @@ def measure(
     on a finer grid than the objects' cover: objects and patches then take their mean in each of the cover's patches.
     `images` guide the upsampling to pixels.
     """
-    place = torch.searchsorted(masked, objects.picture)
+    place = torch.searchsorted(masked, objects.image)
     present = present_words(objects, scores.shape[1])
     words = present.sum(dim=1)
     if not bool((words > 1).any()):
@@ -104,7 +104,7 @@ def measure(
             f"({words[several].double().mean():.2f} on average), whose own word has the greatest mean cosine with the "
             "patches under the object's visible mask, weighted by coverage, among the words of the objects in the "
             f"image (ties are wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
-            images=len(objects.picture[several].unique()),
+            images=len(objects.image[several].unique()),
             items=f"{int(several.sum()):,} objects",
         )
     )
@@ -128,6 +128,9 @@ def measure(
     return measurements, left_out
 
 
+_PAIRS = "in images with exactly two objects, of different categories"
+
+
 def _pairs(
     scores: Float[Tensor, "masked categories rows columns"],
     objects: Objects,
@@ -138,20 +141,19 @@ def _pairs(
     head: str,
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
     """Images with exactly two objects, of two categories: objects right, both right, patches right."""
-    _, row, count = objects.picture.unique(return_inverse=True, return_counts=True)
+    _, row, count = objects.image.unique(return_inverse=True, return_counts=True)
     pair = (count[row] == 2) & (present.sum(dim=1) == 2)
     if not bool(pair.any()):
         return [], [(f"grounding/{room}/pair_objects", "No image has exactly two objects, of different categories.")]
     right = first[pair]
-    images, row = objects.picture[pair].unique(return_inverse=True)
+    images, row = objects.image[pair].unique(return_inverse=True)
     both = torch.zeros(len(images), dtype=torch.long).index_add_(0, row, right.long()) == 2
-    scene = "in images with exactly two objects, of different categories"
     measurements = [
         Measurement(
             name=f"grounding/{room}/pair_objects",
             value=100 * right.double().mean().item(),
             chance=50.0,
-            protocol=f"Share of {len(right)} objects, {scene}, whose mean cosine of the patches under the object's "
+            protocol=f"Share of {len(right)} objects, {_PAIRS}, whose mean cosine of the patches under the object's "
             "visible mask, weighted by coverage, is greater with its own word than with the other object's (ties are "
             f"wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
             images=len(images),
@@ -168,24 +170,37 @@ def _pairs(
             images=len(images),
         ),
     ]
-    item, down, across = (objects.cover[pair] > 0.5).nonzero(as_tuple=True)
-    if not len(item):
-        return measurements, [
-            (f"grounding/{room}/pair_patches", "No patch is more than half covered by one of two objects.")
-        ]
-    category = objects.category[pair]
+    name = f"grounding/{room}/pair_patches"
+    category, cover = objects.category[pair], objects.cover[pair]
     other = present[pair].scatter(1, category[:, None], False).byte().argmax(dim=1)
-    at = place[pair][item]
+    of_patches = _pair_patches(scores, cover, place[pair], category, other, name, head)
+    if of_patches is None:
+        return measurements, [(name, "No patch is more than half covered by one of two objects.")]
+    return [*measurements, of_patches], []
+
+
+def _pair_patches(
+    scores: Float[Tensor, "masked categories rows columns"],
+    cover: Float[Tensor, "objects rows columns"],
+    place: Int[Tensor, "objects"],
+    category: Int[Tensor, "objects"],
+    other: Int[Tensor, "objects"],
+    name: str,
+    head: str,
+) -> Measurement | None:
+    """The share of patches of objects in pairs that are nearer to their object's word (`category`) than to the other
+    object's (`other`). `place` is each object's row in `scores`. None when no patch is more than half covered."""
+    item, down, across = (cover > 0.5).nonzero(as_tuple=True)
+    if not len(item):
+        return None
+    at = place[item]
     hits = scores[at, category[item], down, across] > scores[at, other[item], down, across]
-    measurements.append(
-        Measurement(
-            name=f"grounding/{room}/pair_patches",
-            value=100 * hits.double().mean().item(),
-            chance=50.0,
-            protocol=f"Share of {len(hits)} patches, {scene}, more than half covered by one of them, whose cosine with "
-            f"that one's word is greater than with the other's (ties are wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
-            images=len(at.unique()),
-            items=f"{len(hits):,} patches",
-        )
+    return Measurement(
+        name=name,
+        value=100 * hits.double().mean().item(),
+        chance=50.0,
+        protocol=f"Share of {len(hits)} patches, {_PAIRS}, more than half covered by one of them, whose cosine with "
+        f"that one's word is greater than with the other's (ties are wrong): {DENSE_HEADS[head]}{POOLED[head]}.",
+        images=len(at.unique()),
+        items=f"{len(hits):,} patches",
     )
-    return measurements, []

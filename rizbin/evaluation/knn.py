@@ -9,7 +9,7 @@ from rizbin.core.measurement import Measurement
 from rizbin.evaluation.zero_shot import rank_measurements
 
 _ROWS = 1000
-"""Queries at once: 25,000 training pictures then cost 100 MB."""
+"""Queries at once: 25,000 training images then cost 100 MB."""
 
 
 def vote(
@@ -22,7 +22,7 @@ def vote(
 ) -> Float[Tensor, "queries categories"]:
     """The share of the k nearest neighbors' weight, 0 to 1, that votes for each category.
 
-    A neighbor at cosine s weighs exp(s / temperature) and votes for every category in its picture.
+    A neighbor at cosine s weighs exp(s / temperature) and votes for every category in its image.
     """
     k = min(k, len(memory))
     memory = F.normalize(memory, dim=-1)
@@ -44,7 +44,7 @@ def measure(
     k: int,
     temperature: float,
 ) -> list[Measurement]:
-    """Top-1 and its kin of the vote; pictures without a name neither vote nor count."""
+    """Top-1 and its kin of the vote; images without a name neither vote nor count."""
     known, voting = right.any(dim=1), memory_right.any(dim=1)
     memory, memory_right = memory[voting], memory_right[voting]
     scores = vote(queries[known], memory, memory_right, k=k, temperature=temperature)

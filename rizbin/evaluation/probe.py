@@ -85,13 +85,13 @@ def choose_and_fit(
 ) -> LinearProbe:
     """A probe on all rows with the decay that had the least loss on a fifth of them when fitted on the rest."""
     order = torch.randperm(len(features), generator=random.torch_generator(seed, "held-out fifth"))
-    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    held, fitted = order[: len(order) // 5], order[len(order) // 5 :]
     best: LinearProbe | None = None
     least = torch.inf
     probe = None
     # From strong to weak, each fit starting from the last: a regularization path.
     for decay in sorted(decays, reverse=True):
-        probe = fit(features[kept], targets[kept], kind, decay=decay, steps=steps, start=probe)
+        probe = fit(features[fitted], targets[fitted], kind, decay=decay, steps=steps, start=probe)
         loss = probe_loss(probe(features[held]), targets[held], kind).item()
         if best is None or loss < least:
             best, least = probe, loss
@@ -100,8 +100,8 @@ def choose_and_fit(
 
 
 def measure(
-    features: Float[Tensor, "pictures dim"],
-    right: Bool[Tensor, "pictures categories"],
+    features: Float[Tensor, "images dim"],
+    right: Bool[Tensor, "images categories"],
     train: Float[Tensor, "train dim"],
     train_right: Bool[Tensor, "train categories"],
     *,
@@ -109,7 +109,7 @@ def measure(
     steps: int,
     seed: int,
 ) -> list[Measurement]:
-    """Top-1 and its kin of a linear probe; pictures without a name are left out on both sides."""
+    """Top-1 and its kin of a linear probe; images without a name are left out on both sides."""
     known, taught = right.any(dim=1), train_right.any(dim=1)
     train, train_right = train[taught], train_right[taught]
     kind: Kind = "one" if bool((train_right.sum(dim=1) == 1).all()) else "many"

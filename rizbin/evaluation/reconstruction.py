@@ -31,7 +31,7 @@ a tenth of the range stands far above the noise of a JPEG file (1 or 2 percent).
 
 @runtime_checkable
 class Reconstructor(Protocol):
-    """What predicts pixels with given patches hidden; `rizbin.training.method.Method.reconstruct` is one."""
+    """Predicts pixels of given hidden patches; `rizbin.training.method.Method.reconstruct` is one."""
 
     def __call__(
         self,
@@ -109,12 +109,12 @@ def true_edges(
 
 @dataclass
 class _Sum:
-    """A mean in the making."""
+    """A running mean."""
 
     total: float = 0.0
     count: int = 0
     images: int = 0
-    """Images that gave something."""
+    """Images that contributed to the sum."""
 
     def add(self, values: Tensor, chosen: Tensor) -> None:
         """Takes the chosen values that are numbers."""
@@ -210,7 +210,7 @@ def _hidden(
     squares = f"blocks of {block}x{block} patches" if block > 1 else "patches"
     says = {"object": "more than half object", "ground": "without any object"}
     measurements = []
-    for where, said in says.items():
+    for where, which in says.items():
         own, neighbors = sums[where, "method"], sums[where, "neighbors"]
         if not own.count:
             continue
@@ -222,7 +222,7 @@ def _hidden(
                 higher_is_better=False,
                 chance=min(1.0, neighbors.mean),
                 references=(("flat patch", 1.0), ("mean of visible neighbors", neighbors.mean)),
-                protocol=f"Mean over {own.count} hidden patches {said} of the squared error divided by the truth's "
+                protocol=f"Mean over {own.count} hidden patches {which} of the squared error divided by the truth's "
                 "squared deviation from the patch's mean (patches of normalized pixels without their own means, since "
                 "a method that predicts normalized patches is handed mean and deviation; plain patches, with nothing "
                 f"to predict, are left out), when a random half of the {squares}, the same for all methods, is hidden; "
@@ -245,28 +245,14 @@ def _low_resolution(
 
     None when the method cannot.
     """
-    errors, squares = {how: _Sum() for how in _HOW}, {how: _Sum() for how in _HOW}
-    energy, true_energy, edges, count = dict.fromkeys(_HOW, 0.0), 0.0, 0, 0
-    for images, labels, _ in batches:
-        nothing = torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device)
-        predicted = _called(reconstruct, images, nothing, factor)
-        if predicted is None:
-            return None
-        true, on_object = unit_values(images).cpu(), labels > 0
-        mostly_object = F.adaptive_avg_pool2d(on_object.double(), grid) > 0.5
-        at_edge = true_edges(true, labels)
-        true_energy += gradient_energy(true)[at_edge].sum().item()
-        edges, count = edges + int(at_edge.sum()), count + len(images)
-        for how, guess in zip(_HOW, (predicted, lowered(images, factor)), strict=True):
-            values = unit_values(guess).cpu()
-            errors[how].add(patch_errors(guess, images, grid).cpu(), mostly_object)
-            squares[how].add((values - true).square().mean(dim=1), on_object)
-            energy[how] += gradient_energy(values)[at_edge].sum().item()
-    seen = f"with images shrunk by {factor} (means of {factor}x{factor} pixels) and enlarged again by bicubic weights"
+    sums = _enlargement(reconstruct, batches, grid, factor)
+    if sums is None:
+        return None
+    how = f"with images shrunk by {factor} (means of {factor}x{factor} pixels) and enlarged again by bicubic weights"
     room = f"reconstruction/low_resolution_{factor}"
     measurements: list[Measurement] = []
-    if errors["method"].count:
-        own, bicubic = errors["method"], errors["bicubic"].mean
+    if sums.errors["method"].count:
+        own, bicubic = sums.errors["method"], sums.errors["bicubic"].mean
         measurements.append(
             Measurement(
                 name=f"{room}/object_patches",
@@ -276,15 +262,15 @@ def _low_resolution(
                 chance=min(1.0, bicubic),
                 references=(("flat patch", 1.0), ("bicubic enlargement", bicubic)),
                 protocol=f"Mean over {own.count} patches more than half object of the squared error divided by the "
-                f"truth's squared deviation from the patch's mean (patches without their own means), {seen} as input "
+                f"truth's squared deviation from the patch's mean (patches without their own means), {how} as input "
                 f"and nothing hidden; 0 is perfect, 1 a patch of one gray, the input itself has {bicubic:.3f}, and "
                 "chance is the better of these two.",
                 images=own.images,
                 items=f"{own.count:,} patches",
             )
         )
-    if squares["method"].count:
-        own, bicubic = (_decibel(squares[how].mean) for how in _HOW)
+    if sums.squares["method"].count:
+        own, bicubic = (_decibel(sums.squares[guess].mean) for guess in _HOW)
         measurements.append(
             Measurement(
                 name=f"{room}/psnr",
@@ -293,30 +279,72 @@ def _low_resolution(
                 chance=bicubic,
                 references=(("bicubic enlargement", bicubic),),
                 protocol=f"Peak signal-to-noise ratio, -10 log10 of the mean squared error of values from 0 to 1, over "
-                f"{squares['method'].count} object pixels, {seen} as input and nothing hidden; chance is that input "
-                "itself.",
-                images=squares["method"].images,
-                items=f"{squares['method'].count:,} object pixels",
+                f"{sums.squares['method'].count} object pixels, {how} as input and nothing hidden; chance is that "
+                "input itself.",
+                images=sums.squares["method"].images,
+                items=f"{sums.squares['method'].count:,} object pixels",
             )
         )
-    if true_energy > 0:
-        own, bicubic = (energy[how] / true_energy for how in _HOW)
-        measurements.append(
-            Measurement(
-                name=f"{room}/edge_energy",
-                value=own,
-                unit="number",
-                chance=bicubic,
-                references=(("bicubic enlargement", bicubic),),
-                protocol=f"Squared gradient magnitude of the reconstruction at true edges ({edges} pixels within 1 of "
-                f"a boundary between objects or object and ground, or with a true gradient of {STRONG:g} and more a "
-                f"pixel, values 0 to 1), divided by the truth's, {seen} as input and nothing hidden; 1 is as sharp as "
-                "the truth, less is blurred, more is too sharp or noise; chance is that input itself.",
-                images=count,
-                items=f"{edges:,} edge pixels",
-            )
-        )
-    return measurements
+    return [*measurements, _edge_energy(sums, room, how)] if sums.true_energy > 0 else measurements
+
+
+@dataclass
+class _Enlargement:
+    """Sums over images that were shrunk and enlarged again, by the method and by bicubic weights alone."""
+
+    errors: dict[str, _Sum]
+    """Relative squared errors of patches more than half object."""
+    squares: dict[str, _Sum]
+    """Squared errors of object pixels, values 0 to 1."""
+    energy: dict[str, float]
+    """Squared gradient magnitudes at the true edges; `true_energy` is that of the original images."""
+    true_energy: float = 0.0
+    edges: int = 0
+    """Pixels at true edges."""
+    images: int = 0
+
+
+def _enlargement(
+    reconstruct: Reconstructor,
+    batches: Iterator[tuple[Tensor, Tensor, slice]],
+    grid: tuple[int, int],
+    factor: int,
+) -> _Enlargement | None:
+    """The sums that `_low_resolution` measures by; None when the method cannot enlarge."""
+    sums = _Enlargement({how: _Sum() for how in _HOW}, {how: _Sum() for how in _HOW}, dict.fromkeys(_HOW, 0.0))
+    for images, labels, _ in batches:
+        nothing = torch.zeros(len(images), *grid, dtype=torch.bool, device=images.device)
+        predicted = _called(reconstruct, images, nothing, factor)
+        if predicted is None:
+            return None
+        true, on_object = unit_values(images).cpu(), labels > 0
+        mostly_object = F.adaptive_avg_pool2d(on_object.double(), grid) > 0.5
+        at_edge = true_edges(true, labels)
+        sums.true_energy += gradient_energy(true)[at_edge].sum().item()
+        sums.edges, sums.images = sums.edges + int(at_edge.sum()), sums.images + len(images)
+        for how, guess in zip(_HOW, (predicted, lowered(images, factor)), strict=True):
+            values = unit_values(guess).cpu()
+            sums.errors[how].add(patch_errors(guess, images, grid).cpu(), mostly_object)
+            sums.squares[how].add((values - true).square().mean(dim=1), on_object)
+            sums.energy[how] += gradient_energy(values)[at_edge].sum().item()
+    return sums
+
+
+def _edge_energy(sums: _Enlargement, room: str, how: str) -> Measurement:
+    own, bicubic = (sums.energy[guess] / sums.true_energy for guess in _HOW)
+    return Measurement(
+        name=f"{room}/edge_energy",
+        value=own,
+        unit="number",
+        chance=bicubic,
+        references=(("bicubic enlargement", bicubic),),
+        protocol=f"Squared gradient magnitude of the reconstruction at true edges ({sums.edges} pixels within 1 of "
+        f"a boundary between objects or object and ground, or with a true gradient of {STRONG:g} and more a "
+        f"pixel, values 0 to 1), divided by the truth's, {how} as input and nothing hidden; 1 is as sharp as "
+        "the truth, less is blurred, more is too sharp or noise; chance is that input itself.",
+        images=sums.images,
+        items=f"{sums.edges:,} edge pixels",
+    )
 
 
 _HOW = ("method", "bicubic")

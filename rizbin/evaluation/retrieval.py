@@ -1,4 +1,4 @@
-"""Retrieval: the caption of a picture among all captions, the picture of a caption among all pictures."""
+"""Retrieval: the caption of an image among all captions, the image of a caption among all images."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +24,7 @@ def measure(
     """Recall at 1, 5 and 10 and the median rank, both ways; row i of images, texts and captions belong together."""
     right = same_caption(captions)
     pairs, unique = len(captions), len({caption.lower() for caption in captions})
-    found = []
+    measurements = []
     for way, queries, answers in (("image_to_text", images, texts), ("text_to_image", texts, images)):
         ranks = torch.cat(
             [
@@ -32,22 +32,22 @@ def measure(
                 for start in range(0, pairs, _ROWS)
             ]
         )
-        asked, sought = ("picture", "caption") if way == "image_to_text" else ("caption", "picture")
+        query, sought = ("picture", "caption") if way == "image_to_text" else ("caption", "picture")
         how = (
-            f"each of {pairs} {asked}s against all {pairs} {sought}s by cosine, no prompt; of the captions {unique} "
+            f"each of {pairs} {query}s against all {pairs} {sought}s by cosine, no prompt; of the captions {unique} "
             f"differ, and the {sought} of an identical caption is right too; ties are wrong"
         )
-        found += [
+        measurements += [
             Measurement(
                 name=f"retrieval/{way}/r{k}",
                 value=100 * share_within(ranks, k),
                 chance=100 * chance_within(right.sum(dim=1), pairs, k),
-                protocol=f"Share of {asked}s with a right {sought} among the first {k}: {how}.",
+                protocol=f"Share of {query}s with a right {sought} among the first {k}: {how}.",
             )
             for k in (1, 5, 10)
             if k < pairs
         ]
-        found.append(
+        measurements.append(
             Measurement(
                 name=f"retrieval/{way}/median_rank",
                 value=ranks.double().quantile(0.5).item(),
@@ -57,4 +57,4 @@ def measure(
                 protocol=f"Median rank, from 1, of the best right {sought}: {how}.",
             )
         )
-    return found
+    return measurements

@@ -1,7 +1,7 @@
 """Segmentation without and with training: patch-text similarity, and a linear layer on patch features.
 
 Zero-shot: each patch takes the category whose text is nearest (Zhou et al., arXiv 2112.01071). Background has no text,
-so a pixel is background where no category stands out; how far one must stand out is chosen on training pictures.
+so a pixel is background where no category stands out; how far one must stand out is chosen on training images.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _VALUES = 2_000_000
 _CANDIDATES = 24
 """Thresholds tried: quantiles of the margins, so that they fall where pixels are."""
 HEADS = {"zero_shot": "plain", "dense_head": "windows"}
-"""Room of the measurement: how the pair makes its patch embeddings."""
+"""Middle part of the measurement's name -> kind of dense head that gives the patch embeddings."""
 DENSE_HEADS = {
     "plain": "last-layer patch features pass the image projection and meet the texts by cosine",
     "windows": "the training-free head averages the patch embeddings of the whole image with those of the four windows "
@@ -31,12 +31,12 @@ DENSE_HEADS = {
 }
 """How each kind of dense head makes scores, for protocols."""
 POOLED = {"plain": "", "windows": ", each patch by the mean of its four cosines"}
-"""How they come from a finer grid to the network's own patches."""
+"""How scores are pooled from a finer grid to the network's own patches."""
 UPSAMPLED = {
     "plain": "cosines are upsampled bilinearly",
     "windows": "cosines are upsampled along the image's colors (each pixel from the 3x3 patches around it)",
 }
-"""How they come to pixels."""
+"""How scores are upsampled to pixels."""
 
 
 def confusion(
@@ -109,11 +109,11 @@ def _boundary_measurement(
 
 
 def upsampled(
-    scores: Float[Tensor, "pictures classes rows columns"],
+    scores: Float[Tensor, "images classes rows columns"],
     size: int,
-    images: UInt8[Tensor, "pictures size size 3"] | None = None,
+    images: UInt8[Tensor, "images size size 3"] | None = None,
 ) -> Iterator[tuple[int, Float[Tensor, "chunk classes size size"]]]:
-    """(first picture, scores at pixel resolution) of a few pictures at a time.
+    """(first image, scores at pixel resolution) of a few images at a time.
 
     Bilinear, or along the colors of the images where these are given.
     """
@@ -128,10 +128,10 @@ def upsampled(
 
 
 def standing_out(
-    scores: Float[Tensor, "pictures categories rows columns"],
+    scores: Float[Tensor, "images categories rows columns"],
     size: int,
-    images: UInt8[Tensor, "pictures size size 3"] | None = None,
-) -> tuple[Float[Tensor, "pictures size size"], Int16[Tensor, "pictures size size"]]:
+    images: UInt8[Tensor, "images size size 3"] | None = None,
+) -> tuple[Float[Tensor, "images size size"], Int16[Tensor, "images size size"]]:
     """How far each pixel's best category stands above the mean of all, and that category as a label (1 + category)."""
     margins, labels = [], []
     for _, pixels in upsampled(scores, size, images):
@@ -160,18 +160,18 @@ def _with_background(margins: Tensor, predicted: Tensor, threshold: float) -> Te
 
 
 def zero_shot_segmentation(
-    scores: Float[Tensor, "pictures categories rows columns"],
-    labels: Int16[Tensor, "pictures size size"],
+    scores: Float[Tensor, "images categories rows columns"],
+    labels: Int16[Tensor, "images size size"],
     train_scores: Float[Tensor, "train categories rows columns"],
     train_labels: Int16[Tensor, "train size size"],
     room: str,
     how: str,
     *,
     boundary_width: int,
-    images: UInt8[Tensor, "pictures size size 3"] | None = None,
+    images: UInt8[Tensor, "images size size 3"] | None = None,
     train_images: UInt8[Tensor, "train size size 3"] | None = None,
 ) -> list[Measurement]:
-    """mIoU over all categories and background, and boundary IoU; the threshold comes from the training pictures."""
+    """mIoU over all categories and background, and boundary IoU; the threshold comes from the training images."""
     size, classes = labels.shape[-1], scores.shape[1] + 1
     threshold = choose_threshold(*standing_out(train_scores, size, train_images), train_labels, classes)
     margins, best = standing_out(scores, size, images)
@@ -193,12 +193,12 @@ def zero_shot_segmentation(
 
 
 def objects_miou(
-    scores: Float[Tensor, "pictures categories rows columns"],
-    labels: Int16[Tensor, "pictures size size"],
+    scores: Float[Tensor, "images categories rows columns"],
+    labels: Int16[Tensor, "images size size"],
     room: str,
     how: str,
     *,
-    images: UInt8[Tensor, "pictures size size 3"] | None = None,
+    images: UInt8[Tensor, "images size size 3"] | None = None,
 ) -> Measurement:
     """mIoU over the categories on the objects' pixels alone, as benchmarks without a background class count it."""
     size, categories = labels.shape[-1], scores.shape[1]
@@ -218,27 +218,25 @@ def objects_miou(
 
 
 def patch_shares(
-    labels: Int16[Tensor, "pictures size size"], grid: tuple[int, int], classes: int
-) -> Float[Tensor, "pictures patches classes"]:
+    labels: Int16[Tensor, "images size size"], grid: tuple[int, int], classes: int
+) -> Float[Tensor, "images patches classes"]:
     """Which share of each patch (row order) belongs to each class, 0 to 1; class 0 is background."""
-    pictures, size, _ = labels.shape
+    images, size, _ = labels.shape
     rows, columns = grid
-    inside = (
-        labels.view(pictures, rows, size // rows, columns, size // columns).transpose(2, 3).flatten(3).flatten(1, 2)
-    )
+    inside = labels.view(images, rows, size // rows, columns, size // columns).transpose(2, 3).flatten(3).flatten(1, 2)
     shares = torch.zeros(*inside.shape[:2], classes)
     return shares.scatter_add_(2, inside.long(), torch.full(inside.shape, 1 / inside.shape[2]))
 
 
 def patch_accuracy(
-    scores: Float[Tensor, "pictures categories rows columns"],
-    shares: Float[Tensor, "pictures patches classes"],
+    scores: Float[Tensor, "images categories rows columns"],
+    shares: Float[Tensor, "images patches classes"],
     room: str,
     how: str,
 ) -> list[Measurement]:
     """The share of patches, at least half covered by one category, that are nearest to it.
 
-    Once among all categories, once among those in the picture.
+    Once among all categories, once among those in the image.
     """
     most, category = shares[:, :, 1:].max(dim=2)
     covered = most >= 0.5
@@ -246,32 +244,32 @@ def patch_accuracy(
     truth = F.one_hot(category, scores.shape[1]).bool()
     present = (shares[:, :, 1:].sum(dim=1) > 0).unsqueeze(1).expand_as(truth)
     several = covered & (present.sum(dim=2) > 1)
-    found = []
-    for name, chosen, among, said in (
+    measurements = []
+    for name, chosen, among, candidates in (
         ("patch_accuracy", covered, torch.ones_like(present), f"all {scores.shape[1]} categories"),
         ("patch_accuracy_present", several, present, "the categories in its picture, where these are two or more"),
     ):
         if not bool(chosen.any()):
             continue
         right = best_rank(patches[chosen].masked_fill(~among[chosen], -torch.inf), truth[chosen]) == 1
-        found.append(
+        measurements.append(
             Measurement(
                 name=f"segmentation/{room}/{name}",
                 value=100 * right.double().mean().item(),
                 chance=100 * (1 / among[chosen].sum(dim=1).double()).mean().item(),
                 protocol=f"Share of {len(right)} patches, at least half covered by one category, whose nearest text "
-                f"among {said} is that category's (ties are wrong): {DENSE_HEADS[how]}{POOLED[how]}.",
+                f"among {candidates} is that category's (ties are wrong): {DENSE_HEADS[how]}{POOLED[how]}.",
                 images=int(chosen.any(dim=1).sum()),
                 items=f"{len(right):,} patches",
             )
         )
-    return found
+    return measurements
 
 
 def linear_segmentation(
     probe: LinearProbe,
-    patches: Float[Tensor, "pictures patches dim"],
-    labels: Int16[Tensor, "pictures size size"],
+    patches: Float[Tensor, "images patches dim"],
+    labels: Int16[Tensor, "images size size"],
     grid: tuple[int, int],
     *,
     taught: str,

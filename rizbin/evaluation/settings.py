@@ -1,4 +1,4 @@
-"""How encoders are measured: the settings of the evaluation."""
+"""Settings of the evaluation of encoders."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from rizbin.evaluation import zero_shot
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     images: int = 1000
-    """Pictures to measure on; 1,000 put the standard error of a share at 1.6 points or less."""
+    """Images to measure on; 1,000 put the standard error of a share at 1.6 points or less."""
     train_images: int = 2000
-    """Most pictures of the training source for k-NN, probes and the background threshold; at most twice as many as
+    """Most images of the training source for k-NN, probes and the background threshold; at most twice as many as
     are measured on, so that time follows `images`."""
     least_images: int = 10
     """Data with fewer images than this are refused: of three captions each finds its image almost by itself, and a
     share of ten images has a standard error of up to 16 points."""
     batch: int = 100
-    """Pictures embedded at once; changes speed and memory only."""
+    """Images embedded at once; changes speed and memory only."""
     seed: int = 0
-    """Decides which pictures of a finite source are taken, the held-out fifth, and the random weights."""
+    """Decides which images of a finite source are taken, the held-out fifth, and the random weights."""
     templates: zero_shot.TemplateSet = "scenes"
     """Prompts of a category: "scenes" (as the embedded world's captions), "plain" (7 of CLIP's) or "openai80"."""
     k: int = 20
@@ -31,14 +31,14 @@ class EvaluationSettings:
     probe_steps: int = 40
     """Most L-BFGS iterations of a probe; the loss then moves by less than a percent."""
     probe_patches: int = 8
-    """Patches of each training picture that the segmentation probe learns from, at random."""
+    """Patches of each training image that the segmentation probe learns from, at random."""
     threshold_images: int = 300
-    """Most training pictures on which the background threshold is chosen; at most as many as are measured on."""
+    """Most training images on which the background threshold is chosen; at most as many as are measured on."""
     dense_images: int = 300
-    """Most images, of the test and of the training ones, that the dense head sees: it takes five passes of
+    """Most images, of the test and of the training ones, for the dense head: it takes five passes of
     the network, the plain one takes one. 0 leaves it out."""
     size_edges: tuple[float, float] = (0.02, 0.10)
-    """An object is small under the first, large from the second, as shares of the picture's area."""
+    """An object is small under the first, large from the second, as shares of the image's area."""
     keep_ratio: float = 0.5
     """Share of blocks that the token filter keeps (DetailCLIP, A-CLIP: 0.5)."""
     block: int = 2
@@ -48,8 +48,8 @@ class EvaluationSettings:
     bands: tuple[float, ...] = (0.25, 0.5)
     """Where frequency bands end, as shares of the Nyquist frequency; the last band has no end."""
     boundary_width: int = 2
-    """Pixels from a boundary that boundary IoU looks at; the paper's 2 percent of the diagonal at 64 pixels (arXiv
-    2103.16562)."""
+    """Width in pixels of the band around boundaries that boundary IoU counts; the paper's 2 percent of the diagonal at
+    64 pixels (arXiv 2103.16562)."""
     low_resolutions: tuple[int, ...] = (2, 4)
     """Factors by which images are shrunk for methods that reconstruct detail from a lower resolution."""
     baseline: bool = True

@@ -1,4 +1,4 @@
-"""Recall by object size: does the network lose what is small?"""
+"""Recall by object size: small objects may be lost where large ones are recognized."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,40 +14,40 @@ def above_absent(
     category: Int[Tensor, "objects"],
     present: Bool[Tensor, "objects categories"],
 ) -> Bool[Tensor, "objects"]:
-    """Whether each object's category scores above all categories that are not in its picture. Ties are wrong."""
+    """Whether each object's category scores above all categories that are not in its image. Ties are wrong."""
     own = torch.zeros_like(present).scatter_(1, category[:, None], True)
-    # The other categories in the picture are neither right nor wrong.
+    # The other categories in the image are neither right nor wrong.
     return best_rank(scores.masked_fill(present & ~own, -torch.inf), own) == 1
 
 
 def under_masks(
-    scores: Float[Tensor, "pictures categories rows columns"],
+    scores: Float[Tensor, "images categories rows columns"],
     cover: Float[Tensor, "objects rows columns"],
-    picture: Int[Tensor, "objects"],
+    image: Int[Tensor, "objects"],
 ) -> Float[Tensor, "objects categories"]:
     """Mean patch scores under each object's mask, patches weighted by how much of them it covers."""
     weights = cover.flatten(1) / cover.sum(dim=(1, 2))[:, None].clamp_min(1e-12)
     # By pieces: one row of patch scores for every object at once would be the largest tensor of the evaluation.
-    pieces = zip(weights.split(512), picture.split(512), strict=True)
+    pieces = zip(weights.split(512), image.split(512), strict=True)
     return torch.cat([torch.einsum("op,ocp->oc", weight, scores[place].flatten(2)) for weight, place in pieces])
 
 
 def measure(
-    images: Float[Tensor, "pictures embedding"],
+    images: Float[Tensor, "images embedding"],
     words: Float[Tensor, "categories embedding"],
-    right: Bool[Tensor, "pictures categories"],
+    right: Bool[Tensor, "images categories"],
     objects: Objects,
     masked: Int[Tensor, "masked"],
     patch_scores: Float[Tensor, "scored categories rows columns"],
     edges: tuple[float, float],
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
-    """Recall by size from the whole picture's embedding ("classified") and from the objects' patches ("localized").
+    """Recall by size from the whole image's embedding ("classified") and from the objects' patches ("localized").
 
     Without patch scores there is no "localized". Second comes what was left out: sizes of which there are no objects.
     """
-    present = right[objects.picture]
-    place = torch.searchsorted(masked, objects.picture)
-    judged = {"classified": above_absent((images @ words.T)[objects.picture], objects.category, present)}
+    present = right[objects.image]
+    place = torch.searchsorted(masked, objects.image)
+    judged = {"classified": above_absent((images @ words.T)[objects.image], objects.category, present)}
     if len(patch_scores):
         scores = under_masks(patch_scores, objects.cover, place)
         judged["localized"] = above_absent(scores, objects.category, present)
@@ -76,7 +76,7 @@ def measure(
                     protocol=f"Share of the {int(chosen.sum())} objects whose visible part covers {extent} the "
                     f"picture's area for which {source[how]} is above that of every category absent from the picture "
                     "(ties are wrong).",
-                    images=len(objects.picture[chosen].unique()),
+                    images=len(objects.image[chosen].unique()),
                     items=f"{int(chosen.sum()):,} objects",
                 )
             )

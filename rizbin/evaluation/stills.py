@@ -1,4 +1,4 @@
-"""Numbers of pictures that were made, to lay beside those of real ones: spectrum, variation, and what harms them."""
+"""Numbers of images that were made, to lay beside those of real ones: spectrum, variation, and what harms them."""
 
 from collections.abc import Callable
 
@@ -11,67 +11,67 @@ from rizbin.core.random import generator
 Still = UInt8[np.ndarray, "_ _ 3"]
 
 
-def spectrum_slope(picture: Still) -> float:
+def spectrum_slope(still: Still) -> float:
     """The slope of the logarithm of power over the logarithm of frequency; photographs have about -2.
 
-    Of the gray picture under a Hann window (without one, opposite edges that differ look like fine detail), mean power
-    over rings one cycle a picture wide, from the third to half the picture's resolution.
+    Of the gray image under a Hann window (without one, opposite edges that differ look like fine detail), mean power
+    over rings one cycle an image wide, from the third to half the image's resolution.
     """
-    gray = picture.mean(axis=-1) / 255
+    gray = still.mean(axis=-1) / 255
     height, width = gray.shape
     window = np.outer(np.hanning(height), np.hanning(width))
     power = np.abs(np.fft.fft2((gray - gray.mean()) * window)) ** 2
     down, across = np.fft.fftfreq(height) * height, np.fft.fftfreq(width) * width
     ring = np.hypot(down[:, None], across[None]).round().astype(int)
     rings = np.arange(3, min(height, width) // 2)
-    mean = np.array([power[ring == one].mean() for one in rings]) + 1e-12
+    mean = np.array([power[ring == radius].mean() for radius in rings]) + 1e-12
     return float(np.polyfit(np.log(rings), np.log(mean), 1)[0])
 
 
-def total_variation(picture: Still) -> float:
+def total_variation(still: Still) -> float:
     """The mean difference of neighboring pixels, both ways, values 0 to 1."""
-    values = picture.astype(np.float64) / 255
+    values = still.astype(np.float64) / 255
     return float((np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
 
 
-def jpeg(picture: Still) -> Still:
+def jpeg(still: Still) -> Still:
     """Written as a JPEG of quality 75 and read again."""
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])
+    _, data = cv2.imencode(".jpg", still[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None
     return np.ascontiguousarray(decoded[..., ::-1]).astype(np.uint8)
 
 
-def blurred(picture: Still) -> Still:
+def blurred(still: Still) -> Still:
     """By a Gaussian of one pixel."""
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0), np.uint8)
+    return np.asarray(cv2.GaussianBlur(still, (0, 0), 1.0), np.uint8)
 
 
-def resized(picture: Still) -> Still:
+def resized(still: Still) -> Still:
     """Halved and enlarged again."""
-    height, width = picture.shape[:2]
-    small = cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    height, width = still.shape[:2]
+    small = cv2.resize(still, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def noisy(picture: Still) -> Still:
+def noisy(still: Still) -> Still:
     """With Gaussian noise of 5 percent; always the same."""
-    noise = generator("stills").normal(0, 0.05 * 255, picture.shape)
-    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+    noise = generator("stills").normal(0, 0.05 * 255, still.shape)
+    return np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)
 
 
-def cropped(picture: Still) -> Still:
+def cropped(still: Still) -> Still:
     """The middle nine tenths of its sides, enlarged to the old ones."""
-    height, width = picture.shape[:2]
+    height, width = still.shape[:2]
     top, left = height // 20, width // 20
-    middle = picture[top : height - top, left : width - left]
+    middle = still[top : height - top, left : width - left]
     return np.asarray(cv2.resize(middle, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def faint(picture: Still) -> Still:
+def faint(still: Still) -> Still:
     """At half its contrast, around its mean."""
-    mean = picture.mean()
-    return np.rint(mean + (picture - mean) / 2).astype(np.uint8)
+    mean = still.mean()
+    return np.rint(mean + (still - mean) / 2).astype(np.uint8)
 
 
 HARMS: dict[str, Callable[[Still], Still]] = {
@@ -82,16 +82,16 @@ HARMS: dict[str, Callable[[Still], Still]] = {
     "crop": cropped,
     "half contrast": faint,
 }
-"""What a picture that shows something survives, and a pattern that fools one network does not."""
+"""What an image that shows something survives, and a pattern that fools one network does not."""
 
 
-def coarse_likeness(one: Still, other: Still, side: int = 8) -> float:
-    """The correlation of two pictures, each averaged to `side` squares across: 1 where places and colors agree.
+def coarse_likeness(first: Still, other: Still, side: int = 8) -> float:
+    """The correlation of two images, each averaged to `side` squares across: 1 where places and colors agree.
 
     0 where one of them is of one color, -1 where all is reversed.
     """
-    shrunk = [cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in (one, other)]
-    small = [np.asarray(picture, np.float64) for picture in shrunk]
+    shrunk = [cv2.resize(still, (side, side), interpolation=cv2.INTER_AREA) for still in (first, other)]
+    small = [np.asarray(still, np.float64) for still in shrunk]
     values: list[Float[np.ndarray, " values"]] = [(part - part.mean(axis=(0, 1))).ravel() for part in small]
     length = float(np.linalg.norm(values[0]) * np.linalg.norm(values[1]))
     return float(values[0] @ values[1]) / length if length > 0 else 0.0

@@ -1,6 +1,6 @@
 """All measurements of a network on one source, beside those of the same network with random weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,15 +13,15 @@ from rizbin.core.measurement import Measurement, Report
 from rizbin.core.progress import Advance, MakeBar, advancing
 from rizbin.data.sample import Source
 from rizbin.evaluation import frequency, reconstruction, zero_shot
-from rizbin.evaluation.baseline import Kept as _Kept
+from rizbin.evaluation.baseline import CachedNumbers
 from rizbin.evaluation.embed import LabeledImages, PreparedImage, embed, embed_texts, pick_patches, read, without_masks
-from rizbin.evaluation.sections import Found, Sections, captioned
+from rizbin.evaluation.sections import SectionResult, Sections, captioned
 from rizbin.evaluation.settings import EvaluationSettings, check
 from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 
 First = Callable[[list[Measurement]], None]
-"""Is told the first numbers while the others are still being measured."""
+"""Called with the first measurements while the others are still being made."""
 _READING, _EMBEDDING, _NUMBERS = 0.05, 1.0, 1.0
 """What an image costs in each stage beside the others, for the time left: of detailclip-mini on 1,000 scenes."""
 
@@ -63,49 +63,63 @@ class Evaluation:
         self._check_count(counts[0], source, "")
         if train_source is not None:
             counts[1] = _available(train_source, min(settings.train_images, 2 * counts[0]))
-        kept = _Kept(pair, source, train_source, settings) if settings.baseline else None
-        known = None if kept is None else kept.read()
+        cached = CachedNumbers(pair, source, train_source, settings) if settings.baseline else None
+        known = None if cached is None else cached.read()
         networks = 2 if settings.baseline and known is None else 1
         # Each image is read, and by each network embedded and measured.
         every = sum(counts)
         costs = [(every, _READING), *[(every, _EMBEDDING), (every, _NUMBERS)] * networks]
         with advancing(bar, every * (1 + 2 * networks), "measuring", costs) as advance:
-            seen, refused = read(source, counts[0], pair.image_size, seed=settings.seed, advance=advance)
-            reason = f" (the first reason: {refused[0][1]})" if refused else ""
-            if not seen:
-                raise RizbinError(
-                    f"The source '{source.name}' gave no picture to measure on{reason}; "
-                    "point the evaluation at other data."
-                )
-            self._check_count(len(seen), source, reason)
-            train_seen: list[PreparedImage] = []
-            if train_source is not None:
-                train_seen, more = read(train_source, counts[1], pair.image_size, seed=settings.seed, advance=advance)
-                refused += more
-            categories = source.categories or tuple(sorted({name for one in seen + train_seen for name in one.names}))
-            test, train = (
-                LabeledImages.of(some, categories, pair.image_size, pair.grid) for some in (seen, train_seen)
-            )
+            test, train, categories, refused = self._read(pair, source, train_source, counts, advance)
             if refusal := _no_patches(pair):
                 test, train = without_masks(test, refusal), without_masks(train, refusal)
-            found, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance, first)
-            if kept is not None:
+            measurements, left_out = self._measure(pair, test, train, categories, look, reconstruct, advance, first)
+            if cached is not None:
                 if known is None:
                     other, known = pair.untrained(settings.seed), {}
                     if other is None:
                         left_out.append(("random weights", f"{pair.name} cannot be built without its weights."))
                     else:
                         random, _ = self._measure(other, test, train, categories, None, None, advance, None)
-                        known = {one.name: one.value for one in random}
-                    kept.write(known)
-                found = [replace(one, baseline=known.get(one.name)) for one in found]
+                        known = {measurement.name: measurement.value for measurement in random}
+                    cached.write(known)
+                measurements = [
+                    replace(measurement, baseline=known.get(measurement.name)) for measurement in measurements
+                ]
         return Report(
-            measurements=tuple(found),
+            measurements=tuple(measurements),
             left_out=tuple(left_out),
             images=len(test),
             source=source.name,
             refused=tuple(refused),
         )
+
+    def _read(
+        self,
+        pair: FeatureExtractor,
+        source: Source,
+        train_source: Source | None,
+        counts: Sequence[int],
+        advance: Advance,
+    ) -> tuple[LabeledImages, LabeledImages, tuple[str, ...], list[tuple[str, str]]]:
+        """Test images, training images (none without such a source), the categories of both, and what was refused."""
+        seed = self.settings.seed
+        prepared, refused = read(source, counts[0], pair.image_size, seed=seed, advance=advance)
+        reason = f" (the first reason: {refused[0][1]})" if refused else ""
+        if not prepared:
+            raise RizbinError(
+                f"The source '{source.name}' gave no picture to measure on{reason}; point the evaluation at other data."
+            )
+        self._check_count(len(prepared), source, reason)
+        train_prepared: list[PreparedImage] = []
+        if train_source is not None:
+            train_prepared, more = read(train_source, counts[1], pair.image_size, seed=seed, advance=advance)
+            refused += more
+        images = prepared + train_prepared
+        categories = source.categories or tuple(sorted({name for image in images for name in image.names}))
+        test = LabeledImages.of(prepared, categories, pair.image_size, pair.grid)
+        train = LabeledImages.of(train_prepared, categories, pair.image_size, pair.grid)
+        return test, train, categories, refused
 
     def _measure(
         self,
@@ -117,8 +131,8 @@ class Evaluation:
         reconstruct: reconstruction.Reconstructor | None,
         advance: Advance,
         first: First | None,
-    ) -> Found:
-        """Every measurement that the pictures allow, of one network; those of whole images are told to `first`."""
+    ) -> SectionResult:
+        """Every measurement that the images allow, of one network; those of whole images are told to `first`."""
         settings, sections = self.settings, self.sections
         with _resting(pair.network):
             at: dict[str, Any] = {"batch": settings.batch}
@@ -136,8 +150,8 @@ class Evaluation:
             train_seen = (
                 embed(pair, train, words, dense=dense, picked=picked, advance=advance, **at) if len(train) else None
             )
-        told, every = 0, len(test) + len(train)
-        parts: list[Found] = []
+        reported, every = 0, len(test) + len(train)
+        parts: list[SectionResult] = []
         # In the order of the report; the shares are those of the time that each took on 1,000 images of 64 pixels.
         for share, part in (
             (0.1, lambda: sections.whole_images(test, test_seen, train, train_seen, words, texts)),
@@ -150,9 +164,11 @@ class Evaluation:
             parts.append(part())
             if len(parts) == 1 and first is not None and words is None:
                 first(parts[0][0])
-            advance(round(share * every) - told)
-            told = round(share * every)
-        return [one for found, _ in parts for one in found], [one for _, left_out in parts for one in left_out]
+            advance(round(share * every) - reported)
+            reported = round(share * every)
+        return [item for measurements, _ in parts for item in measurements], [
+            item for _, left_out in parts for item in left_out
+        ]
 
     def _check_count(self, images: int, source: Source, reason: str) -> None:
         """Refuses data with so few images that their numbers would say nothing."""
@@ -183,13 +199,13 @@ def evaluate(
     `encoder` is an adapter of any library (`rizbin.models`) or one of Rizbin's own networks. Of an image encoder
     nothing with words can be measured, and of one without patches nothing with masks.
 
-    `train_source` (pictures that are not in `source`) is what k-NN, probes and the background threshold learn from.
-    `look` is a method's `look`: normalized pictures in, attention, removed patches and reconstruction out.
+    `train_source` (images that are not in `source`) is what k-NN, probes and the background threshold learn from.
+    `look` is a method's `look`: normalized images in, attention, removed patches and reconstruction out.
     `reconstruct` is a method's `reconstruct`: pixels predicted with given patches hidden. `bar` makes a progress bar
-    from (total pictures, label); `first` is told the numbers of whole images with words as soon as they are known,
-    without random weights beside them. Pictures are the central squares at the encoder's size. Leaves the network in
+    from (total images, label); `first` is told the numbers of whole images with words as soon as they are known,
+    without random weights beside them. Images are the central squares at the encoder's size. Leaves the network in
     the mode (train or eval) it came in. Raises TooFew when the source has fewer than `least_images`, RizbinError when
-    no picture can be used, or embeddings or reconstructions are not finite.
+    no image can be used, or embeddings or reconstructions are not finite.
     """
     return Evaluation(settings)(
         encoder, source, train_source=train_source, look=look, reconstruct=reconstruct, bar=bar, first=first
@@ -198,7 +214,7 @@ def evaluate(
 
 @contextmanager
 def _resting(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode, and back."""
+    """Puts the network into evaluation mode, and back afterwards."""
     modules = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -220,5 +236,5 @@ def _no_patches(encoder: FeatureExtractor) -> str:
     return ""
 
 
-def _available(source: Source, wanted: int) -> int:
-    return wanted if source.endless else min(wanted, len(source))
+def _available(source: Source, count: int) -> int:
+    return count if source.endless else min(count, len(source))

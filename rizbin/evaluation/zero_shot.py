@@ -1,4 +1,4 @@
-"""Zero-shot classification: the category whose prompts are nearest to the picture (CLIP, arXiv 2103.00020, 3.1)."""
+"""Zero-shot classification: the category whose prompts are nearest to the image (CLIP, arXiv 2103.00020, 3.1)."""
 
 import re
 from typing import Literal
@@ -72,12 +72,12 @@ def describe(which: TemplateSet) -> str:
 
 
 def measure(
-    images: Float[Tensor, "pictures embedding"],
+    images: Float[Tensor, "images embedding"],
     words: Float[Tensor, "categories embedding"],
-    right: Bool[Tensor, "pictures categories"],
+    right: Bool[Tensor, "images categories"],
     which: TemplateSet,
 ) -> list[Measurement]:
-    """Top-1, top-5 and, where pictures hold several categories, mean average precision; of pictures with a name."""
+    """Top-1, top-5 and, where images hold several categories, mean average precision; of images with a name."""
     known = right.any(dim=1)
     right = right[known]
     return rank_measurements(
@@ -86,36 +86,36 @@ def measure(
 
 
 def rank_measurements(
-    room: str, scores: Float[Tensor, "pictures categories"], right: Bool[Tensor, "pictures categories"], how: str
+    room: str, scores: Float[Tensor, "images categories"], right: Bool[Tensor, "images categories"], how: str
 ) -> list[Measurement]:
-    """What can be said of category scores when pictures may hold several categories; shared with k-NN and probe."""
-    pictures, categories = right.shape
+    """Measurements of category scores where images may hold several categories; k-NN and probe use them too."""
+    images, categories = right.shape
     counts, ranks = right.sum(dim=1), best_rank(scores, right)
-    held = f"{counts.double().mean():.2f} of {categories} categories are right on average over {pictures} pictures"
-    found = []
+    held = f"{counts.double().mean():.2f} of {categories} categories are right on average over {images} pictures"
+    measurements = []
     for k in (1, 5):
         if k < categories:
-            found.append(
+            measurements.append(
                 Measurement(
                     name=f"{room}/top{k}",
                     value=100 * share_within(ranks, k),
                     chance=100 * chance_within(counts, categories, k),
                     protocol=f"Share of pictures with a right category among the {k} best scored (ties are wrong); "
                     f"{held}; {how}.",
-                    images=pictures,
+                    images=images,
                 )
             )
     if bool((counts > 1).any()):
         present = right.sum(dim=0)
         appear = present > 0
-        found.append(
+        measurements.append(
             Measurement(
                 name=f"{room}/map",
                 value=100 * average_precision(scores, right)[appear].mean().item(),
-                chance=100 * chance_precision(present, pictures)[appear].mean().item(),
+                chance=100 * chance_precision(present, images)[appear].mean().item(),
                 protocol=f"Mean over {int(appear.sum())} categories of the average precision with which their pictures "
                 f"are ranked; {held}; {how}.",
-                images=pictures,
+                images=images,
             )
         )
-    return found
+    return measurements

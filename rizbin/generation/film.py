@@ -1,4 +1,4 @@
-"""How a picture comes to be, shown: pictures on a sheet with words under them, and the same moving."""
+"""How an image comes to be, shown: images on a sheet with words under them, and the same moving."""
 
 import io
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
-"""A picture, RGB, 0 to 255."""
+"""An image, RGB, 0 to 255."""
 Labelled = tuple[Pixels, str]
-"""A picture and what stands under it."""
+"""An image and what stands under it."""
 _LINE = 18
 """Height in pixels of a line of text."""
 
@@ -33,9 +33,9 @@ def chosen(frames: Sequence[One], most: int) -> list[One]:
 
 
 def sheet(rows: Sequence[Sequence[Labelled]], *, side: int = 128, heads: Sequence[str] = ()) -> Pixels:
-    """Pictures in rows with their words below, each row with its `heads` above; small ones are enlarged unsmoothed."""
+    """Images in rows with their words below, each row with its `heads` above; small ones are enlarged unsmoothed."""
     if not rows or not any(rows):
-        raise RizbinError("There are no pictures to put on a sheet.")
+        raise RizbinError("There are no images to put on a sheet.")
     wide = max(len(row) for row in rows)
     high = max(round(side * image.shape[0] / image.shape[1]) for row in rows for image, _ in row)
     head = _LINE if heads else 0
@@ -54,20 +54,20 @@ def sheet(rows: Sequence[Sequence[Labelled]], *, side: int = 128, heads: Sequenc
 
 
 def write_png(image: Pixels, path: Path) -> Path:
-    """Writes a picture and returns its path, which may be a new name (`rizbin.core.outputs`)."""
+    """Writes an image and returns its path, which may be a new name (`rizbin.core.outputs`)."""
     return outputs.write(path, png(image))
 
 
 def png(image: UInt8[np.ndarray, "_ _ *channels"]) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """An image as the bytes of a PNG file."""
     held = io.BytesIO()
     Image.fromarray(image).save(held, "PNG")
     return held.getvalue()
 
 
-def write_gif(pictures: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
-    """Writes pictures one after the other; the last stays for two seconds."""
-    frames = [Image.fromarray(_fitted(picture, side)) for picture in pictures]
+def write_gif(images: Sequence[Pixels], path: Path, *, side: int = 256, milliseconds: int = 160) -> Path:
+    """Writes images one after the other; the last stays for two seconds."""
+    frames = [Image.fromarray(_fitted(image, side)) for image in images]
     held = io.BytesIO()
     frames[0].save(
         held,
@@ -81,14 +81,14 @@ def write_gif(pictures: Sequence[Pixels], path: Path, *, side: int = 256, millis
 
 
 def _fitted(image: Pixels, side: int) -> Pixels:
-    """At a width of `side`: small pictures keep their pixels visible, large ones are averaged."""
+    """At a width of `side`: small images keep their pixels visible, large ones are averaged."""
     height, width = image.shape[:2]
     how = cv2.INTER_NEAREST if width <= side else cv2.INTER_AREA
     return np.asarray(cv2.resize(image, (side, round(side * height / width)), interpolation=how), np.uint8)
 
 
 def _short(words: str, side: int, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of the words as fits under a picture."""
+    """As much of the words as fits under an image."""
     if pen.textlength(words, font) <= side:
         return words
     while words and pen.textlength(words + "...", font) > side:

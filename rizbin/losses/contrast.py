@@ -63,11 +63,11 @@ def sigmoid_loss(
 def contrast_of(
     fits: Float[Tensor, "batch all"], scale: Float[Tensor, ""], bias: Float[Tensor, ""] | None
 ) -> Float[Tensor, ""]:
-    """The same losses where picture i of this process fits text j of all by `fits`, not by one vector a picture."""
+    """The same losses where image i of this process fits text j of all by `fits`, not by one vector an image."""
     if bias is not None:
         return _sigmoid(wide(scale * fits + bias))
     targets = _own(len(fits), fits.device)
-    # The pictures of all processes stand in the columns of a text: numbers are gathered, not patches.
+    # The images of all processes stand in the columns of a text: numbers are gathered, not patches.
     by_text = parallel.gather(fits).T[targets]
     return (F.cross_entropy(wide(scale * fits), targets) + F.cross_entropy(wide(scale * by_text), targets)) / 2
 
@@ -89,11 +89,14 @@ def nt_xent(
     temperature: float,
     *,
     keys: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]] | None = None,
+    count: int | None = None,
 ) -> Float[Tensor, ""]:
     """SimCLR's loss: each view must pick its sibling among all other views of the batch.
 
     Takes projections of any length. Views are picked among `keys`, what another network says of the same two views
     (BYOL, arXiv 2006.07733, equation 8 with beta 1); by default among themselves.
+    count: how many views of other images each view is compared with, those of the images that follow it in the batch;
+    None: all of them, 2 * batch - 2.
     Mean over the 2 * batch views of -log softmax over the others. Source: SimCLR, arXiv 2002.05709, equation 1.
     Differs: the official code sums the two directions; the paper's algorithm 1 takes the mean, and so does this.
     """
@@ -108,5 +111,10 @@ def nt_xent(
         with_others = wide(mine @ others.T) / temperature
         # A view is not its own negative.
         with_others = with_others.index_put((rows, own), with_others.new_tensor(float("-inf")))
+        if count is not None:
+            # How many images further on in the batch: 0 is the image itself, whose sibling is the answer.
+            distance = (torch.arange(len(siblings), device=a.device) - own[:, None]) % len(siblings)
+            with_siblings = with_siblings.masked_fill(distance > (count + 1) // 2, float("-inf"))
+            with_others = with_others.masked_fill(distance > count // 2, float("-inf"))
         loss = loss + F.cross_entropy(torch.cat([with_siblings, with_others], dim=1), own)
     return loss / 2

@@ -1,4 +1,4 @@
-"""Self-distillation: the student predicts what a slowly following teacher says."""
+"""Self-distillation: the student predicts the outputs of an EMA teacher."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ from rizbin.core.precision import wide
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationSettings:
-    """Of a student that predicts its teacher's CLS and patches: weights of the terms, prototypes, temperatures."""
+    """Settings of self-distillation of CLS and patches: weights of the terms, prototypes, temperatures."""
 
     distillation: bool = True
     """Predict the teacher's CLS and patches. Off: one of the three techniques is gone."""
@@ -26,7 +26,7 @@ class DistillationSettings:
     """Weight of a patch term on visible places, taken from the encoder itself and normalized on its own (iBOT++ of
     TIPSv2, arXiv 2604.12012; paper: 0)."""
     patch_target: Literal["prototypes", "features"] = "prototypes"
-    """What the teacher says of a patch: a distribution over prototypes (iBOT; paper), or its features themselves,
+    """The teacher's target for a patch: a distribution over prototypes (iBOT; paper), or its features themselves,
     normalized, predicted by a linear layer (as data2vec, arXiv 2202.03555), which teaches from the first step,
     where a young head says nearly the same of every patch."""
     prototypes: int = 8192
@@ -34,7 +34,7 @@ class DistillationSettings:
     head_hidden: int = 2048
     """Width of the prototype head's two hidden layers."""
     head_bottleneck: int = 256
-    """Size of the unit vectors that meet the prototypes."""
+    """Size of the unit vectors that are compared with the prototypes."""
     head_norm: bool = False
     """Batch norm in the prototype head. Without it the head of a young network says the same of everything for
     some hundred steps (paper: none)."""
@@ -45,12 +45,12 @@ class DistillationSettings:
     patch_temperature: float = 0.07
     """Temperature of the teacher's patch distribution after its warm-up."""
     patch_temperature_start: float = 0.04
-    """The same during the warm-up."""
+    """Temperature of the teacher's patch distribution during the warm-up."""
     patch_temperature_warmup: float = 0.04
-    """Share of the run with the first of the two (paper's code: 1 epoch of 25)."""
+    """Share of the run that the warm-up takes (paper's code: 1 epoch of 25)."""
 
     def patch_temperature_at(self, fraction: float) -> float:
-        """Of the teacher's patch distribution at this part of the run."""
+        """Temperature of the teacher's patch distribution at this part of the run."""
         return self.patch_temperature_start if fraction < self.patch_temperature_warmup else self.patch_temperature
 
 

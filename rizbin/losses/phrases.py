@@ -20,7 +20,7 @@ from rizbin.losses.contrast import contrast_of
 
 @dataclass(frozen=True, kw_only=True)
 class PhraseSettings:
-    """Of the terms in which patches meet the caption without CLS: phrase by phrase, or all of it."""
+    """Settings of the losses between patches and the caption, phrase by phrase or as a whole, without CLS."""
 
     phrase_weight: float = 0.0
     """Weight of the phrase term, in which each noun phrase of a caption finds its own patches among those that meet
@@ -36,7 +36,7 @@ class PhraseSettings:
     """How that second term pools the patches: their mean, or each weighted by its similarity to the caption (PACL,
     arXiv 2212.04994), which pulls every object patch to all words of its caption."""
     patches_temperature: float = 0.1
-    """Temperature, in cosines, of weights of patches for a caption or phrase: lower listens to fewer patches."""
+    """Temperature, in cosines, of weights of patches for a caption or phrase: lower values weight fewer patches."""
 
 
 def text_weighted_similarity(

@@ -12,7 +12,7 @@ from rizbin.core import parallel
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionSettings:
-    """Of a student that predicts pixels which it was not shown: weights of the terms, resolution, decoder."""
+    """Settings of the prediction of hidden pixels: weights of the terms, resolution, decoder."""
 
     reconstruction: bool = True
     """Predict the hidden pixels. Off: one of the three techniques is gone."""
@@ -32,7 +32,7 @@ class ReconstructionSettings:
 
 
 def patchify(images: Float[Tensor, "batch 3 height width"], size: int) -> Float[Tensor, "batch patches pixels"]:
-    """Pictures as patches in row order; each is [row, column, channel] flattened, size * size * 3 numbers."""
+    """Images as patches in row order; each is [row, column, channel] flattened, size * size * 3 numbers."""
     batch, channels, height, width = images.shape
     tiles = images.reshape(batch, channels, height // size, size, width // size, size)
     return tiles.permute(0, 2, 4, 3, 5, 1).reshape(batch, (height // size) * (width // size), size * size * channels)

@@ -1,7 +1,7 @@
-"""A-CLIP: CLIP on two crops without the tokens to which a teacher, seeing the whole picture, attends least.
+"""A-CLIP: CLIP on two crops without the tokens to which a teacher, seeing the whole image, attends least.
 
 Source: Yang et al., "Attentive Mask CLIP", arXiv 2212.08653: CLIP on both masked crops, SimCLR between them, BYOL
-towards the teacher's whole picture. The official code cannot run (missing modules, SimCLR comparing a view with
+towards the teacher's whole image. The official code cannot run (missing modules, SimCLR comparing a view with
 itself); this follows the paper, with the code's selection rule (2x2 blocks, 25 of 49 at 0.5, attention of all layers
 and heads).
 """
@@ -19,6 +19,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast_of_views, nt_xent
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.momentum import Teacher
@@ -34,9 +35,9 @@ def crop_map(
     crop: Float[Tensor, "batch 4"],
     flipped: Bool[Tensor, " batch"],
 ) -> Float[Tensor, "batch patches"]:
-    """The map of a `whole` picture as a `crop` of it sees it, on the same grid: bilinear at the crop's patch centers.
+    """The map of a `whole` image as a `crop` of it sees it, on the same grid: bilinear at the crop's patch centers.
 
-    Rectangles are left, top, right, bottom as fractions of the source picture. What lies outside `whole` takes its
+    Rectangles are left, top, right, bottom as fractions of the source image. What lies outside `whole` takes its
     border's value.
     """
     rows, columns = attention.shape[-2:]
@@ -61,11 +62,11 @@ class ACLIP(Method):
         view: View.Settings = View.Settings(
             crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), jitter=0.8, grayscale=0.2, blur=0.5
         )
-        """Each of the two augmented views; the teacher's view is the whole picture as it is."""
+        """Each of the two augmented views; the teacher's view is the whole image as it is."""
         selection: Literal["attention", "random", "none"] = "attention"
         """Which tokens the student keeps: those the teacher's CLS attends to most, random ones, or all (no removal)."""
         keep_ratio: float = 0.5
-        """Share of the picture that the student sees, above 0 to 1."""
+        """Share of the image that the student sees, above 0 to 1."""
         block: int = 2
         """Side in patches of the squares that are kept or removed together."""
         simclr_weight: float = 1.0
@@ -73,15 +74,15 @@ class ACLIP(Method):
         simclr_temperature: float = 0.1
         """SimCLR's temperature."""
         byol_weight: float = 2.0
-        """Weight of BYOL towards the teacher's whole picture, mean of both views (code: 2)."""
+        """Weight of BYOL towards the teacher's whole image, mean of both views (code: 2)."""
         projection_hidden: int = 4096
         """Width of the projection and prediction heads."""
         projection: int = 256
         """Size of the projections."""
         momentum: float = 0.996
-        """Share of itself that the teacher keeps at an update, at the start of the run."""
+        """EMA momentum: share of its weights that the teacher keeps at each update, at the start of the run."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -100,7 +101,7 @@ class ACLIP(Method):
                 "choose a number above 0, up to 1."
             )
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         dim, hidden, out = self.pair.vision.dim, settings.projection_hidden, settings.projection
         self.simclr_head = mlp_head(dim, hidden, out)
@@ -143,16 +144,16 @@ class ACLIP(Method):
         self.teacher.follow(self.taught(), momentum)
 
     def _keep(self, attention: Tensor, batch: Batch, progress: Progress) -> Int[Tensor, "views kept"] | None:
-        """Kept patches of both views: the teacher's map of the whole picture, cut as the views were."""
+        """Kept patches of both views: the teacher's map of the whole image, cut as the views were."""
         settings, grid, rows = self.settings, self.pair.grid, len(batch.views[0])
         if settings.selection == "none":
             return None
         if settings.selection == "random":
             scores = progress.uniform_of_views("removal", 2, rows, grid[0] * grid[1], attention.device)
         else:
-            seen = attention.view(rows, 1, *grid)
+            maps = attention.view(rows, 1, *grid)
             scores = torch.cat(
-                [crop_map(seen, batch.crops[2], batch.crops[view], batch.flips[view]) for view in (0, 1)]
+                [crop_map(maps, batch.crops[2], batch.crops[view], batch.flips[view]) for view in (0, 1)]
             )
         return select(scores, grid, keep_ratio=settings.keep_ratio, block=settings.block)[0]
 

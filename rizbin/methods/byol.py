@@ -1,4 +1,4 @@
-"""BYOL: a network predicts what a slowly following copy of itself says of another view, with no negatives at all.
+"""BYOL: a network predicts the projection of another view by an EMA copy of itself, without negatives.
 
 Source: Grill et al., "Bootstrap Your Own Latent", arXiv 2006.07733, equations 2 and 8, appendices A and B. Its switches
 span the paper's table 19 from BYOL to SimCLR and to what collapses.
@@ -17,6 +17,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.contrast import nt_xent
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -44,7 +45,7 @@ def eigen_alignment(predictor: Float[Tensor, "dim dim"], projections: Float[Tens
 
 
 class BYOL(Method):
-    """Regression onto a momentum target; one flag each takes away what keeps it from collapsing."""
+    """Regression onto a momentum target; each part that prevents collapse can be turned off by a flag."""
 
     arxiv = "2006.07733"
 
@@ -55,7 +56,7 @@ class BYOL(Method):
         view_2: View.Settings = replace(_VIEW, blur=0.1, solarize=0.2)
         """The second view: seldom blurred, sometimes solarized."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         predictor: bool = True
         """The online network predicts through one more head. Off: its projection itself must equal the target's."""
         predictor_layers: int = 2
@@ -64,13 +65,13 @@ class BYOL(Method):
         """No gradient into the target. Off: the online network is its own target and moves towards itself from both
         sides, whatever `target` says."""
         target: Literal["ema", "copy", "fixed"] = "ema"
-        """Whose projection is predicted: that of a slowly following copy (paper), of the online network as it is
+        """Whose projection is predicted: that of an EMA copy (paper), of the online network as it is
         (SimSiam, arXiv 2011.10566), or of a random network that never moves."""
         negatives: bool = False
-        """Contrast predictions with targets of other pictures as well (paper, equation 8 with beta 1). With neither
+        """Contrast predictions with targets of other images as well (paper, equation 8 with beta 1). With neither
         predictor nor stop-gradient this is SimCLR."""
         temperature: float = 0.1
-        """Of the contrast, where there are negatives."""
+        """Temperature of the contrastive loss, where there are negatives."""
         projection_layers: int = 2
         """Linear layers of the projection head."""
         projection_hidden: int = 4096
@@ -80,12 +81,12 @@ class BYOL(Method):
         head_norm: bool = True
         """Batch norm between the heads' layers."""
         momentum: float = 0.996
-        """Share of itself that the target keeps at an update, at the start of the run (paper: 0.996 for 1000 epochs,
-        0.99 for 100 and 300)."""
+        """EMA momentum: share of its weights that the target keeps at each update, at the start of the run (paper:
+        0.996 for 1000 epochs, 0.99 for 100 and 300)."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
         together: bool = False
-        """Both views in one pass, which is faster; batch norm then counts both. Off (paper): one by one."""
+        """Both views in one pass, which is faster; batch norm then averages over both. Off (paper): one pass a view."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -110,7 +111,7 @@ class BYOL(Method):
             if not 0 <= getattr(settings, name) <= 1:
                 raise RizbinError(f"{name} is {getattr(settings, name)}; it is a share, so give 0 to 1.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         hidden, size, norm = settings.projection_hidden, settings.projection, settings.head_norm
         self.projector = mlp_head(self.backbone.dim, hidden, size, layers=settings.projection_layers, norm=norm)
         self.predictor: nn.Module | None = None
@@ -150,7 +151,7 @@ class BYOL(Method):
 
     @torch.no_grad()
     def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
-        """Whether a linear predictor shares its eigenspace with the projections' correlation (DirectPred's figure)."""
+        """How well a linear predictor's eigenvectors match the projections' correlation (DirectPred's figure)."""
         if not isinstance(self.predictor, nn.Sequential) or len(self.predictor) != 1:
             return {}
         layer = self.predictor[0]
@@ -164,7 +165,7 @@ class BYOL(Method):
         return {"backbone": self.backbone, "projector": self.projector}
 
     def _targets(self, views: list[Tensor], projections: Projected) -> Projected:
-        """What is predicted of each view."""
+        """The target of each view's prediction."""
         if not self.settings.stop_gradient:
             return projections
         if self.teacher is None:

@@ -1,4 +1,4 @@
-"""CLIP: a picture and its caption find each other among all others of the batch.
+"""CLIP: contrastive learning of images and captions: each pair must match among all others of the batch.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020,
 figure 3.
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
@@ -24,7 +25,7 @@ class CLIP(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
-        """The one augmented view; crops of at least half the picture, as in SLIP's CLIP (arXiv 2112.12750)."""
+        """The one augmented view; crops of at least half the image, as in SLIP's CLIP (arXiv 2112.12750)."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -38,7 +39,7 @@ class CLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.views = (replace(settings.view, size=self.pair.image_size),)
 

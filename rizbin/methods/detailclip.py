@@ -1,4 +1,4 @@
-"""DetailCLIP: CLIP whose image tower must also say what stands in the patches that it was not shown.
+"""DetailCLIP: CLIP with patch-level self-distillation from an EMA teacher and masked-pixel reconstruction.
 
 An EMA teacher sees each view whole. The student matches image and caption (CLIP), predicts the teacher's CLS and the
 teacher's patches (self-distillation), and predicts hidden pixels (reconstruction). Besides, each noun phrase of the
@@ -9,7 +9,7 @@ Source: Monsefi et al., "DetailCLIP: Detail-Oriented CLIP for Fine-Grained Tasks
 The paper has one choice: patches that the teacher attends to least are removed, and these are predicted. Here which
 patches meet the caption (`selection`) and which are predicted (`hide`) are two choices; hide="removed" is the paper's.
 Differs from the official code, each by measurement or because the original is a fault:
-- heads run only on the tokens whose loss needs them, so the patch center follows the hidden patches, not all of them;
+- heads run only on the tokens whose loss needs them, so the patch center follows hidden patches alone;
 - the teacher moves after the update, not before the forward; centers are buffers and stand in the checkpoint;
 - only what the losses need has a teacher (no text teacher: the original moved one and used it only in evaluation).
 """
@@ -33,6 +33,7 @@ from rizbin.losses.contrast import contrast_of_views
 from rizbin.losses.distill import Center, DistillationSettings, cross_entropy
 from rizbin.losses.phrases import PhraseSettings, phrase_contrast_of_views, phrase_keys, text_pooled_contrast
 from rizbin.losses.reconstruct import patchify
+from rizbin.models.published import build_pair
 from rizbin.nets import selection
 from rizbin.nets.decoder import Decoder
 from rizbin.nets.dual import ImageTextPair
@@ -70,8 +71,9 @@ class DetailCLIP(Method):
         early_share: float = 0.8
         """Share of the run with `early_image_size`."""
         contrast_view: Literal["masked", "clean"] = "masked"
-        """What meets the caption: the augmented views (paper), or the whole image unaugmented (SigLIP 2), at the price
-        of one more pass, before `late_start` the only one. Selection removes nothing of it if `hide` is removed."""
+        """What is matched with the caption: the augmented views (paper), or the whole image unaugmented (SigLIP 2), at
+        the price of one more pass, before `late_start` the only one. Selection removes nothing of it if `hide` is
+        removed."""
         contrast_weight: float = 1.0
         """Weight of the CLIP term (paper: 1)."""
         late_start: float = 0.0
@@ -124,7 +126,7 @@ class DetailCLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         vision, size = self.pair.vision, self.pair.image_size
         _check(settings, vision.patch_size)
@@ -192,7 +194,7 @@ class DetailCLIP(Method):
             features = student if one_pass else None
         if features is None:
             meets = views[-1] if clean else images
-            features = pair.vision(meets, self._kept(meets, progress))
+            features = pair.vision(meets, self._kept_tokens(meets, progress))
 
         texts = pair.encode_texts(batch.texts)
         terms["contrast"] = contrast_of_views(pair.embed(features), texts, pair.scale, pair.logit_bias)
@@ -223,7 +225,7 @@ class DetailCLIP(Method):
         assert batch.phrases is not None  # `most_phrases` asked for them
         keys = phrase_keys(batch.phrases)
         phrases = pair.encode_phrases(batch.phrases, keys)
-        unit = F.normalize(pair.image_projection(patches), dim=-1)
+        unit = F.normalize(pair.project(patches), dim=-1)
         return phrase_contrast_of_views(unit, phrases, keys, pair.scale, pair.logit_bias, self.settings)
 
     def _patches_contrast(
@@ -232,16 +234,16 @@ class DetailCLIP(Method):
         """CLIP's term of the patches without CLS, mean of the views that are seen."""
         pair, settings = self.pair, self.settings
         if settings.patches_pool == "mean":
-            images = F.normalize(pair.image_projection(patches.mean(dim=1)), dim=-1)
+            images = F.normalize(pair.project(patches.mean(dim=1)), dim=-1)
             return contrast_of_views(images, texts, pair.scale, pair.logit_bias)
-        unit = F.normalize(pair.image_projection(patches), dim=-1)
+        unit = F.normalize(pair.project(patches), dim=-1)
         return text_pooled_contrast(unit, texts, pair.scale, pair.logit_bias, settings.patches_temperature)
 
     @torch.no_grad()
-    def _kept(
+    def _kept_tokens(
         self, images: Float[Tensor, "views 3 height width"], progress: Progress
     ) -> Int[Tensor, "views kept"] | None:
-        """The tokens that meet the caption; None for all."""
+        """Indices of the tokens that are matched with the caption; None for all."""
         settings, clean = self.settings, self.settings.contrast_view == "clean"
         if not settings.removes(progress.fraction) or (clean and settings.hide == "removed"):
             return None
@@ -319,7 +321,7 @@ class DetailCLIP(Method):
     def _patch_loss(
         self, features: Float[Tensor, "tokens dim"], targets: Float[Tensor, "tokens said"]
     ) -> Float[Tensor, ""]:
-        """How far the student's patches are from what the teacher says of them."""
+        """The loss between the student's patches and the teacher's targets for them."""
         assert self.head is not None  # it is there whenever there are targets
         if self.to_features is not None:  # mean squared error of normalized features; 1 is to know nothing
             return (self.to_features(features).to(targets.dtype) - targets).square().mean()
@@ -334,7 +336,7 @@ class DetailCLIP(Method):
         images: Float[Tensor, "views 3 height width"],
         progress: Progress,
     ) -> dict[str, Tensor]:
-        """What the teacher says of the views (cls), of their hidden and of their visible patches (patch, visible):
+        """The teacher's targets for the views (cls), for their hidden and for their visible patches (patch, visible):
         distributions over prototypes, or of patches their normalized features. Empty without distillation."""
         settings, grid = self.settings, self._grid(images)
         if self.head is None:
@@ -366,7 +368,7 @@ class DetailCLIP(Method):
 
     @torch.no_grad()
     def _whole(self, images: Float[Tensor, "views 3 height width"], *, attend: bool) -> Features:
-        """What the teacher sees in whole views (or the student's tower, where the teacher is a head alone)."""
+        """The teacher's features of whole views (or the student's tower, where the teacher is a head alone)."""
         tower = self.pair.vision
         if self.teacher is not None and "vision" in self.teacher:
             tower = self.teacher["vision"]
@@ -378,7 +380,7 @@ class DetailCLIP(Method):
         return features
 
     def _attention(self, whole: Features, grid: tuple[int, int]) -> Float[Tensor, "views patches"]:
-        """The teacher's, for all patches of the grid also where it sees half the resolution."""
+        """The teacher's attention for all patches of the grid, also where it sees half the resolution."""
         assert whole.attention is not None  # asked for by `attend`
         half = self.settings.teacher_resolution == "half"
         return selection.from_half_resolution(whole.attention, grid) if half else whole.attention
@@ -413,19 +415,18 @@ class DetailCLIP(Method):
         removed: Bool[Tensor, "batch rows columns"],
         low_resolution: int = 1,
     ) -> Float[Tensor, "batch 3 height width"] | None:
-        grid, size, gone = self._grid(images), self.pair.patch_size, removed.flatten(1)
+        grid, size, hidden = self._grid(images), self.pair.patch_size, removed.flatten(1)
         lacks_pixels, lacks_residual = self.to_pixels is None, self.to_residual is None
-        if self.decoder is None or (gone.any() and lacks_pixels) or (low_resolution > 1 and lacks_residual):
+        if self.decoder is None or (hidden.any() and lacks_pixels) or (low_resolution > 1 and lacks_residual):
             return None
-        visible = (~gone).nonzero()[:, 1].view(len(images), -1)
-        shown = lowered(images, low_resolution)
-        student = self.pair.vision(shown, visible)
+        visible = (~hidden).nonzero()[:, 1].view(len(images), -1)
+        student = self.pair.vision(shown := lowered(images, low_resolution), visible)
         everywhere = self.decoder(student.cls, student.patches, visible, grid)
         patches = patchify(shown, size)
         if low_resolution > 1 and self.to_residual is not None:
             patches = patches + self.to_residual(everywhere)
         if self.to_pixels is not None:
-            patches = reconstruct.painted(patches, self.to_pixels(everywhere), patchify(images, size), gone)
+            patches = reconstruct.painted(patches, self.to_pixels(everywhere), patchify(images, size), hidden)
         return reconstruct.unpatchify(patches, size, grid)
 
 

@@ -1,4 +1,4 @@
-"""DINO: small crops must say what a slowly following teacher says of the large ones, in a code of learned prototypes.
+"""DINO: small crops must predict an EMA teacher's distribution over learned prototypes for the large crops.
 
 The teacher's scores are centered, so that no prototype wins always, and sharpened, so that not all win equally.
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.distill import Center, cross_entropy, teacher_distribution
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import PrototypeHead
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -38,8 +39,8 @@ def multi_crop_loss(
     `student` are scores of all views, the large ones first; `teacher` are distributions of the large ones.
     """
     terms = [
-        cross_entropy(scores, told, temperature).mean()
-        for large, told in enumerate(teacher)
+        cross_entropy(scores, target, temperature).mean()
+        for large, target in enumerate(teacher)
         for number, scores in enumerate(student)
         if number != large
     ]
@@ -47,7 +48,7 @@ def multi_crop_loss(
 
 
 class DINO(Method):
-    """Self-distillation without labels, with multi-crop; one flag each turns centering, sharpening and crops off."""
+    """Self-distillation without labels, with multi-crop; flags turn off centering, sharpening and small crops."""
 
     arxiv = "2104.14294"
 
@@ -62,41 +63,41 @@ class DINO(Method):
         local_view: View.Settings = replace(_GLOBAL, crop_area=(0.05, 0.4), blur=0.5, size=96)
         """Each small crop; its size in pixels must divide into patches."""
         local_crops: int = 8
-        """How many small crops the student sees as well (paper: 10 at best, code: 8); 0 for none."""
+        """Number of small crops of each image for the student (paper: 10 at best, code: 8); 0 for none."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         prototypes: int = 65536
-        """K, the length of the code (paper: 65536; 2048 to 8192 for small sets)."""
+        """K, the number of prototypes (paper: 65536; 2048 to 8192 for small sets)."""
         head_hidden: int = 2048
         """Width of the head's two hidden layers."""
         head_bottleneck: int = 256
-        """Size of the unit vectors that meet the prototypes."""
+        """Size of the unit vectors that are compared with the prototypes."""
         head_norm: bool = False
         """Batch norm in the head (paper: none for ViTs)."""
         centering: bool = True
-        """Subtract the running mean from the teacher's scores. Off: one prototype wins for every picture."""
+        """Subtract the running mean from the teacher's scores. Off: one prototype wins for every image."""
         center_momentum: float = 0.9
-        """Share of itself that the center keeps at a step."""
+        """EMA momentum of the center."""
         sharpening: bool = True
         """A teacher's temperature below the student's. Off: the same for both, and the code becomes uniform."""
         student_temperature: float = 0.1
-        """Of the student's distribution."""
+        """Temperature of the student's distribution."""
         teacher_temperature: float = 0.04
-        """Of the teacher's, after its warm-up (0.07 is recommended for long runs)."""
+        """Temperature of the teacher's distribution after its warm-up (0.07 is recommended for long runs)."""
         teacher_temperature_start: float = 0.04
-        """The same at the first step."""
+        """Temperature of the teacher's distribution at the first step."""
         teacher_temperature_warmup: float = 0.3
-        """Share of the run over which it rises, linearly (recommended: 30 epochs of 100)."""
+        """Share of the run over which the teacher's temperature rises linearly (recommended: 30 epochs of 100)."""
         freeze_last_layer: float = 0.01
-        """Share of the run in which the prototypes rest (paper's code: 1 epoch of 100)."""
+        """Share of the run in which the prototypes stay fixed (paper's code: 1 epoch of 100)."""
         stop_gradient: bool = True
         """No gradient into the teacher. Off: the student is its own teacher and moves towards itself from both
         sides."""
         momentum: float = 0.996
-        """Share of itself that the teacher keeps at an update, at the start of the run (0.9995 at batch 256 on
-        ImageNet; 0.99 for small sets)."""
+        """EMA momentum: share of its weights that the teacher keeps at each update, at the start of the run (0.9995 at
+        batch 256 on ImageNet; 0.99 for small sets)."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -108,7 +109,7 @@ class DINO(Method):
             prototypes=256,
             head_hidden=256,
             head_bottleneck=64,
-            # Without batch norm the head of a young network says the same of every picture, and in some hundred steps
+            # Without batch norm the head of a young network says the same of every image, and in some hundred steps
             # nothing teaches it otherwise: uniform code in every run tried (docs/LOG.md).
             head_norm=True,
             momentum=0.97,
@@ -157,7 +158,7 @@ class DINO(Method):
         super().__init__()
         _check(settings)
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.head = PrototypeHead(
             self.backbone.dim,
             settings.prototypes,
@@ -168,7 +169,9 @@ class DINO(Method):
         self.center = Center(settings.prototypes, settings.center_momentum)
         self.teacher = Teacher(self.taught(), norms="batch") if settings.stop_gradient else None
         size, chosen = settings.encoder.image_size, settings.augmentations
-        large = tuple(replace(only(one, chosen), size=size) for one in (settings.global_view_1, settings.global_view_2))
+        large = tuple(
+            replace(only(view, chosen), size=size) for view in (settings.global_view_1, settings.global_view_2)
+        )
         self.views = large + (only(settings.local_view, chosen),) * settings.local_crops
         if settings.local_crops:
             self.backbone.check_crop(settings.local_view.size, "--method.local-view.size")
@@ -187,17 +190,19 @@ class DINO(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings = self.settings
-        # Crops of one size in one pass; the head once for all. Evaluation sees whole pictures, so the large crops
+        # Crops of one size in one pass; the head once for all. Evaluation sees whole images, so the large crops
         # alone say how batch norm evaluates.
         features = [self.backbone(torch.cat(batch.views[:2]))]
         if settings.local_crops:
             features.append(self.backbone(torch.cat(batch.views[2:]), track=False))
         frozen = progress.fraction < settings.freeze_last_layer
         scores = self.head(torch.cat(features), frozen=frozen)
-        told = self._told(batch.views[:2], scores, progress)
-        loss = multi_crop_loss(list(scores.chunk(len(batch.views))), list(told.chunk(2)), settings.student_temperature)
+        targets = self._teacher_targets(batch.views[:2], scores, progress)
+        loss = multi_crop_loss(
+            list(scores.chunk(len(batch.views))), list(targets.chunk(2)), settings.student_temperature
+        )
 
-        yield Minimize(loss, records=self._health(told.detach(), loss.detach()))
+        yield Minimize(loss, records=self._health(targets.detach(), loss.detach()))
         if self.teacher is not None:
             self.teacher.follow(self.taught(), progress.cosine(settings.momentum, settings.final_momentum))
 
@@ -208,7 +213,9 @@ class DINO(Method):
     def taught(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone, "head": self.head}
 
-    def _told(self, large: list[Tensor], scores: Tensor, progress: Progress) -> Float[Tensor, "views prototypes"]:
+    def _teacher_targets(
+        self, large: list[Tensor], scores: Tensor, progress: Progress
+    ) -> Float[Tensor, "views prototypes"]:
         """The teacher's distributions of the large crops, the first view's rows first."""
         settings = self.settings
         temperature = settings.student_temperature
@@ -219,58 +226,58 @@ class DINO(Method):
                 over=settings.teacher_temperature_warmup,
             )
         if self.teacher is None:
-            said = scores[: 2 * len(large[0])]
+            teacher_scores = scores[: 2 * len(large[0])]
         else:
             with torch.no_grad():
-                said = self.teacher["head"](self.teacher["backbone"](torch.cat(large)))
-        told = teacher_distribution(said, self.center.value.clone(), temperature)
+                teacher_scores = self.teacher["head"](self.teacher["backbone"](torch.cat(large)))
+        targets = teacher_distribution(teacher_scores, self.center.value.clone(), temperature)
         if settings.centering:
-            self.center.update(said.detach())
-        return told
+            self.center.update(teacher_scores.detach())
+        return targets
 
-    def _health(self, told: Float[Tensor, "views prototypes"], loss: Tensor) -> dict[str, Tensor]:
+    def _health(self, targets: Float[Tensor, "views prototypes"], loss: Tensor) -> dict[str, Tensor]:
         """Cross-entropy split into the teacher's entropy and the rest, and how the code is used (section 5.3)."""
-        mean = told.mean(dim=0)
-        entropy = torch.special.entr(told).sum(dim=-1).mean()
+        mean = targets.mean(dim=0)
+        entropy = torch.special.entr(targets).sum(dim=-1).mean()
         return {
             "teacher_entropy": entropy,
             "kl": loss - entropy,
             "code_entropy": torch.special.entr(mean).sum(),
-            "top_share": torch.bincount(told.argmax(dim=-1), minlength=len(mean)).max() / len(told),
+            "top_share": torch.bincount(targets.argmax(dim=-1), minlength=len(mean)).max() / len(targets),
         }
 
     def alarms(self, records: Mapping[str, float]) -> list[str]:
-        settings, found = self.settings, []
+        settings, alarms = self.settings, []
         uniform = math.log(settings.prototypes)
         if records.get("loss", 0.0) > 0.99 * uniform and records.get("teacher_entropy", 0.0) > 0.97 * uniform:
-            found.append(
+            alarms.append(
                 f"The loss is ln K = {uniform:.4f}: the teacher's code is uniform and says nothing. Lower "
                 f"--method.momentum (now {settings.momentum:g}) or --method.teacher-temperature (now "
                 f"{settings.teacher_temperature:g}), or use fewer --method.prototypes (now {settings.prototypes})."
             )
         if records.get("top_share", 0.0) > 0.9 and records.get("code_entropy", uniform) < 0.1 * uniform:
-            found.append(
+            alarms.append(
                 f"One prototype wins for {100 * records['top_share']:.0f} percent of the pictures: the teacher's code "
                 "says the same of all. Turn --method.centering on, or raise --method.teacher-temperature (now "
                 f"{settings.teacher_temperature:g})."
             )
-        return found
+        return alarms
 
     def cautions(self, work: Work) -> list[str]:
-        settings, found = self.settings, []
-        if settings.prototypes > max(work.pictures // 4, 4096):
-            fewer = 2 ** max(int(math.log2(max(work.pictures / 16, 256))), 8)
-            found.append(
-                f"{settings.prototypes} prototypes are ImageNet's number, and this run has {work.pictures:,} pictures; "
+        settings, cautions = self.settings, []
+        if settings.prototypes > max(work.images // 4, 4096):
+            fewer = 2 ** max(int(math.log2(max(work.images / 16, 256))), 8)
+            cautions.append(
+                f"{settings.prototypes} prototypes are ImageNet's number, and this run has {work.images:,} pictures; "
                 f"set --method.prototypes {min(fewer, 8192)}."
             )
         # The teacher's memory is 1 / (1 - momentum) updates; in fewer than four of those it teaches its random start.
         if self.teacher is not None and work.steps * (1 - settings.momentum) < 4:
-            found.append(
+            cautions.append(
                 f"A momentum of {settings.momentum:g} in {work.steps:,} steps leaves the teacher near its random "
                 f"start; set --method.momentum {max(1 - 10 / work.steps, 0.9):.3g}."
             )
-        return found
+        return cautions
 
 
 def _check(settings: DINO.Settings) -> None:

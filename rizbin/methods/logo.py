@@ -1,24 +1,24 @@
-"""LoGo: large crops of a picture attract each other, small ones are drawn to the large, and small ones repel.
+"""LoGo: large crops of an image attract each other, small crops are attracted to large ones, and small crops repel.
 
-Two small crops may show different things, so nothing should pull them together. How much two embeddings look as if they
-came from one picture is judged by a small network that is trained against the encoder: of all directions in which a
+Two small crops may show different objects, so nothing should pull them together. How much two embeddings look as if
+they came from one image is judged by a small network that is trained against the encoder: of all directions in which a
 cosine could be lowered, most mean nothing.
 
 Source: Zhang et al., "Leverage Your Local and Global Representations: A New Self-Supervised Learning Strategy",
 arXiv 2203.17205, equations 3 to 6 and 9:
     attraction = l_s(g1, g2) + sum over small i of l_s(l_i, sg(g1)) + l_s(l_i, sg(g2))  (or, as released, the mean)
-    encoder minimizes attraction + weight * l_a(l1, l2); the affinity l_a learns to tell one picture's pairs from two's.
+    encoder minimizes attraction + weight * l_a(l1, l2); the affinity l_a learns to tell one image's pairs from two's.
 Differs:
 - the affinity learns by a logistic loss (as the released code does), not by the plain difference of means (equation 9),
   which has no lower bound;
 - "bound" is the released code's ratio of gradients, but both are of this step and make one update: the original moves
   the encoder twice, by two optimizers, and takes the ratio to the step before;
-- pairs of two pictures are each picture and the next one of the batch of all processes, not the reversed batch, whose
+- pairs of two images are each image and the next one of the batch of all processes, not the reversed batch, whose
   middle may meet itself;
 - the key encoder moves once a step and sees large crops only.
-What repulsion does, by measurement (docs/LOG.md): pairs of one picture become harder to tell from pairs of two, but
+What repulsion does, by measurement (docs/LOG.md): pairs of one image become harder to tell from pairs of two, but
 not by a smaller cosine. A vector added to all embeddings changes no contrast, so the encoder draws all small crops
-together: their cosine rises within a picture, and more between two. With affinity="cosine" it falls.
+together: their cosine rises within an image, and more between two. With affinity="cosine" it falls.
 """
 
 import math
@@ -36,6 +36,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.distill import regression
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.nets.momentum import Teacher
@@ -82,10 +83,10 @@ class LoGo(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageSettings):
         base: Literal["simsiam", "moco", "byol"] = "moco"
-        """What attraction is: a predictor and the stopped gradient (SimSiam), contrast with a queue of keys (MoCo, as
-        released), or a predictor and a momentum target (BYOL)."""
+        """How crops are attracted: by a predictor and the stopped gradient (SimSiam), contrast with a queue of keys
+        (MoCo, as released), or a predictor and a momentum target (BYOL)."""
         affinity: Literal["learned", "cosine", "none"] = "learned"
-        """What makes small crops of one picture repel: a learned affinity (paper), their cosine, or nothing."""
+        """By what small crops of one image repel each other: a learned affinity (paper), their cosine, or nothing."""
         weighting: Literal["weight", "bound"] = "bound"
         """How strong repulsion is: by a fixed weight (the paper's lambda), or its gradient cut to a share of the
         attraction's (as released)."""
@@ -95,13 +96,13 @@ class LoGo(Method):
         """Largest norm of the repulsion's gradient divided by the attraction's, where weighting is bound (released
         code: 0.015)."""
         local_global: bool = True
-        """Draw small crops to the large ones."""
+        """Attract small crops to the large ones."""
         global_view: View.Settings = _GLOBAL
         """Each of the two large crops (released code: 0.4 to 1 of the area at 224 pixels)."""
         local_view: View.Settings = replace(_GLOBAL, crop_area=(0.05, 0.4), size=96)
         """Each of the two small crops (0.05 to 0.4 at 96 pixels; CIFAR: at the size of the large ones)."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the views' changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         projection_layers: int = 2
         """Linear layers of the projection head (released MoCo: 2; SimSiam: 3)."""
         projection_hidden: int = 2048
@@ -113,17 +114,17 @@ class LoGo(Method):
         queue: int = 4096
         """Keys of earlier batches that MoCo contrasts with."""
         temperature: float = 0.07
-        """Of MoCo's contrast."""
+        """Temperature of MoCo's contrastive loss."""
         momentum: float = 0.999
-        """Share of itself that MoCo's key encoder or BYOL's target keeps at an update (MoCo: 0.999)."""
+        """EMA momentum of MoCo's key encoder or BYOL's target (MoCo: 0.999)."""
         affinity_hidden: int = 256
         """Width of the affinity's network (released code: 256; the unofficial one: 64)."""
         affinity_layers: int = 3
-        """Its linear layers (released code: 3)."""
+        """Linear layers of the affinity's network (released code: 3)."""
         affinity_rate: float = 1.0
-        """Its learning rate, in those of the encoder."""
+        """Learning rate of the affinity's network, relative to the encoder's."""
         affinity_noise: float = 0.3
-        """Length of the Gaussian noise on the embeddings of one picture that it learns from (released code: 0.3)."""
+        """Length of the Gaussian noise on the embeddings of one image that it learns from (released code: 0.3)."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -174,7 +175,7 @@ class LoGo(Method):
         if not 0 <= settings.momentum <= 1:
             raise RizbinError(f"momentum is {settings.momentum}; it is a share, so give 0 to 1.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         hidden, size, norm = settings.projection_hidden, settings.projection, settings.head_norm
         self.projector = mlp_head(self.backbone.dim, hidden, size, layers=settings.projection_layers, norm=norm)
         self.predictor = None if settings.base == "moco" else mlp_head(size, hidden, size, layers=2, norm=norm)
@@ -199,10 +200,10 @@ class LoGo(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         settings = self.settings
-        pictures = torch.cat(batch.views[:2])
-        large = self.projector(self.backbone(pictures))
+        large_crops = torch.cat(batch.views[:2])
+        large = self.projector(self.backbone(large_crops))
         small = self.projector(self.backbone(torch.cat(batch.views[2:]), track=False))
-        keys = self._keys(pictures, large)
+        keys = self._keys(large_crops, large)
         # Unit vectors, as released: by their lengths alone the encoder could please the affinity and turn nothing.
         l1, l2 = F.normalize(small, dim=-1).chunk(2)
         if self.regressor is not None:
@@ -231,10 +232,10 @@ class LoGo(Method):
         return {"backbone": self.backbone, "projector": self.projector}
 
     @torch.no_grad()
-    def _keys(self, pictures: Tensor, large: Float[Tensor, "views projection"]) -> Float[Tensor, "views projection"]:
-        """What the large crops are compared with: unit vectors without gradient."""
-        said = large if self.teacher is None else self.teacher["projector"](self.teacher["backbone"](pictures))
-        keys = F.normalize(said.detach(), dim=-1)
+    def _keys(self, large_crops: Tensor, large: Float[Tensor, "views projection"]) -> Float[Tensor, "views projection"]:
+        """The targets of the large crops: unit vectors without gradient."""
+        outputs = large if self.teacher is None else self.teacher["projector"](self.teacher["backbone"](large_crops))
+        keys = F.normalize(outputs.detach(), dim=-1)
         if self.settings.base == "moco" and len(keys) * parallel.world_size() > self.settings.queue:
             raise RizbinError(
                 f"A queue of {self.settings.queue} keys holds less than the {len(keys) * parallel.world_size()} of one "
@@ -246,8 +247,8 @@ class LoGo(Method):
         """Large crops to each other, small ones to both: the mean of the six terms where repulsion is bounded (released
         code), else the paper's sum, by which its weight is meant."""
         projections = torch.cat([large, small])
-        said = projections if self.predictor is None else self.predictor(projections)
-        g1, g2, l1, l2 = F.normalize(said, dim=-1).chunk(4)
+        predicted = projections if self.predictor is None else self.predictor(projections)
+        g1, g2, l1, l2 = F.normalize(predicted, dim=-1).chunk(4)
         key1, key2 = keys.chunk(2)
         between_large = torch.stack([self._similar(g1, key2), self._similar(g2, key1)])
         if not self.settings.local_global:
@@ -257,13 +258,13 @@ class LoGo(Method):
             return torch.cat([between_large, to_large]).mean()
         return between_large.mean() + to_large.sum()
 
-    def _similar(self, said: Tensor, keys: Tensor) -> Float[Tensor, ""]:
+    def _similar(self, queries: Tensor, keys: Tensor) -> Float[Tensor, ""]:
         if self.settings.base == "moco":
-            return queue_contrast(said, keys, self.queue, self.settings.temperature)
-        return regression(said, keys) / 2 - 1  # minus the cosine, as SimSiam has it
+            return queue_contrast(queries, keys, self.queue, self.settings.temperature)
+        return regression(queries, keys) / 2 - 1  # minus the cosine, as SimSiam has it
 
     def _repulsion(self, l1: Tensor, l2: Tensor) -> Float[Tensor, ""]:
-        """How much the small crops of one picture, unit vectors, look like it."""
+        """How much the small crops of one image, unit vectors, look like it."""
         if self.settings.affinity == "none":
             return l1.new_zeros(())
         if self.regressor is None:
@@ -277,7 +278,7 @@ class LoGo(Method):
     def _judged(
         self, l1: Float[Tensor, "batch dim"], l2: Float[Tensor, "batch dim"], progress: Progress
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """The affinity of pairs from one picture, blurred by noise, and of pairs from two."""
+        """The affinity of pairs from one image, blurred by noise, and of pairs from two."""
         assert self.regressor is not None  # asked for only where it is learned
         rows, dim = l1.shape
         shift = (parallel.rank() * rows + 1 + torch.arange(rows, device=l1.device)) % (rows * parallel.world_size())
@@ -298,8 +299,8 @@ class LoGo(Method):
 
     @torch.no_grad()
     def _cosines(self, large: Tensor, small: Tensor) -> dict[str, Tensor]:
-        """What the study plots: how alike the crops of one picture are."""
-        (g1, g2), (l1, l2) = (F.normalize(one, dim=-1).chunk(2) for one in (large, small))
+        """Mean cosines between the crops of one image, which a study plots."""
+        (g1, g2), (l1, l2) = (F.normalize(crops, dim=-1).chunk(2) for crops in (large, small))
         return {
             "global_global": (g1 * g2).sum(-1).mean(),
             "local_global": ((l1 + l2) * (g1 + g2)).sum(-1).mean() / 4,

@@ -1,7 +1,7 @@
-"""MaskCLIP: CLIP, and a masked picture must predict the teacher's features, a masked caption its words.
+"""MaskCLIP: CLIP with masked self-distillation of images and masked-word prediction of captions.
 
 Source: Dong et al., "MaskCLIP: Masked Self-Distillation Advances Contrastive Language-Image Pretraining", arXiv
-2208.12262: CLIP on whole pictures, beside it a masked copy. Not the training-free MaskCLIP of Zhou et al. Its code was
+2208.12262: CLIP on whole images, beside it a masked copy. Not the training-free MaskCLIP of Zhou et al. Its code was
 never released; heads and schedule are taken from what it builds on (iBOT, MAE).
 """
 
@@ -53,7 +53,7 @@ class MaskCLIP(Method):
         head_hidden: int = 2048
         """Width of the prototype head's hidden layers."""
         head_bottleneck: int = 256
-        """Size of the unit vectors that meet the prototypes."""
+        """Size of the unit vectors that are compared with the prototypes."""
         student_temperature: float = 0.1
         """Temperature of the student's distribution."""
         patch_temperature: float = 0.04
@@ -63,9 +63,9 @@ class MaskCLIP(Method):
         decoder_heads: int = 16
         """Attention heads of the decoder."""
         momentum: float = 0.999
-        """Share of itself that the teacher keeps at an update, at the start of the run."""
+        """EMA momentum: share of its weights that the teacher keeps at each update, at the start of the run."""
         final_momentum: float = 1.0
-        """The same at the end, reached by a cosine."""
+        """EMA momentum at the end of the run, reached by a cosine."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -126,7 +126,7 @@ class MaskCLIP(Method):
         self.teacher.follow(self.taught(), momentum)
 
     def _patch_term(self, images: Float[Tensor, "batch 3 height width"], progress: Progress) -> Float[Tensor, ""]:
-        """What the teacher says of the patches that the masked copy did not see."""
+        """The loss against the teacher's distributions for the patches that the masked copy did not see."""
         grid, settings = self.pair.grid, self.settings
         scores = progress.uniform("removal", len(images), grid[0] * grid[1], images.device)
         keep, removed = select(scores, grid, keep_ratio=settings.keep_ratio, block=1)

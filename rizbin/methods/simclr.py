@@ -1,9 +1,10 @@
-"""SimCLR: two views of a picture must find each other among all other pictures' views.
+"""SimCLR: two views of an image must find each other among all other images' views.
 
 Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv 2002.05709,
 algorithm 1.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
 from rizbin.losses.contrast import nt_xent
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import STRONG, imagenet_resnet50, nano, small, vitb16, vits16
 from rizbin.training.settings import ImageSettings, Presets
+
+SECTORS = 36
+"""Of the circle on which projections of two numbers lie."""
 
 
 class SimCLR(Method):
@@ -42,11 +48,14 @@ class SimCLR(Method):
         )
         """Each of the two views (paper: color strength 1, appendix A; CIFAR: half of it and no blur)."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the view's changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         temperature: float = 0.1
-        """What cosines are divided by (paper: 0.1 on ImageNet, 0.5 on CIFAR)."""
+        """Temperature: cosines are divided by it (paper: 0.1 on ImageNet, 0.5 on CIFAR)."""
         negatives: bool = True
-        """Other pictures push away. Off, the loss is minus the siblings' cosine, whose best answer is a constant."""
+        """Contrast with other images. Off: the loss is minus the cosine of the two views, which a constant output
+        minimizes."""
+        negative_count: int | None = None
+        """How many views of other images each view is compared with. None: all of the batch, 2 * batch - 2 of them."""
         projection_layers: int = 2
         """Linear layers of the projection head (paper: 2; version 2 of the official code: 3)."""
         projection_hidden: int = 2048
@@ -56,7 +65,7 @@ class SimCLR(Method):
         head_norm: bool = True
         """Batch norm behind each linear layer of the head, as in the official code."""
         together: bool = True
-        """Both views in one pass, so that batch norm counts both; off, one by one."""
+        """Both views in one pass, so that batch norm averages over both. Off: one pass a view."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -75,8 +84,12 @@ class SimCLR(Method):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        if settings.negative_count is not None and settings.negative_count < 1:
+            raise RizbinError(
+                f"negative_count is {settings.negative_count}; give 1 or more, or set negatives to False."
+            )
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.projector = mlp_head(
             self.backbone.dim,
             settings.projection_hidden,
@@ -97,8 +110,26 @@ class SimCLR(Method):
         else:
             a, b = (self.project(self.backbone(view)) for view in batch.views)
         cosine = F.cosine_similarity(a, b, dim=-1).mean()
-        loss = nt_xent(a, b, self.settings.temperature) if self.settings.negatives else -cosine
+        if self.settings.negatives:
+            loss = nt_xent(a, b, self.settings.temperature, count=self.settings.negative_count)
+        else:
+            loss = -cosine
         yield Minimize(loss, records={"cosine": cosine})
 
     def project(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch projection"]:
         return self.projector(features)
+
+    @torch.no_grad()
+    def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
+        """With projections of two numbers, whose directions are a circle: the percent of images in each sector.
+
+        Source of the figure: Wang and Isola, arXiv 2005.10242, figure 3.
+        """
+        if self.settings.projection != 2:
+            return {}
+        training = self.projector.training
+        z = self.projector.eval()(features.to(next(self.projector.parameters())))
+        self.projector.train(training)
+        turns = torch.atan2(z[:, 1], z[:, 0]).double().cpu() / (2 * math.pi) % 1
+        counts = torch.bincount((turns * SECTORS).long().clamp(max=SECTORS - 1), minlength=SECTORS)
+        return {f"sector/{number:02d}": 100 * int(count) / len(turns) for number, count in enumerate(counts)}

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import AUGMENTATIONS, Augmentation, View, only
+from rizbin.models.published import build_encoder
 from rizbin.nets.heads import GatheredBatchNorm, mlp_head
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
@@ -45,7 +46,7 @@ def output_std(projections: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
 
 
 class SimSiam(Method):
-    """Negative cosine with a stopped gradient; one flag each takes away what keeps it from collapsing."""
+    """Negative cosine with a stopped gradient; each part that prevents collapse can be turned off by a flag."""
 
     arxiv = "2011.10566"
 
@@ -62,7 +63,7 @@ class SimSiam(Method):
         )
         """Each of the two views (paper, section 3; that of MoCo v2)."""
         augmentations: tuple[Augmentation, ...] = AUGMENTATIONS
-        """Which of the view's changes are made: leave one out, or name one alone, to see what it is good for."""
+        """Augmentations that are applied; leave one out, or name one alone, to measure its effect."""
         predictor: bool = True
         """The network predicts through one more head. Off: its projection itself must equal the other one, and with a
         symmetrized loss the stopped gradient then changes the gradient's length alone (section 4.2)."""
@@ -79,7 +80,7 @@ class SimSiam(Method):
         head_norm: bool = True
         """Batch norm between the heads' layers and behind the projection, there without scale and shift."""
         together: bool = False
-        """Both views in one pass, which is faster; batch norm then counts both. Off (paper): one by one."""
+        """Both views in one pass, which is faster; batch norm then averages over both. Off (paper): one pass a view."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -109,7 +110,7 @@ class SimSiam(Method):
             if getattr(settings, name) < 1:
                 raise RizbinError(f"{name} is {getattr(settings, name)}; give 1 or more.")
         self.settings = settings
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         size, norm = settings.projection, settings.head_norm
         self.projector = mlp_head(
             self.backbone.dim,
@@ -141,7 +142,7 @@ class SimSiam(Method):
         return self.projector(features)
 
     def _of_each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What a network makes of both views."""
+        """The outputs of a network for both views."""
         if self.settings.together:
             a, b = network(torch.cat(views)).chunk(2)
         else:

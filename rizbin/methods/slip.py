@@ -1,4 +1,4 @@
-"""SLIP: CLIP on one view of the picture, SimCLR on two more.
+"""SLIP: CLIP on one view of the image, SimCLR on two more.
 
 Source: Mu et al., "SLIP: Self-supervision meets Language-Image Pre-training", arXiv 2112.12750, algorithm 1.
 """
@@ -10,6 +10,7 @@ import torch
 
 from rizbin.data.views import View
 from rizbin.losses.contrast import contrast, nt_xent
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.heads import mlp_head
 from rizbin.training.method import Batch, Method, Minimize, Progress
@@ -27,7 +28,7 @@ class SLIP(Method):
     @dataclass(frozen=True, kw_only=True)
     class Settings(ImageTextSettings):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333))
-        """The mild view that meets the caption."""
+        """The mildly augmented view that is matched with the caption."""
         strong_view: View.Settings = STRONG
         """Each of the two views that SimCLR compares."""
         simclr_weight: float = 1.0
@@ -51,7 +52,7 @@ class SLIP(Method):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.head = mlp_head(self.pair.vision.dim, settings.projection_hidden, settings.projection)
         size = self.pair.image_size
@@ -69,7 +70,7 @@ class SLIP(Method):
         pooled = self.pair.vision(torch.cat([mild, a, b]))
         features = self.pair.pool(pooled)
         rows = len(mild)
-        images = torch.nn.functional.normalize(self.pair.image_projection(features[:rows]), dim=-1)
+        images = self.pair.embed_pooled(features[:rows])
         language = contrast(images, self.pair.encode_texts(batch.texts), self.pair.scale, self.pair.logit_bias)
         simclr = nt_xent(
             self.head(features[rows : 2 * rows]), self.head(features[2 * rows :]), self.settings.simclr_temperature

@@ -1,4 +1,4 @@
-"""Supervised: an image encoder that is taught which names stand in an image, and nothing else of what is said of it.
+"""Supervised: an image encoder trained as a multi-label classifier of the names of the objects in an image.
 
 The baseline that shows what captions add: a classifier learns what tells names apart, and may forget the rest. Several
 things stand in an image, so each name is a question of its own.
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Named
 from rizbin.data.views import View
+from rizbin.models.published import build_encoder
 from rizbin.nets.image import ImageEncoder
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, SMALL_ENCODER, imagenet_resnet50, nano, vitb16, vits16
@@ -37,7 +38,7 @@ class Supervised(Method):
         view: View.Settings = View.Settings(crop_area=(0.08, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """The one augmented view (ImageNet's usual crop and mirror)."""
         names: tuple[str, ...] = ()
-        """The names that are taught; empty: all that the data name."""
+        """Names that are trained on; empty: all names of the data."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -75,7 +76,7 @@ class Supervised(Method):
             )
         self.settings = settings
         self.number = {name: place for place, name in enumerate(settings.names)}
-        self.backbone = ImageEncoder(settings.encoder)
+        self.backbone = build_encoder(settings.encoder)
         self.classifier = nn.Linear(self.backbone.dim, len(settings.names))
         # Few of many names stand in an image: a logit begins where that is said already.
         nn.init.constant_(self.classifier.bias, -math.log(len(settings.names) - 1))
@@ -92,10 +93,10 @@ class Supervised(Method):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         logits = self.classifier(self.backbone(batch.views[0]))
         targets = torch.zeros_like(logits)
-        for row, (things, crop) in enumerate(zip(batch.things, batch.crops[0].tolist(), strict=True)):
-            for thing in things:
-                if thing.name in self.number and _seen(thing, crop) >= SEEN:
-                    targets[row, self.number[thing.name]] = 1
+        for row, (objects, crop) in enumerate(zip(batch.objects, batch.crops[0].tolist(), strict=True)):
+            for named in objects:
+                if named.name in self.number and _visible_share(named, crop) >= SEEN:
+                    targets[row, self.number[named.name]] = 1
         # Summed over names: with their mean each of many would count next to nothing.
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
         yield Minimize(loss, records={"named": targets.sum(dim=1).mean()})
@@ -104,9 +105,9 @@ class Supervised(Method):
         return self.classifier(features)
 
 
-def _seen(thing: Named, crop: Sequence[float]) -> float:
-    """The share of the thing's box that lies inside the crop; both are left, top, right, bottom."""
-    left, top, right, bottom = thing.box
+def _visible_share(named: Named, crop: Sequence[float]) -> float:
+    """The share of the object's box that lies inside the crop; both are left, top, right, bottom."""
+    left, top, right, bottom = named.box
     wide = min(right, crop[2]) - max(left, crop[0])
     high = min(bottom, crop[3]) - max(top, crop[1])
     return max(wide, 0) * max(high, 0) / max((right - left) * (bottom - top), 1e-12)

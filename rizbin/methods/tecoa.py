@@ -1,4 +1,4 @@
-"""TeCoA: CLIP whose pictures are changed, within bounds, to what misleads it most.
+"""TeCoA: CLIP trained on adversarial images: each is changed, within a bound, so that it misleads the network most.
 
 Source: Mao et al., "Understanding Zero-Shot Adversarial Robustness for Large-Scale Models", arXiv 2212.07016: its
 text-guided contrastive adversarial training. Differs: from random weights, so the bound grows; against the captions of
@@ -16,6 +16,7 @@ from torch import Tensor
 from rizbin.core.errors import RizbinError
 from rizbin.data.views import MEAN, STD, View
 from rizbin.losses.contrast import contrast
+from rizbin.models.published import build_pair
 from rizbin.nets.dual import ImageTextPair
 from rizbin.training.method import Batch, Method, Minimize, Progress
 from rizbin.training.presets import MILD, small, vitb16, vits16, yfcc15m
@@ -26,7 +27,7 @@ _STRIDE = 1.25
 
 
 class TeCoA(Method):
-    """CLIP's loss on misleading pictures: what such an encoder looks at is what people see, and it can draw it."""
+    """CLIP's loss on misleading images: what such an encoder looks at is what people see, and it can draw it."""
 
     arxiv = "2212.07016"
 
@@ -41,7 +42,7 @@ class TeCoA(Method):
         """Share of the run over which the bound grows from nothing; 0: it is there from the first step, as in the
         paper, which starts with a trained CLIP."""
         moves: int = 1
-        """Moves to the misleading picture; each costs as much as a step of CLIP (paper: 2)."""
+        """Moves to the misleading image; each costs as much as a step of CLIP (paper: 2)."""
 
     @classmethod
     def presets(cls) -> Presets:
@@ -59,7 +60,7 @@ class TeCoA(Method):
         if settings.moves < 1:
             raise RizbinError(f"moves is {settings.moves}; give 1 or more, or a change of 0 for plain CLIP.")
         self.settings = settings
-        self.pair = ImageTextPair(settings.pair)
+        self.pair = build_pair(settings.pair)
         self.tokenizer = self.pair.tokenizer
         self.views = (replace(settings.view, size=self.pair.image_size),)
 
@@ -85,7 +86,7 @@ class TeCoA(Method):
         change: float,
         progress: Progress,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Normalized pictures within `change` of these and within black and white, far from their captions."""
+        """Normalized images within `change` of these and within black and white, far from their captions."""
         pair, settings = self.pair, self.settings
         mean, deviation = (images.new_tensor(value)[:, None, None] for value in (MEAN, STD))
         low, high = -mean / deviation, (1 - mean) / deviation
@@ -96,9 +97,9 @@ class TeCoA(Method):
         bias = None if pair.logit_bias is None else pair.logit_bias.detach()
         for _ in range(settings.moves):
             moved = moved.detach().requires_grad_(True)
-            # Evaluation is on true pictures: batch norms keep no statistics of these.
-            seen = pair.embed(pair.vision(moved, track=False))
-            (slope,) = torch.autograd.grad(contrast(seen, texts, pair.scale.detach(), bias), moved)
+            # Evaluation is on true images: batch norms keep no statistics of these.
+            embeddings = pair.embed(pair.vision(moved, track=False))
+            (slope,) = torch.autograd.grad(contrast(embeddings, texts, pair.scale.detach(), bias), moved)
             with torch.no_grad():
                 moved = moved + length * slope.sign()
                 moved = torch.clamp(torch.clamp(moved, images - bound, images + bound), low, high)

@@ -1,4 +1,4 @@
-"""The base of all adapters: what an encoder does for a person who loaded it, whatever library wrote the network."""
+"""The base class of all adapters of encoders: preprocessing, embeddings, patch features and similarity."""
 
 import math
 from abc import ABC, abstractmethod
@@ -232,7 +232,7 @@ class Encoder(ABC):
         dim] where there are any."""
 
     def _embed(self, batch: Tensor) -> Tensor:
-        """What `encode_image` gives, of any length."""
+        """The vectors of `encode_image` before normalization."""
         pooled, embedding, _ = self._run(batch)
         return pooled if embedding is None else embedding
 

@@ -103,11 +103,17 @@ class OpenClipEncoder(Encoder):
         return super().attention_rows(batch, token, layer)
 
 
-def load_open_clip(name: str | Path, weights: str = "", *, device: str = "cpu") -> OpenClipEncoder:
-    """A model of open_clip by its name ("ViT-B-32", with the name of its weights) or by the folder of one."""
+def load_open_clip(
+    name: str | Path, weights: str = "", *, device: str = "cpu", untrained: bool = False
+) -> OpenClipEncoder:
+    """A model of open_clip by its name ("ViT-B-32", with the name of its weights) or by the folder of one.
+
+    untrained: random weights; a folder then needs none.
+    """
     if Path(name).is_dir():
-        model, tokenizer = open_clip_from_folder(Path(name), device=device)
+        model, tokenizer = open_clip_from_folder(Path(name), device=device, untrained=untrained)
     else:
+        weights = "" if untrained else weights
         model, tokenizer = open_clip_by_name(str(name), pretrained=weights, device=device)
     called = f"open_clip:{name}/{weights}" if weights else str(name)
     return OpenClipEncoder(model, tokenizer, name=called, untrained=partial(open_clip_untrained, name))

@@ -38,7 +38,7 @@ class RizbinEncoder(Encoder):
         self.tokenizer = getattr(own, "tokenizer", None)
         tower = getattr(own, "vision", None)
         self._vision: Any = tower if tower is not None else own
-        """What gives patches and attention."""
+        """The module that computes patches and attention."""
 
     @property
     def module(self) -> nn.Module:
@@ -65,7 +65,7 @@ class RizbinEncoder(Encoder):
     def untrained(self, seed: int) -> "RizbinEncoder":
         """The same network with random weights from `seed`, on the same device; the caller's random state stays."""
         settings = self._own.settings
-        if not hasattr(settings, "vision"):
+        if getattr(settings, "published", "") or not hasattr(settings, "vision"):
             settings = replace(settings, pretrained=False)
         elif settings.vision.pretrained:
             settings = replace(settings, vision=replace(settings.vision, pretrained=False))
@@ -84,8 +84,12 @@ class RizbinEncoder(Encoder):
         return normalize(pixels)
 
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        seen = self.features(batch)
-        return seen.pooled, seen.embedding, None if seen.patches is None else self._placed(seen.patches, batch)
+        features = self.features(batch)
+        return (
+            features.pooled,
+            features.embedding,
+            None if features.patches is None else self._placed(features.patches, batch),
+        )
 
     def _embed(self, batch: Tensor) -> Tensor:
         if self.reads_text:
@@ -97,9 +101,9 @@ class RizbinEncoder(Encoder):
 
     def features(self, batch: Float[Tensor, "batch 3 height width"]) -> ImageFeatures:
         """All that one forward pass gives."""
-        seen = self._own.features(batch)
-        embedding = self._own.embed(seen) if self.reads_text else None
-        return ImageFeatures(self._own.pool(seen), embedding, seen.patches, seen.attention)
+        features = self._own.features(batch)
+        embedding = self._own.embed(features) if self.reads_text else None
+        return ImageFeatures(self._own.pool(features), embedding, features.patches, features.attention)
 
     def pooled(self, batch: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """One feature an image, before any projection."""
@@ -112,7 +116,7 @@ class RizbinEncoder(Encoder):
     def patches(self, batch: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns dim"]:
         """One feature a patch, or a cell of the last feature map."""
         self.patch_grid(batch)
-        return self._placed(self._seen(batch).patches, batch)
+        return self._placed(self._features_with_patches(batch).patches, batch)
 
     def dense(
         self, images: Float[Tensor, "batch 3 height width"], how: DenseHead = "plain"
@@ -133,10 +137,15 @@ class RizbinEncoder(Encoder):
                 check_layer(layer, len(self._vision.trunk.blocks), self.name)
             return self._own.attention_heads(batch, layer) if layer != -1 else self._own.attention_heads(batch)
         return row_of_patches(
-            lambda: self._seen(batch), token=token, layer=layer, grid=grid, has_cls=True, name=self.name
+            lambda: self._features_with_patches(batch),
+            token=token,
+            layer=layer,
+            grid=grid,
+            has_cls=True,
+            name=self.name,
         )
 
-    def _seen(self, batch: Tensor) -> Any:
+    def _features_with_patches(self, batch: Tensor) -> Any:
         """Features by the cheapest pass that gives patches."""
         return self._vision(batch) if isinstance(self._vision, VisionEncoder) else self._own.features(batch)
 

@@ -1,4 +1,4 @@
-"""What every room asks of an encoder: the typed protocols that all adapters fulfil, whoever trained the network."""
+"""The typed protocols of encoders, which all adapters implement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """The adapter of transformers' models: CLIP and SigLIP with their texts, and ViTs such as DeiT, DINOv2 and DINOv3."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import warn
 from rizbin.data.views import MEAN, STD
+from rizbin.losses.reconstruct import patchify
 from rizbin.models.encoder import Encoder, Three, three
 from rizbin.models.timm import MOST_PREFIX
 from rizbin.nets.foreign import (
@@ -29,11 +31,21 @@ _OPENAI: tuple[Three, Three] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954
 _NORMALIZED_BY = {
     "vit": (_HALVES, _HALVES),
     "siglip_vision_model": (_HALVES, _HALVES),
+    "siglip2_vision_model": (_HALVES, _HALVES),
     "clip_vision_model": _OPENAI,
 }
 _POOLED_BY_CLS = ("vit", "deit")
 """Models whose pooler is often not in the file, and then never asked."""
-_VITS = ("vit", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "clip_vision_model", "siglip_vision_model")
+_VITS = (
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "dinov3_vit",
+    "clip_vision_model",
+    "siglip_vision_model",
+    "siglip2_vision_model",
+)
 """Models known to keep their patches to the end; what others do shows when they are run on an empty image."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 """Files of which a tokenizer has one or more."""
@@ -83,7 +95,8 @@ class TransformersEncoder(Encoder):
         # CLIP's last norm and linear projection take patches too; SigLIP pools by attention.
         projected = hasattr(model, "visual_projection") and hasattr(self._tower, "post_layernorm")
         self.localizes = self.reads_text and projected
-        self._must_be_told = "interpolate_pos_encoding" in inspect.signature(self._tower.forward).parameters
+        self._cut_before = "spatial_shapes" in inspect.signature(self._tower.forward).parameters
+        self._has_position_option = "interpolate_pos_encoding" in inspect.signature(self._tower.forward).parameters
         self._embeds_by_pooling = kind.startswith("siglip")
         # The pooler of a ViT is often not in the file and then random; CLS is what it would take.
         self._cls_is_pooled = kind in _POOLED_BY_CLS
@@ -110,6 +123,8 @@ class TransformersEncoder(Encoder):
     def _side(self, which: str) -> int:
         """A length in the model's configuration, where older ones have height and width."""
         length: Any = getattr(self._config, which, None)
+        if length is None and which == "image_size" and (patches := getattr(self._config, "num_patches", None)):
+            length = math.isqrt(int(patches)) * int(self._config.patch_size)  # SigLIP 2's for images of any shape
         if isinstance(length, list | tuple) and length:
             if len(set(length)) > 1:  # transformers resizes the positions of squares alone
                 raise RizbinError(
@@ -123,8 +138,8 @@ class TransformersEncoder(Encoder):
 
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         # Positions for other sizes: DINOv2 and DINOv3 make them by themselves, the others when told to.
-        option = {"interpolate_pos_encoding": True} if self._must_be_told else {}
-        out = self._tower(pixel_values=batch, **option)
+        option = {"interpolate_pos_encoding": True} if self._has_position_option else {}
+        out = self._tower(**self._inputs(batch), **option)
         rows, columns = batch.shape[-2] // self.patch_size, batch.shape[-1] // self.patch_size
         tokens, patches = out.last_hidden_state, None
         if tokens.ndim == 3 and 0 <= tokens.shape[1] - rows * columns <= MOST_PREFIX:
@@ -139,16 +154,31 @@ class TransformersEncoder(Encoder):
                 embedding = self._embed(batch)  # a second pass, of whatever kind it is
         return pooled, embedding, patches
 
+    def _inputs(self, batch: Tensor) -> dict[str, Tensor]:
+        """What the model is given of images; of SigLIP 2 for images of any shape, patches with their grid."""
+        if not self._cut_before:
+            return {"pixel_values": batch}
+        rows, columns = batch.shape[-2] // self.patch_size, batch.shape[-1] // self.patch_size
+        return {
+            "pixel_values": patchify(batch, self.patch_size),
+            "pixel_attention_mask": torch.ones(len(batch), rows * columns, dtype=torch.long, device=batch.device),
+            "spatial_shapes": torch.tensor([[rows, columns]] * len(batch), device=batch.device),
+        }
+
     def _embed(self, batch: Tensor) -> Tensor:
         if self.reads_text:
-            return _vectors(self._model.get_image_features(pixel_values=batch))
+            return _vectors(self._model.get_image_features(**self._inputs(batch)))
         return self._run(batch)[0]
 
     def _encode_text(self, texts: list[str]) -> Tensor:
         context = getattr(getattr(self._model.config, "text_config", None), "max_position_embeddings", _CONTEXT)
         # SigLIP was trained on texts of full length; CLIP's mask makes the rest count for nothing.
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, max_length=context, return_tensors="pt")
-        return _vectors(self._model.get_text_features(**tokens.to(self.device)))
+        tokens = tokens.to(self.device)
+        given = {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
+        if self._embeds_by_pooling:  # SigLIP was trained without a mask, as its own processor gives none
+            given.pop("attention_mask", None)
+        return _vectors(self._model.get_text_features(**given))
 
     def _project(self, patches: Tensor) -> Tensor:
         return self._model.visual_projection(self._tower.post_layernorm(patches))

@@ -1,6 +1,6 @@
 """Rizbin's own small backbones, registered with timm so that timm and open_clip build them by name.
 
-A plain patch embedding learns small pictures slowly: a few thousand steps at 64 px gave 13 percent where a
+A plain patch embedding learns small images slowly: a few thousand steps at 64 px gave 13 percent where a
 convolutional stem gave 81 (Xiao et al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, is the
 same finding at scale).
 """
@@ -24,10 +24,18 @@ from rizbin.core import parallel
 from rizbin.core.precision import wide
 
 
+class SumsReached(Exception):
+    """A pass that was made for a norm's sums alone has reached it."""
+
+    def __init__(self, sums: Float[Tensor, "3 channels"]) -> None:
+        super().__init__()
+        self.sums = sums
+
+
 class VisibleBatchNorm(BatchNormAct2d):
     """Batch norm whose statistics come from what may be seen: kept patches only, over all processes.
 
-    A student sees pictures with blanked patches, and evaluation whole ones. With statistics of the kept patches alone
+    A student sees images with blanked patches, and evaluation whole ones. With statistics of the kept patches alone
     the norm is, on them, the same function in both. (Group norm knows no batch, but learns far slower here: after 50
     steps of CLIP the loss stood at 4.61 where batch norm's stood at 4.28, with ln 128 = 4.85 at the start.)
     """
@@ -46,25 +54,45 @@ class VisibleBatchNorm(BatchNormAct2d):
     """1 on pixels of kept patches, set by `norms_seeing` for one forward pass; None means all."""
     tracked: bool = True
     """Whether that pass shapes the running statistics, which evaluation uses; set by `norms_seeing` as well."""
+    given: tuple[Tensor, Tensor] | None = None
+    """Mean and variance of the whole batch, of which this pass sees a part; set by `norms_given`."""
+    measured: bool = False
+    """Whether this pass ends here, at the sums that mean and variance are made of; set by `norms_given` as well."""
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+        if self.measured:
+            raise SumsReached(self._sums(wide(x)))
+        if self.given is not None:
+            return self._normed(wide(x), *self.given)
         if not self.training or (self.visible is None and self.tracked and parallel.world_size() == 1):
             return super().forward(x)
         if self.visible is None and parallel.world_size() == 1:
             normed = F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
             return self.act(normed)
         x = wide(x)  # variances from differences of squares want the bits
+        return self._normed(x, *self.statistics(self._sums(x), track=self.tracked))
+
+    def _sums(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "3 channels"]:
+        """Of what may be seen: the sum, the sum of squares, and how many they are."""
         if self.visible is None:
-            seen = x.new_ones(len(x), 1, *x.shape[-2:])
+            visible = x.new_ones(len(x), 1, *x.shape[-2:])
         else:
-            seen = F.interpolate(self.visible.to(x), x.shape[-2:], mode="nearest")
-        kept = x * seen
-        sums = torch.stack([kept.sum((0, 2, 3)), (kept * x).sum((0, 2, 3)), seen.sum().expand(x.shape[1])])
+            visible = F.interpolate(self.visible.to(x), x.shape[-2:], mode="nearest")
+        masked = x * visible
+        return torch.stack([masked.sum((0, 2, 3)), (masked * x).sum((0, 2, 3)), visible.sum().expand(x.shape[1])])
+
+    def statistics(
+        self, sums: Float[Tensor, "3 channels"], *, track: bool
+    ) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+        """Mean and variance over all processes, from the sums of this one."""
         total, squares, count = parallel.gather(sums[None]).sum(0)
         mean = total / count
         variance = (squares / count - mean**2).clamp(min=0)  # rounding may leave less than nothing
-        if self.tracked:
+        if track:
             self._track(mean, variance * count / (count - 1))
+        return mean, variance
+
+    def _normed(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = self.weight * (variance + self.eps).rsqrt()
         return self.act(x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None])
 
@@ -74,6 +102,25 @@ class VisibleBatchNorm(BatchNormAct2d):
         self.running_mean = torch.lerp(self.running_mean, mean, self.momentum)
         self.running_var = torch.lerp(self.running_var, variance, self.momentum)
         self.num_batches_tracked.add_(1)
+
+
+@contextmanager
+def norms_given(
+    norms: Sequence[VisibleBatchNorm], statistics: Sequence[tuple[Tensor, Tensor]], *, measure: bool = False
+) -> Iterator[None]:
+    """Within it the first norms take these means and variances, of a batch larger than what they see.
+
+    With `measure` a pass ends at the norm behind them, which raises `SumsReached`.
+    """
+    for norm, (mean, variance) in zip(norms, statistics, strict=False):
+        norm.given = mean, variance
+    if measure:
+        norms[len(statistics)].measured = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.given, norm.measured = None, False
 
 
 @contextmanager
@@ -145,7 +192,7 @@ class StemTransformer(VisionTransformer):
         super().reset_classifier(num_classes, "avg" if self.both else global_pool)
 
     def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
-        """One feature a picture from its tokens."""
+        """One feature an image from its tokens."""
         if self.both and pool_type is None:
             return (x[:, 0] + x[:, self.num_prefix_tokens :].mean(dim=1)) / 2
         return super().pool(x, pool_type)

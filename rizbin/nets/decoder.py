@@ -84,7 +84,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         cls: Float[Tensor, "batch dim"],
-        kept: Float[Tensor, "batch kept dim"],
+        visible_tokens: Float[Tensor, "batch kept dim"],
         keep: Int[Tensor, "batch kept"],
         grid: tuple[int, int],
         at: Int[Tensor, "batch chosen"] | None = None,
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         `keep` says where each kept patch stands in the grid (height, width).
         """
         batch, patches = keep.shape[0], grid[0] * grid[1]
-        visible = self.embed(kept)
+        visible = self.embed(visible_tokens)
         full = self.mask_token.to(visible.dtype).expand(batch, patches, -1)
         full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, visible.shape[-1]), visible)
         full = full + sincos_positions(grid, full.shape[-1]).to(full)

@@ -9,16 +9,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rizbin.core.errors import RizbinError
+from rizbin.core.settings import added
 from rizbin.data.tokens import Tokenizer
 from rizbin.nets.dense import DenseHead, windows
 from rizbin.nets.text import TextEncoder
+from rizbin.nets.tuning import TuningSettings
 from rizbin.nets.vision import Features, VisionEncoder
 
 
 class ImageTextPair(nn.Module):
     """An image encoder and a text encoder that embed into one space. Building it gives random weights.
 
-    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from
+    Images are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`); tokens come from
     `pair.tokenizer`.
     """
 
@@ -31,15 +34,27 @@ class ImageTextPair(nn.Module):
         embedding: int = 128
         """Size of the shared space; 512 in CLIP's base models."""
         pool: Literal["cls", "mean", "both"] = "mean"
-        """What of the picture meets the text: the CLS token (CLIP, DetailCLIP); the mean of the patch tokens, which
-        ties each patch to words and learns small pictures faster; or the mean of those two, in which the words teach
+        """What of the image meets the text: the CLS token (CLIP, DetailCLIP); the mean of the patch tokens, which
+        ties each patch to words and learns small images faster; or the mean of those two, in which the words teach
         CLS where to look as well."""
         contrast: Literal["softmax", "sigmoid"] = "softmax"
         """How pairs are told from non-pairs: CLIP's softmax over the batch, or SigLIP's sigmoid for each (arXiv
         2303.15343), which adds a learned bias."""
+        published: str = added("")
+        """Towers of another library in the place of those above, which `--start` puts here: open_clip:NAME/WEIGHTS,
+        timm:NAME, hf:OWNER/NAME, or a folder. An image tower alone gets the text tower above. Empty: those above."""
+        pretrained: bool = added(True)
+        """Begin with the weights of `published`; off: at random."""
+        tuning: TuningSettings = added(TuningSettings())
+        """How far training moves towers that were trained before."""
+        chunk: int = added(0)
+        """Rows of a batch that go through a tower at once; the numbers and the gradient stay those of the whole batch
+        (GradCache, arXiv 2101.06983), for one more forward pass. 0: all, at the memory that takes."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
+        if settings.published:
+            raise RizbinError(f"This is done with Rizbin's own towers, not with those of {settings.published}.")
         self.settings = settings
         self.vision = VisionEncoder(settings.vision)
         self.text = TextEncoder(settings.text, settings.embedding)
@@ -58,7 +73,7 @@ class ImageTextPair(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the square picture in pixels."""
+        """Side of the square image in pixels."""
         return self.settings.vision.image_size
 
     @property
@@ -72,20 +87,28 @@ class ImageTextPair(nn.Module):
         return self.vision.patch_size
 
     def pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """The one feature of the picture: CLS, the mean of the patches that were run, or the mean of both."""
+        """The one feature of the image: CLS, the mean of the patches that were run, or the mean of both."""
         if self.settings.pool == "cls":
             return features.cls
         patches = features.patches.mean(dim=1)
         return patches if self.settings.pool == "mean" else (features.cls + patches) / 2
 
+    def project(self, patches: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any embedding"]:
+        """Patch features in the space of the texts, of any length."""
+        return self.image_projection(patches)
+
     def embed(self, features: Features) -> Float[Tensor, "batch embedding"]:
-        """Unit-length picture embeddings from features."""
-        return F.normalize(self.image_projection(self.pool(features)), dim=-1)
+        """Unit-length image embeddings from features."""
+        return self.embed_pooled(self.pool(features))
+
+    def embed_pooled(self, pooled: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch embedding"]:
+        """Unit-length image embeddings from what `pool` gave."""
+        return F.normalize(self.image_projection(pooled), dim=-1)
 
     def encode_images(
         self, images: Float[Tensor, "batch 3 height width"], keep: Int[Tensor, "batch kept"] | None = None
     ) -> Float[Tensor, "batch embedding"]:
-        """Unit-length embeddings of pictures, or of their kept patches."""
+        """Unit-length embeddings of images, or of their kept patches."""
         return self.embed(self.vision(images, keep))
 
     def encode_texts(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
@@ -116,7 +139,7 @@ class ImageTextPair(nn.Module):
         self.logit_scale.clamp_(0.0, math.log(100.0))
 
     def pooled(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """One feature a picture before the projection: what k-NN and probes are measured on."""
+        """One feature an image before the projection: what k-NN and probes are measured on."""
         return self.pool(self.vision(images))
 
     def dense(
@@ -131,7 +154,7 @@ class ImageTextPair(nn.Module):
             return windows(self, images)
         patches = self.vision(images).patches
         rows, columns = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        return F.normalize(self.image_projection(patches), dim=-1).unflatten(1, (rows, columns))
+        return F.normalize(self.project(patches), dim=-1).unflatten(1, (rows, columns))
 
     def attention(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch rows columns"]:
         """CLS-to-patch attention, mean over all layers and heads."""

@@ -26,7 +26,8 @@ from rizbin.data.tokens import SMALL, Tokenizer
 from rizbin.data.views import MEAN, STD
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.image import ImageEncoder
-from rizbin.nets.weights import check_fit, fitted, read_weights, shapes_of, told
+from rizbin.nets.lora import merged
+from rizbin.nets.weights import check_fit, fitted, read_weights, refusing_bad_settings, shapes_of
 from rizbin.nets.words import FILES, write_tokenizer
 
 Kind = TypeVar("Kind")
@@ -46,7 +47,7 @@ def save_open_clip(pair: ImageTextPair, folder: Path, *, half: bool = False) -> 
 
     `half` stores weights in 16 bits: half the size, embeddings equal to about 1e-3.
     """
-    folder = Path(folder)
+    folder, pair = Path(folder), merged(pair)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {_to_open_clip(name): value.detach().cpu().contiguous() for name, value in pair.state_dict().items()}
@@ -87,7 +88,7 @@ def save_timm(encoder: ImageEncoder, folder: Path, *, half: bool = False) -> Non
 
     `half` stores weights in 16 bits.
     """
-    folder, settings = Path(folder), encoder.settings
+    folder, settings, encoder = Path(folder), encoder.settings, merged(encoder)
     if reason := timm_refuses(settings):
         raise RizbinError(f"{reason} Train with another pool to export it.")
     tensors = {name: value.detach().cpu().contiguous() for name, value in _trunk(encoder).state_dict().items()}
@@ -137,7 +138,7 @@ def load_encoder(folder: Path) -> ImageEncoder:
     """
     settings, tensors = _read(Path(folder), ImageEncoder.Settings, TIMM_WEIGHTS)
     bare = replace(settings, pretrained=False)
-    with told(folder):
+    with refusing_bad_settings(folder):
         with torch.device("meta"):
             own = shapes_of(_trunk(ImageEncoder(bare)).state_dict())
         check_fit(own, shapes_of(tensors), folder, AGAIN)
@@ -150,12 +151,12 @@ def _read(folder: Path, kind: type[Kind], weights: str) -> tuple[Kind, dict[str,
     """Settings and weights, in 32 bits, of a folder written here."""
     check_sums(folder)
     try:
-        kept = read_json(folder / OWN)
+        record = read_json(folder / OWN)
     except (OSError, ValueError) as error:
         raise RizbinError(
             f"{folder} holds no model of Rizbin ({error}); give a run, or a folder that rizbin export wrote."
         ) from error
-    settings = from_dict(kind, kept, where=str(folder / OWN))
+    settings = from_dict(kind, record, where=str(folder / OWN))
     tensors = read_weights(folder / weights)
     return settings, {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 

@@ -7,6 +7,7 @@ library raises becomes one sentence (`rizbin.nets.foreign_guard`). No other modu
 `create_model` (tests).
 """
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,36 @@ def transformers_untrained(name: str | Path, **more: Any) -> Any:
         return AutoModel.from_config(config, trust_remote_code=False, **more)
 
 
+def transformers_resized(model: Any, size: int) -> Any:
+    """The same model for images of another side; learned positions are resized as the model itself does in use.
+
+    Rotary positions (DINOv3) and those made for each image (SigLIP 2) need no resizing.
+    """
+    config = copy.deepcopy(model.config)
+    inner = getattr(config, "vision_config", config)
+    tower = getattr(model, "vision_model", model)
+    side = int(getattr(inner, "image_size", 0) or 0)
+    if side:
+        inner.image_size = size
+    with guarded("the model", "transformers"):
+        from transformers import AutoModel
+
+        other: Any = AutoModel.from_config(config, trust_remote_code=False, attn_implementation="sdpa")
+    weights = dict(model.state_dict())
+    tables = {"position_embedding.weight": 0, "position_embeddings": 1}
+    for name, value in model.state_dict().items():
+        ending = next((tail for tail in tables if name.endswith(f"embeddings.{tail}")), "")
+        if not ending or name not in other.state_dict() or other.state_dict()[name].shape == value.shape:
+            continue
+        empty = torch.zeros(1, 1, value.shape[-1])
+        count = value.shape[tables[ending]] - (side // int(inner.patch_size)) ** 2
+        filler = empty.expand(1, (size // int(inner.patch_size)) ** 2 + count, -1)
+        table = tower.embeddings.interpolate_pos_encoding(filler, size, size).detach()
+        weights[name] = table[0] if tables[ending] == 0 else table
+    other.load_state_dict(weights)
+    return other.train(model.training)
+
+
 def transformers_tokenizer(name: str | Path) -> Any:
     """The tokenizer beside a model."""
     from transformers import AutoTokenizer
@@ -92,7 +123,7 @@ def transformers_tokenizer(name: str | Path) -> Any:
 
 
 def transformers_processor(kind: Any, name: str | Path) -> Any:
-    """What prepares pictures for a model; `kind` is its class."""
+    """What prepares images for a model; `kind` is its class."""
     with guarded(name, "transformers"):
         return kind.from_pretrained(str(name), trust_remote_code=False)
 
@@ -154,8 +185,11 @@ def _check_timm_config(config: Any, folder: Path) -> None:
 # ---- open_clip -------------------------------------------------------------------------------------------------------
 
 
-def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, Any]:
-    """The model and the tokenizer in a folder of open_clip: open_clip_config.json and weights in safetensors."""
+def open_clip_from_folder(folder: Path, *, device: str = "cpu", untrained: bool = False) -> tuple[Any, Any]:
+    """The model and the tokenizer in a folder of open_clip: open_clip_config.json and weights in safetensors.
+
+    untrained: random weights; the folder then needs none.
+    """
     import open_clip
     from open_clip.convert import convert_state_dict
 
@@ -163,23 +197,28 @@ def open_clip_from_folder(folder: Path, *, device: str = "cpu") -> tuple[Any, An
     with guarded(folder, "open_clip"):
         config = read_settings(folder / "open_clip_config.json")
         own_words = _check_open_clip_config(config, folder)
-        weights = weights_in(
-            folder, ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-        )
-        untrained: dict[str, Any] = {"load_weights": False, "pretrained_text": False}
-        with torch.device("meta"), unlogged():
-            shell: Any = open_clip.create_model(spelled, device="meta", **untrained)
-        given = convert_state_dict(shell, read_weights(weights))
-        own = shell.state_dict()
-        # Scalars are sometimes kept as rows of one number.
-        given = {
-            name: value.reshape(own[name].shape) if name in own and value.numel() == own[name].numel() == 1 else value
-            for name, value in given.items()
-        }
-        check_fit(shapes_of(own), shapes_of(given), folder, AGAIN)
+        bare: dict[str, Any] = {"load_weights": False, "pretrained_text": False}
+        given: dict[str, Any] | None = None
+        if not untrained:
+            weights = weights_in(
+                folder, ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+            )
+            with torch.device("meta"), unlogged():
+                shell: Any = open_clip.create_model(spelled, device="meta", **bare)
+            given = convert_state_dict(shell, read_weights(weights))
+            own = shell.state_dict()
+            # Scalars are sometimes kept as rows of one number.
+            given = {
+                name: value.reshape(own[name].shape)
+                if name in own and value.numel() == own[name].numel() == 1
+                else value
+                for name, value in given.items()
+            }
+            check_fit(shapes_of(own), shapes_of(given), folder, AGAIN)
         with unlogged():
-            model: Any = open_clip.create_model(spelled, device=device, **untrained)
-        model.load_state_dict(given)
+            model: Any = open_clip.create_model(spelled, device=device, **bare)
+        if given is not None:
+            model.load_state_dict(given)
         if own_words is not None:
             return model, open_clip.SimpleTokenizer(str(own_words), context_length=model.context_length)
         return model, open_clip.get_tokenizer(spelled)
@@ -215,6 +254,25 @@ def open_clip_by_name(name: str, *, pretrained: str = "", device: str = "cpu") -
             name, pretrained=pretrained or None, device=device, require_pretrained=bool(pretrained)
         )
         return model, open_clip.get_tokenizer(name)
+
+
+def open_clip_resized(model: Any, config: Mapping[str, Any]) -> Any:
+    """The same model at the image size of another configuration, its positions resized as open_clip does."""
+    import open_clip
+    from open_clip.model import resize_pos_embed
+
+    with guarded("the model", "open_clip"), unlogged():
+        options = {name: value for name, value in config.items() if name not in ("custom_text", "hf_model_name")}
+        kind: Any = type(model) if isinstance(model, open_clip.CLIP) else open_clip.CustomTextCLIP
+        quick = {"quick_gelu": True} if config.get("quick_gelu") else {}
+        other = kind(**{**options, **quick})
+        weights = dict(model.state_dict())
+        resize_pos_embed(weights, other)
+        other.load_state_dict(weights)
+        old, new = model.visual, other.visual
+        new.image_mean, new.image_std = getattr(old, "image_mean", None), getattr(old, "image_std", None)
+        new.preprocess_cfg = getattr(old, "preprocess_cfg", None)
+    return other.train(model.training)
 
 
 def _check_open_clip_config(config: Any, folder: Path) -> Path | None:

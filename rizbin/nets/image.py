@@ -12,16 +12,18 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from rizbin.core.errors import RizbinError
+from rizbin.core.settings import added
 from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
+from rizbin.nets.tuning import TuningSettings
 from rizbin.nets.vision import Features, VisionEncoder
 
 
 class ImageEncoder(nn.Module):
-    """Pictures in, one feature each out; patches and attention too where the backbone has them.
+    """Images in, one feature each out; patches and attention too where the backbone has them.
 
-    Pictures are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`), of any size that the backbone
+    Images are normalized floats [batch 3 height width] (`rizbin.data.views.normalize`), of any size that the backbone
     takes: crops of several sizes go through one encoder.
     """
 
@@ -30,7 +32,7 @@ class ImageEncoder(nn.Module):
         name: str = "rizbin_vit_mini_patch8_64"
         """timm's name of a VisionTransformer or of a convolutional network (resnet50, convnext_tiny)."""
         image_size: int = 64
-        """Side of the whole picture in pixels."""
+        """Side of the whole image in pixels."""
         registers: int = 0
         """Extra tokens without a place, for VisionTransformers (arXiv 2309.16588)."""
         drop_path: float = 0.0
@@ -38,8 +40,13 @@ class ImageEncoder(nn.Module):
         pretrained: bool = False
         """Start from timm's published weights (needs the network or timm's cache)."""
         pool: Literal["cls", "mean", "both"] = "cls"
-        """The one feature of a picture: the CLS token (DINO), the mean of the patches, or the mean of those two. A
+        """The one feature of an image: the CLS token (DINO), the mean of the patches, or the mean of those two. A
         convolutional network has its own pooling, whatever stands here."""
+        published: str = added("")
+        """An image tower of another library in the place of the backbone, which `--start` puts here; it pools as that
+        library does. Empty: the backbone above."""
+        tuning: TuningSettings = added(TuningSettings())
+        """How far training moves an encoder that was trained before."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class ImageEncoder(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the whole picture in pixels."""
+        """Side of the whole image in pixels."""
         return self.settings.image_size
 
     @property
@@ -112,14 +119,14 @@ class ImageEncoder(nn.Module):
         return Features(cls=pooled, patches=places.flatten(2).transpose(1, 2), attention=None)
 
     def pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """The one feature of each picture."""
+        """The one feature of each image."""
         if self.vision is None or self.settings.pool == "cls":
             return features.cls
         patches = features.patches.mean(dim=1)
         return patches if self.settings.pool == "mean" else (features.cls + patches) / 2
 
     def forward(self, images: Float[Tensor, "batch 3 height width"], *, track: bool = True) -> Float[Tensor, "batch _"]:
-        """The one feature of each picture."""
+        """The one feature of each image."""
         if self.vision is not None and self.settings.pool == "cls":
             return self.vision.cls(images, track=track)
         return self.pool(self.features(images, attend=False, track=track))
@@ -159,7 +166,7 @@ def _is_transformer(name: str) -> bool:
 
 
 def _with_gathered_norms(module: nn.Module) -> nn.Module:
-    """The network with batch norms that count the pictures of all processes, on any backend."""
+    """The network with batch norms that count the images of all processes, on any backend."""
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d or type(child) is BatchNormAct2d:
             own = VisibleBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum or 0.1, apply_act=False)

@@ -20,10 +20,10 @@ def mass_mask(
     order = np.argsort(flat, axis=-1, kind="stable")
     summed = np.cumsum(np.take_along_axis(flat, order, axis=-1), axis=-1)
     total = summed[..., -1:]
-    kept = np.zeros(flat.shape, bool)
+    mask = np.zeros(flat.shape, bool)
     # The sums of doubles come out a little above or below; a patch too many would be seen.
-    np.put_along_axis(kept, order, summed > (1 - mass + 1e-9) * total, axis=-1)
-    return kept.reshape(attention.shape)
+    np.put_along_axis(mask, order, summed > (1 - mass + 1e-9) * total, axis=-1)
+    return mask.reshape(attention.shape)
 
 
 def jaccard(mask: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]) -> float:
@@ -37,13 +37,13 @@ def jaccards(
 ) -> Float[np.ndarray, " heads"]:
     """The Jaccard score of each mask of patches with a truth of pixels, each patch a block.
 
-    DINO's segmentation score is the largest of them, the best head, averaged over pictures.
+    DINO's segmentation score is the largest of them, the best head, averaged over images.
     """
-    return np.array([jaccard(pixels_of(one, *truth.shape), truth) for one in masks])
+    return np.array([jaccard(pixels_of(mask, *truth.shape), truth) for mask in masks])
 
 
 def pixels_of(
     patches: Bool[np.ndarray, "rows columns"], height: int, width: int
 ) -> Bool[np.ndarray, "{height} {width}"]:
-    """Marked patches as marked pixels of a picture of that size."""
+    """Marked patches as marked pixels of an image of that size."""
     return cv2.resize(patches.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

@@ -1,4 +1,4 @@
-"""Token removal: which patches of a picture are kept, given a score for each."""
+"""Token removal: which patches of an image are kept, given a score for each."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +45,7 @@ class SelectionSettings:
         return self.selection != "none" and fraction < self.selection_share
 
 
-def blocks_kept(blocks: int, keep_ratio: float) -> int:
+def blocks_to_keep(blocks: int, keep_ratio: float) -> int:
     """How many of `blocks` stay: int(blocks * keep_ratio) + 1, at most all.
 
     The rule of the A-CLIP and DetailCLIP code (25 of 49 at 0.5).
@@ -69,10 +69,10 @@ def select(
         )
     batch = scores.shape[0]
     coarse = F.avg_pool2d(scores.view(batch, 1, rows, columns), block).flatten(1)
-    kept = blocks_kept(coarse.shape[1], keep_ratio)
+    keep = blocks_to_keep(coarse.shape[1], keep_ratio)
     # A stable sort: equal scores (a constant map at initialization) must give the same choice on every machine.
     order = coarse.argsort(dim=1, descending=True, stable=True)
-    return _patches(order[:, :kept], grid, block), _patches(order[:, kept:], grid, block)
+    return _patches(order[:, :keep], grid, block), _patches(order[:, keep:], grid, block)
 
 
 def block_scores(numbers: Float[Tensor, "batch numbers"], grid: tuple[int, int]) -> Float[Tensor, "batch patches"]:

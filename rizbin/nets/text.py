@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.data.tokens import Tokenizer
 from rizbin.nets.attend import attend
+from rizbin.nets.chunks import in_chunks
 
 
 class QuickGELU(nn.Module):
@@ -39,7 +40,7 @@ class TextAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch length width"],
-        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        visible: Bool[Tensor, "batch 1 1 length"] | None = None,
         at: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch _ width"]:
         """`at`: only the word at this place of each row is asked for; without `seen` it sees what stands before it."""
@@ -51,15 +52,15 @@ class TextAttention(nn.Module):
             query = F.linear(words, to_query, query_bias).view(batch, self.heads, 1, width // self.heads)
             rest = F.linear(x, to_rest, rest_bias).view(batch, length, 2, self.heads, width // self.heads)
             key, value = rest.permute(2, 0, 3, 1, 4).unbind(0)
-            if seen is None:
-                seen = (torch.arange(length, device=x.device) <= at[:, None])[:, None, None]
-            out = attend(query, key, value, mask=seen)
+            if visible is None:
+                visible = (torch.arange(length, device=x.device) <= at[:, None])[:, None, None]
+            out = attend(query, key, value, mask=visible)
         else:
             qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(
                 batch, length, 3, self.heads, width // self.heads
             )
             query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-            out = attend(query, key, value, mask=seen, causal=seen is None)
+            out = attend(query, key, value, mask=visible, causal=visible is None)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -86,11 +87,11 @@ class TextBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch length width"],
-        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        visible: Bool[Tensor, "batch 1 1 length"] | None = None,
         at: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch _ width"]:
         """All words, or only the one at place `at` of each row."""
-        attended = self.attn(self.ln_1(x), seen, at)
+        attended = self.attn(self.ln_1(x), visible, at)
         if at is not None:
             x = x[torch.arange(len(x), device=x.device), at].unsqueeze(1)
         x = x + attended
@@ -116,13 +117,13 @@ class Transformer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch length width"],
-        seen: Bool[Tensor, "batch 1 1 length"] | None = None,
+        visible: Bool[Tensor, "batch 1 1 length"] | None = None,
         at: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch _ width"]:
         """All words, or only the one at place `at` of each row: the last block then makes no other."""
         last = len(self.resblocks) - 1
         for index, block in enumerate(self.resblocks):
-            x = block(x, seen, at if index == last else None)
+            x = block(x, visible, at if index == last else None)
         return x
 
 
@@ -146,7 +147,7 @@ class TextEncoder(nn.Module):
         initialization: Literal["shallow", "clip"] = "shallow"
         """How weights start. clip: as CLIP, quiet branches for deep towers. shallow: words speak at once: token
         embeddings of deviation 1, a silent end token (what is read there is then made of words alone), branches at full
-        strength. After 25,000 pictures of the embedded world CLIP named 29 percent from clip's start and 56 from this
+        strength. After 25,000 images of the embedded world CLIP named 29 percent from clip's start and 56 from this
         one."""
         quick_gelu: bool = False
         """The activation of OpenAI's CLIP and of the DetailCLIP code; GELU otherwise."""
@@ -155,6 +156,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         _check(settings, embedding)
         self.settings = settings
+        self.chunk = 0
+        """Texts that are read at once, where that is fewer than a batch; 0: all."""
         self.tokenizer = Tokenizer(settings.tokenizer)
         width = settings.width
         self.token_embedding = nn.Embedding(self.tokenizer.size, width)
@@ -177,6 +180,11 @@ class TextEncoder(nn.Module):
         # Nothing behind the last end token of the batch is ever read: the attention is causal and pooling stops at the
         # end.
         tokens = self.tokenizer.trim(tokens)
+        if 0 < self.chunk < len(tokens):
+            return in_chunks(lambda some: (self._read(some),), len(tokens), self.chunk, tokens)[0]
+        return self._read(tokens)
+
+    def _read(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch embedding"]:
         return self.words(self.token_embedding(tokens), tokens.argmax(-1))[:, 0] @ self.text_projection
 
     def words(

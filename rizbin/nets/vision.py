@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from rizbin.core.errors import RizbinError
 from rizbin.core.precision import wide
 from rizbin.nets.attend import attend
-from rizbin.nets.backbones import VisibleBatchNorm, norms_seeing
+from rizbin.nets.backbones import SumsReached, VisibleBatchNorm, norms_given, norms_seeing
+from rizbin.nets.chunks import in_chunks, sum_of_chunks
 from rizbin.nets.foreign import timm_by_name
 from rizbin.nets.layout import for_convolutions
 
@@ -131,14 +132,14 @@ class LastBlock(Block):
 
 
 class VisionEncoder(nn.Module):
-    """A timm VisionTransformer without its classifier. Pictures are normalized floats [batch 3 height width]."""
+    """A timm VisionTransformer without its classifier. Images are normalized floats [batch 3 height width]."""
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         name: str = "rizbin_vit_mini_patch8_64"
         """timm's name of a VisionTransformer; the default learns the embedded world on two cores."""
         image_size: int = 64
-        """Side of the square picture in pixels at which position embeddings are made."""
+        """Side of the square image in pixels at which position embeddings are made."""
         registers: int = 0
         """Extra tokens without a place, which take over the artefacts that large ViTs put on background patches (arXiv
         2309.16588)."""
@@ -189,6 +190,8 @@ class VisionEncoder(nn.Module):
             nn.init.trunc_normal_(trunk.cls_token, std=settings.cls_std)
         if settings.freeze_patch_embedding:
             trunk.patch_embed.requires_grad_(False)
+        self.chunk = 0
+        """Images that go through the blocks at once, where that is fewer than a batch; 0: all."""
         self.dim = int(trunk.embed_dim)
         self.grid = cast(tuple[int, int], tuple(trunk.patch_embed.grid_size))
         """Height and width in patches at `image_size`."""
@@ -206,17 +209,53 @@ class VisionEncoder(nn.Module):
         attend: bool = False,
         track: bool = True,
     ) -> Features:
-        """Features of whole pictures, or of the patches whose indices (row order) stand in `keep`.
+        """Features of whole images, or of the patches whose indices (row order) stand in `keep`.
 
         `attend` also gives attention. Without `track` a pass in training leaves the running statistics of a stem's
-        batch norm alone: where whole pictures train beside kept patches or small crops, those of whole pictures are
+        batch norm alone: where whole images train beside kept patches or small crops, those of whole images are
         what evaluation needs.
         """
+        if 0 < self.chunk < len(images) and not (attend and torch.is_grad_enabled()):
+            return self._in_chunks(images, keep, attend=attend, track=track)
         with self.rows(attend) as rows:
             tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep, track=track)))
         prefix = self.trunk.num_prefix_tokens
         attention = torch.stack(rows).mean(dim=(0, 2))[:, prefix:] if attend else None
         return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=attention)
+
+    def _in_chunks(self, images: Tensor, keep: Tensor | None, *, attend: bool, track: bool) -> Features:
+        """The same, a part of the batch at a time (`rizbin.nets.chunks`).
+
+        The batch norms of a stem are of the whole batch all the same: first their sums are taken over the chunks, of
+        one norm after the other, and then given to each chunk, gradient and all.
+        """
+        norms = self._stem_norms if self.training else []
+        chunk, count = self.chunk, len(images)
+
+        def pairs(values: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+            return list(zip(values[::2], values[1::2], strict=True))
+
+        def sums(images: Tensor, keep: Tensor | None, *given: Tensor) -> tuple[Tensor, ...]:
+            try:
+                with norms_given(norms, pairs(given), measure=True):
+                    self.tokens(images, keep, track=False)
+            except SumsReached as reached:
+                return (reached.sums,)
+            raise AssertionError("every norm of a stem is reached")
+
+        def whole(images: Tensor, keep: Tensor | None, *given: Tensor) -> tuple[Tensor, ...]:
+            with self.rows(attend) as rows, norms_given(norms, pairs(given)):
+                tokens = self.trunk.norm(self.trunk.blocks(self.tokens(images, keep, track=False)))
+            seen = (torch.stack(rows).mean(dim=(0, 2))[:, self.trunk.num_prefix_tokens :],) if attend else ()
+            return tokens, *seen
+
+        given: list[Tensor] = []
+        for norm in norms:
+            total = sum_of_chunks(sums, count, chunk, images, keep, shared=given)
+            given += norm.statistics(total, track=track)
+        parts = in_chunks(whole, count, chunk, images, keep, shared=given)
+        tokens, prefix = parts[0], self.trunk.num_prefix_tokens
+        return Features(cls=tokens[:, 0], patches=tokens[:, prefix:], attention=parts[1] if attend else None)
 
     def cls(self, images: Float[Tensor, "batch 3 height width"], *, track: bool = True) -> Float[Tensor, "batch dim"]:
         """The CLS token as `forward` gives it, where nobody asks for patches: the last block makes no other token."""

@@ -91,7 +91,7 @@ def fitted(build: Callable[[], Network], given: Mapping[str, Tensor], source: ob
     It is built without memory for the comparison, so that absurd settings cost none. Raises RizbinError when they
     cannot be built or the weights do not fit.
     """
-    with told(source):
+    with refusing_bad_settings(source):
         with torch.device("meta"):
             own = shapes_of(build().state_dict())
         check_fit(own, shapes_of(given), source, advice)
@@ -101,7 +101,7 @@ def fitted(build: Callable[[], Network], given: Mapping[str, Tensor], source: ob
 
 
 @contextmanager
-def told(source: object) -> Iterator[None]:
+def refusing_bad_settings(source: object) -> Iterator[None]:
     """Around the building of a network from settings that somebody wrote: what it raises becomes one sentence."""
     try:
         yield
@@ -116,8 +116,8 @@ def told(source: object) -> Iterator[None]:
 
 def reason(error: BaseException, most: int = 200) -> str:
     """The error's own words on one line, the beginning of them."""
-    said = " ".join(str(error).split())
-    return said[:most].rstrip(" .:;,") or type(error).__name__
+    text = " ".join(str(error).split())
+    return text[:most].rstrip(" .:;,") or type(error).__name__
 
 
 def _check_file(path: Path) -> None:
@@ -129,8 +129,8 @@ def _damaged(path: Path, error: Exception) -> RizbinError:
     return RizbinError(f"The weights in {path} are damaged ({reason(error)}); export the model again, or get it again.")
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    return f"1 tensor {one}" if count == 1 else f"{count} tensors {many}"
+def _counted(count: int, singular: str, many: str) -> str:
+    return f"1 tensor {singular}" if count == 1 else f"{count} tensors {many}"
 
 
 def _listed(names: Sequence[str]) -> str:

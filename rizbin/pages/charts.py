@@ -144,7 +144,7 @@ def _range(values: Float[np.ndarray, "points"], log: bool, pad: float) -> tuple[
     spread = high - low
     if spread <= 1e-12 * max(abs(low), abs(high)):
         spread, pad = max(abs(low), 1.0), 0.5
-    # A line that starts at zero or comes close to it is easier to judge with zero in the picture.
+    # A line that starts at zero or comes close to it is easier to judge with zero in the image.
     floor = 0.0 if 0 <= low < 0.25 * high else low - pad * spread
     return floor, high + pad * spread
 
@@ -238,15 +238,15 @@ def line_chart(
         marks: Vertical lines; those outside the range of `series` are clipped away.
         x_label: Name of the horizontal axis.
     """
-    values = [_values(one, log) for one in series]
+    values = [_values(line, log) for line in series]
     xs = np.concatenate([x for x, _ in values]) if values else np.empty(0)
     ys = np.concatenate([y for _, y in values]) if values else np.empty(0)
-    seen = np.isfinite(ys)
-    x_low, x_high = (float(xs[seen].min()), float(xs[seen].max())) if seen.any() else (0.0, 1.0)
+    finite = np.isfinite(ys)
+    x_low, x_high = (float(xs[finite].min()), float(xs[finite].max())) if finite.any() else (0.0, 1.0)
     if x_high <= x_low:
         x_low, x_high = x_low - 0.5, x_high + 0.5
     across = _Axis(x_low, x_high, LEFT, RIGHT, False)
-    up = _Axis(*_range(ys[seen], log, 0.06), BOTTOM, TOP, log)
+    up = _Axis(*_range(ys[finite], log, 0.06), BOTTOM, TOP, log)
     inner = [_frame(across, up, x_label)]
     for mark in marks:
         if x_low <= mark.x <= x_high:
@@ -255,8 +255,8 @@ def line_chart(
                 f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{BOTTOM}">'
                 f"<title>{clean(mark.text)}</title></line>"
             )
-    inner.extend(_lines(one, index, across, up) for index, one in enumerate(series))
-    if not seen.any():
+    inner.extend(_lines(line, index, across, up) for index, line in enumerate(series))
+    if not finite.any():
         inner.append(
             f'<text class="tick" text-anchor="middle" x="{(LEFT + RIGHT) / 2}" y="{(TOP + BOTTOM) / 2}">'
             "No values were recorded.</text>"

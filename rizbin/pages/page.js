@@ -69,6 +69,26 @@ for (const table of document.querySelectorAll("table")) {
   });
 }
 
+// Of the steps of something, one is shown at a time, chosen by a slider.
+for (const steps of document.querySelectorAll(".steps")) {
+  const all = [...steps.querySelectorAll(".step")];
+  if (all.length < 2) continue;
+  const label = document.createElement("label");
+  const slider = document.createElement("input");
+  const words = document.createElement("span");
+  Object.assign(slider, { type: "range", min: 0, max: all.length - 1, step: 1, value: all.length - 1 });
+  const show = () => {
+    all.forEach((step, place) => { step.hidden = place !== Number(slider.value); });
+    words.textContent = all[Number(slider.value)].querySelector("h4").textContent;
+    slider.setAttribute("aria-valuetext", words.textContent);
+  };
+  slider.addEventListener("input", show);
+  for (const step of all) step.querySelector("h4").hidden = true;
+  label.append(words, slider);
+  steps.prepend(label);
+  show();
+}
+
 // A picture grows on a click or Enter, and shrinks on the next.
 for (const image of document.querySelectorAll("figure img")) {
   const open = () => {

@@ -7,7 +7,7 @@ page.curves("Loss", [Series(name="loss", x=steps, y=losses)])
 page.write(Path("report.html"))
 ```
 
-All text is escaped. The page asks nobody for anything: style and pictures are inside the file, and its content
+All text is escaped. The page asks nobody for anything: style and images are inside the file, and its content
 security policy allows nothing else. The small script adds comfort (values under the pointer, sorting, enlarging) and
 is not needed to read the page.
 """
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
@@ -88,6 +89,14 @@ class Page:
         """Adds the paragraph that says it all, in larger type."""
         self._add(f'<p class="lead">{parts_html(parts)}</p>')
 
+    def verdict(self, tag: str, tone: Literal["yes", "no", "open"], *parts: Part) -> None:
+        """Adds the answer to the page's question: a tag of few words, told apart by sign and color, and the reason."""
+        sign = {"yes": "✓", "no": "✗", "open": "?"}[tone]
+        self._add(
+            f'<p class="verdict tone-{tone}" data-verdict="{clean(tag)}"><strong><span aria-hidden="true">{sign}</span>'
+            f" {clean(tag)}</strong> {parts_html(parts)}</p>"
+        )
+
     def note(self, *parts: Part) -> None:
         """Adds a paragraph that is set apart: how to read something."""
         self._add(f'<p class="note">{parts_html(parts)}</p>')
@@ -129,8 +138,8 @@ class Page:
         """Adds a chart with its legend. Charts that follow each other stand side by side where there is room."""
         keys = "".join(
             f'<li><svg class="swatch" viewBox="0 0 10 10" aria-hidden="true">'
-            f'<line class="line s{index % COLORS}" x1="0" x2="10" y1="5" y2="5"/></svg>{clean(one.name)}</li>'
-            for index, one in enumerate(series)
+            f'<line class="line s{index % COLORS}" x1="0" x2="10" y1="5" y2="5"/></svg>{clean(line.name)}</li>'
+            for index, line in enumerate(series)
         )
         legend = f'<ul class="legend">{keys}</ul>' if len(series) > 1 else ""
         chart = line_chart(series, title=title, log=log, marks=marks, x_label=x_label)
@@ -201,35 +210,49 @@ class Page:
         edges = [1 + others * part // parts for part in range(parts + 1)]
         for number, (start, stop) in enumerate(pairwise(edges), 1):
             some = [(heading, [[row[0], *row[start:stop]] for row in members]) for heading, members in groups]
-            said = f"{caption or columns[0]} ({number} of {parts})"
+            title = f"{caption or columns[0]} ({number} of {parts})"
             keys = legend if any(isinstance(cell, BarCell) for _, rows in some for row in rows for cell in row) else ()
-            self.table([columns[0], *columns[start:stop]], some, caption=said, legend=keys)
+            self.table([columns[0], *columns[start:stop]], some, caption=title, legend=keys)
 
-    def pictures(self, pictures: Sequence[PageImage]) -> None:
-        """Adds pictures side by side, as many in a row as fit."""
-        if pictures:
-            self._add(f'<div class="pictures">{"".join(map(figure_html, pictures))}</div>')
+    def pictures(self, images: Sequence[PageImage]) -> None:
+        """Adds images side by side, as many in a row as fit."""
+        if images:
+            self._add(f'<div class="pictures">{"".join(map(figure_html, images))}</div>')
 
-    def sheets(self, pictures: Sequence[PageImage]) -> None:
-        """Adds pictures one under the other, each at its own width up to the page's: contact sheets, strips."""
-        if pictures:
-            self._add(f'<div class="sheets">{"".join(map(figure_html, pictures))}</div>')
+    def drawing(self, svg: str) -> None:
+        """Adds a drawing, SVG text whose words are escaped and which says by `aria-label` what it shows."""
+        self._add(f'<figure class="drawing">{svg}</figure>')
+
+    def steps(self, frames: Sequence[tuple[str, Sequence[PageImage]]]) -> None:
+        """Adds (words, images) of each step of something, one at a time behind a slider; all where no script runs."""
+        shown = "".join(
+            f'<div class="step"><h4>{clean(words)}</h4>'
+            f'<div class="pictures">{"".join(map(figure_html, images))}</div></div>'
+            for words, images in frames
+        )
+        if frames:
+            self._add(f'<section class="steps card">{shown}</section>')
+
+    def sheets(self, images: Sequence[PageImage]) -> None:
+        """Adds images one under the other, each at its own width up to the page's: contact sheets, strips."""
+        if images:
+            self._add(f'<div class="sheets">{"".join(map(figure_html, images))}</div>')
 
     def card(
         self,
         title: str,
-        pictures: Sequence[PageImage],
+        images: Sequence[PageImage],
         *,
         small: str = "",
         legend: Sequence[Swatch] = (),
         scores: Sequence[Score] = (),
     ) -> None:
-        """Adds one case: its title, pictures side by side, a legend of colors and a small ranking."""
+        """Adds one case: its title, images side by side, a legend of colors and a small ranking."""
         quiet = f"<small>{clean(small)}</small>" if small else ""
         top = f'<div><h4 dir="auto">{clean(title)}{quiet}</h4>{legend_html(legend)}</div>'
         self._add(
             f'<article class="card"><div class="top">{top}'
-            f'{scores_html(scores)}</div><div class="pictures">{"".join(map(figure_html, pictures))}</div></article>'
+            f'{scores_html(scores)}</div><div class="pictures">{"".join(map(figure_html, images))}</div></article>'
         )
 
     def credits(self, *parts: Part) -> None:

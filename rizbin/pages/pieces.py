@@ -48,16 +48,16 @@ class Fact:
 
 @dataclass(frozen=True, kw_only=True)
 class PageImage:
-    """One picture with what it shows."""
+    """One image with what it shows."""
 
     image: UInt8[np.ndarray, "height width 3"]
     """RGB, 0 to 255, any size; a small one is shown enlarged with its pixels sharp."""
     caption: str = ""
-    """Under the picture."""
+    """Under the image."""
     alt: str
     """What a reader who cannot see it should know."""
     good: bool | None = None
-    """Marks the picture as right or wrong where that has a meaning."""
+    """Marks the image as right or wrong where that has a meaning."""
     smooth: bool = False
     """Enlarge softly: for heat maps, whose pixels mean nothing by themselves."""
 
@@ -108,7 +108,7 @@ Cell = str | int | float | Number | BarCell | Link
 
 
 def png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    """The picture as a PNG file: 8-bit RGB, lossless; the row filter that packs best is chosen for all rows."""
+    """The image as a PNG file: 8-bit RGB, lossless; the row filter that packs best is chosen for all rows."""
     height, width, _ = image.shape
     if height == 0 or width == 0:
         raise RizbinError(f"A picture of {width} x {height} pixels cannot be shown; give one with at least one pixel.")
@@ -146,18 +146,18 @@ def parts_html(parts: Sequence[Part]) -> str:
     return "".join(out)
 
 
-def figure_html(picture: PageImage) -> str:
+def figure_html(shown: PageImage) -> str:
     """One `<figure>`. Width and height are given, so that the page does not jump while it opens."""
-    height, width, _ = picture.image.shape
-    # Under 160 px a picture is enlarged on the page; soft edges would then hide what the network really saw.
-    kind = "soft" if picture.smooth else "sharp" if max(height, width) < 160 else "soft"
-    data = base64.b64encode(png(picture.image)).decode()
-    verdict = "" if picture.good is None else f' class="{"good" if picture.good else "bad"}"'
-    caption = f'<figcaption dir="auto">{_verdict(picture.good)}{clean(picture.caption)}</figcaption>'
+    height, width, _ = shown.image.shape
+    # Under 160 px an image is enlarged on the page; soft edges would then hide what the network really saw.
+    kind = "soft" if shown.smooth else "sharp" if max(height, width) < 160 else "soft"
+    data = base64.b64encode(png(shown.image)).decode()
+    verdict = "" if shown.good is None else f' class="{"good" if shown.good else "bad"}"'
+    caption = f'<figcaption dir="auto">{_verdict(shown.good)}{clean(shown.caption)}</figcaption>'
     return (
-        f'<figure{verdict}><img class="{kind}" width="{width}" height="{height}" alt="{clean(picture.alt)}" '
+        f'<figure{verdict}><img class="{kind}" width="{width}" height="{height}" alt="{clean(shown.alt)}" '
         f'decoding="async" src="data:image/png;base64,{data}">'
-        f"{caption if picture.caption or picture.good is not None else ''}</figure>"
+        f"{caption if shown.caption or shown.good is not None else ''}</figure>"
     )
 
 

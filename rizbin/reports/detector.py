@@ -1,4 +1,4 @@
-"""The report of a detector: its numbers, its boxes beside the true ones, its worst pictures, how it was made."""
+"""The report of a detector: its numbers, its boxes beside the true ones, its worst images, how it was made."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from rizbin.detection.average_precision import iou_matrix
 from rizbin.detection.detections import THRESHOLD, Detections
 from rizbin.detection.detector import Detector
 from rizbin.detection.draw import drawn
-from rizbin.detection.measure import DetectionSettings, pictures_with
+from rizbin.detection.measure import DetectionSettings, images_with
 from rizbin.detection.phrases import named
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Number, PageImage
@@ -20,7 +20,7 @@ from rizbin.reports.encoder import curves, how_made, read_json, subtitle
 from rizbin.reports.numbers import numbers
 
 SHOWN, SEARCHED, FAILED = 8, 64, 6
-"""Pictures shown first, looked at for faults, and shown with faults."""
+"""Images shown first, looked at for faults, and shown with faults."""
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 
@@ -34,7 +34,7 @@ def write_detector_report(
     names: Sequence[str],
     evaluation: Report,
     history: list[dict],
-    kept: Sequence[tuple[str, float, float]] = (),
+    forgetting: Sequence[tuple[str, float, float]] = (),
 ) -> Path:
     """Writes the page and returns its path.
 
@@ -42,33 +42,33 @@ def write_detector_report(
         folder: Of the run or the detector; `settings.json` and `environment.json` are read where they exist.
         target: The file.
         detector: What is shown.
-        source: Pictures that were not learned from.
+        source: Images that were not learned from.
         names: What it is asked for.
         evaluation: Its numbers.
         history: Lines of metrics.jsonl.
-        kept: As `rizbin.detection.measure.kept` gives it, where it went on from a trained network.
+        forgetting: As `rizbin.detection.measure.before_and_after` gives it, where it went on from a trained network.
 
     Raises RizbinError when the file cannot be written.
     """
     settings, machine = read_json(folder / "settings.json"), read_json(folder / "environment.json")
-    samples, _ = pictures_with(source, set(names), DetectionSettings(images=SEARCHED))
-    found = detector.detect([one.image for one in samples], named(names), batch=16)
-    answers = [one.choose(THRESHOLD) for one in found]
+    samples, _ = images_with(source, set(names), DetectionSettings(images=SEARCHED))
+    proposals = detector.detect([sample.image for sample in samples], named(names), batch=16)
+    answers = [image_proposals.choose(THRESHOLD) for image_proposals in proposals]
     faults = [_faults(sample, answer, set(names)) for sample, answer in zip(samples, answers, strict=True)]
     page = Page(f"A detector on {source.name}", subtitle=subtitle(history, machine))
     numbers(page, evaluation)
-    if kept:
-        _kept(page, kept)
+    if forgetting:
+        _forgetting(page, forgetting)
     page.heading("What it finds")
     page.text(
-        f"The first {min(SHOWN, len(samples))} pictures, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
+        f"The first {min(SHOWN, len(samples))} images, not chosen: its boxes with a score of {THRESHOLD:g} or more, "
         f"asked for {len(names)} names at once, and beside them the true ones."
     )
     for index in range(min(SHOWN, len(samples))):
         _card(page, samples[index], answers[index], faults[index], names)
-    wrong = [index for index in sorted(range(len(samples)), key=lambda one: -len(faults[one])) if faults[index]]
+    wrong = [index for index in sorted(range(len(samples)), key=lambda index: -len(faults[index])) if faults[index]]
     page.heading("Where it fails")
-    page.text(f"{len(wrong)} of {len(samples)} pictures have a fault" + (", these most of all." if wrong else "."))
+    page.text(f"{len(wrong)} of {len(samples)} images have a fault" + (", these most of all." if wrong else "."))
     for index in wrong[:FAILED]:
         _card(page, samples[index], answers[index], faults[index], names)
     curves(page, history)
@@ -81,16 +81,16 @@ def write_detector_report(
 
 def _faults(sample: Sample, answer: Detections, names: set[str]) -> list[str]:
     """What is missed and what is wrong, in words."""
-    things = [thing for thing in sample.things if thing.name in names]
-    left, said = list(range(len(things))), []
+    objects = [instance for instance in sample.objects if instance.name in names]
+    left, wrong = list(range(len(objects))), []
     for number, label in enumerate(answer.labels):
-        own = [place for place in left if things[place].name == label]
-        fit = _overlaps(answer.boxes[number], [things[place].box for place in own])
+        own = [place for place in left if objects[place].name == label]
+        fit = _overlaps(answer.boxes[number], [objects[place].box for place in own])
         if len(fit) and fit.max() >= SAME:
             left.remove(own[int(fit.argmax())])
         else:
-            said.append(f"no {label} there")
-    return [*(f"missed: {things[place].name}" for place in left), *said]
+            wrong.append(f"no {label} there")
+    return [*(f"missed: {objects[place].name}" for place in left), *wrong]
 
 
 def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
@@ -100,13 +100,13 @@ def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> n
 
 def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str], names: Sequence[str]) -> None:
     place = {name: number for number, name in enumerate(names)}
-    things = [thing for thing in sample.things if thing.name in place]
+    objects = [instance for instance in sample.objects if instance.name in place]
     truth = Detections(
-        np.array([thing.box for thing in things], np.float32).reshape(-1, 4),
-        np.array([place[thing.name] for thing in things], np.int64),
-        np.ones(len(things), np.float32),
+        np.array([instance.box for instance in objects], np.float32).reshape(-1, 4),
+        np.array([place[instance.name] for instance in objects], np.int64),
+        np.ones(len(objects), np.float32),
         tuple(names),
-        np.arange(len(things)),
+        np.arange(len(objects)),
     )
     page.card(
         "; ".join(faults) or "all found, nothing else",
@@ -120,7 +120,7 @@ def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str],
     )
 
 
-def _kept(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:
+def _forgetting(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:
     page.heading("What was learned, and what was forgotten")
     page.text(
         "AP50 in percent of the network that it went on from and of this one; on names that were held out, a loss is "

@@ -1,4 +1,4 @@
-"""The report of a run: what was trained, how well, and what it looks like. One file that opens without network."""
+"""The report of an encoder: its numbers, examples and training curves, in one file that opens without a network."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,50 +20,50 @@ from rizbin.pages.charts import Mark, Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Link, PageImage, Part, Score, Swatch
 from rizbin.reports.examples import TEMPLATES, Pool, ask, embedded, first_samples, looks
-from rizbin.reports.image_encoder import pictures_of
+from rizbin.reports.image_encoder import images_of
 from rizbin.reports.numbers import label, numbers
 from rizbin.training.method import Method, MethodView
 from rizbin.visualization import attention, pca, reconstruct, removed, words
 from rizbin.visualization.colors import distinct
 
 SHOWN = 12
-"""Pictures shown in full: the first of the data, never chosen."""
+"""Images shown in full: the first of the data, never chosen."""
 FAILED = 6
 """Failures shown in full: the surest."""
 SEARCHED = 256
-"""Pictures in which failures are sought and captions are searched for."""
+"""Images in which failures are sought and captions are searched for."""
 CAPTIONS = 4
-"""Captions shown with the pictures they find."""
+"""Captions shown with the images they find."""
 
 OPENMOJI: tuple[Part, ...] = (
     "The drawings in the scenes are by ",
     Link("OpenMoji", "https://openmoji.org"),
     ", the open-source emoji and icon project, licensed ",
     Link("CC BY-SA 4.0", "https://creativecommons.org/licenses/by-sa/4.0/"),
-    "; the pictures of scenes on this page are adaptations under the same licence.",
+    "; the images of scenes on this page are adaptations under the same licence.",
 )
 """The credit that the scenes' licence asks for."""
 
 _CURVES = {
     "loss": "Loss, all terms",
-    "contrast": "Contrast of pictures and captions",
-    "cls": "Distillation of the whole picture (CLS)",
+    "contrast": "Contrast of images and captions",
+    "cls": "Distillation of the whole image (CLS)",
     "patch": "Distillation of removed patches",
     "visible": "Distillation of visible patches",
     "pixels": "Reconstruction of removed pixels",
     "scale": "Scale of the similarities",
-    "knn": "k-NN: right names by the nearest pictures, percent",
+    "knn": "k-NN: right names by the nearest images, percent",
     "projection_std": "Spread of the projections: 1 even, 0 constant",
     "projection_rank": "Effective directions of the projections",
     "feature_std": "Spread of the features: 1 even, 0 constant",
     "feature_rank": "Effective directions of the features",
-    "alignment": "Distance between two views of a picture",
+    "alignment": "Distance between two views of an image",
     "uniformity": "Unevenness of the projections on the sphere (0: all in one place)",
-    "lidar": "Directions that tell pictures apart, not their views (LiDAR)",
+    "lidar": "Directions that tell images apart, not their views (LiDAR)",
     "teacher_entropy": "Entropy of the teacher's code",
     "kl": "What the student does not yet say of it",
     "code_entropy": "Entropy of the teacher's mean code",
-    "top_share": "Share of pictures in the most common prototype",
+    "top_share": "Share of images in the most common prototype",
     "learning_rate": "Learning rate",
     "gradient_norm": "Norm of the gradient",
 }
@@ -92,7 +92,7 @@ def write_report(
         folder: Of the run or model; `settings.json` and `environment.json` are read from it where they exist.
         target: The file to write.
         pair: The encoder of any library, or one of Rizbin's own networks.
-        method: The method with its teacher, for the token pictures; None, or one without `look`, leaves them out.
+        method: The method with its teacher, for the token images; None, or one without `look`, leaves them out.
         source: Samples that were not trained on.
         evaluation: The measured numbers.
         history: Lines of metrics.jsonl.
@@ -111,9 +111,9 @@ def write_report(
         page = Page(f"{_title(method, settings)} on {source.name}", subtitle=subtitle(history, machine))
         numbers(page, evaluation)
         if pool is not None:
-            _pictures(page, pool, encoder, method, source, templates)
+            _images(page, pool, encoder, method, source, templates)
         elif samples:
-            pictures_of(page, encoder, samples, SHOWN)
+            images_of(page, encoder, samples, SHOWN)
         curves(page, history)
     if also is not None:
         also(page)
@@ -143,10 +143,10 @@ def _evaluating(*modules: nn.Module | None) -> Iterator[None]:
 def read_json(path: Path) -> dict:
     """A JSON object, or an empty one when there is none: a report without it is better than no report."""
     try:
-        found = bounded.read_json(path)
+        content = bounded.read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _title(method: Method | None, settings: Mapping) -> str:
@@ -176,14 +176,14 @@ def subtitle(history: Sequence[Mapping], machine: Mapping) -> str:
     return " · ".join(parts)
 
 
-def _pictures(
+def _images(
     page: Page, pool: Pool, pair: FeatureExtractor, method: Method | None, source: Source, templates: TemplateSet
 ) -> None:
     """Everything that is seen rather than counted."""
     shown_first = list(range(min(SHOWN, len(pool.samples))))
     failed = pool.worst(FAILED)
     chosen = [*shown_first, *(index for index in failed if index not in shown_first)]
-    look = looks(method, pool.pictures[chosen])
+    look = looks(method, pool.images[chosen])
 
     def embedder(pair: FeatureExtractor, names: Sequence[str]) -> np.ndarray:
         return embedded(pair, names, templates)
@@ -195,7 +195,7 @@ def _pictures(
         _card(page, pool, index, pair, own, source.categories, vocabulary, embedder)
 
     page.heading("What it sees")
-    page.text(f"The first {len(shown_first)} pictures of {source.name}, not chosen. Click a picture to enlarge it.")
+    page.text(f"The first {len(shown_first)} images of {source.name}, not chosen. Click an image to enlarge it.")
     page.explained(_columns(look, pool, pair.localizes))
     for index in shown_first:
         card(index)
@@ -203,7 +203,7 @@ def _pictures(
         page.heading("Where it fails")
         wrong = len(pool.worst(len(pool.samples)))
         page.text(
-            f"Its first answer is wrong for {wrong} of {len(pool.samples)} pictures"
+            f"Its first answer is wrong for {wrong} of {len(pool.samples)} images"
             + (f"; these are the {len(failed)} where it was surest of a wrong one." if failed else ".")
         )
         for index in failed:
@@ -217,24 +217,24 @@ def _together(page: Page, pool: Pool, pair: FeatureExtractor, shown_first: Seque
     """The colors of patches."""
     page.heading("What belongs together")
     page.text(
-        "Each patch in the color of its features: their three main directions over all pictures shown here, as red, "
+        "Each patch in the color of its features: their three main directions over all images shown here, as red, "
         "green and blue. Like colors mean like features; what the first direction sets apart as background is dark."
     )
-    colored = pca.pca_of(pair, pool.pictures[shown_first])
+    colored = pca.pca_of(pair, pool.images[shown_first])
     page.pictures(
         [
             PageImage(
-                image=np.concatenate([pool.pictures[index], one]),
-                alt=f"Picture {index + 1} and under it the colors of its patches",
+                image=np.concatenate([pool.images[index], patch_colors]),
+                alt=f"Image {index + 1} and under it the colors of its patches",
             )
-            for index, one in zip(shown_first, colored, strict=True)
+            for index, patch_colors in zip(shown_first, colored, strict=True)
         ]
     )
 
 
 def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple[str, str]]:
-    """One plain sentence for each kind of picture in a card."""
-    entries = [("Picture", "What the network is given.")]
+    """One plain sentence for each kind of image in a card."""
+    entries = [("Image", "What the network is given.")]
     if look is not None:
         entries.append(
             ("Attention", "Where the summary token looks (the teacher's, if it has one): bright is much, dark little.")
@@ -249,7 +249,7 @@ def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple
                     (
                         "Reconstruction",
                         "The hatched patches as the student guesses them from the rest; each patch's brightness and "
-                        "contrast are the picture's own, since only the pattern within a patch is predicted.",
+                        "contrast are the image's own, since only the pattern within a patch is predicted.",
                     )
                 )
     if localizes:
@@ -260,10 +260,10 @@ def _columns(look: MethodView | None, pool: Pool, localizes: bool) -> list[tuple
                 "near. No place was ever named to it in training.",
             )
         )
-    if localizes and any(sample.things for sample in pool.samples):
+    if localizes and any(sample.objects for sample in pool.samples):
         entries.append(("Truth", "The same words where they really are."))
     if pool.texts:
-        among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these pictures"
+        among = f"{len(pool.texts)} names" if pool.named else f"the {len(pool.texts)} captions of these images"
         entries.append(("Answers", f"Its best three among {among}, with their probabilities; ✓ marks a right one."))
     return entries
 
@@ -278,80 +278,82 @@ def _card(
     vocabulary: np.ndarray | None,
     embedder: words.WordEmbedder,
 ) -> None:
-    """One picture with all that the network makes of it."""
-    sample, picture = pool.samples[index], pool.pictures[index]
-    pictures = [PageImage(image=picture, caption="Picture", alt=sample.caption or sample.key)]
+    """One image with all that the network makes of it."""
+    sample, image = pool.samples[index], pool.images[index]
+    images = [PageImage(image=image, caption="Image", alt=sample.caption or sample.key)]
     if own is not None:
-        pictures += _tokens(picture, *own)
-    asked = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
-    asked = asked if pair.localizes else []
+        images += _tokens(image, *own)
+    queries = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
+    queries = queries if pair.localizes else []
     legend: list[Swatch] = []
-    if asked:
-        colors = distinct(len(asked))
-        legend = [Swatch(color=color, text=word) for color, word in zip(colors, asked, strict=True)]
-        height, width = picture.shape[:2]
-        maps = words.similarities(pair, picture, asked, against=vocabulary, embedder=embedder)
+    if queries:
+        colors = distinct(len(queries))
+        legend = [Swatch(color=color, text=word) for color, word in zip(colors, queries, strict=True)]
+        height, width = image.shape[:2]
+        maps = words.similarities(pair, image, queries, against=vocabulary, embedder=embedder)
         places = words.segmented(maps, height, width)
-        spoken = f"The picture colored by the words {', '.join(asked)}"
-        pictures.append(PageImage(image=words.painted(picture, places, colors), caption="Words", alt=spoken))
-        if sample.things:
-            masks = [(thing.name, _square(thing.mask, height)) for thing in sample.things]
-            truth = words.painted(picture, words.true_numbers(masks, asked), colors)
-            pictures.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
+        spoken = f"The image colored by the words {', '.join(queries)}"
+        images.append(PageImage(image=words.painted(image, places, colors), caption="Words", alt=spoken))
+        if sample.objects:
+            masks = [(instance.name, _square(instance.mask, height)) for instance in sample.objects]
+            truth = words.painted(image, words.true_numbers(masks, queries), colors)
+            images.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
     page.card(
         sample.caption or "(no caption)",
-        pictures,
+        images,
         small=sample.key,
         legend=legend,
-        scores=[Score(name=one.text, value=one.share, good=one.right or None) for one in pool.answers(index)],
+        scores=[
+            Score(name=answer.text, value=answer.share, good=answer.right or None) for answer in pool.answers(index)
+        ],
     )
 
 
 def _square(mask: np.ndarray, size: int) -> np.ndarray:
-    """A mask of a sample in the frame of the picture that the network is given."""
+    """A mask of a sample in the frame of the image that the network is given."""
     return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
 
 
-def _tokens(picture: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
-    """Attention, removed tokens and reconstruction of one picture, as far as there are any."""
-    heat = attention.overlay(picture, look.attention[at].numpy())
-    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the picture", smooth=True)]
+def _tokens(image: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
+    """Attention, removed tokens and reconstruction of one image, as far as there are any."""
+    heat = attention.overlay(image, look.attention[at].numpy())
+    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the image", smooth=True)]
     if not bool(look.removed.any()):
         return out
     gone = look.removed[at].numpy()
-    hatched = removed.removed(picture, gone)
-    out.append(PageImage(image=hatched, caption="Removed", alt="The picture with removed patches hatched"))
+    hatched = removed.removed(image, gone)
+    out.append(PageImage(image=hatched, caption="Removed", alt="The image with removed patches hatched"))
     if look.reconstruction is not None:
         guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
-        filled = reconstruct.filled(picture, guess, gone)
-        out.append(PageImage(image=filled, caption="Reconstruction", alt="The picture with removed patches filled in"))
+        filled = reconstruct.filled(image, guess, gone)
+        out.append(PageImage(image=filled, caption="Reconstruction", alt="The image with removed patches filled in"))
     return out
 
 
 def _search(page: Page, pool: Pool) -> None:
-    """Captions with the pictures that they find."""
-    asked = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
-    if not asked or len(pool.samples) < 2:
+    """Captions with the images that they find."""
+    queries = [index for index, sample in enumerate(pool.samples) if sample.caption][:CAPTIONS]
+    if not queries or len(pool.samples) < 2:
         return
-    page.heading("Finding pictures by words")
+    page.heading("Finding images by words")
     page.text(
-        f"The first captions, each with the five of {len(pool.samples)} pictures that it finds; ✓ and a frame mark the "
-        "picture it belongs to."
+        f"The first captions, each with the five of {len(pool.samples)} images that it finds; ✓ and a frame mark the "
+        "image it belongs to."
     )
-    for index in asked:
-        best, place = pool.found(index)
+    for index in queries:
+        best, place = pool.retrieved(index)
         page.card(
             pool.samples[index].caption,
             [
                 PageImage(
-                    image=pool.pictures[found],
-                    caption=pool.samples[found].caption,
-                    alt=f"Number {rank}: {pool.samples[found].caption}",
-                    good=True if found == index else None,
+                    image=pool.images[neighbor],
+                    caption=pool.samples[neighbor].caption,
+                    alt=f"Number {rank}: {pool.samples[neighbor].caption}",
+                    good=True if neighbor == index else None,
                 )
-                for rank, found in enumerate(best, 1)
+                for rank, neighbor in enumerate(best, 1)
             ],
-            small=f"Its own picture comes at place {place} of {len(pool.samples)}",
+            small=f"Its own image comes at place {place} of {len(pool.samples)}",
         )
 
 
@@ -373,14 +375,18 @@ def curves(page: Page, history: Sequence[Mapping]) -> None:
     if marks:
         page.warning(f"Dashed red lines: {'; '.join(mark.text for mark in marks[:10])}.")
     for name in order:
-        points = [(float(one.get("step", at)), float(one[name])) for at, one in enumerate(history) if _has(one, name)]
+        points = [
+            (float(record.get("step", at)), float(record[name]))
+            for at, record in enumerate(history)
+            if _has(record, name)
+        ]
         lines = [Series(name=name, x=[x for x, _ in points], y=[y for _, y in points])]
         if name == "knn":
             lines += [
-                Series(name=said, x=[lines[0].x[0], lines[0].x[-1]], y=[float(one[other])] * 2)
-                for other, said in _BESIDE_KNN.items()
-                for one in [next((one for one in history if _has(one, other)), None)]
-                if one is not None
+                Series(name=title, x=[lines[0].x[0], lines[0].x[-1]], y=[float(record[other])] * 2)
+                for other, title in _BESIDE_KNN.items()
+                for record in [next((record for record in history if _has(record, other)), None)]
+                if record is not None
             ]
         page.curves(_CURVES.get(name, label(name)), lines, marks=marks)
 

@@ -1,4 +1,4 @@
-"""What an image-text encoder does with single pictures: the material of a report's picture pages."""
+"""What an image-text encoder does with single images: the material of a report's image pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,36 +15,36 @@ from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.training.method import Method, MethodView
 
 BATCH = 64
-"""Pictures encoded together: enough for speed, small enough for any memory."""
+"""Images encoded together: enough for speed, small enough for any memory."""
 TEMPLATES: TemplateSet = Evaluation.Settings().templates
 """Prompts of a category: the evaluation's, so that a report's cards and its headline ask the same."""
 
 
 @dataclass(frozen=True)
 class RankedText:
-    """One of the best texts for a picture."""
+    """One of the best texts for an image."""
 
     text: str
     share: float
-    """Its probability among all texts asked about, 0 to 1."""
+    """Its probability among all candidate texts, 0 to 1."""
     right: bool
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples of a source with everything that a pair says about them."""
+    """Samples of a source with the scores that an image-text encoder gives them."""
 
     samples: list[Sample]
-    pictures: UInt8[np.ndarray, "samples size size 3"]
+    images: UInt8[np.ndarray, "samples size size 3"]
     """As evaluation sees them: central square at the pair's size."""
     texts: list[str]
-    """What the pictures are asked about: the categories, or without them the samples' own captions; may be empty."""
+    """The candidate texts: the categories, or without them the samples' own captions; may be empty."""
     named: bool
     """Whether `texts` are categories."""
     chances: Float[np.ndarray, "samples texts"]
-    """Each picture's probability of each text, rows sum to 1."""
+    """Each image's probability of each text, rows sum to 1."""
     finds: Float[np.ndarray, "samples samples"]
-    """Cosine of each sample's caption (row) with each picture (column)."""
+    """Cosine of each sample's caption (row) with each image (column)."""
 
     def right(self, index: int, text: str) -> bool:
         """Whether the text is true of the sample."""
@@ -65,8 +65,8 @@ class Pool:
         wrong = [index for index, answer in enumerate(first) if not answer.right]
         return sorted(wrong, key=lambda index: -first[index].share)[:count]
 
-    def found(self, index: int, count: int = 5) -> tuple[list[int], int]:
-        """The pictures nearest to a sample's caption, and at which place (1 is best) its own picture comes."""
+    def retrieved(self, index: int, count: int = 5) -> tuple[list[int], int]:
+        """The images nearest to a sample's caption, and at which place (1 is best) its own image comes."""
         ranked = np.argsort(-self.finds[index], kind="stable").tolist()
         return ranked[:count], ranked.index(index) + 1
 
@@ -101,29 +101,29 @@ def ask(
     `templates` are the prompts of a category; the evaluation's, where its numbers stand beside.
     """
     network = extractor(encoder)
-    pictures = np.stack([whole(sample.image, network.image_size) for sample in samples])
-    images = torch.cat([network.embeddings(network.normalized(part)) for part in _parts(pictures, network.device)])
-    images, captions = images.float(), [sample.caption for sample in samples]
+    images = np.stack([whole(sample.image, network.image_size) for sample in samples])
+    embeddings = torch.cat([network.embeddings(network.normalized(part)) for part in _parts(images, network.device)])
+    embeddings, captions = embeddings.float(), [sample.caption for sample in samples]
     parts = range(0, len(captions), BATCH)
     texts = torch.cat([network.encode_text(captions[start : start + BATCH]) for start in parts]).float()
     named = bool(categories) and any(sample.names for sample in samples)
-    asked = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
+    candidates = list(categories) if named else list(dict.fromkeys(caption for caption in captions if caption))
     if named:
-        choices = torch.from_numpy(embedded(network, asked, templates)).to(network.device)
+        choices = torch.from_numpy(embedded(network, candidates, templates)).to(network.device)
     else:
-        choices = texts[[captions.index(caption) for caption in asked]]
-    chances = (images @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
-    return Pool(list(samples), pictures, asked, named, chances, (texts @ images.T).cpu().numpy())
+        choices = texts[[captions.index(caption) for caption in candidates]]
+    chances = (embeddings @ choices.T * network.scale).softmax(dim=-1).cpu().numpy()
+    return Pool(list(samples), images, candidates, named, chances, (texts @ embeddings.T).cpu().numpy())
 
 
 @torch.no_grad()
-def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
-    """What the method shows of the pictures, on the CPU; None without a method or when it has nothing to show."""
-    if method is None or not len(pictures):
+def looks(method: Method | None, images: UInt8[np.ndarray, "batch size size 3"]) -> MethodView | None:
+    """What the method shows of the images, on the CPU; None without a method or when it has nothing to show."""
+    if method is None or not len(images):
         return None
     device = next(method.parameters()).device
     parts: list[MethodView] = []
-    for part in _parts(pictures, device):
+    for part in _parts(images, device):
         look = method.look(normalize(part))
         if look is None:
             return None
@@ -136,7 +136,7 @@ def looks(method: Method | None, pictures: UInt8[np.ndarray, "batch size size 3"
     )
 
 
-def _parts(pictures: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
+def _parts(images: UInt8[np.ndarray, "batch size size 3"], device: torch.device) -> list[torch.Tensor]:
     """Batches on the device."""
-    starts = range(0, len(pictures), BATCH)
-    return [torch.from_numpy(pictures[start : start + BATCH]).to(device) for start in starts]
+    starts = range(0, len(images), BATCH)
+    return [torch.from_numpy(images[start : start + BATCH]).to(device) for start in starts]

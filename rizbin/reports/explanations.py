@@ -21,7 +21,7 @@ POINTS = 48
 def write_explanations(
     explained: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"], Sequence[Explanation]]], target: Path
 ) -> Path:
-    """Writes the page of (name, picture, explanations) and returns its path.
+    """Writes the page of (name, image, explanations) and returns its path.
 
     Raises RizbinError when it cannot be written.
     """
@@ -45,56 +45,58 @@ def write_explanations(
             ("Bars", "Each word's own score; the box's score is their mean."),
         ]
     )
-    for name, picture, explanations in explained:
+    for name, image, explanations in explained:
         page.heading(name)
         if not explanations:
             page.text("Nothing was found.")
-        for one in explanations:
-            _card(page, picture, one)
+        for explanation in explanations:
+            _card(page, image, explanation)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return page.write(target)
 
 
-def _card(page: Page, picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> None:
+def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanation) -> None:
     answer = Detections(
-        np.array([one.box], np.float32),
+        np.array([explanation.box], np.float32),
         np.zeros(1, np.int64),
-        np.array([one.score], np.float32),
-        (one.name,),
+        np.array([explanation.score], np.float32),
+        (explanation.name,),
         np.zeros(1, np.int64),
     )
-    told = ""
-    if one.without == one.without:  # not nan: it was checked
-        told = (
-            f"Its score {one.score:.2f} is {one.without:.2f} with the brightest tenth taken out, and "
-            f"{one.elsewhere:.2f} with as much taken out elsewhere: the map "
-            f"{'shows what matters' if one.honest else 'does not show what matters'}."
+    score_text = ""
+    if explanation.without == explanation.without:  # not nan: it was checked
+        score_text = (
+            f"Its score {explanation.score:.2f} is {explanation.without:.2f} with the brightest tenth taken out, and "
+            f"{explanation.elsewhere:.2f} with as much taken out elsewhere: the map "
+            f"{'shows what matters' if explanation.honest else 'does not show what matters'}."
         )
     page.card(
-        f"{one.name} {one.score:.2f}",
+        f"{explanation.name} {explanation.score:.2f}",
         [
-            PageImage(image=drawn(picture, answer), caption="Box", alt=f"The box of {one.name}"),
+            PageImage(image=drawn(image, answer), caption="Box", alt=f"The box of {explanation.name}"),
             PageImage(
-                image=overlay(picture, one.similarity, low=0.0, high=100.0),
+                image=overlay(image, explanation.similarity, low=0.0, high=100.0),
                 caption="Looks like it",
-                alt=f"Where the picture looks like {one.name}, as heat",
+                alt=f"Where the image looks like {explanation.name}, as heat",
                 smooth=True,
             ),
-            PageImage(image=_points(picture, one), caption="Where it looked", alt="The places that the query read"),
+            PageImage(
+                image=_points(image, explanation), caption="Where it looked", alt="The places that the query read"
+            ),
         ],
-        small=told,
-        scores=[Score(name=word, value=value) for word, value in one.words],
+        small=score_text,
+        scores=[Score(name=word, value=value) for word, value in explanation.words],
     )
 
 
-def _points(picture: UInt8[np.ndarray, "_ _ 3"], one: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The heaviest points on the darkened picture, the heaviest on top."""
-    scale = max(1, -(-320 // min(picture.shape[:2])))
-    shown = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+def _points(image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The heaviest points on the darkened image, the heaviest on top."""
+    scale = max(1, -(-320 // min(image.shape[:2])))
+    shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     shown = (shown * 0.6).astype(np.uint8)
-    left, top, right, bottom = (round(value * scale) for value in one.box)
+    left, top, right, bottom = (round(value * scale) for value in explanation.box)
     cv2.rectangle(shown, (left, top), (right, bottom), (255, 255, 255), 1, cv2.LINE_AA)
-    heaviest = one.points[:POINTS]
+    heaviest = explanation.points[:POINTS]
     for x, y, share in heaviest[::-1]:
         strength = float(share / heaviest[0, 2])
         center, radius = (round(float(x) * scale), round(float(y) * scale)), round(2 + 5 * strength)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rizbin.core.measurement import Report
 from rizbin.data.sample import Source
 from rizbin.data.scenes.source import CREDIT
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
@@ -16,14 +16,14 @@ from rizbin.reports.numbers import numbers
 SHOWN = 24
 """Captions drawn."""
 GUIDANCE = 5.0
-"""Of small models; strong enough to tell things apart, weak enough to keep their colors."""
+"""Of small models; strong enough to tell objects apart, weak enough to keep their colors."""
 
 
 def write_drawing_report(
     folder: Path,
     target: Path,
     *,
-    painter: TextToImage,
+    text_to_image: TextToImage,
     source: Source,
     evaluation: Report,
     history: Sequence[dict],
@@ -35,7 +35,7 @@ def write_drawing_report(
         folder: Of the run; `settings.json` and `environment.json` are read where they exist.
         target: The file.
         painter: What is shown.
-        source: Pictures with captions that were not learned from.
+        source: Images with captions that were not learned from.
         evaluation: Its numbers.
         history: Lines of metrics.jsonl.
         seed: Of the first noise.
@@ -47,30 +47,30 @@ def write_drawing_report(
     numbers(page, evaluation)
     samples = [source[index] for index in range(min(SHOWN, len(source)))]
     page.heading("Drawn from captions")
-    page.text("Captions of pictures that it did not learn from, each with a seed of its own; none was chosen.")
+    page.text("Captions of images that it did not learn from, each with a seed of its own; none was chosen.")
     made = [
-        painter.paint(one.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
-        for number, one in enumerate(samples)
+        text_to_image.paint(sample.caption, Sampling(guidance_scale=GUIDANCE, seed=seed + number))
+        for number, sample in enumerate(samples)
     ]
     page.pictures(
         [
-            PageImage(image=painted.image, caption=one.caption, alt=f"drawn: {one.caption}")
-            for painted, one in zip(made, samples, strict=True)
+            PageImage(image=painted.image, caption=sample.caption, alt=f"drawn: {sample.caption}")
+            for painted, sample in zip(made, samples, strict=True)
         ]
     )
     page.heading("Step by step")
-    page.text("What the network believed the first of these to be, from nothing but noise to the end.")
-    steps = seen(painter, made[0].frames, most=12)
+    page.text("The network's prediction of the first image at some steps, from pure noise to the end.")
+    steps = predicted_images(text_to_image, made[0].frames, most=12)
     page.pictures([PageImage(image=image, caption=words, alt=f"seen at {words}") for image, words in steps])
     page.heading("What the autoencoder keeps")
-    page.text("A picture and the same through the autoencoder: nothing finer than this can be drawn.")
-    for one in samples[:4]:
-        kept = painter.decode(painter.encode(one.image, *one.image.shape[:2]))
+    page.text("An image and the same through the autoencoder: nothing finer than this can be drawn.")
+    for sample in samples[:4]:
+        reconstruction = text_to_image.decode(text_to_image.encode(sample.image, *sample.image.shape[:2]))
         page.card(
-            one.caption,
+            sample.caption,
             [
-                PageImage(image=one.image, caption="picture", alt=f"picture: {one.caption}"),
-                PageImage(image=kept, caption="kept", alt=f"kept of it: {one.caption}"),
+                PageImage(image=sample.image, caption="image", alt=f"image: {sample.caption}"),
+                PageImage(image=reconstruction, caption="kept", alt=f"kept of it: {sample.caption}"),
             ],
         )
     curves(page, list(history))

@@ -46,9 +46,9 @@ _WORDS = {
 }
 """Parts of a measurement's name that the field writes in its own way."""
 _GROUPS = {
-    "zero_shot": "Zero-shot: naming what is in a picture, untrained for it",
-    "retrieval": "Retrieval: captions and pictures find each other",
-    "knn": "k-NN: naming by the most alike training pictures",
+    "zero_shot": "Zero-shot: naming what is in an image, untrained for it",
+    "retrieval": "Retrieval: captions and images find each other",
+    "knn": "k-NN: naming by the most alike training images",
     "probe": "Linear probe: naming from the frozen features",
     "segmentation": "Segmentation: naming each place",
     "grounding": "Grounding: which of the words in the image stands where",
@@ -76,11 +76,11 @@ _NAMED = 4
 """Numbers worse than chance that the first sentence names; it counts them all."""
 _SENTENCES = {
     "zero_shot/top1": ("asked to choose among all names, its first answer is right in ", ""),
-    "retrieval/image_to_text/r1": ("the caption nearest to a picture is a right one in ", ""),
-    "retrieval/text_to_image/r1": ("the picture nearest to a caption is a right one in ", ""),
+    "retrieval/image_to_text/r1": ("the caption nearest to an image is a right one in ", ""),
+    "retrieval/text_to_image/r1": ("the image nearest to a caption is a right one in ", ""),
     "boxes/ap50": ("its boxes have an average precision of ", " at half overlap (AP50)"),
-    "presence/accuracy": ("asked whether one thing is there, it is right in ", ""),
-    "knn/top1": ("the most alike pictures name it rightly in ", ""),
+    "presence/accuracy": ("asked whether one object is there, it is right in ", ""),
+    "knn/top1": ("the most alike images name it rightly in ", ""),
     "segmentation/zero_shot/miou": ("colored by the words alone, places overlap the truth by ", " mIoU"),
     "attention/best_head_jaccard": ("the best head's attention overlaps the objects by ", " of their joint area"),
     "tokens/object_pixels_kept": ("its attention keeps ", " of all object pixels"),
@@ -119,23 +119,33 @@ def _in_words(part: str) -> str:
 def groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     """Measurements by the first part of their name, in their order."""
     out: dict[str, list[Measurement]] = {}
-    for one in measurements:
-        out.setdefault(one.name.split("/")[0], []).append(one)
+    for measurement in measurements:
+        out.setdefault(measurement.name.split("/")[0], []).append(measurement)
     return out
 
 
-def better(one: Measurement) -> bool | None:
+def better(measurement: Measurement) -> bool | None:
     """Whether the value beats random weights; None where that was not measured."""
-    if one.baseline is None or one.higher_is_better is None or not math.isfinite(one.baseline):
+    if measurement.baseline is None or measurement.higher_is_better is None or not math.isfinite(measurement.baseline):
         return None
-    return one.value > one.baseline if one.higher_is_better else one.value < one.baseline
+    return (
+        measurement.value > measurement.baseline
+        if measurement.higher_is_better
+        else measurement.value < measurement.baseline
+    )
 
 
-def _beside(one: Measurement) -> str:
+def _beside(measurement: Measurement) -> str:
     """What the value must be read against."""
-    parts = [f"random weights {shown(one.baseline, one.unit)}"] if one.baseline is not None else []
-    parts += [f"chance {shown(one.chance, one.unit)}"] if one.chance is not None and not one.references else []
-    parts += [f"{name} {shown(value, one.unit)}" for name, value in one.references]
+    parts = (
+        [f"random weights {shown(measurement.baseline, measurement.unit)}"] if measurement.baseline is not None else []
+    )
+    parts += (
+        [f"chance {shown(measurement.chance, measurement.unit)}"]
+        if measurement.chance is not None and not measurement.references
+        else []
+    )
+    parts += [f"{name} {shown(value, measurement.unit)}" for name, value in measurement.references]
     return ", ".join(parts)
 
 
@@ -157,15 +167,19 @@ def numbers(page: Page, evaluation: Report) -> None:
     by_group = groups(evaluation.measurements)
     heads = [members[0] for members in by_group.values()]
     if heads:
-        _headline(page, evaluation, [one for one in heads if one.name in _SENTENCES] or heads)
+        _headline(page, evaluation, [measurement for measurement in heads if measurement.name in _SENTENCES] or heads)
         chosen = [evaluation[name] for name in HEADLINE if name in evaluation]
         page.facts(
             [
-                Fact(value=shown(one.value, one.unit), label=label(one.name), detail=_detail(evaluation, one))
-                for one in (chosen if len(chosen) > 1 else heads[:5])
+                Fact(
+                    value=shown(measurement.value, measurement.unit),
+                    label=label(measurement.name),
+                    detail=_detail(evaluation, measurement),
+                )
+                for measurement in (chosen if len(chosen) > 1 else heads[:5])
             ]
         )
-    weak = [label(one.name) for one in evaluation.measurements if better(one) is False]
+    weak = [label(measurement.name) for measurement in evaluation.measurements if better(measurement) is False]
     if weak:
         page.warning(f"No better than the same network with random weights: {'; '.join(weak)}.")
     page.heading("What it can do")
@@ -176,12 +190,12 @@ def numbers(page: Page, evaluation: Report) -> None:
         page.table(
             ["Measured", "Value", "Random weights", "Chance", "All three", "Measured on"],
             [
-                (_GROUPS.get(name, label(name)), [_row(evaluation, one) for one in members])
+                (_GROUPS.get(name, label(name)), [_row(evaluation, measurement) for measurement in members])
                 for name, members in by_group.items()
             ],
             legend=("the same network with random weights", "chance"),
         )
-        protocols = [(label(one.name), one.protocol) for one in evaluation.measurements]
+        protocols = [(label(measurement.name), measurement.protocol) for measurement in evaluation.measurements]
         page.details("How each number was measured", protocols)
     if evaluation.left_out:
         page.details("What was not measured, and why", [(label(name), why) for name, why in evaluation.left_out])
@@ -195,33 +209,40 @@ def _headline(page: Page, evaluation: Report, heads: Sequence[Measurement]) -> N
     counted = worse_than_chance(evaluation.measurements)
     images = f"{evaluation.images:,} image{'s' * (evaluation.images != 1)}"
     parts: list[Part] = [f"{counted} " if counted else "", f"On {images} of {evaluation.source}: "]
-    for index, one in enumerate(heads[:3]):
-        before, after = _SENTENCES.get(one.name, (f"{label(one.name)} ", ""))
-        against = f" ({_beside(one)})" if _beside(one) else ""
-        parts += ["; " if index else "", before, Strong(shown(one.value, one.unit)), after + against]
+    for index, measurement in enumerate(heads[:3]):
+        before, after = _SENTENCES.get(measurement.name, (f"{label(measurement.name)} ", ""))
+        against = f" ({_beside(measurement)})" if _beside(measurement) else ""
+        parts += ["; " if index else "", before, Strong(shown(measurement.value, measurement.unit)), after + against]
     parts.append(".")
-    compared = [one for one in evaluation.measurements if better(one) is not None]
+    compared = [measurement for measurement in evaluation.measurements if better(measurement) is not None]
     if compared:
-        ahead = sum(better(one) is True for one in compared)
+        ahead = sum(better(measurement) is True for measurement in compared)
         parts.append(f" It beats the same network with random weights in {ahead} of {len(compared)} numbers.")
     page.lead(*parts)
 
 
-def _detail(evaluation: Report, one: Measurement) -> str:
+def _detail(evaluation: Report, measurement: Measurement) -> str:
     """What a fact is read against, and on how many images it was measured."""
-    return "; ".join(part for part in (_beside(one), f"on {evaluation.behind(one)}") if part)
+    return "; ".join(part for part in (_beside(measurement), f"on {evaluation.behind(measurement)}") if part)
 
 
-def _row(evaluation: Report, one: Measurement) -> list[Cell]:
+def _row(evaluation: Report, measurement: Measurement) -> list[Cell]:
     """One line of the table of numbers."""
-    name = ", ".join(_in_words(part) for part in one.name.split("/")[1:]) or label(one.name)
-    side = {True: "", False: " (lower is better)", None: " (neither is better)"}[one.higher_is_better]
-    top = 100.0 if one.unit == "percent" else max(one.value, one.baseline or 0.0, one.chance or 0.0, 1.0)
-    ticks = (("random weights", one.baseline), ("chance", one.chance))
-    count = evaluation.images if one.images is None else one.images
+    name = ", ".join(_in_words(part) for part in measurement.name.split("/")[1:]) or label(measurement.name)
+    side = {True: "", False: " (lower is better)", None: " (neither is better)"}[measurement.higher_is_better]
+    top = (
+        100.0
+        if measurement.unit == "percent"
+        else max(measurement.value, measurement.baseline or 0.0, measurement.chance or 0.0, 1.0)
+    )
+    ticks = (("random weights", measurement.baseline), ("chance", measurement.chance))
+    count = evaluation.images if measurement.images is None else measurement.images
     return [
         name + side,
-        *(Number(shown(value, one.unit), value) for value in (one.value, one.baseline, one.chance)),
-        BarCell(value=one.value, ticks=ticks, high=top),
-        Number(evaluation.behind(one), count),
+        *(
+            Number(shown(value, measurement.unit), value)
+            for value in (measurement.value, measurement.baseline, measurement.chance)
+        ),
+        BarCell(value=measurement.value, ticks=ticks, high=top),
+        Number(evaluation.behind(measurement), count),
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rizbin.core import outputs
-from rizbin.core.commands import Argument, Place, job, part
+from rizbin.core.commands import HIDDEN, Argument, Place, job, part
 from rizbin.core.devices import BEST, choose
 from rizbin.data.open import open_source
 from rizbin.detection.presence import Calibration
@@ -44,6 +44,8 @@ class StudyAscent(StudySize):
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
 
 
 @job(StudyAscent)
@@ -69,4 +71,5 @@ def study_ascent(settings: StudyAscent) -> Path:
         run=Path(settings.run),
         size=part(settings, StudySize),
         quiet=settings.quiet,
+        small=settings.small,
     )

@@ -12,19 +12,19 @@ from rizbin.studies.ascent_runs import AscentImage, Measured, Question, Rebuilt,
 AMONG = 100
 """Prompts that the own one must be nearest of; chance is one in so many."""
 SHOWN = 8
-"""Pictures of a variant on the page."""
+"""Images of a variant on the page."""
 
 
 def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], real: Measured) -> None:
-    page.heading("What a picture is made of")
+    page.heading("Parametrizations")
     page.text(
         f"Right: the own prompt is the nearest of {AMONG}, by the held-out judge; after ±, half the 95 percent "
-        "interval over pictures. Climbed: the score as the ascent saw it on its copies. Gap: by how much the encoder "
-        "that was climbed likes the pictures more than the judge does, less the same for real scenes."
+        "interval over images. Score: as the ascent computed it on its copies. Gap: by how much the cosine of the "
+        "encoder exceeds that of the judge, less the same for real scenes."
     )
     rows: list[list[Cell]] = [
-        _row(name, one, real, f"{compared[name].seconds:.1f}", float(np.mean(compared[name].climbed)))
-        for name, one in numbers.items()
+        _row(name, measured, real, f"{compared[name].seconds:.1f}", float(np.mean(compared[name].climbed)))
+        for name, measured in numbers.items()
     ]
     rows.append(_row("real scenes", real, real, "-", None))
     page.table(_COLUMNS, [("", rows)])
@@ -35,8 +35,8 @@ def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, 
             (
                 "",
                 [
-                    [name, *(Number(f"{one.harmed[harm]:.0f}", one.harmed[harm]) for harm in HARMS)]
-                    for name, one in {**numbers, "real scenes": real}.items()
+                    [name, *(Number(f"{measured.harmed[harm]:.0f}", measured.harmed[harm]) for harm in HARMS)]
+                    for name, measured in {**numbers, "real scenes": real}.items()
                 ],
             )
         ],
@@ -45,48 +45,48 @@ def show_forms(page: Page, compared: dict[str, AscentImage], numbers: dict[str, 
 
 _COLUMNS = (
     "Made of",
-    "pictures",
-    "climbed",
+    "images",
+    "score",
     "own cosine",
     "held-out cosine",
     "gap",
     "right, percent",
-    "things found, percent",
+    "objects found, percent",
     "slope",
     "variation",
-    "seconds a picture",
+    "seconds an image",
 )
 
 
-def _row(name: str, one: Measured, real: Measured, seconds: str, climbed: float | None) -> list[Cell]:
-    beyond = gap(one, real)
+def _row(name: str, measured: Measured, real: Measured, seconds: str, climbed: float | None) -> list[Cell]:
+    beyond = gap(measured, real)
     return [
         name,
-        Number(str(len(one.held_out.right)), len(one.held_out.right)),
+        Number(str(len(measured.held_out.right)), len(measured.held_out.right)),
         Number("-" if climbed is None else f"{climbed:.2f}", climbed),
-        Number(f"{one.own.cosine.mean():.2f}", float(one.own.cosine.mean())),
-        Number(f"{one.held_out.cosine.mean():.2f}", float(one.held_out.cosine.mean())),
+        Number(f"{measured.own.cosine.mean():.2f}", float(measured.own.cosine.mean())),
+        Number(f"{measured.held_out.cosine.mean():.2f}", float(measured.held_out.cosine.mean())),
         Number(f"{beyond:.2f}", beyond),
-        Number(f"{percent(one.held_out):.0f} ± {margin(one.held_out):.0f}", percent(one.held_out)),
-        Number(f"{one.found:.0f}", one.found),
-        Number(f"{one.slope:.1f}", one.slope),
-        Number(f"{one.variation:.3f}", one.variation),
+        Number(f"{percent(measured.held_out):.0f} ± {margin(measured.held_out):.0f}", percent(measured.held_out)),
+        Number(f"{measured.detected:.0f}", measured.detected),
+        Number(f"{measured.slope:.1f}", measured.slope),
+        Number(f"{measured.variation:.3f}", measured.variation),
         seconds,
     ]
 
 
-def show_pictures(
-    page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], asked: Sequence[Question]
+def show_images(
+    page: Page, compared: dict[str, AscentImage], numbers: dict[str, Measured], prompts: Sequence[Question]
 ) -> None:
-    page.heading("The pictures, failures among them")
-    page.text("The first of each, none left out; right and wrong is what the held-out judge says.")
-    for name, one in compared.items():
+    page.heading("The images, failures among them")
+    page.text("The first images of each, none left out; the frames show the verdict of the held-out judge.")
+    for name, variant_images in compared.items():
         page.heading(name, level=3)
         page.pictures(
             [
-                PageImage(image=picture, caption=asked[which].text, alt=asked[which].text, good=bool(right))
-                for picture, which, right in zip(
-                    one.pictures[:SHOWN], one.which, numbers[name].held_out.right, strict=False
+                PageImage(image=image, caption=prompts[which].text, alt=prompts[which].text, good=bool(right))
+                for image, which, right in zip(
+                    variant_images.images[:SHOWN], variant_images.which, numbers[name].held_out.right, strict=False
                 )
             ]
         )
@@ -97,32 +97,36 @@ def show_changes(page: Page, changed: dict[str, AscentImage], changes: dict[str,
     rows: list[list[Cell]] = [
         [
             name,
-            Number(str(len(one.held_out.right)), len(one.held_out.right)),
-            Number(f"{one.own.cosine.mean():.2f}", float(one.own.cosine.mean())),
-            Number(f"{percent(one.held_out):.0f} ± {margin(one.held_out):.0f}", percent(one.held_out)),
-            Number(f"{one.found:.0f}", one.found),
+            Number(str(len(measured.held_out.right)), len(measured.held_out.right)),
+            Number(f"{measured.own.cosine.mean():.2f}", float(measured.own.cosine.mean())),
+            Number(f"{percent(measured.held_out):.0f} ± {margin(measured.held_out):.0f}", percent(measured.held_out)),
+            Number(f"{measured.detected:.0f}", measured.detected),
             Number(f"{changed[name].seconds:.1f}", changed[name].seconds),
         ]
-        for name, one in changes.items()
+        for name, measured in changes.items()
     ]
     page.table(
-        ["Change", "pictures", "own cosine", "right, percent", "things found, percent", "seconds a picture"],
+        ["Change", "images", "own cosine", "right, percent", "objects found, percent", "seconds an image"],
         [("", rows)],
     )
 
 
-def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], asked: Sequence[Question]) -> None:
-    page.heading("What an encoder keeps of a picture")
+def show_rebuilt(page: Page, rebuilt: Sequence[Rebuilt], prompts: Sequence[Question]) -> None:
+    page.heading("What an encoder keeps of an image")
     page.text(
-        "A picture is climbed until its embedding is that of the original; nothing else of the original is known. What "
-        "comes back is what the embedding holds, without grain. The first are shown."
+        "An image is optimized until its embedding is that of the original; nothing else of the original is known. "
+        "What comes back is what the embedding holds, without grain. The first are shown."
     )
-    count = min(len(rebuilt[0].pictures), SHOWN)
-    page.card("originals", [PageImage(image=one.real, caption=one.text, alt=one.text) for one in asked[:count]])
-    for one in rebuilt:
+    count = min(len(rebuilt[0].images), SHOWN)
+    page.card(
+        "originals",
+        [PageImage(image=question.real, caption=question.text, alt=question.text) for question in prompts[:count]],
+    )
+    for rebuilding in rebuilt:
         page.card(
-            one.encoder,
-            one.pictures[:count],
-            small=f" of all {len(one.pictures)}: coarse correlation {one.likeness.mean():.2f}, cosine by an encoder "
-            f"without words {one.blind:.2f}, by the other {one.other:.2f}, things found {one.found:.0f} percent",
+            rebuilding.encoder,
+            rebuilding.images[:count],
+            small=f" of all {len(rebuilding.images)}: coarse correlation {rebuilding.likeness.mean():.2f}, cosine by "
+            f"an encoder without text {rebuilding.blind:.2f}, by the other {rebuilding.other:.2f}, objects found "
+            f"{rebuilding.detected:.0f} percent",
         )

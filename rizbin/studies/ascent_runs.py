@@ -1,4 +1,4 @@
-"""Pictures of the study of ascent and what others say of them: made once, kept in the run folder, measured again."""
+"""Images of the study of gradient ascent and their measurements: made once, kept in the run folder, measured again."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ from rizbin.pages.pieces import PageImage
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, with a real picture of the same things."""
+    """One prompt, with a real image of the same things."""
 
     text: str
     names: tuple[str, ...]
@@ -38,69 +38,69 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class AscentVariant:
-    """One way to climb."""
+    """One variant of gradient ascent."""
 
     name: str
     settings: AscentSettings
     prompts: int
-    """How many of the prompts it draws: dear ones draw few."""
+    """Number of prompts that it draws: slow variants draw few."""
     seeds: int
 
 
 @dataclass(frozen=True)
 class AscentImage:
-    """The pictures of one variant: seeds one after the other, each with its prompts in order."""
+    """The images of one variant: seeds one after the other, each with its prompts in order."""
 
     variant: AscentVariant
-    pictures: list[Pixels]
+    images: list[Pixels]
     which: list[int]
-    """The prompt of each picture."""
+    """The prompt of each image."""
     climbed: list[float]
-    """What was climbed in the end, as the ascent saw it on its copies."""
+    """Final score of each image, as the ascent computed it on its copies."""
     frames: list[tuple[int, list[Pixels]]]
-    """(steps made, pictures of the first seed) on the way."""
+    """(steps made, images of the first seed) on the way."""
     seconds: float
-    """Of processor time for one picture."""
+    """Of processor time for one image."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one encoder says of pictures."""
+    """Cosines and verdicts of one encoder on images."""
 
-    right: Bool[np.ndarray, " pictures"]
+    right: Bool[np.ndarray, " images"]
     """Whether the own prompt is the nearest of all."""
-    cosine: Float[np.ndarray, " pictures"]
+    cosine: Float[np.ndarray, " images"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is said of one variant's pictures."""
+    """All measurements of one variant's images."""
 
     own: Judged
-    """By the encoder that they were climbed on, on the pictures as written."""
+    """By the encoder that made them, on the images as written."""
     held_out: Judged
     harmed: dict[str, float]
     """Percent right by the held-out judge after each of `HARMS`."""
-    found: float
-    """Percent of named things that the detector finds."""
+    detected: float
+    """Percent of named objects that the detector finds."""
     slope: float
     variation: float
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """Pictures drawn again from nothing but their embedding."""
+    """Images drawn again from nothing but their embedding."""
 
     encoder: str
-    pictures: list[PageImage]
-    likeness: Float[np.ndarray, " pictures"]
+    images: list[PageImage]
+    likeness: Float[np.ndarray, " images"]
     """Correlation of eight by eight squares with the original, of each."""
     blind: float
     """Mean cosine with the originals by an encoder without words that drew none of them."""
     other: float
     """The same by the encoder that did not draw."""
-    found: float
-    """Percent of the originals' things that the detector finds."""
+    detected: float
+    """Percent of the originals' objects that the detector finds."""
 
 
 def percent(seen: Judged) -> float:
@@ -115,27 +115,27 @@ def margin(seen: Judged) -> float:
     return 196 * float((share * (1 - share) / count) ** 0.5)
 
 
-def gap(one: Measured, real: Measured) -> float:
-    """How much more the climbed encoder likes the pictures than the held-out one, beyond its liking of real ones."""
-    excess = float(one.own.cosine.mean() - one.held_out.cosine.mean())
+def gap(climbed: Measured, real: Measured) -> float:
+    """By how much the cosine of the encoder exceeds that of the held-out judge, less the same for real images."""
+    excess = float(climbed.own.cosine.mean() - climbed.held_out.cosine.mean())
     return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
 
 def questions(source: Source, count: int) -> list[Question]:
-    """Captions of one or two things, no two of the same things, each with its scene."""
-    found: list[Question] = []
+    """Captions of one or two objects, no two of the same things, each with its scene."""
+    chosen: list[Question] = []
     taken: set[frozenset[str]] = set()
     for number in range(100 * count):
         sample = source[number]
-        if len(sample.things) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
+        if len(sample.objects) == len(sample.names) <= 2 and sample.names not in taken and sample.caption:
             taken.add(sample.names)
-            found.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
-        if len(found) == count:
+            chosen.append(Question(sample.caption, tuple(sorted(sample.names)), sample.image))
+        if len(chosen) == count:
             break
-    return found
+    return chosen
 
 
-def drawn(
+def draw_variant(
     encoder: Embedder,
     variant: AscentVariant,
     wishes: Sequence[Wish],
@@ -145,22 +145,28 @@ def drawn(
     quiet: bool = False,
     batch: int = 50,
 ) -> AscentImage:
-    """The variant's pictures, from the folder where they were made before. autoencoder: of diffusers, for latents."""
-    told = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
-    kept = {**asdict(variant.settings), "chunk": 0, "seeds": variant.seeds, "wishes": told, "encoder": encoder.name}
+    """The variant's images, from the folder where they were made before. autoencoder: of diffusers, for latents."""
+    spelled_targets = [[_spelled(target) for target in wish] for wish in wishes[: variant.prompts]]
+    identity = {
+        **asdict(variant.settings),
+        "chunk": 0,
+        "seeds": variant.seeds,
+        "wishes": spelled_targets,
+        "encoder": encoder.name,
+    }
     if variant.settings.parametrization == "latent":
-        kept["autoencoder"] = _fingerprint(autoencoder)
-    name = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        identity["autoencoder"] = _fingerprint(autoencoder)
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"
     if path.is_file():
-        with np.load(path) as found:
-            arrays = {key: found[key] for key in found.files}
+        with np.load(path) as archive:
+            arrays = {key: archive[key] for key in archive.files}
         frames = [(int(step), list(arrays[f"frame{n}"])) for n, step in enumerate(arrays["steps"])]
         which, climbed = arrays["which"].tolist(), arrays["climbed"].tolist()
         return AscentImage(variant, list(arrays["pictures"]), which, climbed, frames, float(arrays["seconds"]))
     made = _climb(encoder, variant, wishes[: variant.prompts], folder, autoencoder, quiet, batch)
     table: dict[str, Any] = {f"frame{n}": np.stack(shown) for n, (_, shown) in enumerate(made.frames)}
-    table |= {"pictures": np.stack(made.pictures), "steps": np.array([step for step, _ in made.frames])}
+    table |= {"pictures": np.stack(made.images), "steps": np.array([step for step, _ in made.frames])}
     table |= {name: np.array(getattr(made, name)) for name in ("which", "climbed", "seconds")}
     held = io.BytesIO()
     np.savez_compressed(held, **table)
@@ -178,7 +184,7 @@ def _climb(
     quiet: bool,
     batch: int,
 ) -> AscentImage:
-    pictures: list[Pixels] = []
+    images: list[Pixels] = []
     climbed: list[float] = []
     frames: dict[int, list[Pixels]] = {}
     began = time.process_time()
@@ -192,45 +198,45 @@ def _climb(
                 folder=outputs.claim_folder(folder / "state"),
                 bar=lambda total, label: Bar(total, f"{label}: {variant.name}", quiet=quiet),
             )
-            pictures += made.pictures
+            images += made.images
             climbed += made.scores[-1]
             for frame in made.frames if seed == 0 else ():
-                frames.setdefault(frame.step, []).extend(frame.pictures)
-    seconds = (time.process_time() - began) / len(pictures)
+                frames.setdefault(frame.step, []).extend(frame.images)
+    seconds = (time.process_time() - began) / len(images)
     which = list(range(len(wishes))) * variant.seeds
-    return AscentImage(variant, pictures, which, climbed, sorted(frames.items()), seconds)
+    return AscentImage(variant, images, which, climbed, sorted(frames.items()), seconds)
 
 
 def measured(
-    drawn: AscentImage, asked: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
+    drawn: AscentImage, prompts: Sequence[Question], own: Embedder, judge: Embedder, detector: Verifier, *, harms: bool
 ) -> Measured:
-    """What the encoder, the judge, the detector and the statistics say of the pictures."""
-    texts = [one.text for one in asked]
+    """What the encoder, the judge, the detector and the statistics say of the images."""
+    texts = [question.text for question in prompts]
     judged = _asker(judge, texts)
     harmed = {}
     if harms:
         for name, harm in HARMS.items():
-            harmed[name] = 100 * float(judged([harm(one) for one in drawn.pictures], drawn.which).right.mean())
+            harmed[name] = 100 * float(judged([harm(image) for image in drawn.images], drawn.which).right.mean())
     return Measured(
-        own=_asker(own, texts)(drawn.pictures, drawn.which),
-        held_out=judged(drawn.pictures, drawn.which),
+        own=_asker(own, texts)(drawn.images, drawn.which),
+        held_out=judged(drawn.images, drawn.which),
         harmed=harmed,
-        found=found_of(drawn.pictures, [asked[one].names for one in drawn.which], detector),
-        slope=float(np.mean([spectrum_slope(one) for one in drawn.pictures])),
-        variation=float(np.mean([total_variation(one) for one in drawn.pictures])),
+        detected=detected_percent(drawn.images, [prompts[prompt].names for prompt in drawn.which], detector),
+        slope=float(np.mean([spectrum_slope(image) for image in drawn.images])),
+        variation=float(np.mean([total_variation(image) for image in drawn.images])),
     )
 
 
-def seen_by(encoder: Embedder, pictures: Sequence[Pixels], which: Sequence[int], asked: Sequence[Question]) -> Judged:
+def judged_by(encoder: Embedder, images: Sequence[Pixels], which: Sequence[int], prompts: Sequence[Question]) -> Judged:
     """Cosines with the own prompt, and whether it is the nearest of all prompts."""
-    return _asker(encoder, [one.text for one in asked])(pictures, which)
+    return _asker(encoder, [question.text for question in prompts])(images, which)
 
 
 def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], Sequence[int]], Judged]:
     words = encoder.encode_text(texts)
 
-    def ask(pictures: Sequence[Pixels], which: Sequence[int]) -> Judged:
-        cosines = embedded(encoder, pictures) @ words.T
+    def ask(images: Sequence[Pixels], which: Sequence[int]) -> Judged:
+        cosines = embedded(encoder, images) @ words.T
         own = torch.tensor(which)
         right = cosines.argmax(dim=1) == own
         return Judged(right.numpy(), cosines[torch.arange(len(own)), own].double().numpy())
@@ -239,33 +245,33 @@ def _asker(encoder: Embedder, texts: list[str]) -> Callable[[Sequence[Pixels], S
 
 
 @torch.no_grad()
-def embedded(encoder: Embedder, pictures: Sequence[Pixels]) -> Float[Tensor, "pictures dim"]:
-    """Unit vectors of pictures, some at a time."""
-    parts = [pictures[first : first + 64] for first in range(0, len(pictures), 64)]
-    return torch.cat([encoder.encode_image(torch.stack([as_floats(one) for one in part])) for part in parts])
+def embedded(encoder: Embedder, images: Sequence[Pixels]) -> Float[Tensor, "images dim"]:
+    """Unit vectors of images, some at a time."""
+    parts = [images[first : first + 64] for first in range(0, len(images), 64)]
+    return torch.cat([encoder.encode_image(torch.stack([as_floats(image) for image in part])) for part in parts])
 
 
-def found_of(pictures: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
-    """Percent of the named things that the detector says are there."""
+def detected_percent(images: Sequence[Pixels], names: Sequence[Sequence[str]], detector: Verifier) -> float:
+    """Percent of the named objects that the detector finds."""
     hits = [
         presence.probability > 0.5
-        for picture, phrases in zip(pictures, names, strict=True)
-        for presence in detector(picture, list(phrases))
+        for image, phrases in zip(images, names, strict=True)
+        for presence in detector(image, list(phrases))
     ]
     return 100 * float(np.mean(hits))
 
 
 def _fingerprint(module: torch.nn.Module) -> str:
-    """Of all weights: another autoencoder draws other pictures."""
-    found = hashlib.sha256()
+    """Of all weights: another autoencoder draws other images."""
+    digest = hashlib.sha256()
     for value in module.state_dict().values():
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _spelled(target: object) -> list:
     """A target as JSON tells it apart."""
     if isinstance(target, ImageTarget):
-        return ["image", hashlib.sha256(target.picture.numpy().tobytes()).hexdigest(), target.weight]
+        return ["image", hashlib.sha256(target.image.numpy().tobytes()).hexdigest(), target.weight]
     assert isinstance(target, TextTarget)
     return ["text", target.text, target.weight]

@@ -15,12 +15,13 @@ from rizbin.reports.numbers import label
 from rizbin.studies.encoders import curves
 from rizbin.studies.lab import Numbers, Results, Study, Variant
 from rizbin.studies.study import StudySettings, answer
+from rizbin.studies.verdict import NOT_TESTABLE, SHOWN, StudyVerdict
 from rizbin.training.settings import ImageTextSettings
 from rizbin.workflows import presets
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.runs import load_run
 
-SHOWN = (
+MEASUREMENTS = (
     "zero_shot/top1",
     "retrieval/image_to_text/r1",
     "knn/top1",
@@ -56,8 +57,8 @@ def compare(settings: Compare) -> Path:
     names = [settings.methods] if isinstance(settings.methods, str) else list(settings.methods)
     if not names:
         raise RizbinError("Name the methods: rizbin compare simclr byol --seeds 3.")
-    asked = comparison(names, preset=settings.preset or "", data=settings.data or "")
-    return answer(asked, settings, folder=f"runs/compare-{'-'.join(names)}")
+    question = comparison(names, preset=settings.preset or "", data=settings.data or "")
+    return answer(question, settings, folder=f"runs/compare-{'-'.join(names)}")
 
 
 def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Study:
@@ -72,10 +73,13 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
     first = trainings[names[0]]
     # One data set, batch and length for all: those of the first method's preset, unless told otherwise.
     data = data or first.data
-    if any(isinstance(one.settings, ImageTextSettings) for one in trainings.values()) and data == "scenes:single":
+    if (
+        any(isinstance(training.settings, ImageTextSettings) for training in trainings.values())
+        and data == "scenes:single"
+    ):
         data = "scenes:easy"
     equal: dict[str, Any] = {"data": data, "batch": first.batch, "steps": first.steps}
-    variants = [Variant(name=name, training=replace(one, **equal)) for name, one in trainings.items()]
+    variants = [Variant(name=name, training=replace(training, **equal)) for name, training in trainings.items()]
 
     def show(page: Page, results: Results) -> None:
         _table(page, results, names)
@@ -100,7 +104,7 @@ def measure(folder: Path) -> Numbers:
     test, train = (
         open_source(run.training.data, split=part, size=run.encoder.image_size) for part in ("test", "train")
     )
-    found = evaluate(
+    report = evaluate(
         run.encoder,
         test,
         train_source=train,
@@ -108,17 +112,19 @@ def measure(folder: Path) -> Numbers:
         look=run.method.look,
         reconstruct=run.method.reconstruct,
     )
-    numbers = {one.name: one.value for one in found.measurements if one.unit == "percent"}
+    numbers = {
+        measurement.name: measurement.value for measurement in report.measurements if measurement.unit == "percent"
+    }
     return numbers | {
-        f"random/{one.name}": one.baseline
-        for one in found.measurements
-        if one.unit == "percent" and one.baseline is not None
+        f"random/{measurement.name}": measurement.baseline
+        for measurement in report.measurements
+        if measurement.unit == "percent" and measurement.baseline is not None
     }
 
 
 def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     groups: list[tuple[str, list[list[Cell]]]] = []
-    for measured in SHOWN:
+    for measured in MEASUREMENTS:
         rows: list[list[Cell]] = []
         for name in names:
             value, spread = results.mean(name, measured), results.spread(name, measured)
@@ -141,14 +147,16 @@ def _table(page: Page, results: Results, names: Sequence[str]) -> None:
     )
 
 
-def _answer(results: Results, names: Sequence[str]) -> list[str]:
+def _answer(results: Results, names: Sequence[str]) -> StudyVerdict:
     """Who is ahead in what all methods have, and whether the seeds can tell."""
-    for measured in SHOWN:
+    for measured in MEASUREMENTS:
         values = {name: results.mean(name, measured) for name in names}
         if all(value == value for value in values.values()):
             break
     else:
-        return ["The methods have no measurement in common."]
+        return StudyVerdict(
+            NOT_TESTABLE, "The methods have no measurement in common.", "Not delivered: there is nothing to compare by."
+        )
     best, second = sorted(names, key=lambda name: -values[name])[:2]
     noise = ((results.spread(best, measured) ** 2 + results.spread(second, measured) ** 2) / results.seeds) ** 0.5
     ahead = values[best] - values[second]
@@ -161,16 +169,21 @@ def _answer(results: Results, names: Sequence[str]) -> list[str]:
             f"within twice the standard error of their difference ({noise:.1f}), so these seeds cannot tell them apart"
         )
     what = label(measured)
-    said = [
+    kind = SHOWN if results.seeds > 1 and ahead > 2 * noise else NOT_TESTABLE
+    reason = (
         f"{what}: {best} is ahead with {results.shown(best, measured)} percent, {ahead:.1f} above {second}; {sure}."
-    ]
+    )
+    sentences = []
     weak = [name for name in names if values[name] <= results.mean(name, f"random/{measured}")]
-    if weak:
-        said.append(f"No better than random weights: {', '.join(weak)}.")
     flagged = [f"{name} ({results.flagged(name)} of {results.seeds})" for name in names if results.flagged(name)]
     if flagged:
-        said.append(f"An alarm stood at the end of {', '.join(flagged)}.")
+        sentences.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
-        said.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
-    return said
+        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
+    delivered = (
+        f"Not delivered: no better than random weights are {', '.join(weak)}."
+        if weak
+        else "Delivered: every method learned, all are above their random weights."
+    )
+    return StudyVerdict(NOT_TESTABLE if best in weak else kind, reason, delivered, tuple(sentences))

@@ -20,7 +20,7 @@ from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import build, load_run
 
 MEMORY, QUERIES = 2000, 1000
-"""Pictures of the final measurement: a standard error of 1.6 points or less."""
+"""Images of the final measurement: a standard error of 1.6 points or less."""
 
 
 def laboratory(method: str, **changes: Any) -> Training[Any]:
@@ -52,28 +52,34 @@ def measure_encoder(folder: Path) -> Numbers:
 
 def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str = "paper") -> None:
     """The table of all variants: k-NN with its spread, health of the projection, alarms, the paper's number."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     groups: dict[str, list[list[Cell]]] = {}
-    for one in variants:
-        knn, random = results.mean(one.name, "knn"), results.mean(one.name, "knn_random")
+    with_paper = any(variant.paper is not None for variant in variants)
+    for variant in variants:
+        knn, random = results.mean(variant.name, "knn"), results.mean(variant.name, "knn_random")
         row: list[Cell] = [
-            one.name,
-            Number(results.shown(one.name, "knn"), knn),
+            variant.name,
+            Number(results.shown(variant.name, "knn"), knn),
             BarCell(
                 value=knn,
-                ticks=(("random weights", random), ("pixels", results.mean(one.name, "knn_pixels"))),
+                ticks=(("random weights", random), ("pixels", results.mean(variant.name, "knn_pixels"))),
                 high=100,
             ),
-            Number(results.shown(one.name, "projection_std", 2), results.mean(one.name, "projection_std")),
-            Number(results.shown(one.name, "projection_rank"), results.mean(one.name, "projection_rank")),
-            Number(f"{results.flagged(one.name)} of {results.seeds}", results.flagged(one.name)),
-            Number("" if one.paper is None else f"{one.paper:g}", one.paper),
+            Number(results.shown(variant.name, "projection_std", 2), results.mean(variant.name, "projection_std")),
+            Number(results.shown(variant.name, "projection_rank"), results.mean(variant.name, "projection_rank")),
+            Number(f"{results.flagged(variant.name)} of {results.seeds}", results.flagged(variant.name)),
         ]
-        groups.setdefault(one.group, []).append(row)
+        if with_paper:
+            row.append(Number("" if variant.paper is None else f"{variant.paper:g}", variant.paper))
+        groups.setdefault(variant.group, []).append(row)
     page.table(
-        ["Variant", "k-NN, percent", "beside random weights and pixels", "Spread", "Rank", "Alarm", unit],
+        [
+            *("Variant", "k-NN, percent", "beside random weights and pixels", "Spread", "Rank", "Alarm"),
+            *([unit] if with_paper else []),
+        ],
         list(groups.items()),
         legend=("the same network with random weights", "raw pixels"),
-        caption=f"Mean ± standard deviation over {results.seeds} seeds",
+        caption=f"Mean ± standard deviation over {results.seeds} seeds" if results.seeds > 1 else "One seed",
     )
 
 

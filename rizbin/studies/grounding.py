@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rizbin.core import outputs
-from rizbin.core.commands import Argument, Place, job
+from rizbin.core.commands import HIDDEN, Argument, Place, job
 from rizbin.core.devices import BEST, choose
 from rizbin.core.environment import describe
 from rizbin.core.errors import RizbinError
@@ -22,13 +22,16 @@ from rizbin.data.sample import Sample, Source
 from rizbin.detection.average_precision import iou_matrix
 from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.measure import Cases, DetectionSettings, among, boxes_measured, pictures_with, questions_about
+from rizbin.detection.measure import Cases, DetectionSettings, among, boxes_measured, images_with, questions_about
 from rizbin.detection.phrases import named
 from rizbin.detection.presence import calibrate, calibration_error, matthews
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
+from rizbin.studies.missing.chances import paired
+from rizbin.studies.missing.verdict import CERTAIN
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict, publish
 from rizbin.workflows.load import load_detector
 from rizbin.workflows.report import readable, writable
 
@@ -68,7 +71,14 @@ class Counted:
 
 
 def write_study(
-    detector: Detector, source: Source, target: Path, *, images: int = 200, seed: int = 0, bar: MakeBar | None = None
+    detector: Detector,
+    source: Source,
+    target: Path,
+    *,
+    images: int = 200,
+    seed: int = 0,
+    bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
     """Asks the detector about pictures whose objects are known and writes the page; returns its path.
 
@@ -77,15 +87,17 @@ def write_study(
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
-    samples, _ = pictures_with(source, set(names), settings)
+    samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
         raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
-    pictures = [one.image for one in samples]
-    found: list[list[Proposals]] = []
+    image_arrays = [sample.image for sample in samples]
+    proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
-        with advancing(bar, len(pictures), label) as advance:
-            found.append(detector.detect(pictures, named(names), alone=alone, batch=settings.batch, advance=advance))
-    together, one_by_one = found
+        with advancing(bar, len(image_arrays), label) as advance:
+            proposals.append(
+                detector.detect(image_arrays, named(names), separate=alone, batch=settings.batch, advance=advance)
+            )
+    together, one_by_one = proposals
     machine = describe()
     page = Page(
         QUESTION,
@@ -93,40 +105,44 @@ def write_study(
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
-    counts = {way: [counted(samples, found, names, one) for one in THRESHOLDS] for way, found in ways.items()}
-    precision = {way: boxes_measured(samples, found, names)[0].value for way, found in ways.items()}
-    asked = questions_about(samples, names, settings)
-    cases = {way: among(found, names, asked) for way, found in ways.items()}
+    counts = {
+        way: [counted(samples, boxes, names, threshold) for threshold in THRESHOLDS] for way, boxes in ways.items()
+    }
+    precision = {way: boxes_measured(samples, boxes, names)[0].value for way, boxes in ways.items()}
+    cases_asked = questions_about(samples, names, settings)
+    cases = {way: among(boxes, names, cases_asked) for way, boxes in ways.items()}
     sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
-    for number, sentence in enumerate(answer(counts, precision, cases, sizes)):
-        page.lead(sentence) if number == 0 else page.text(sentence)
+    verdict = answer(counts, precision, cases, sizes)
+    verdict.show(page, small=small)
     _show(page, counts, precision, cases, sizes)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target)
+    return publish(page, verdict, target, small=small)
 
 
-def counted(samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float) -> Counted:
+def counted(
+    samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
+) -> Counted:
     """Right boxes, all boxes and all things at a threshold; a thing is found once."""
-    right = said = true = 0
-    for sample, one in zip(samples, found, strict=True):
-        hit, boxes = _hits(sample, one, names, threshold)
-        right, said, true = right + int(hit.sum()), said + boxes, true + len(hit)
-    return Counted(threshold, right, said, true)
+    right = given = true = 0
+    for sample, image_proposals in zip(samples, proposals, strict=True):
+        hit, boxes = _hits(sample, image_proposals, names, threshold)
+        right, given, true = right + int(hit.sum()), given + boxes, true + len(hit)
+    return Counted(threshold, right, given, true)
 
 
 def _hits(
-    sample: Sample, found: Proposals, names: Sequence[str], threshold: float
+    sample: Sample, proposals: Proposals, names: Sequence[str], threshold: float
 ) -> tuple[Bool[np.ndarray, " things"], int]:
     """Which things are found, and how many boxes were given."""
-    things = [thing for thing in sample.things if thing.name in set(names)]
-    hit = np.zeros(len(things), bool)
-    answer = found.choose(threshold)
-    table = np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
-    overlap = iou_matrix(answer.boxes.astype(np.float64), table, np.zeros(len(things), bool))
+    objects = [instance for instance in sample.objects if instance.name in set(names)]
+    hit = np.zeros(len(objects), bool)
+    answer = proposals.choose(threshold)
+    table = np.array([instance.box for instance in objects], np.float64).reshape(-1, 4)
+    overlap = iou_matrix(answer.boxes.astype(np.float64), table, np.zeros(len(objects), bool))
     for row, label in enumerate(answer.labels):
-        fits = np.array([not hit[at] and thing.name == label for at, thing in enumerate(things)], bool)
+        fits = np.array([not hit[at] and instance.name == label for at, instance in enumerate(objects)], bool)
         scores = np.where(fits, overlap[row], 0.0)
         if len(scores) and scores.max() >= SAME:
             hit[int(scores.argmax())] = True
@@ -135,20 +151,20 @@ def _hits(
 
 def best(counts: Sequence[Counted]) -> Counted:
     """The threshold with the highest F1; of equals the middle one."""
-    top = max(one.f1 for one in counts)
-    equals = [one for one in counts if one.f1 > top - 1e-9]
+    top = max(count.f1 for count in counts)
+    equals = [count for count in counts if count.f1 > top - 1e-9]
     return equals[len(equals) // 2]
 
 
 def by_size(
-    samples: Sequence[Sample], found: Sequence[Proposals], names: Sequence[str], threshold: float
+    samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
     """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
     sides, hits = [], []
-    for sample, one in zip(samples, found, strict=True):
-        hit, _ = _hits(sample, one, names, threshold)
-        things = [thing for thing in sample.things if thing.name in set(names)]
-        sides += [thing.area**0.5 for thing in things]
+    for sample, image_proposals in zip(samples, proposals, strict=True):
+        hit, _ = _hits(sample, image_proposals, names, threshold)
+        objects = [instance for instance in sample.objects if instance.name in set(names)]
+        sides += [instance.area**0.5 for instance in objects]
         hits += hit.tolist()
     order = np.argsort(sides, kind="stable")
     groups = [part for part in np.array_split(order, PARTS) if len(part)]
@@ -163,11 +179,11 @@ def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], B
 
     Calibrated on the others.
     """
-    held = cases.picture % 2 == 1
+    held = cases.image % 2 == 1
     made = calibrate(cases.scores[~held], cases.there[~held])
     probability, there = made.probability(cases.scores[held]), cases.there[held]
-    said = cases.scores[held] >= made.threshold
-    return matthews(said, there), calibration_error(probability, there), probability, there
+    present = cases.scores[held] >= made.threshold
+    return matthews(present, there), calibration_error(probability, there), probability, there
 
 
 def answer(
@@ -175,26 +191,65 @@ def answer(
     precision: dict[str, float],
     cases: dict[str, Cases],
     sizes: Sequence[tuple[float, float, float, int]],
-) -> list[str]:
-    """The answer in sentences, each from the numbers."""
+) -> StudyVerdict:
+    """The answer from the numbers; the claim is that asking for all names at once decides better what is there."""
     joint, single = (best(counts[way]) for way in counts)
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
     other = next(way for way in counts if way != ahead)
-    told = {way: verdicts(one) for way, one in cases.items()}
-    surer = max(told, key=lambda way: told[way][0])
-    raw = {way: calibration_error(one.scores, one.there) for way, one in cases.items()}
+    verdict_of = {way: verdicts(way_cases) for way, way_cases in cases.items()}
+    surer = max(verdict_of, key=lambda way: verdict_of[way][0])
+    raw = {way: calibration_error(way_cases.scores, way_cases.there) for way, way_cases in cases.items()}
     small, large = sizes[0], sizes[-1]
-    return [
-        f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
-        f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each has "
-        f"a pass of its own (F1 {single.f1:.1f}).",
-        f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-        f"Is it there? By the best box, calibrated on other pictures, {surer} decides best: Matthews' correlation "
-        f"{told[surer][0]:.2f} against {min(one[0] for one in told.values()):.2f}. A score is no probability: taken as "
-        f"one it is off by {100 * raw[surer]:.0f} percent on average, calibrated by {100 * told[surer][1]:.0f}.",
-        f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent are "
-        f"found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
-    ]
+    changed, better, p = compared(cases)
+    matthews_both = {way: each[0] for way, each in verdict_of.items()}
+    begins = {
+        SHOWN: "Ask for all names at once",
+        REFUTED: "Ask for each name in a pass of its own",
+        NOT_TESTABLE: "Which way of asking decides better cannot be told from these images",
+    }
+    kind: Kind = NOT_TESTABLE if not changed or p >= CERTAIN else SHOWN if better > changed / 2 else REFUTED
+    reason = (
+        f"{begins[kind]}: of the {changed} questions that the two ways decide differently, all at once is right in "
+        f"{better} (p {p:.3f} by McNemar); Matthews' correlation with the truth is "
+        f"{matthews_both['all names at once']:.2f} against {matthews_both['one name a pass']:.2f}."
+    )
+    there = next(iter(verdict_of.values()))[3]
+    delivered = (
+        f"{'Delivered' if changed else 'Not delivered'}: {len(there)} questions on images that calibrated nothing, "
+        f"{100 * float(there.mean()):.0f} percent of them about an object that is there; another way of asking changes "
+        f"{changed} of the answers."
+    )
+    return StudyVerdict(
+        kind,
+        reason,
+        delivered,
+        (
+            f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
+            f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each "
+            f"has a pass of its own (F1 {single.f1:.1f}).",
+            f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
+            f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' "
+            f"correlation {verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
+            f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
+            f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
+            f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "
+            f"are found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
+        ),
+    )
+
+
+def compared(cases: dict[str, Cases]) -> tuple[int, int, float]:
+    """Questions that two ways decide differently, those of them that the first decides rightly, and McNemar's exact p.
+
+    On every second image, as `verdicts` does, with thresholds calibrated on the others.
+    """
+    right = []
+    for way_cases in cases.values():
+        held = way_cases.image % 2 == 1
+        threshold = calibrate(way_cases.scores[~held], way_cases.there[~held]).threshold
+        right.append(((way_cases.scores[held] >= threshold) == way_cases.there[held]).tolist())
+    both = paired(right[1], right[0])
+    return both.repaired + both.broken, both.repaired, both.p
 
 
 def _show(
@@ -207,12 +262,12 @@ def _show(
     page.heading("Thresholds")
     for title, number in (("F1", "f1"), ("Precision", "precision"), ("Recall", "recall")):
         lines = [
-            Series(name=way, x=[100 * one for one in THRESHOLDS], y=[getattr(one, number) for one in found])
-            for way, found in counts.items()
+            Series(name=way, x=[100 * point for point in THRESHOLDS], y=[getattr(point, number) for point in points])
+            for way, points in counts.items()
         ]
         page.curves(f"{title}, percent", lines, x_label="threshold, percent")
     page.heading("Together or one by one")
-    told = {way: verdicts(one) for way, one in cases.items()}
+    verdict_of = {way: verdicts(way_cases) for way, way_cases in cases.items()}
     rows: list[list[Cell]] = []
     for way in counts:
         top = best(counts[way])
@@ -221,8 +276,8 @@ def _show(
                 way,
                 Number(f"{precision[way]:.1f}", precision[way]),
                 Number(f"{top.f1:.1f} at {top.threshold:g}", top.f1),
-                Number(f"{told[way][0]:.2f}", told[way][0]),
-                Number(f"{told[way][1]:.3f}", told[way][1]),
+                Number(f"{verdict_of[way][0]:.2f}", verdict_of[way][0]),
+                Number(f"{verdict_of[way][1]:.3f}", verdict_of[way][1]),
             ]
         )
     page.table(
@@ -245,14 +300,14 @@ def _show(
     page.heading("What a score means")
     page.text("Of all questions with about the same probability, the share in which the thing was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
-    for way, (_, _, probability, there) in told.items():
+    for way, (_, _, probability, there) in verdict_of.items():
         place = np.minimum((probability * BINS).astype(int), BINS - 1)
-        used = [one for one in range(BINS) if (place == one).sum() >= 5]
+        used = [bin_number for bin_number in range(BINS) if (place == bin_number).sum() >= 5]
         lines.append(
             Series(
                 name=way,
-                x=[100 * float(probability[place == one].mean()) for one in used],
-                y=[100 * float(there[place == one].mean()) for one in used],
+                x=[100 * float(probability[place == bin_number].mean()) for bin_number in used],
+                y=[100 * float(there[place == bin_number].mean()) for bin_number in used],
             )
         )
     page.curves("Share present, percent", lines, x_label="probability, percent")
@@ -276,6 +331,8 @@ class StudyGrounding:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
 
 
 @job(StudyGrounding)
@@ -294,4 +351,5 @@ def study_grounding(settings: StudyGrounding) -> Path:
         images=settings.images,
         seed=settings.seed,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
+        small=settings.small,
     )

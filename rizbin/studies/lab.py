@@ -1,7 +1,7 @@
 """The laboratory: trains every variant of a question with several seeds, and keeps what each cell gave.
 
 A cell is an ordinary run folder with `numbers.json` beside its settings. Stopped and started again, finished cells are
-kept and unfinished ones go on. All cells of a study see equally many pictures, on the same backbone, and are measured
+kept and unfinished ones go on. All cells of a study see equally many images, on the same backbone, and are measured
 by the same code.
 """
 
@@ -25,6 +25,7 @@ from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import to_dict
 from rizbin.pages.page import Page
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 from rizbin.workflows.presets import Training
 
 Numbers = dict[str, float]
@@ -48,13 +49,16 @@ class Study:
     """What is varied, what is equal, what is measured; one paragraph."""
     variants: "Callable[[], Sequence[Variant]]"
     measure: Measure
-    answer: "Callable[[Results], list[str]]"
-    """Plain sentences that follow from the numbers, the verdict first."""
+    answer: "Callable[[Results], StudyVerdict]"
+    """What follows from the numbers: one of three verdicts, the check of the treatment, and plain sentences. It has to
+    do with some of the variants alone, as small sizes train few."""
     show: "Callable[[Page, Results], None]"
     """Adds tables and charts."""
     start: "Callable[[], Training[Any]] | None" = None
     """One training a seed from whose weights all variants of that seed go on, so that they differ in nothing but what
     is asked about; None: each begins at random weights."""
+    small: str = ""
+    """A sentence that says how it is smaller than the study that its page reports; empty: it is that study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,27 @@ def beyond_chance(gaps: Sequence[float]) -> bool:
     return len(gaps) > 1 and abs(mean(gaps)) > least * stdev(gaps) / len(gaps) ** 0.5
 
 
+def interval(gaps: Sequence[float]) -> tuple[float, float]:
+    """Where the mean of differences, one a seed, lies with 95 percent, by Student's t; without bounds for one seed."""
+    if len(gaps) < 2:
+        return -math.inf, math.inf
+    half = _STUDENT[min(len(gaps), len(_STUDENT)) - 1] * stdev(gaps) / len(gaps) ** 0.5
+    return mean(gaps) - half, mean(gaps) + half
+
+
+def judged(gaps: Sequence[float], *, delivered: bool, least: float) -> Kind:
+    """The verdict on the claim that a treatment raises something, from differences seed by seed.
+
+    delivered: whether it arrived; without that nothing is said. least: the smallest gain that would matter, in the unit
+    of the gaps: where the interval of the mean stays below it, the claim is refuted although 0 lies within.
+    """
+    if not delivered:
+        return NOT_TESTABLE
+    if beyond_chance(gaps):
+        return SHOWN if mean(gaps) > 0 else REFUTED
+    return REFUTED if interval(gaps)[1] < least else NOT_TESTABLE
+
+
 @dataclass(frozen=True)
 class Results:
     """All cells of a study."""
@@ -120,6 +145,10 @@ class Results:
     def of(self, variant: str) -> list[Cell]:
         """A variant's cells, by seed."""
         return [cell for cell in self.cells if cell.variant == variant]
+
+    def trained(self, *variants: str) -> bool:
+        """Whether there are cells of all these variants: a small size trains some alone."""
+        return all(self.of(variant) for variant in variants)
 
     def mean(self, variant: str, name: str) -> float:
         """Mean over the seeds; nan where it was not measured."""
@@ -142,14 +171,14 @@ class Results:
         """A number of each seed that has it."""
         return {cell.seed: cell.numbers[name] for cell in self.of(variant) if name in cell.numbers}
 
-    def gaps(self, one: str, other: str, name: str) -> list[float]:
+    def gaps(self, variant: str, other: str, name: str) -> list[float]:
         """By how much `one` lies above `other`, seed by seed.
 
-        With one seed both see the same pictures in the same order, and how soon a run takes off depends on these more
+        With one seed both see the same images in the same order, and how soon a run takes off depends on these more
         than on what is compared.
         """
-        ones, others = self.by_seed(one, name), self.by_seed(other, name)
-        return [value - others[seed] for seed, value in ones.items() if seed in others]
+        values, others = self.by_seed(variant, name), self.by_seed(other, name)
+        return [value - others[seed] for seed, value in values.items() if seed in others]
 
     def flagged(self, variant: str) -> int:
         """In how many seeds an alarm stood at the end."""
@@ -157,13 +186,13 @@ class Results:
 
     def curve(self, variant: str, name: str) -> tuple[list[float], list[float]]:
         """Steps, and the mean over seeds of a record at each of them."""
-        found: dict[int, list[float]] = {}
+        by_step: dict[int, list[float]] = {}
         for cell in self.of(variant):
             for line in cell.history:
                 if isinstance(line.get(name), int | float):
-                    found.setdefault(int(line["step"]), []).append(float(line[name]))
-        steps = sorted(found)
-        return [float(step) for step in steps], [mean(found[step]) for step in steps]
+                    by_step.setdefault(int(line["step"]), []).append(float(line[name]))
+        steps = sorted(by_step)
+        return [float(step) for step in steps], [mean(by_step[step]) for step in steps]
 
 
 def run(
@@ -202,13 +231,13 @@ def run(
             from rizbin.workflows.runs import train
 
             begins = str(train(replace(start, seed=seed), folder / f"start-{seed}", quiet=quiet, silent=True))
-        for number, one in enumerate(variants):
-            length = round(one.length * _steps(one.training, steps, batch))
-            training = replace(one.training, steps=length, seed=seed, start="" if one.fresh else begins)
+        for number, row in enumerate(variants):
+            length = round(row.length * _steps(row.training, steps, batch))
+            training = replace(row.training, steps=length, seed=seed, start="" if row.fresh else begins)
             work.append((folder / f"{number:02d}-{seed}", training, measure))
-    _train_all([one for one in work if not (one[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
+    _train_all([job for job in work if not (job[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [
-        Cell(variants[number].name, seed, *_kept(folder / f"{number:02d}-{seed}"))
+        Cell(variants[number].name, seed, *_stored(folder / f"{number:02d}-{seed}"))
         for seed in range(seeds)
         for number in range(len(variants))
     ]
@@ -217,7 +246,7 @@ def run(
 
 
 def _steps(training: Training[Any], steps: int, batch: int) -> int:
-    """Steps of a training that sees as many pictures as `steps` of `batch` are; 0: what it says itself."""
+    """Steps of a training that sees as many images as `steps` of `batch` are; 0: what it says itself."""
     return max(round(steps * batch / training.batch), 1) if steps else training.steps
 
 
@@ -234,8 +263,8 @@ def _planned(
     quiet: bool,
 ) -> int:
     """Steps of every cell; decided once and kept, so that a study that goes on stays one study."""
-    asked = {
-        "variants": {one.name: to_dict(replace(one.training, seed=0, steps=0)) for one in variants},
+    requested = {
+        "variants": {variant.name: to_dict(replace(variant.training, seed=0, steps=0)) for variant in variants},
         "budget": budget,
         "steps": steps,
         **({"start": to_dict(replace(start, seed=0))} if start is not None else {}),
@@ -243,11 +272,11 @@ def _planned(
     plan = folder / "plan.json"
     if plan.exists():
         try:
-            kept = read_json(plan)
-            planned = int(kept["planned"])
+            stored = read_json(plan)
+            planned = int(stored["planned"])
         except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
             raise RizbinError(f"{plan} is no plan of a study ({error}); name another folder.") from error
-        if {name: kept.get(name) for name in asked} != json.loads(json.dumps(asked)):
+        if {name: stored.get(name) for name in requested} != json.loads(json.dumps(requested)):
             raise RizbinError(
                 f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
             )
@@ -256,7 +285,7 @@ def _planned(
     if budget:
         timing = outputs.claim_folder(folder / "timing")
         planned = _steps_within(budget, variants, timing, measure, seeds=seeds, jobs=jobs, start=start, quiet=quiet)
-    if outputs.write(plan, json.dumps({**asked, "planned": planned}, indent=1)) != plan:
+    if outputs.write(plan, json.dumps({**requested, "planned": planned}, indent=1)) != plan:
         raise RizbinError(f"{plan} is no plan of a study; name another folder.")
     return planned
 
@@ -293,8 +322,8 @@ def _steps_within(
     # The cheap part first: where the steps alone take too long, nobody waits for a measurement to hear it.
     seconds = besides = 0.0
     with Bar(count + 2, "timing the variants", quiet=quiet) as bar:
-        for number, one in enumerate(variants, 1):
-            seconds += one.length * seconds_a_step(one.training) * first.batch / one.training.batch
+        for number, variant in enumerate(variants, 1):
+            seconds += variant.length * seconds_a_step(variant.training) * first.batch / variant.training.batch
             bar.update(number)
         if start is not None:
             besides = seconds_a_step(start) * start.steps
@@ -339,8 +368,8 @@ def _train_all(
     done = total - len(work)
     with Bar(total, folder.name, start=done, quiet=quiet) as bar:
         if jobs == 1:
-            for one in work:
-                _cell(*one)
+            for job in work:
+                _cell(*job)
                 done += 1
                 bar.update(done)
             return
@@ -348,7 +377,7 @@ def _train_all(
         # spawn: a fork after torch has made its threads would hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_threads, initargs=(threads,)) as pool:
-            for finished in as_completed([pool.submit(_cell, *one) for one in work]):
+            for finished in as_completed([pool.submit(_cell, *job) for job in work]):
                 finished.result()
                 done += 1
                 bar.update(done)
@@ -377,6 +406,6 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     RunFolder(folder).release()
 
 
-def _kept(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
+def _stored(folder: Path) -> tuple[Numbers, list[dict[str, Any]]]:
     numbers: Mapping[str, float] = read_json(folder / "numbers.json")
     return dict(numbers), list(RunFolder(folder).metrics.read())

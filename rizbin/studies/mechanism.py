@@ -22,7 +22,7 @@ MOST = 128
 """Images of one batch: shares of gradient then move by less than a percent from batch to batch."""
 
 
-def mechanism(method: DetailCLIP, pictures: LabeledImages) -> dict[str, float]:
+def mechanism(method: DetailCLIP, images: LabeledImages) -> dict[str, float]:
     """Numbers of one step on test images whose masks are known.
 
     hidden/object_pixels, hidden/chance: percent of object pixels on patches that must be predicted, and of all patches.
@@ -30,19 +30,19 @@ def mechanism(method: DetailCLIP, pictures: LabeledImages) -> dict[str, float]:
     objects' share of the pixels; 1 is no preference. target/objects, target/ground: what the teacher's patch target
     says of hidden patches, in nats: entropy of the mean target less the mean entropy of a target; 0: the same for all.
     """
-    some = pictures.masked[:MOST]
-    images = normalize(pictures.pixels[some])
-    objects = pictures.labels[: len(some)] > 0
+    masked = images.masked[:MOST]
+    pixels = normalize(images.pixels[masked])
+    objects = images.labels[: len(masked)] > 0
     numbers: dict[str, float] = {}
-    look = method.look(images)
+    look = method.look(pixels)
     assert look is not None  # DetailCLIP always has something to show
     on_patch = F.adaptive_avg_pool2d(objects.float(), (look.removed.shape[1], look.removed.shape[2]))
     if look.removed.any():
         numbers["hidden/object_pixels"] = 100 * (on_patch[look.removed].sum() / on_patch.sum()).item()
         numbers["hidden/chance"] = 100 * look.removed.double().mean().item()
-    numbers |= _gradients(method, images, [pictures.captions[int(place)] for place in some], objects)
+    numbers |= _gradients(method, pixels, [images.captions[int(place)] for place in masked], objects)
     if method.teacher is not None and method.head is not None and look.removed.any():
-        numbers |= _targets(method, images, look.removed, on_patch)
+        numbers |= _targets(method, pixels, look.removed, on_patch)
     return numbers
 
 

@@ -49,38 +49,41 @@ MECHANISM_IMAGES = 128
 """Test images on which a step is taken apart."""
 
 
-def measure_pair(folder: Path) -> Numbers:
+def measure_pair(folder: Path, images: int = 0) -> Numbers:
     """The usual numbers on new scenes, objects by size on hard ones, and what a step cost; of an encoder without words
-    those that need none."""
+    those that need none. images: of each world, to measure and to fit probes; 0: as many as the studies take."""
     run = load_run(folder)
     pair = run.encoder
-    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=TRAIN_IMAGES)
+    settings = Evaluation.Settings(
+        baseline=False, dense_images=0, images=images or IMAGES, train_images=images or TRAIN_IMAGES
+    )
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
     method = run.method
     report = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
-    numbers = {one.name: one.value for one in report.measurements}
+    numbers = {measurement.name: measurement.value for measurement in report.measurements}
     if isinstance(method, DetailCLIP):
         seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
         numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
     hard_train, hard = (open_source(SMALL, split=part, size=pair.image_size) for part in ("train", "test"))
     of_hard = evaluate(pair, hard, train_source=hard_train, settings=settings)
-    numbers |= {f"small/{one.name}": one.value for one in of_hard.measurements}
+    numbers |= {f"small/{measurement.name}": measurement.value for measurement in of_hard.measurements}
     return numbers
 
 
 def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
-    """All variants with their numbers, mean and spread."""
+    """All variants that were trained with their numbers, mean and spread."""
+    variants = [variant for variant in variants if results.trained(variant.name)]
     columns = [
         name
         for name in COLUMNS
-        if any(results.mean(one.name, name) == results.mean(one.name, name) for one in variants)
+        if any(results.mean(variant.name, name) == results.mean(variant.name, name) for variant in variants)
     ]
     groups: dict[str, list[list[Cell]]] = {}
-    for one in variants:
-        cells = [Number(results.shown(one.name, name), results.mean(one.name, name)) for name in columns]
-        groups.setdefault(one.group, []).append([one.name, *cells])
+    for variant in variants:
+        cells = [Number(results.shown(variant.name, name), results.mean(variant.name, name)) for name in columns]
+        groups.setdefault(variant.group, []).append([variant.name, *cells])
     page.table(
         ["Variant", *(COLUMNS[name] for name in columns)],
         list(groups.items()),
@@ -88,7 +91,7 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
     )
 
 
-def apart(results: Results, one: str, other: str, name: str) -> str:
+def apart(results: Results, variant: str, other: str, name: str) -> str:
     """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)"."""
-    gaps = results.gaps(one, other, name)
+    gaps = results.gaps(variant, other, name)
     return f"{mean(gaps):+.1f} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)" if gaps else "n/a"

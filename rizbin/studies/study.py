@@ -1,4 +1,4 @@
-"""Runs a study and writes its page: question, answer, tables, charts. One file that opens without network."""
+"""Runs a study and writes its page, one file that opens without a network: question, answer, tables and charts."""
 
 # The questions stand in `questions/`; `compare.py` makes one of any methods.
 
@@ -14,6 +14,7 @@ from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies import lab, questions
 from rizbin.studies.lab import Study
+from rizbin.studies.verdict import publish
 from rizbin.workflows.presets import Training
 
 Precision = Literal["fp32", "bf16"]
@@ -28,11 +29,11 @@ class StudySettings:
     budget: float | None = None
     """Minutes for all of them together, from which one number of steps follows. None: by --steps."""
     steps: int | None = None
-    """Of every variant. None: what its preset says."""
+    """Steps of every variant. None: those of its preset."""
     jobs: int | None = None
     """Runs at the same time, each on its share of the cores. None: one a core, at most 4."""
     precision: Precision | None = None
-    """Of every variant. bf16 is faster where the processor multiplies it itself. None: what its preset says."""
+    """Precision of every variant; bf16 is faster on processors that support it. None: that of its preset."""
     run: Place | None = None
     """Folder of the runs. None: runs/study-NAME."""
     output: Annotated[Place | None, Argument(short=("-o",))] = None
@@ -50,13 +51,13 @@ def study(name: str, **options: Place | int | float | bool | None) -> Path:
     return answer(questions.find(name), made(**options), folder=f"runs/study-{name}")
 
 
-def answer(asked: Study, settings: StudySettings, *, folder: str) -> Path:
+def answer(question: Study, settings: StudySettings, *, folder: str) -> Path:
     """Answers a question by experiment in the settings' folder, or else in `folder`, or goes on there; the page.
 
     Raises RizbinError when the folder holds another study.
     """
     return write_study(
-        asked,
+        question,
         Path(settings.run or folder),
         seeds=settings.seeds,
         budget=settings.budget or 0.0,
@@ -69,7 +70,7 @@ def answer(asked: Study, settings: StudySettings, *, folder: str) -> Path:
 
 
 def write_study(
-    asked: Study,
+    question: Study,
     folder: Path,
     *,
     seeds: int = 3,
@@ -89,35 +90,34 @@ def write_study(
     """
     if to is not None:
         outputs.refuse_taken(to)
-    variants = asked.variants()
+    variants = question.variants()
     if precision != "preset":
-        variants = [replace(one, training=_in_precision(one.training, precision)) for one in variants]
-    start = None if asked.start is None else asked.start()
+        variants = [replace(variant, training=_in_precision(variant.training, precision)) for variant in variants]
+    start = None if question.start is None else question.start()
     if start is not None and precision != "preset":
         start = _in_precision(start, precision)
     results = lab.run(
-        variants, folder, asked.measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start, quiet=quiet
+        variants, folder, question.measure, seeds=seeds, budget=budget, steps=steps, jobs=jobs, start=start, quiet=quiet
     )
     machine = describe()
     first = variants[0].training
     page = Page(
-        asked.question,
-        subtitle=f"{len(variants)} variants, {seeds} seeds each, {results.steps:,} steps of {first.batch} pictures, "
-        f"{' and '.join(sorted({one.training.trainer.precision for one in variants}))} · "
+        question.question,
+        subtitle=f"{len(variants)} variants, {seeds} seed{'s' * (seeds != 1)} each, "
+        f"{results.steps:,} steps of {first.batch} images, "
+        f"{' and '.join(sorted({variant.training.trainer.precision for variant in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
-    verdict, *more = asked.answer(results)
-    page.lead(verdict)
-    for sentence in more:
-        page.text(sentence)
-    page.heading("How it was asked")
-    page.text(asked.design)
-    page.heading("What came out")
-    asked.show(page, results)
+    verdict = question.answer(results)
+    verdict.show(page, small=question.small)
+    page.heading("Design")
+    page.text(question.design)
+    page.heading("Results")
+    question.show(page, results)
     if open_source(first.data, size=32).name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(to or folder / "study.html")
+    return publish(page, verdict, to or folder / "study.html", small=question.small)
 
 
 def _in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:

@@ -1,4 +1,4 @@
-"""What a run says of itself while it trains: lines of metrics.jsonl, the bar, and warnings."""
+"""The output of a run in training: lines of metrics.jsonl, the progress bar, and warnings."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,18 @@ from rizbin.core import parallel
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
 from rizbin.training.method import Method
+from rizbin.training.trackers import Trackers
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What one look at a method in training gave."""
+    """The results of one call of a callback during training."""
 
     numbers: dict[str, float]
     alarms: tuple[str, ...] = ()
-    """What is wrong, each in a sentence."""
+    """Problems, each in a sentence."""
     silent: bool = False
-    """Record the alarms and do not say them."""
+    """Record the alarms without printing them."""
 
 
 Callback = Callable[[int, Method, dict[str, float]], Diagnostics]
@@ -31,18 +32,18 @@ Callback = Callable[[int, Method, dict[str, float]], Diagnostics]
 class Logbook:
     """Writes what steps recorded. Only the main process writes; the others make the same calls."""
 
-    def __init__(self, run: RunFolder, bar: Bar, *, begin: float, batch: int) -> None:
+    def __init__(self, run: RunFolder, bar: Bar, *, begin: float, batch: int, trackers: Trackers | None = None) -> None:
         """begin: the `time.perf_counter()` from which seconds count; batch: images of one step, of all processes."""
-        self.run, self.bar, self.begin, self.batch = run, bar, begin, batch
-        self._told_of_refused = False
+        self.run, self.bar, self.begin, self.batch, self.trackers = run, bar, begin, batch, trackers
+        self._warned_of_refused = False
 
     def refused(self, images: Sequence[tuple[str, str]]) -> None:
         """Lists images that could not be used, by name and reason; the first of a run is also said."""
         if not parallel.is_main():
             return
         self.run.note_refused(images)
-        if images and not self._told_of_refused:
-            self._told_of_refused = True
+        if images and not self._warned_of_refused:
+            self._warned_of_refused = True
             self.bar.warn(
                 f"An image was skipped: {images[0][1].rstrip('.')}. All of them are listed in {self.run.refused_list}."
             )
@@ -61,5 +62,8 @@ class Logbook:
                 numbers["alarm"] = " ".join(looked.alarms)
         if parallel.is_main():
             elapsed = round(time.perf_counter() - self.begin, 3)
-            self.run.metrics.append({"step": done, "images": done * self.batch, "seconds": elapsed, **numbers})
+            record = {"step": done, "images": done * self.batch, "seconds": elapsed, **numbers}
+            self.run.metrics.append(record)
+            if self.trackers is not None:
+                self.trackers.log(done, record)
         self.bar.update(done, **{name: numbers[name] for name in ("loss", "contrast") if name in numbers})

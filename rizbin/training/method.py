@@ -19,25 +19,27 @@ from rizbin.core import parallel, random
 from rizbin.data.sample import Named
 from rizbin.data.tokens import Tokenizer
 from rizbin.data.views import ViewSpec
+from rizbin.nets.lora import with_adapters
 from rizbin.nets.momentum import Teacher
+from rizbin.nets.tuning import rates
 from rizbin.nets.weights import check_fit, shapes_of
 from rizbin.training.settings import Presets
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method sees of one step on this process, on the device."""
+    """One step's batch as a method gets it: this process's part, on the device."""
 
     views: list[Float[Tensor, "batch 3 _ _"]]
     """One tensor [batch 3 size size] a view of the method's `views`, each of its own size, normalized."""
     crops: Float[Tensor, "views batch 4"]
-    """Where each view was cut from its picture: left, top, right, bottom as fractions of the picture."""
+    """Where each view was cut from its image: left, top, right, bottom as fractions of the image."""
     flips: Bool[Tensor, "views batch"]
     """Whether the view was mirrored after the cut."""
     texts: Int[Tensor, "batch length"] | None
     """Caption tokens up to the batch's last end token; None for methods without text."""
-    things: list[tuple[Named, ...]] = field(default_factory=list)
-    """The objects of each whole picture, for methods that learn where things are; `crops` and `flips` say where in a
+    objects: list[tuple[Named, ...]] = field(default_factory=list)
+    """The objects of each whole image, for methods that learn where objects are; `crops` and `flips` say where in a
     view they lie."""
     phrases: Int[Tensor, "batch most words"] | None = None
     """Tokens of each caption's noun phrases, rows of zeros where it has fewer than `Method.most_phrases`; a caption
@@ -88,15 +90,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Minimize:
-    """A wish of a method: make one update that lowers `loss`."""
+    """A request of a method to the trainer: make one update that lowers `loss`."""
 
     loss: Float[Tensor, ""]
     by: str = "main"
-    """Which of the method's optimizers moves."""
+    """Which of the method's optimizers makes the update."""
     records: Mapping[str, Tensor | float] = field(default_factory=dict)
     """Numbers to log beside the loss: its parts, temperatures, health."""
     rate: float = 1.0
-    """Of the schedule's learning rate; a second network may want another than the first."""
+    """Factor on the schedule's learning rate, for example for a second network."""
     bounded: Float[Tensor, ""] | None = None
     """A second loss, whose gradient is shortened to `bound` times the norm of the first one's before it is added."""
     bound: float = 0.0
@@ -105,12 +107,12 @@ class Minimize:
 
 @dataclass(frozen=True)
 class MethodView:
-    """What a method can show of pictures: what its teacher attends to, what it removes, what it makes of the rest."""
+    """What a method shows of images: its teacher's attention, the removed patches and the reconstruction."""
 
     attention: Float[Tensor, "batch rows columns"]
     removed: Bool[Tensor, "batch rows columns"]
     reconstruction: Float[Tensor, "batch 3 height width"] | None
-    """Normalized pixels: predicted on removed patches, the picture's own elsewhere; None when the method has no pixel
+    """Normalized pixels: predicted on removed patches, the image's own elsewhere; None when the method has no pixel
     term."""
 
     @classmethod
@@ -118,16 +120,16 @@ class MethodView:
         cls, attention: Float[Tensor, "batch patches"], removed: Int[Tensor, "batch removed"], grid: tuple[int, int]
     ) -> "MethodView":
         """From the attention of all patches and the places of the removed ones, in row order of the grid."""
-        gone = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
-        return cls(attention.unflatten(1, grid), gone.unflatten(1, grid), None)
+        mask = torch.zeros_like(attention, dtype=torch.bool).scatter_(1, removed, True)
+        return cls(attention.unflatten(1, grid), mask.unflatten(1, grid), None)
 
 
 @dataclass(frozen=True)
 class Work:
     """How large a run is, for a method to say whether its settings suit that."""
 
-    pictures: int
-    """Different pictures that it will see at most."""
+    images: int
+    """Different images that it will see at most."""
     batch: int
     steps: int
 
@@ -143,13 +145,13 @@ class Method(nn.Module, ABC):
     """Frozen, keyword-only; in `rizbin.methods` derived from `rizbin.training.settings.ImageSettings` or
     `ImageTextSettings`."""
     views: ViewSpec
-    """The crops it wants of every picture."""
+    """The crops that the method needs of every image."""
     tokenizer: Tokenizer | None = None
     """Set by methods that read captions."""
     least_batch: ClassVar[int] = 2
     """Images that a step needs at least: methods that tell the images of a batch apart, or norm over them, need two."""
     most_phrases: int = 0
-    """Most noun phrases of a caption that the method wants besides; 0 for none."""
+    """Most noun phrases of a caption that the method needs in addition; 0 for none."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -177,8 +179,13 @@ class Method(nn.Module, ABC):
         return {"main": [self]}
 
     def rates(self) -> list[tuple[nn.Module, float]]:
-        """Parts whose learning rate is a share of the schedule's, with that share; of a part named twice the last."""
-        return []
+        """Parts whose learning rate is a share of the schedule's, with that share; of a part named twice the last.
+
+        Of an encoder whose settings have them, those by layer (`rizbin.nets.tuning`).
+        """
+        encoder: Any = self.encoder
+        tuning = getattr(getattr(encoder, "settings", None), "tuning", None)
+        return [] if tuning is None else rates(encoder, tuning)
 
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
@@ -195,6 +202,7 @@ class Method(nn.Module, ABC):
         `source` names it in messages. A method that keeps copies of its encoder brings them along. Raises RizbinError
         when the weights do not fit.
         """
+        weights = with_adapters(weights, self.encoder.state_dict())
         own = shapes_of(self.encoder.state_dict())
         check_fit(own, shapes_of(weights), source, "give the settings that they were trained with", to="this encoder")
         self.encoder.load_state_dict(dict(weights))
@@ -210,7 +218,8 @@ class Method(nn.Module, ABC):
         """Writes what was trained for other software, where it is of a kind that only the method knows."""
 
     def look(self, images: Float[Tensor, "batch 3 height width"]) -> MethodView | None:
-        """What there is to see of normalized pictures, for reports; None when the method has nothing to show."""
+        """Attention, removed patches and reconstruction of normalized images, for reports; None when the method has
+        none."""
         return None
 
     def reconstruct(
@@ -242,7 +251,7 @@ class Method(nn.Module, ABC):
         return None
 
     def inspect(self, features: Float[Tensor, "batch dim"]) -> dict[str, float]:
-        """Numbers about the method's own parts, from features of held-out pictures on the CPU."""
+        """Numbers about the method's own parts, from features of held-out images on the CPU."""
         return {}
 
     def cautions(self, work: Work) -> list[str]:

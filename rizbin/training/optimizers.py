@@ -40,11 +40,11 @@ def decay_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.
 
     Norms, biases and scales, which have fewer than two dimensions, do not.
     """
-    seen: dict[int, nn.Parameter] = {}
+    parameters: dict[int, nn.Parameter] = {}
     for module in modules:
         for parameter in module.parameters():
             if parameter.requires_grad:
-                seen.setdefault(id(parameter), parameter)
-    decay = [parameter for parameter in seen.values() if parameter.ndim >= 2]
-    keep = [parameter for parameter in seen.values() if parameter.ndim < 2]
+                parameters.setdefault(id(parameter), parameter)
+    decay = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
+    keep = [parameter for parameter in parameters.values() if parameter.ndim < 2]
     return decay, keep

@@ -30,7 +30,7 @@ class Replay:
     gradients: tuple[str, ...]
     """Parameters whose gradient was not finite."""
     samples: tuple[str, ...]
-    """What the pictures of the batch are called."""
+    """What the images of the batch are called."""
 
     @property
     def happens_again(self) -> bool:
@@ -78,11 +78,11 @@ def replay(method: Method, trainer: Trainer, source: Source, run: RunFolder) -> 
     ]
     parts, gradients = {}, {}
     try:
-        for wish in trainer.wishes(method, batch, state["step"]):
-            parts |= {"loss": float(wish.loss.detach())}
-            parts |= {name: float(torch.as_tensor(value).detach()) for name, value in wish.records.items()}
+        for update in trainer.updates(method, batch, state["step"]):
+            parts |= {"loss": float(update.loss.detach())}
+            parts |= {name: float(torch.as_tensor(value).detach()) for name, value in update.records.items()}
             method.zero_grad(set_to_none=True)
-            wish.loss.backward()
+            update.loss.backward()
             gradients |= {name: value.grad for name, value in method.named_parameters() if value.grad is not None}
             break  # what follows the first update cannot be made again without making it
     finally:

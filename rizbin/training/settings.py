@@ -16,7 +16,7 @@ MethodSettings = TypeVar("MethodSettings")
 
 @runtime_checkable
 class Sized(Protocol):
-    """What the settings of everything that can be trained say of themselves."""
+    """What the settings of every method provide."""
 
     @property
     def image_size(self) -> int:
@@ -52,25 +52,25 @@ class ImageTextSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """Of `rizbin.training.trainer.Trainer`: optimizer, schedule, precision, processes."""
+    """Settings of `rizbin.training.trainer.Trainer`: optimizer, schedule, precision, processes."""
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """What moves the weights: AdamW; SGD with momentum (MoCo, SimSiam); or LARS, SGD whose step of each tensor is
+    """The optimizer: AdamW; SGD with momentum (MoCo, SimSiam); or LARS, SGD whose step of each tensor is
     scaled to the tensor's length (SimCLR, BYOL: batches of thousands; arXiv 1708.03888)."""
     learning_rate: float = 1e-3
-    """Peak of the schedule."""
+    """Peak learning rate of the schedule."""
     final_learning_rate: float = 1e-5
-    """Where the cosine ends."""
+    """Learning rate at the end of the run, reached by a cosine."""
     warmup: float = 0.05
     """Share of the run over which the learning rate rises."""
     warmup_start: float = 1e-5
     """Learning rate of the first step, from which the warm-up rises (DetailCLIP: 1e-6; DINO, SimCLR, BYOL: 0)."""
     weight_decay: float = 0.05
-    """On tensors of two and more dimensions."""
+    """Weight decay of tensors of two and more dimensions."""
     weight_decay_growth: float = 1.0
     """Weight decay at the end of the run divided by that at its start, reached by a cosine (DINO: 10)."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of SGD and LARS."""
     beta1: float = 0.9
     """AdamW's decay of the mean gradient."""
     beta2: float = 0.98
@@ -78,16 +78,16 @@ class TrainerSettings:
     epsilon: float = 1e-8
     """AdamW's guard against division by zero."""
     clip: float = 0.0
-    """Largest norm of the gradient; 0 leaves it as it is."""
+    """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the forward pass; weights stay fp32."""
     compile: bool = False
     """Compile the networks with torch.compile (in place; minutes at the start, faster after)."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
-    """Over several processes: each holds everything, or transformer blocks are spread by FSDP2 for towers too large
-    for one GPU."""
+    """How several processes share the weights: each holds everything, or transformer blocks are spread by FSDP2 for
+    towers too large for one GPU."""
     workers: int = 0
-    """Processes that prepare pictures; changes speed, never the pictures."""
+    """Processes that prepare images; changes speed, never the images."""
     keep_checkpoints: int = 2
     """How many checkpoints stay on disk."""
     log_every: int = 10
@@ -106,17 +106,19 @@ class Training(Generic[MethodSettings]):
     steps: int = 2000
     """Batches in the whole run."""
     batch: int = 128
-    """Pictures in a step, over all processes together."""
+    """Images in a step, over all processes together."""
     seed: int = 0
-    """Of weights, order, views and every other draw."""
+    """Seed of the weights, the order of the data, the views and all other random numbers."""
     checkpoint_every: int = 200
     """Steps between checkpoints; one is always written at the end and on a signal."""
     start: str = ""
-    """A run folder, an exported model or a bundled model whose encoder training begins with; empty: random weights."""
+    """What training begins with: a run folder, an exported or a bundled model; a published model as
+    open_clip:NAME/WEIGHTS, hf:OWNER/NAME, timm:NAME or the folder of one, whose towers and tokenizer then take the
+    place of the settings' own. Empty: random weights."""
     trainer: TrainerSettings = TrainerSettings()
     """Optimizer, precision, processes."""
     settings: MethodSettings
-    """The method's own."""
+    """Settings of the method."""
 
 
 def check_between(

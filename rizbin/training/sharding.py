@@ -66,5 +66,5 @@ def whole_state(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 
     A collective: all processes call it.
     """
-    found: dict[str, Any] = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
-    return {name: (value.full_tensor() if is_sharded(value) else value).detach() for name, value in found.items()}
+    state: dict[str, Any] = {name: value for name, value in tensors.items() if torch.is_tensor(value)}
+    return {name: (value.full_tensor() if is_sharded(value) else value).detach() for name, value in state.items()}

@@ -2,7 +2,7 @@
 
 The trainer owns device, precision, optimizers and their schedules, records, checkpoints and resuming. A step is a pure
 function of (weights, optimizer, step number): data and randomness are looked up by position, so resuming needs nothing
-else. Beside it: what lies on disk (`rizbin.training.state`) and what a run says of itself (`rizbin.training.logbook`).
+else. Beside it: what lies on disk (`rizbin.training.state`) and the output of a run (`rizbin.training.logbook`).
 """
 
 import time
@@ -29,6 +29,7 @@ from rizbin.training.schedules import growth, warmup_cosine
 from rizbin.training.settings import TrainerSettings
 from rizbin.training.sharding import compile_blocks, is_sharded, shard, split_sharded, total_norm
 from rizbin.training.state import FAILURES, load_method, read_failure, resume, save_failure, state_of, sweep
+from rizbin.training.trackers import TrackerName, Trackers
 
 __all__ = [
     "FAILURES",
@@ -93,12 +94,14 @@ class Trainer:
         watch: Callback | None = None,
         watch_every: int = 0,
         costs: Sequence[float] = (),
+        track: Sequence[TrackerName] = (),
     ) -> Outcome:
         """Trains from the run's last checkpoint (or from the start) to the last step, or to step `until`.
 
         watch: called every `watch_every` steps on the main process; its numbers are logged, its sentences said.
         costs: what a step costs at places spread evenly over the run (`place_costs`), for the time left; empty: the
             same everywhere.
+        track: trackers that are given what metrics.jsonl is given, on the main process.
         Raises Stopped after a signal (saved), NotFinite before an update that would spoil the weights (replay data
         saved).
         """
@@ -109,8 +112,13 @@ class Trainer:
         loader = self._loader(method, source, start, last)
         shares = [(self.steps / len(costs), cost) for cost in costs]
         quiet = quiet or not parallel.is_main()
-        with graceful() as stop, Bar(last, run.path.name, start=start, quiet=quiet, costs=shares) as bar:
-            log = Logbook(run, bar, begin=begin, batch=self.batch)
+        names = track if parallel.is_main() else ()
+        with (
+            graceful() as stop,
+            Bar(last, run.path.name, start=start, quiet=quiet, costs=shares) as bar,
+            Trackers(names, run, start, bar.warn) as trackers,
+        ):
+            log = Logbook(run, bar, begin=begin, batch=self.batch, trackers=trackers)
             saved = start
             for step, raw in enumerate(loader, start):
                 records = self.step(method, optimizers, self._on_device(raw), step, run, raw.positions)
@@ -121,7 +129,7 @@ class Trainer:
                     log.write(done, records, method, watch if due else None)
                 else:
                     bar.update(done)
-                stopping = parallel.any_true(stop.asked)
+                stopping = parallel.any_true(stop.requested)
                 if stopping or done == last or (self.checkpoint_every and done % self.checkpoint_every == 0):
                     saved = done if self._save(method, optimizers, run, done, bar) else saved
                     self._check_end(done, last, saved, stopping)
@@ -220,19 +228,19 @@ class Trainer:
         )
         decay = settings.weight_decay * growth(step, self.steps, settings.weight_decay_growth)
         records: dict[str, Tensor | float] = {"learning_rate": rate}
-        for wish in self.wishes(method, batch, step):
-            optimizer = optimizers[wish.by]
+        for update in self.updates(method, batch, step):
+            optimizer = optimizers[update.by]
             for group in optimizer.param_groups:
-                group["lr"] = rate * wish.rate * group["share"]
+                group["lr"] = rate * update.rate * group["share"]
                 if group["weight_decay"]:
                     group["weight_decay"] = decay
-            norm = self._update(wish, optimizer, step, method, run, positions)
-            prefix = "" if wish.by == "main" else f"{wish.by}/"
-            records[f"{prefix}loss"] = wish.loss.detach()
+            norm = self._update(update, optimizer, step, method, run, positions)
+            prefix = "" if update.by == "main" else f"{update.by}/"
+            records[f"{prefix}loss"] = update.loss.detach()
             records[f"{prefix}gradient_norm"] = norm
             records |= {
                 f"{prefix}{name}": value.detach() if isinstance(value, Tensor) else value
-                for name, value in wish.records.items()
+                for name, value in update.records.items()
             }
         if parallel.world_size() > 1:
             records = {
@@ -240,28 +248,28 @@ class Trainer:
             }
         return records
 
-    def wishes(self, method: Method, batch: Batch, step: int) -> Iterator[Minimize]:
-        """What the method wants for one batch, one wish after the other, with the randomness of that step."""
+    def updates(self, method: Method, batch: Batch, step: int) -> Iterator[Minimize]:
+        """The updates that the method requests for one batch, with the randomness of that step."""
         # Dropped paths and their like follow from the step, not from what ran before it.
         torch.manual_seed(random.key(self.seed, "step", step, parallel.rank()))
-        wishes = method.step(batch, Progress(step, self.steps, self.seed))
-        while (wish := self._next(wishes)) is not None:
-            yield wish
+        updates = method.step(batch, Progress(step, self.steps, self.seed))
+        while (update := self._next(updates)) is not None:
+            yield update
 
     def batch_of(self, method: Method, source: Source, step: int) -> tuple[RawBatch, Batch]:
         """The batch of a step, as it comes from the source and as the method gets it."""
         raw = next(iter(self._loader(method, source, step, step + 1)))
         return raw, self._on_device(raw)
 
-    def _next(self, wishes: Iterator[Minimize]) -> Minimize | None:
-        """The method's next wish. Autocast covers the method's own code only: backward and update run outside it."""
+    def _next(self, updates: Iterator[Minimize]) -> Minimize | None:
+        """The method's next update. Autocast covers the method's own code only: backward and update run outside it."""
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
-            return next(wishes, None)
+            return next(updates, None)
 
     def _update(
         self,
-        wish: Minimize,
+        update: Minimize,
         optimizer: torch.optim.Optimizer,
         step: int,
         method: Method,
@@ -269,11 +277,11 @@ class Trainer:
         positions: list[int] | None,
     ) -> Tensor:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = self._gradient(wish.loss, optimizer, parameters, keep=wish.bounded is not None)
-        if wish.bounded is not None:
+        norm = self._gradient(update.loss, optimizer, parameters, keep=update.bounded is not None)
+        if update.bounded is not None:
             first = [parameter.grad for parameter in parameters]
-            second = self._gradient(wish.bounded, optimizer, parameters, keep=False)
-            share = float((wish.bound * norm / second.clamp(min=1e-12)).clamp(max=1.0))
+            second = self._gradient(update.bounded, optimizer, parameters, keep=False)
+            share = float((update.bound * norm / second.clamp(min=1e-12)).clamp(max=1.0))
             for parameter, gradient in zip(parameters, first, strict=True):
                 if parameter.grad is None:
                     parameter.grad = gradient
@@ -282,9 +290,9 @@ class Trainer:
                 else:
                     parameter.grad.mul_(share)
             norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(wish.loss.detach()))
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(update.loss.detach()))
         if parallel.any_true(not finite):
-            raise NotFinite(self._failure(method, optimizer, step, wish, run, positions))
+            raise NotFinite(self._failure(method, optimizer, step, update, run, positions))
         if self.settings.clip:
             for alike in split_sharded(parameters):
                 nn.utils.clip_grads_with_norm_(alike, self.settings.clip, norm)
@@ -305,19 +313,21 @@ class Trainer:
         method: Method,
         optimizer: torch.optim.Optimizer,
         step: int,
-        wish: Minimize,
+        update: Minimize,
         run: RunFolder | None,
         positions: list[int] | None,
     ) -> str:
         """Keeps what a replay of the bad step needs, and says what happened."""
-        records = {name: value.detach() if isinstance(value, Tensor) else value for name, value in wish.records.items()}
+        records = {
+            name: value.detach() if isinstance(value, Tensor) else value for name, value in update.records.items()
+        }
         parts = ", ".join(
-            f"{name} {float(value):.4g}" for name, value in {"loss": wish.loss.detach(), **records}.items()
+            f"{name} {float(value):.4g}" for name, value in {"loss": update.loss.detach(), **records}.items()
         )
         where = ""
         if run is not None:
             facts = {"positions": positions, "seed": self.seed, "step": step, "parts": parts}
-            folder = save_failure(method, {wish.by: optimizer}, run, step, facts)
+            folder = save_failure(method, {update.by: optimizer}, run, step, facts)
             where = f"; weights, batch and randomness of the step are kept in {folder} (rizbin replay makes it again)"
         return (
             f"Step {step + 1} gave a loss or gradient that is not finite ({parts}), so the update was not made{where}; "
@@ -350,7 +360,7 @@ class Trainer:
             flips=to(raw.flips),
             texts=None if raw.texts is None else to(raw.texts),
             phrases=None if raw.phrases is None else to(raw.phrases),
-            things=raw.things,
+            objects=raw.objects,
         )
 
     def _save(

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-Picture = UInt8[np.ndarray, "height width 3"]
-"""RGB; all pictures of one call have one size."""
-AnyPicture = UInt8[np.ndarray, "_ _ 3"]
+SizedImage = UInt8[np.ndarray, "height width 3"]
+"""RGB; all images of one call have one size."""
+AnySizeImage = UInt8[np.ndarray, "_ _ 3"]
 """RGB of a size of its own."""
 Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
@@ -32,7 +32,7 @@ _DISTINCT: tuple[Color, ...] = (
 )  # fmt: skip
 
 
-def heat(values: Float[np.ndarray, "height width"]) -> Picture:
+def heat(values: Float[np.ndarray, "height width"]) -> SizedImage:
     """The heat colors of values from 0 (nearly black) to 1 (nearly white); the rest is cut, NaN counts as 0."""
     places = np.nan_to_num(values).clip(0, 1) * (len(_HEAT) - 1)
     steps = np.arange(len(_HEAT))
@@ -56,10 +56,10 @@ def ink_on(color: Color) -> Color:
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 0.05 * 1.05 else (255, 255, 255)
 
 
-def blend(picture: Picture, colors: Picture, share: Float[np.ndarray, "height width"]) -> Picture:
-    """The picture with `share` (0 to 1, a pixel) of each color laid over it."""
+def blend(image: SizedImage, colors: SizedImage, share: Float[np.ndarray, "height width"]) -> SizedImage:
+    """The image with `share` (0 to 1, a pixel) of each color laid over it."""
     weight = share.clip(0, 1)[..., None]
-    return (picture * (1 - weight) + colors * weight).round().astype(np.uint8)
+    return (image * (1 - weight) + colors * weight).round().astype(np.uint8)
 
 
 def scaled(values: Float[np.ndarray, "*shape"], low: float = 1.0, high: float = 99.0) -> Float[np.ndarray, "*shape"]:
@@ -81,6 +81,6 @@ def scaled(values: Float[np.ndarray, "*shape"], low: float = 1.0, high: float = 
 def stretched(
     values: Float[np.ndarray, "rows columns"], height: int, width: int, *, smooth: bool = True
 ) -> Float[np.ndarray, "{height} {width}"]:
-    """A map of patches at a picture's size: bicubic, or each patch a flat block."""
+    """A map of patches at an image's size: bicubic, or each patch a flat block."""
     how = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
     return cv2.resize(values.astype(np.float32), (width, height), interpolation=how).astype(np.float64)

@@ -32,27 +32,29 @@ def propagated(
     """The mask of each frame, the given one first.
 
     Differs from DINO's code: labels enter as each patch's share of pixels, not as those of its middle pixel, so that
-    things smaller than a patch live on; "near" is a circle, not a square, as in DINOv3's; and labels are brought to a
+    objects smaller than a patch live on; "near" is a circle, not a square, as in DINOv3's; and labels are brought to a
     largest of 1 without taking off the least, by which something would be seen in a frame where nothing is left.
 
     Args:
         features: Of each frame's patches, in order.
-        first: Numbers of things in the first frame, 0 for none.
+        first: Numbers of objects in the first frame, 0 for none.
         previous: Frames before this one that are looked at beside the first.
         temperature: Similarities weigh exp(cosine / this).
-        radius: How far a thing may move from a frame that is looked at, in patches.
+        radius: How far an object may move from a frame that is looked at, in patches.
         most: Patches, over all frames looked at, that a patch takes its labels from.
 
     Raises RizbinError when the frames differ in size or the mask names nothing.
     """
-    sizes = {one.shape for one in features}
+    sizes = {frame.shape for frame in features}
     if len(sizes) != 1:
         raise RizbinError("The frames differ in size, so nothing can be carried through them; give frames of one film.")
-    things = np.unique(first)
-    if not things.any():
+    labels_present = np.unique(first)
+    if not labels_present.any():
         raise RizbinError("The mask of the first frame is empty; mark what is to be followed with numbers over 0.")
     (rows, columns, _) = sizes.pop()
-    shares = np.stack([_shrunk(first == thing, rows, columns) for thing in things], axis=-1).reshape(rows * columns, -1)
+    shares = np.stack([_shrunk(first == label, rows, columns) for label in labels_present], axis=-1).reshape(
+        rows * columns, -1
+    )
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
     anchor = (_unit(features[0]), torch.from_numpy(shares).float())
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=previous)
@@ -60,11 +62,13 @@ def propagated(
     for frame in features[1:]:
         asking = _unit(frame)
         seen = [anchor, *recent]
-        known = torch.cat([one for _, one in seen])
-        labels.append(_taken(asking, [one for one, _ in seen], known, places, temperature, radius, most))
+        known = torch.cat([frame_features for _, frame_features in seen])
+        labels.append(
+            _taken(asking, [frame_labels for frame_labels, _ in seen], known, places, temperature, radius, most)
+        )
         recent.append((asking, labels[-1]))
-    maps = [one.numpy().reshape(rows, columns, -1) for one in labels]
-    return np.stack([first, *(_decided(one, things, *first.shape) for one in maps)])
+    maps = [frame_labels.numpy().reshape(rows, columns, -1) for frame_labels in labels]
+    return np.stack([first, *(_decided(label_map, labels_present, *first.shape) for label_map in maps)])
 
 
 def _unit(features: Float[np.ndarray, "rows columns dim"]) -> Float[Tensor, "patches dim"]:
@@ -74,12 +78,12 @@ def _unit(features: Float[np.ndarray, "rows columns dim"]) -> Float[Tensor, "pat
 def _taken(
     asking: Float[Tensor, "patches dim"],
     context: list[Float[Tensor, "patches dim"]],
-    known: Float[Tensor, "all things"],
+    known: Float[Tensor, "all objects"],
     places: Float[Tensor, "patches 2"],
     temperature: float,
     radius: float,
     most: int,
-) -> Float[Tensor, "patches things"]:
+) -> Float[Tensor, "patches objects"]:
     """The labels that one frame takes from the frames before it, weighted over the most similar near patches."""
     out = []
     for start in range(0, len(asking), _ROWS_AT_ONCE):
@@ -92,7 +96,7 @@ def _taken(
             top = cosines.topk(min(most, cosines.shape[1]), dim=1)
             best.append(top.values)
             where.append(top.indices + number * len(places))
-        top = torch.cat(best, dim=1).topk(min(most, sum(one.shape[1] for one in best)), dim=1)
+        top = torch.cat(best, dim=1).topk(min(most, sum(candidates.shape[1] for candidates in best)), dim=1)
         chosen = torch.cat(where, dim=1).gather(1, top.indices)
         # softmax(cosine / temperature) is exp(cosine / temperature) over its sum; those out of reach weigh nothing.
         out.append(((top.values / temperature).softmax(dim=1).unsqueeze(-1) * known[chosen]).sum(dim=1))
@@ -105,12 +109,12 @@ def _shrunk(mask: Bool[np.ndarray, "height width"], rows: int, columns: int) -> 
 
 
 def _decided(
-    maps: Float[np.ndarray, "rows columns things"], things: Int[np.ndarray, " things"], height: int, width: int
+    maps: Float[np.ndarray, "rows columns objects"], values: Int[np.ndarray, " objects"], height: int, width: int
 ) -> Int[np.ndarray, "{height} {width}"]:
-    """Each pixel's thing: labels enlarged between patches, each brought to a largest of 1, the largest taken."""
+    """Each pixel's object: labels enlarged between patches, each brought to a largest of 1, the largest taken."""
     fine = np.stack(
-        [cv2.resize(np.ascontiguousarray(maps[..., one]), (width, height)) for one in range(len(things))], axis=-1
+        [cv2.resize(np.ascontiguousarray(maps[..., index]), (width, height)) for index in range(len(values))], axis=-1
     )
     high = fine.max(axis=(0, 1))
-    # A thing that is gone keeps its traces as they are: brought to 1 they would make it appear anew.
-    return things[(fine / np.where(high < 0.1, 1.0, high)).argmax(axis=-1)]
+    # An object that is gone keeps its traces as they are: brought to 1 they would make it appear anew.
+    return values[(fine / np.where(high < 0.1, 1.0, high)).argmax(axis=-1)]

@@ -1,4 +1,4 @@
-"""What looks alike to a network: one patch against all others, patches of two pictures, and whole pictures."""
+"""What looks alike to a network: one patch against all others, patches of two images, and whole images."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 
 from rizbin.core.errors import RizbinError
 from rizbin.visualization.attention import overlay
-from rizbin.visualization.colors import AnyPicture, Color, Picture, distinct, ink_on
+from rizbin.visualization.colors import AnySizeImage, Color, SizedImage, distinct, ink_on
 from rizbin.visualization.grid import GAP, beside, enlarge
 
 
@@ -24,17 +24,15 @@ def similarity_to(
 
 
 def similar(
-    picture: Picture, features: Float[np.ndarray, "rows columns dim"], row: int, column: int, *, side: int = 192
-) -> AnyPicture:
-    """The picture under `similarity_to`, with a ring on the chosen patch."""
-    return ringed(
-        enlarge(overlay(picture, similarity_to(features, row, column)), side), row, column, features.shape[:2]
-    )
+    image: SizedImage, features: Float[np.ndarray, "rows columns dim"], row: int, column: int, *, side: int = 192
+) -> AnySizeImage:
+    """The image under `similarity_to`, with a ring on the chosen patch."""
+    return ringed(enlarge(overlay(image, similarity_to(features, row, column)), side), row, column, features.shape[:2])
 
 
-def ringed(picture: AnyPicture, row: int, column: int, grid: tuple[int, ...]) -> AnyPicture:
-    """The picture with a ring on one patch of the grid."""
-    shown = picture.copy()
+def ringed(image: AnySizeImage, row: int, column: int, grid: tuple[int, ...]) -> AnySizeImage:
+    """The image with a ring on one patch of the grid."""
+    shown = image.copy()
     for color, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):  # a white ring with a dark rim shows on anything
         cv2.circle(
             shown, _center(row, column, grid, shown), max(5, shown.shape[0] // 24), color, thickness, cv2.LINE_AA
@@ -43,15 +41,15 @@ def ringed(picture: AnyPicture, row: int, column: int, grid: tuple[int, ...]) ->
 
 
 def nearest(
-    features: Float[np.ndarray, "pictures dim"], count: int, *, of: int = -1
+    features: Float[np.ndarray, "images dim"], count: int, *, of: int = -1
 ) -> tuple[Int[np.ndarray, "queries found"], Float[np.ndarray, "queries found"]]:
-    """The other pictures that are most like each one, nearest first, and their cosines.
+    """The other images that are most like each one, nearest first, and their cosines.
 
-    `of` asks for the first so many pictures only, -1 for all; there are never more found than there are others.
+    `of` asks for the first so many images only, -1 for all; there are never more found than there are others.
     """
     known = unit(features)
     cosines = known[: len(known) if of < 0 else of] @ known.T
-    np.fill_diagonal(cosines, -np.inf)  # a picture is most like itself, which nobody wants to know
+    np.fill_diagonal(cosines, -np.inf)  # an image is most like itself, which nobody wants to know
     order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(known) - 1)]
     return order, np.take_along_axis(cosines, order, axis=1)
 
@@ -65,12 +63,12 @@ def correspondences(
 ) -> Int[np.ndarray, "found 4"]:
     """Patches (row, column, row, column) that are each other's nearest by cosine; the most alike `count`, in order.
 
-    `keep` marks the patches of both pictures that take part; by default all do.
+    `keep` marks the patches of both images that take part; by default all do.
     """
     left, right = unit(first).reshape(-1, first.shape[-1]), unit(second).reshape(-1, second.shape[-1])
     places = [np.arange(len(left)), np.arange(len(right))]
     if keep is not None:
-        places = [np.flatnonzero(one) for one in keep]
+        places = [np.flatnonzero(mask) for mask in keep]
     if not (len(places[0]) and len(places[1])):
         return np.zeros((0, 4), int)
     cosines = left[places[0]] @ right[places[1]].T
@@ -82,14 +80,14 @@ def correspondences(
 
 
 def corresponding(
-    first: AnyPicture,
-    second: AnyPicture,
+    first: AnySizeImage,
+    second: AnySizeImage,
     matches: Int[np.ndarray, "found 4"],
     grids: tuple[tuple[int, int], tuple[int, int]],
     *,
     side: int = 256,
-) -> AnyPicture:
-    """Both pictures side by side, each match a line between two dots of one number, the most alike first.
+) -> AnySizeImage:
+    """Both images side by side, each match a line between two dots of one number, the most alike first.
 
     `grids` are their patch rows and columns.
     """
@@ -109,13 +107,13 @@ def corresponding(
     return shown
 
 
-def _dot(picture: AnyPicture, point: tuple[int, int], color: Color, text: str) -> None:
+def _dot(image: AnySizeImage, point: tuple[int, int], color: Color, text: str) -> None:
     """Draws a disk with a number in it."""
-    cv2.circle(picture, point, 9, (0, 0, 0), -1, cv2.LINE_AA)
-    cv2.circle(picture, point, 8, color, -1, cv2.LINE_AA)
+    cv2.circle(image, point, 9, (0, 0, 0), -1, cv2.LINE_AA)
+    cv2.circle(image, point, 8, color, -1, cv2.LINE_AA)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.36, 1)
     place = (point[0] - width // 2, point[1] + height // 2)
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, ink_on(color), 1, cv2.LINE_AA)
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, ink_on(color), 1, cv2.LINE_AA)
 
 
 def unit(features: Float[np.ndarray, "*shape dim"]) -> Float[np.ndarray, "*shape dim"]:
@@ -123,6 +121,6 @@ def unit(features: Float[np.ndarray, "*shape dim"]) -> Float[np.ndarray, "*shape
     return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-def _center(row: int, column: int, grid: tuple[int, ...], picture: AnyPicture) -> tuple[int, int]:
+def _center(row: int, column: int, grid: tuple[int, ...], image: AnySizeImage) -> tuple[int, int]:
     """The pixel (x, y) in the middle of a patch."""
-    return int((column + 0.5) / grid[1] * picture.shape[1]), int((row + 0.5) / grid[0] * picture.shape[0])
+    return int((column + 0.5) / grid[1] * image.shape[1]), int((row + 0.5) / grid[0] * image.shape[0])

@@ -1,4 +1,4 @@
-"""Which word each patch answers to: a picture colored by the words of its caption, and heat for each word."""
+"""Which word each patch answers to: an image colored by the words of its caption, and heat for each word."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.nets.dense import DenseHead, guided_upsample
 from rizbin.visualization.attention import overlay
-from rizbin.visualization.colors import AnyPicture, Color, Picture, blend, distinct, scaled, stretched
+from rizbin.visualization.colors import AnySizeImage, Color, SizedImage, blend, distinct, scaled, stretched
 from rizbin.visualization.grid import sheet
 
 TEMPLATES = ("{}", "a {}", "a picture of a {}")
@@ -22,11 +22,11 @@ TEMPLATES = ("{}", "a {}", "a picture of a {}")
 WordEmbedder = Callable[[FeatureExtractor, Sequence[str]], Float[np.ndarray, "words embedding"]]
 """Words in, unit-length embeddings out; `embedded` is one."""
 MOST = 6
-"""Words shown of a caption without known categories; more colors than that are hard to tell apart in a picture."""
+"""Words shown of a caption without known categories; more colors than that are hard to tell apart in an image."""
 NOTHING = -1
 """The number of a pixel that answers to no word."""
 
-# Words of captions that name no thing one could point at.
+# Words of captions that name no object one could point at.
 _SILENT = """
     a an the and or of on in at by to with without from for is are was be it its this that these those there some one
     two three four five six no not very left right above below behind under over front near next between top bottom
@@ -38,20 +38,20 @@ def words_of(caption: str, names: Sequence[str] = ()) -> list[str]:
     """The words of a caption to look for, in its order, each once.
 
     With `names` (known categories) those that the caption holds as whole words, plurals with s, es and ies included,
-    longer names first ("hot dog" before "dog"). Without, its first words that may name a thing.
+    longer names first ("hot dog" before "dog"). Without, its first words that may name an object.
     """
     text = " ".join(re.findall(r"[^\W_]+", caption.lower()))
     if names:
-        found: list[tuple[int, str]] = []
-        for name in sorted(names, key=lambda one: (-len(one), one)):
+        matches: list[tuple[int, str]] = []
+        for name in sorted(names, key=lambda text: (-len(text), text)):
             spelled = " ".join(re.findall(r"[^\W_]+", name.lower()))
             ending = (
                 f"{re.escape(spelled[:-1])}(?:y|ies|ys)" if spelled[-1:] == "y" else f"{re.escape(spelled)}(?:s|es)?"
             )
             for match in re.finditer(rf"\b{ending}\b", text) if spelled else ():
-                found.append((match.start(), name))
+                matches.append((match.start(), name))
                 text = text[: match.start()] + "\0" * len(match.group()) + text[match.end() :]
-        return list(dict.fromkeys(name for _, name in sorted(found)))
+        return list(dict.fromkeys(name for _, name in sorted(matches)))
     silent = frozenset(_SILENT.split())
     return list(dict.fromkeys(word for word in text.split() if word not in silent and len(word) > 2))[:MOST]
 
@@ -73,7 +73,7 @@ def _parts(prompts: list[str], size: int = 256) -> list[list[str]]:
 @torch.no_grad()
 def similarities(
     encoder: AnyEncoder,
-    picture: Picture,
+    image: SizedImage,
     words: Sequence[str],
     *,
     against: Float[np.ndarray, "others embedding"] | None = None,
@@ -84,7 +84,7 @@ def similarities(
 
     Args:
         encoder: An image-text encoder whose patches meet the texts.
-        picture: RGB, of a size that divides into patches.
+        image: RGB, of a size that divides into patches.
         words: One or more.
         against: Embeddings of a whole vocabulary (`embedded`), whose mean similarity is taken off each patch: patches
             that are close to all words alike (plain background) then score low.
@@ -92,16 +92,16 @@ def similarities(
         dense_head: "windows" looks through windows of the enlarged image too, at several times the cost, and takes the
             cosines to the image's pixels along its colors (`rizbin.nets.dense`): a row is then a row of pixels.
     """
-    asked = extractor(encoder)
-    images = asked.normalized(torch.from_numpy(picture[None]).to(asked.device))
-    patches = asked.dense(images, dense_head)[0].float().cpu().numpy()
-    maps = np.moveaxis(patches @ embedder(asked, words).T, -1, 0)
+    extracted = extractor(encoder)
+    images = extracted.normalized(torch.from_numpy(image[None]).to(extracted.device))
+    patches = extracted.dense(images, dense_head)[0].float().cpu().numpy()
+    maps = np.moveaxis(patches @ embedder(extracted, words).T, -1, 0)
     if against is not None and len(against):
         maps = maps - (patches @ against.T).mean(axis=-1)
     if dense_head == "windows":
         scores = torch.from_numpy(np.ascontiguousarray(maps))[None]
         # The weight of colors is in ImageNet's deviations, whatever the network's own are.
-        return guided_upsample(scores, normalize(torch.from_numpy(picture[None])))[0].numpy()
+        return guided_upsample(scores, normalize(torch.from_numpy(image[None])))[0].numpy()
     return maps
 
 
@@ -127,7 +127,7 @@ def segmented(
     """The number of the best word of each pixel, `NOTHING` where even that is weak (`threshold` over the patches)."""
     weakest = threshold(maps.max(axis=0))
     fine = np.stack(
-        [cv2.resize(one.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for one in maps]
+        [cv2.resize(word_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for word_map in maps]
     )
     return np.where(fine.max(axis=0) > weakest, fine.argmax(axis=0), NOTHING)
 
@@ -135,7 +135,7 @@ def segmented(
 def true_numbers(
     masks: Sequence[tuple[str, Bool[np.ndarray, "height width"]]], words: Sequence[str]
 ) -> Int[np.ndarray, "height width"]:
-    """The truth in the same form: masks of things, back to front, numbered by their word; other pixels `NOTHING`."""
+    """The truth in the same form: masks of objects, back to front, numbered by their word; other pixels `NOTHING`."""
     out = np.full(masks[0][1].shape, NOTHING)
     for name, mask in masks:
         out[mask] = words.index(name) if name in words else NOTHING
@@ -143,27 +143,30 @@ def true_numbers(
 
 
 def painted(
-    picture: Picture, numbers: Int[np.ndarray, "height width"], colors: Sequence[Color] | None = None
-) -> Picture:
-    """The picture with each pixel in its word's color; those of no word gray and dim."""
+    image: SizedImage, numbers: Int[np.ndarray, "height width"], colors: Sequence[Color] | None = None
+) -> SizedImage:
+    """The image with each pixel in its word's color; those of no word gray and dim."""
     palette = np.array([*(colors or distinct(int(numbers.max(initial=0)) + 1)), (0, 0, 0)], np.uint8)
-    gray = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
+    gray = np.repeat((image @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=-1).astype(np.uint8)
     named = numbers != NOTHING
     return blend(np.where(named[..., None], gray, gray // 3 + 24), palette[numbers], np.where(named, 0.62, 0.0))
 
 
 def heat_of_words(
-    picture: Picture,
+    image: SizedImage,
     maps: Float[np.ndarray, "words rows columns"],
     words: Sequence[str],
     *,
     side: int = 128,
     colors: Sequence[Color] = (),
-) -> AnyPicture:
+) -> AnySizeImage:
     """A sheet with a heat map for each word, all on one scale, so that they compare; `colors` are the words'."""
-    height, width = picture.shape[:2]
-    common = scaled(np.stack([stretched(one, height, width) for one in maps]))
+    height, width = image.shape[:2]
+    common = scaled(np.stack([stretched(word_map, height, width) for word_map in maps]))
     # Percentiles 0 and 100: the maps are scaled already, together.
     return sheet(
-        [overlay(picture, one, low=0.0, high=100.0) for one in common], labels=list(words), side=side, colors=colors
+        [overlay(image, word_map, low=0.0, high=100.0) for word_map in common],
+        labels=list(words),
+        side=side,
+        colors=colors,
     )

@@ -1,4 +1,4 @@
-"""Pictures climbed into a folder: what the command ascend does."""
+"""Gradient ascent as a job: images that maximize an encoder's score of a prompt, written into a folder."""
 
 import json
 from collections.abc import Sequence
@@ -41,15 +41,15 @@ ASIDE = 0.3
 
 @dataclass(frozen=True)
 class AscendedImage:
-    """One picture on disk."""
+    """One image on disk, made by gradient ascent."""
 
     file: Path
     prompt: str
     seed: int
     score: float
-    """What was climbed in the end: cosine with the prompt or with the picture's embedding. Not how good it is."""
+    """Final score: cosine with the prompt or with the followed image's embedding. It does not measure quality."""
     seconds: float
-    """Of all pictures that climbed with it."""
+    """Duration of the ascent, for all images that were made together."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Ascend:
     style: Annotated[Place | None, Argument(check="image")] = None
     """An image whose style is followed."""
     content: Annotated[Place | None, Argument(check="image")] = None
-    """An image whose features are followed place by place; with style, its image in that style."""
+    """An image whose features are followed place by place; together with style, it is redrawn in that style."""
     layer: str | None = None
     """Layer of the encoder for style and content. None: half way through."""
     start: Annotated[Place | None, Argument(check="image")] = None
@@ -93,16 +93,16 @@ class Ascend:
     mask: Annotated[Place | None, Argument(check="image")] = None
     """An image of the start's size, white where it may change."""
     change: float | None = None
-    """How far a pixel may go from the start, 0 to 1. None: the preset's."""
+    """Largest change of a pixel from the start image, 0 to 1. None: the preset's."""
     size: int | None = None
     """Side of the canvas in pixels, also beyond the encoder's input. None: the encoder's with room to shift, or the
     start's own."""
     count: int = 1
     """Images of each prompt, with the seeds that follow."""
     seed: int | None = None
-    """Of all draws; on the CPU the same seed gives the same image. None: 0."""
+    """Seed of all random draws; on the CPU the same seed gives the same image. None: 0."""
     parametrization: Parametrization | None = None
-    """What the image is made of. None: the preset's."""
+    """Parametrization of the image. None: the preset's."""
     resolutions: str | None = None
     """Sides of its components: powers, all, or a list such as 1,4,16,64. None: the preset's."""
     autoencoder: Annotated[Place | None, Argument(check="model")] = None
@@ -110,12 +110,12 @@ class Ascend:
     optimizer: Literal["sgd", "adam", "sign"] | None = None
     """Adam, plain gradient descent, or its sign. None: the preset's."""
     learning_rate: float | None = None
-    """Of the optimizer. None: the preset's."""
+    """Learning rate of the optimizer. None: the preset's."""
     smooth: float | None = None
     """Weight of total variation against the score. None: the preset's (6, in the paper 0)."""
     noise: float | None = None
-    """Noise on each copy, up to so much, 0 to 1: with more of it objects grow larger and grain goes, but an encoder
-    that never saw any is blinded by it. None: the preset's."""
+    """Largest noise on each copy, 0 to 1: more noise gives larger objects and less grain, but an encoder that was
+    trained without noise no longer recognizes anything. None: the preset's."""
     chunk: int | None = None
     """Copies in memory at a time; changes memory, not the image. None: the preset's (4)."""
     device: str = BEST
@@ -125,34 +125,25 @@ class Ascend:
 
 
 @job(Ascend)
-def ascend(asked: Ascend) -> list[AscendedImage]:
+def ascend(options: Ascend) -> list[AscendedImage]:
     """Draws an image of each prompt with each of `count` seeds by gradient ascent on an encoder.
 
     In the folder: the images as they grow, for each a strip and a GIF, and ascended.json. The same call goes on where
     it was stopped.
     """
-    settings, count, quiet = settings_from(asked), asked.count, asked.quiet
-    also, negative, device = asked.also, asked.negative, str(choose(asked.device))
-    words = [asked.prompts] if isinstance(asked.prompts, str) else list(asked.prompts)
-    paths = {name: getattr(asked, name) for name in ("image", "style", "content", "start", "mask")}
-    read = [path for path in paths.values() if path]
-    if count < 1:
-        raise RizbinError(f"{count} images are none; give --count 1 or more.")
-    if any(not prompt.strip() for prompt in words):
-        raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
-    if not (words or asked.image or asked.style or asked.content):
-        raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
-    begun, allowed = _begun(asked.start or "", asked.mask or "", settings.size)
-    sides = [TextTarget(text=text, weight=weight) for text, weight in weighted(also, ASIDE)]
-    sides += [TextTarget(text=text, weight=-weight) for text, weight in weighted(negative, ASIDE)]
-    shown = {name: as_floats(read_image(paths[name])) for name in ("image", "style", "content") if paths[name]}
-    names = [asked.model] if isinstance(asked.model, str | PathLike) else list(asked.model)
+    settings, count, quiet = settings_from(options), options.count, options.quiet
+    words = [options.prompts] if isinstance(options.prompts, str) else list(options.prompts)
+    _check(options, words)
+    begun, allowed = _begun(options.start or "", options.mask or "", settings.size)
+    device = str(choose(options.device))
+    names = [options.model] if isinstance(options.model, str | PathLike) else list(options.model)
     encoders = [load_encoder(name, device=device) for name in names]
-    followed = _followed(shown, asked.layer or "", encoders)
-    wishes = [[*([TextTarget(text=text)] if text else []), *followed, *sides] for text in words or [""]]
-    latents = _autoencoder(asked.autoencoder or "", device)
-    folder, made, told = Path(asked.output), [], []
-    with Bar(0, "", quiet=quiet) as line, outputs.reading([Path(path) for path in read]):
+    wishes = _wishes(options, words, encoders)
+    latents = _autoencoder(options.autoencoder or "", device)
+    paths = [getattr(options, name) for name in ("image", "style", "content", "start", "mask")]
+    read = [Path(path) for path in paths if path]
+    folder, made, records = Path(options.output), [], []
+    with Bar(0, "", quiet=quiet) as line, outputs.reading(read):
         for sentence in dict.fromkeys(note for name in names for text in words for note in unknown_in(text, name)):
             line.warn(sentence)
         for number in range(count):
@@ -160,8 +151,8 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
             files = [outputs.free_name(folder / f"{place * count + number:04d}.png") for place in range(len(wishes))]
             state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
-            def seen(frame: AscentFrame, files: list[Path] = files) -> None:
-                _write(frame.pictures, files)
+            def preview(frame: AscentFrame, files: list[Path] = files) -> None:
+                _write(frame.images, files)
 
             try:
                 climbed = climb(
@@ -172,97 +163,119 @@ def ascend(asked: Ascend) -> list[AscendedImage]:
                     mask=allowed,
                     autoencoder=latents,
                     folder=state,
-                    watch=_now_and_then(seen),
+                    watch=_ten_previews(preview),
                     say=line.say,
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
             except AscentDiverged as stopped:
-                _write(stopped.kept.pictures, files)
+                _write(stopped.last_good.images, files)
                 raise
-            _write(climbed.pictures, files)
+            _write(climbed.images, files)
             _films(climbed, files)
             outputs.remove_folder(state)
             made += [
                 AscendedImage(file, text, chosen.seed, score, climbed.seconds)
                 for file, text, score in zip(files, words or [""], climbed.scores[-1], strict=True)
             ]
-            told += [_told(one, names, chosen, also, negative) for one in made[-len(files) :]]
-            _record(sorted(told, key=lambda one: one["file"]), folder)
-    return sorted(made, key=lambda one: one.file)
+            records += [
+                _entry(ascended, names, chosen, options.also, options.negative) for ascended in made[-len(files) :]
+            ]
+            _record(sorted(records, key=lambda record: record["file"]), folder)
+    return sorted(made, key=lambda ascended: ascended.file)
 
 
-def settings_from(asked: Ascend) -> AscentSettings:
-    """A preset, or complete settings, with what is asked otherwise."""
-    settings = asked.settings if asked.settings is not None else PRESETS[asked.preset]()
+def _check(options: Ascend, words: Sequence[str]) -> None:
+    """Raises RizbinError where there is nothing to draw."""
+    if options.count < 1:
+        raise RizbinError(f"{options.count} images are none; give --count 1 or more.")
+    if any(not prompt.strip() for prompt in words):
+        raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
+    if not (words or options.image or options.style or options.content):
+        raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog", or give --image.')
+
+
+def _wishes(options: Ascend, words: Sequence[str], encoders: Sequence[Embedder]) -> list[list[Target]]:
+    """The targets of each image: its prompt, the images that are followed, and the texts of all of them."""
+    files = {name: getattr(options, name) for name in ("image", "style", "content")}
+    shown = {name: as_floats(read_image(path)) for name, path in files.items() if path}
+    sides = [TextTarget(text=text, weight=weight) for text, weight in weighted(options.also, ASIDE)]
+    sides += [TextTarget(text=text, weight=-weight) for text, weight in weighted(options.negative, ASIDE)]
+    followed = _followed(shown, options.layer or "", encoders)
+    return [[*([TextTarget(text=text)] if text else []), *followed, *sides] for text in words or [""]]
+
+
+def settings_from(options: Ascend) -> AscentSettings:
+    """The settings of the preset, or complete settings, with the changes of the flags."""
+    settings = options.settings if options.settings is not None else PRESETS[options.preset]()
     names = ("parametrization", "optimizer", "steps", "copies", "learning_rate", "smooth", "change", "size", "seed")
-    changes = {name: getattr(asked, name) for name in (*names, "chunk") if getattr(asked, name) is not None}
-    if asked.noise is not None:
-        changes["augment"] = replace(settings.augment, noise=asked.noise)
-    if asked.resolutions is not None:
-        # Who names resolutions wants an image made of them.
-        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(asked.resolutions)}
+    changes = {name: getattr(options, name) for name in (*names, "chunk") if getattr(options, name) is not None}
+    if options.noise is not None:
+        changes["augment"] = replace(settings.augment, noise=options.noise)
+    if options.resolutions is not None:
+        # Resolutions given by hand mean the parametrization by resolutions.
+        changes = {"parametrization": "resolutions", **changes, "resolutions": resolutions_from(options.resolutions)}
     return replace(settings, **changes)
 
 
 def resolutions_from(text: str) -> Any:
-    """all, powers, or numbers with commas."""
+    """Resolutions from "all", "powers", or numbers separated by commas."""
     if text in ("all", "powers"):
         return text
     try:
-        return tuple(int(one) for one in text.split(","))
+        return tuple(int(side) for side in text.split(","))
     except ValueError as error:
         raise RizbinError(f"{text!r} names no resolutions; write all, powers, or sides such as 1,4,16,64.") from error
 
 
 def weighted(texts: Sequence[str], weight: float) -> list[tuple[str, float]]:
-    """Texts with the weight that stands behind them after "=", or else the given one."""
-    found = []
+    """Texts with their weights: the number after "=", or the given weight."""
+    pairs = []
     for text in texts:
         words, sign, number = text.rpartition("=")
         try:
-            found.append((words.strip(), float(number)) if sign else (text.strip(), weight))
+            pairs.append((words.strip(), float(number)) if sign else (text.strip(), weight))
         except ValueError as error:
             raise RizbinError(f"{number!r} in {text!r} is not a weight; write a number: {words}=0.3.") from error
-    return found
+    return pairs
 
 
 def _followed(shown: dict[str, Tensor], layer: str, encoders: Sequence[Embedder]) -> list[Target]:
-    """The targets that are pictures."""
-    found: list[Target] = []
+    """The targets that follow an image: its embedding, its content and its style."""
+    targets: list[Target] = []
     if "image" in shown:
-        found.append(ImageTarget(picture=shown["image"]))
+        targets.append(ImageTarget(image=shown["image"]))
     if "style" in shown or "content" in shown:
         if len(encoders) > 1 and not layer:
             raise RizbinError("Several encoders have no layer in common; give one --model, or name a --layer of all.")
         at = layer or middle_layer(encoders[0])
         if "content" in shown:
-            found.append(ContentTarget(picture=shown["content"], layer=at))
+            targets.append(ContentTarget(image=shown["content"], layer=at))
         if "style" in shown:
-            found.append(StyleTarget(picture=shown["style"], layer=at))
-    return found
+            targets.append(StyleTarget(image=shown["style"], layer=at))
+    return targets
 
 
 def _begun(start: Place, mask: Place, size: int) -> tuple[Tensor | None, Tensor | None]:
-    """The start picture and the mask at the canvas's size: `size` is their shorter side; 0 leaves them."""
+    """The start image and the mask resized to a shorter side of `size` pixels; with 0 they keep their size."""
     if not start:
         if mask:
-            raise RizbinError("A mask says where a picture may change; give the picture too: --start photo.png.")
+            raise RizbinError("A mask says where an image may change; give the image too: --start photo.png.")
         return None, None
-    picture = read_image(Path(start))
+    image = read_image(Path(start))
     allowed = read_image(Path(mask)).mean(axis=-1) if mask else None
     if allowed is not None:
-        check_mask(allowed.shape, picture.shape[:2])
+        check_mask(allowed.shape, image.shape[:2])
     if size:
-        scale = size / min(picture.shape[:2])
-        sides = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
-        picture = np.asarray(cv2.resize(picture, sides, interpolation=cv2.INTER_AREA), np.uint8)
+        scale = size / min(image.shape[:2])
+        sides = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        image = np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA), np.uint8)
         allowed = None if allowed is None else cv2.resize(allowed, sides, interpolation=cv2.INTER_AREA)
     white = None if allowed is None else torch.from_numpy(np.asarray(allowed) > 127).float()[None]
-    return as_floats(picture)[None], white
+    return as_floats(image)[None], white
 
 
 def _autoencoder(folder: Place, device: str) -> Any:
-    """The autoencoder of a pipeline; None where none is asked for."""
+    """The autoencoder of a text-to-image pipeline; None where no folder is given."""
     if not folder:
         return None
     from rizbin.workflows.load import load_text_to_image
@@ -270,43 +283,47 @@ def _autoencoder(folder: Place, device: str) -> Any:
     return load_text_to_image(folder, device=device).pipeline.vae
 
 
-def _now_and_then(seen: Any) -> Any:
-    """Lets a few of the frames through: every tenth of the way is enough for a preview."""
+def _ten_previews(show: Any) -> Any:
+    """A callback that passes on a frame at every tenth of the steps, which is enough for a preview."""
 
     def watch(frame: AscentFrame) -> None:
         if frame.step * 10 // frame.steps != (frame.step - 1) * 10 // frame.steps:
-            seen(frame)
+            show(frame)
 
     return watch
 
 
-def _write(pictures: Sequence[Pixels], files: Sequence[Path]) -> None:
-    for picture, file in zip(pictures, files, strict=True):
-        write_png(picture, file)
+def _write(images: Sequence[Pixels], files: Sequence[Path]) -> None:
+    for image, file in zip(images, files, strict=True):
+        write_png(image, file)
 
 
 def _films(climbed: Ascended, files: Sequence[Path]) -> None:
-    """A strip and a GIF beside each picture."""
+    """Writes a strip and a GIF of the steps beside each image."""
     for place, file in enumerate(files):
-        pictures = [(frame.pictures[place], f"step {frame.step}") for frame in climbed.frames]
-        write_png(sheet([pictures]), file.with_name(f"{file.stem}-film.png"))
-        write_gif([image for image, _ in pictures], file.with_suffix(".gif"))
+        images = [(frame.images[place], f"step {frame.step}") for frame in climbed.frames]
+        write_png(sheet([images]), file.with_name(f"{file.stem}-film.png"))
+        write_gif([image for image, _ in images], file.with_suffix(".gif"))
 
 
-def _told(
-    one: AscendedImage, names: Sequence[Place], settings: AscentSettings, also: Sequence[str], negative: Sequence[str]
+def _entry(
+    ascended: AscendedImage,
+    names: Sequence[Place],
+    settings: AscentSettings,
+    also: Sequence[str],
+    negative: Sequence[str],
 ) -> dict[str, Any]:
     return {
-        "file": one.file.name,
-        "prompt": one.prompt,
+        "file": ascended.file.name,
+        "prompt": ascended.prompt,
         "models": [Path(name).name for name in names],
         "also": list(also),
         "negative": list(negative),
-        "score": round(one.score, 4),
-        "seconds": round(one.seconds, 2),
+        "score": round(ascended.score, 4),
+        "seconds": round(ascended.seconds, 2),
         **asdict(settings),
     }
 
 
-def _record(told: Sequence[dict[str, Any]], folder: Path) -> None:
-    outputs.write(folder / "ascended.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+def _record(records: Sequence[dict[str, Any]], folder: Path) -> None:
+    outputs.write(folder / "ascended.json", json.dumps(records, indent=2, ensure_ascii=False) + "\n")

@@ -19,7 +19,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.settings import to_dict
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import AGAIN, load_encoder, load_pair, save_open_clip, save_timm
-from rizbin.nets.weights import check_fit, read_weights, shapes_of, told
+from rizbin.nets.weights import check_fit, read_weights, refusing_bad_settings, shapes_of
 from rizbin.workflows.runs import LoadedRun, build, training_from
 
 OTHERS = "method.safetensors"
@@ -56,18 +56,18 @@ def load_published(folder: Path) -> LoadedRun:
     except (OSError, ValueError) as error:
         raise RizbinError(f"The model in {folder} is damaged ({error}); get it again.") from error
     others = read_weights(folder / OTHERS)
-    with told(folder):
+    with refusing_bad_settings(folder):
         with torch.device("meta"):
             shell = build(training)
         check_fit(shapes_of(_others(shell, shell.encoder)), shapes_of(others), folder / OTHERS, AGAIN)
         method = build(training)
     encoder = method.encoder
-    wanted = _others(method, encoder)
-    kept = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
-    encoder.load_state_dict(kept.state_dict())
+    own_tensors = _others(method, encoder)
+    exported = load_pair(folder) if isinstance(encoder, ImageTextPair) else load_encoder(folder)
+    encoder.load_state_dict(exported.state_dict())
     with torch.no_grad():
         for name, value in others.items():
-            wanted[name].copy_(value)
+            own_tensors[name].copy_(value)
     return LoadedRun(folder, training, method.eval(), training.steps)
 
 

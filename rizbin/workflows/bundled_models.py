@@ -52,7 +52,7 @@ def detailclip_mini() -> Training[Any]:
     return replace(
         training,
         data="scenes:easy,categories=0",
-        # More categories need more pictures, and more pictures of others in a batch to be told from.
+        # More categories need more images, and more images of others in a batch to be told from.
         steps=4500,
         batch=64,
         checkpoint_every=100,
@@ -73,9 +73,9 @@ _ROUGH = View.Settings(
     noise=0.6,
     noise_sigma=(0.005, 0.12),
 )
-"""Clean scenes are all alike: who saw no others names 6 percent of them in noise of a tenth and 7 at half their
-contrast, where people see the things as before, and cannot judge what was drawn (docs/LOG.md). Hues hardly turn, for
-colors are names here."""
+"""Augmentation against unlike images: an encoder trained on clean scenes alone names 6 percent of them right in noise
+of 0.1 and 7 percent at half their contrast, and cannot judge generated images (docs/LOG.md). Hues hardly change,
+because colors are names here."""
 
 
 def clip_mini() -> Training[Any]:
@@ -109,7 +109,7 @@ def clip_mini() -> Training[Any]:
 
 
 def tecoa_mini() -> Training[Any]:
-    """A CLIP that worst-case changes do not mislead much: what climbs its gradient comes out as things, not grain."""
+    """A CLIP that is robust to adversarial changes: gradient ascent on it gives objects, not grain."""
     training = small("tecoa")
     return replace(
         training,
@@ -124,7 +124,7 @@ def tecoa_mini() -> Training[Any]:
 
 
 def dino_mini() -> Training[Any]:
-    """DINO of the small preset on all drawings, each alone on white; its CLS looks at objects after a hundred steps."""
+    """DINO of the small preset on all drawings, each alone on white; its CLS attends to objects after 100 steps."""
     return replace(small("dino"), data="scenes:single,categories=0", steps=1500, checkpoint_every=100)
 
 
@@ -194,8 +194,8 @@ RECIPES = {
         ),
     ),
     "diffusion-mini": Recipe(
-        is_a="a Stable Diffusion of 8.9 million parameters that draws sixteen things, alone and in pairs; 64 pixels, a "
-        "pipeline folder of diffusers",
+        is_a="a Stable Diffusion of 8.9 million parameters that draws sixteen objects, alone and in pairs; 64 pixels, "
+        "a pipeline folder of diffusers",
         training=diffusion_mini,
         measured_on=(drawn.DATA,),
     ),
@@ -218,8 +218,8 @@ def rebuild(name: str, run: Path) -> Path:
     train(recipe.training(), run)
     target = run / "published"
     made = load_run(run)
-    if (painter := of_run(made).painter) is not None:
-        painter.pipeline.to(torch.float16).save_pretrained(target)
+    if (text_to_image := of_run(made).text_to_image) is not None:
+        text_to_image.pipeline.to(torch.float16).save_pretrained(target)
         _keep_settings(made, target)
     elif (detector := made.detector) is not None:
         detector.save(target, half=True)
@@ -265,25 +265,33 @@ def _card(name: str, recipe: Recipe, made: LoadedRun, run: Path, target: Path) -
 
 def _figures(folder: Path, data: str) -> dict[str, dict[str, float | None]]:
     """Every number of what ships, beside random weights and chance; of an encoder those in percent."""
-    found = open_model(folder)
-    settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(found)]
+    loaded = open_model(folder)
+    settings = {"encoder": SETTINGS, "detector": DETECTION, "painter": DRAWING}[_kind(loaded)]
     spec, _, size = data.removesuffix(" px").partition(" at ")
-    numbers, _ = measured(found, spec, settings, quiet=False, size=int(size or 0))
+    numbers, _ = measured(loaded, spec, settings, quiet=False, size=int(size or 0))
     encoder = settings is SETTINGS
-    return {one.name: _parts(one) for one in numbers.measurements if one.unit == "percent" or not encoder}
+    return {
+        measurement.name: _parts(measurement)
+        for measurement in numbers.measurements
+        if measurement.unit == "percent" or not encoder
+    }
 
 
-def _kind(found: Loaded) -> str:
-    if found.painter is not None:
+def _kind(loaded: Loaded) -> str:
+    if loaded.text_to_image is not None:
         return "painter"
-    return "encoder" if found.detector is None else "detector"
+    return "encoder" if loaded.detector is None else "detector"
 
 
-def _parts(one: Measurement) -> dict[str, float | None]:
+def _parts(measurement: Measurement) -> dict[str, float | None]:
     """A measurement as a card holds it: percent to two digits, other numbers to four."""
-    digits = 2 if one.unit == "percent" else 4
+    digits = 2 if measurement.unit == "percent" else 4
 
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, digits)
 
-    return {"value": rounded(one.value), "random": rounded(one.baseline), "chance": rounded(one.chance)}
+    return {
+        "value": rounded(measurement.value),
+        "random": rounded(measurement.baseline),
+        "chance": rounded(measurement.chance),
+    }

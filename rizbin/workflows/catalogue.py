@@ -1,4 +1,4 @@
-"""Everything that can be trained, by name: the methods that train encoders, and what other rooms teach."""
+"""Everything that can be trained, by name: the methods for encoders, the detector and the diffusion model."""
 
 from rizbin import methods
 from rizbin.core.errors import RizbinError
@@ -8,7 +8,7 @@ DETECTOR, DIFFUSION = "detector", "diffusion"
 
 
 def names() -> tuple[str, ...]:
-    """In alphabetical order."""
+    """All names, in alphabetical order."""
     return tuple(sorted((*methods.names(), DETECTOR, DIFFUSION)))
 
 

@@ -22,7 +22,7 @@ class Demo:
     run: Annotated[Place, Argument(short=("-o",))] = "runs/demo"
     """Folder of the run. A demo that was stopped goes on when it is started again."""
     minutes: Annotated[float, HIDDEN] = MINUTES
-    """Of training."""
+    """Minutes of training."""
     quiet: bool = False
     """Show no progress bar."""
 

@@ -1,4 +1,4 @@
-"""Looks at a self-supervised method while it trains: nearest neighbors, and whether it collapses."""
+"""Diagnostics of a self-supervised method during training: nearest neighbors and collapse."""
 
 from collections.abc import Mapping
 
@@ -19,19 +19,21 @@ from rizbin.training.method import Method
 from rizbin.training.trainer import Diagnostics
 
 MEMORY, QUERIES = 500, 250
-"""Training pictures that vote and test pictures that ask: seconds a look, a standard error of 3 points."""
+"""Training images in the memory and test images as queries of k-NN: it takes seconds and has a standard error of 3
+points."""
 QUIET = 0.25
 """Share of the run before which nothing is called a collapse: every network starts out looking like one."""
 LEAST_STEPS = 100
 """Updates before which nothing is called a collapse, however short the run."""
-LEAST_PICTURES = 20
-"""Fewer test pictures are not looked at: a rank is never above their number, and k-NN moves in steps of 5 points."""
+LEAST_IMAGES = 20
+"""With fewer test images there are no diagnostics: a rank is never above their number, and k-NN moves in steps of 5
+points."""
 K, TEMPERATURE = 20, 0.07
 """Of the neighbors' vote, as in the full evaluation."""
 
 
 class CollapseDiagnostics:
-    """A `rizbin.training.trainer.Callback` over some pictures of a source, read once."""
+    """A `rizbin.training.trainer.Callback` over some images of a source, read once."""
 
     def __init__(
         self,
@@ -52,29 +54,29 @@ class CollapseDiagnostics:
         for source, count in ((train, memory), (test, queries)):
             count = count if source.endless else min(count, len(source))
             seen, _ = read(source, count, size, seed=0, advance=lambda _: None)
-            categories = source.categories or tuple(sorted({name for one in seen for name in one.names}))
+            categories = source.categories or tuple(sorted({name for sample in seen for name in sample.names}))
             parts.append(LabeledImages.of(seen, categories, size, grid))
         self.memory, self.queries = parts
         self.unseen = ""
         """Why some numbers or all of them are missing, in a sentence; empty where none are."""
-        enough = len(self.queries) >= LEAST_PICTURES
+        enough = len(self.queries) >= LEAST_IMAGES
         if not enough:
             count = len(self.queries)
             are = "is 1 image" if count == 1 else f"are {count} images"
-            fewer = f"There {are} to look at while it trains, fewer than {LEAST_PICTURES}"
-            if len(self.memory) >= LEAST_PICTURES:
+            fewer = f"There {are} to look at while it trains, fewer than {LEAST_IMAGES}"
+            if len(self.memory) >= LEAST_IMAGES:
                 self.unseen = f"{fewer}: collapse is looked for on training images, and no neighbors are asked."
                 self.queries = self.memory.first(queries)
             else:
                 self.unseen = f"{fewer}, and so has the training part: the run goes on without its collapse numbers."
-        self.blind = len(self.queries) < LEAST_PICTURES
+        self.blind = len(self.queries) < LEAST_IMAGES
         self.named = (
             enough
             and self.memory.right.shape[1] > 1
             and self.memory.right.shape == (len(self.memory), self.queries.right.shape[1])
             and bool(self.queries.right.any())
         )
-        # Two looks at each image, also of a method that trains on one view.
+        # Two views of each image, also for a method that trains on one view.
         two = [untrained.views[0], untrained.views[min(1, len(untrained.views) - 1)]]
         self.views = [] if self.blind else [self._augmented(View(spec), number) for number, spec in enumerate(two)]
         self.silent, self.quiet_until = silent, max(max(warmup, QUIET) * steps, LEAST_STEPS)
@@ -94,9 +96,9 @@ class CollapseDiagnostics:
         alarms += tuple(method.alarms(records))
         if step < self.quiet_until:
             alarms = ()
-        # Twice in a row: one look in twenty may fall into a dip.
-        said, self.before = (alarms if self.before else ()), alarms
-        return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, said, self.silent)
+        # Only where it holds twice in a row: one measurement in twenty may be an outlier.
+        confirmed, self.before = (alarms if self.before else ()), alarms
+        return Diagnostics({name: round(value, 5) for name, value in numbers.items()}, confirmed, self.silent)
 
     def _spread(self, method: Method, numbers: dict[str, float]) -> tuple[str, ...]:
         """Adds what features and projections say to the numbers; returns the alarms."""
@@ -115,17 +117,17 @@ class CollapseDiagnostics:
         numbers |= method.inspect(features)
         return collapse_alarms(of_projection)
 
-    def _augmented(self, view: View, number: int) -> Float[Tensor, "pictures 3 size size"]:
+    def _augmented(self, view: View, number: int) -> Float[Tensor, "images 3 size size"]:
         pixels = self.queries.pixels.numpy()
-        made = [view(one, generator(0, "watch", number, place))[0] for place, one in enumerate(pixels)]
+        made = [view(image, generator(0, "watch", number, place))[0] for place, image in enumerate(pixels)]
         return normalize(torch.from_numpy(np.stack(made)))
 
     @torch.no_grad()
-    def _features(self, method: Method, pictures: LabeledImages) -> Float[Tensor, "pictures dim"]:
-        return _resting(method, normalize(pictures.pixels), project=False)
+    def _features(self, method: Method, images: LabeledImages) -> Float[Tensor, "images dim"]:
+        return _resting(method, normalize(images.pixels), project=False)
 
     @torch.no_grad()
-    def _projected(self, method: Method, images: Float[Tensor, "pictures 3 size size"]) -> Tensor | None:
+    def _projected(self, method: Method, images: Float[Tensor, "images 3 size size"]) -> Tensor | None:
         return _resting(method, images, project=True)
 
     def _top1(self, queries: Float[Tensor, "queries dim"], memory: Float[Tensor, "memory dim"]) -> float:
@@ -138,16 +140,16 @@ class CollapseDiagnostics:
 
 
 def _resting(method: Method, images: Tensor, *, project: bool, rows: int = 125) -> Tensor:
-    """Features or projections of pictures by the method in evaluation mode, which then goes on as it was."""
+    """Features or projections of images by the method in evaluation mode, which then goes on as it was."""
     training = method.training
     device = next(method.parameters()).device
     encoder = method.encoder
     assert isinstance(encoder, ImageEncoder)
     method.eval()
-    found = []
+    outputs = []
     for some in images.split(rows):
         features = encoder.pooled(some.to(device))
         made = method.project(features) if project else features
-        found.append((features if made is None else made).float().cpu())
+        outputs.append((features if made is None else made).float().cpu())
     method.train(training)
-    return torch.cat(found)
+    return torch.cat(outputs)

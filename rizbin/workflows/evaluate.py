@@ -1,8 +1,8 @@
-"""Measures whatever was opened, each kind in its own way: an encoder, a detector, a model that draws."""
+"""Measures any loaded model by its kind: an encoder, a detector or a text-to-image model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation, TooFew, evaluate
 from rizbin.generation.diffusion.loading import is_pipeline
 from rizbin.generation.diffusion.text_to_image import TextToImage
+from rizbin.models.readings import RULES, DenseReading, read_by
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.load import Loaded, calibration_of
+from rizbin.workflows.load import Loaded, calibration_of, open_model
 from rizbin.workflows.runs import validation_source
 from rizbin.workflows.verifier import judge_by
 
@@ -31,27 +32,27 @@ Settings = Evaluation.Settings | detection.DetectionSettings | drawn.DiffusionSe
 _KINDS: dict[str, tuple[type, str]] = {
     "an encoder": (Evaluation.Settings, "rizbin.evaluation.suite.Evaluation"),
     "a detector": (detection.DetectionSettings, "rizbin.detection.measure"),
-    "a model that draws": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
+    "a text-to-image model": (drawn.DiffusionSettings, "rizbin.workflows.evaluate_diffusion"),
 }
 
 
 def settings_of(what: Place) -> Settings:
     """How `measure` measures this."""
     folder = zoo.folder_of(str(what)) if str(what) in zoo.names() else Path(what)
-    if Detector.is_one(folder):
+    if Detector.is_saved_in(folder):
         return detection.DetectionSettings()
     if is_pipeline(folder):
         return drawn.DiffusionSettings()
     try:
-        kept = read_json(folder / "settings.json")
+        stored = read_json(folder / "settings.json")
     except (OSError, ValueError):
         return Evaluation.Settings()
     own = {"detector": detection.DetectionSettings, "diffusion": drawn.DiffusionSettings}
-    return own.get(str(kept.get("method")) if isinstance(kept, dict) else "", Evaluation.Settings)()
+    return own.get(str(stored.get("method")) if isinstance(stored, dict) else "", Evaluation.Settings)()
 
 
 def measured(
-    found: Loaded,
+    loaded: Loaded,
     data: str,
     settings: Settings | None,
     quiet: bool,
@@ -59,28 +60,32 @@ def measured(
     size: int = 0,
     split: Split = "test",
     validation_data: str = "",
+    dense: DenseReading = "plain",
+    guide: Place = "",
 ) -> tuple[Report, Source]:
-    """The numbers, and the pictures that they were measured on.
+    """The numbers, and the images that they were measured on.
 
     size: shorter side in pixels at which scenes are drawn for a detector; 0: its own.
     split: the part of the data that is measured on. Of "all" and "train" nothing is left to learn from, so k-NN and
         probes are left out.
     validation_data: measured on in place of a part of the data, all of it; empty: what the run was trained with, if
         any.
+    dense, guide: how the patches of an encoder are read (`rizbin.models.readings`), and the model that leads proxyclip.
     Raises TooFew when there are so few images that their numbers would say nothing.
     """
     if validation_data and split != "test":
         raise RizbinError(
             f"Validation data are measured whole; leave the split of {split} out, or the validation data."
         )
-    if validation_data == "" and data == "" and split == "test" and found.run is not None:
-        validation_data = found.run.validation_data
+    if validation_data == "" and data == "" and split == "test" and loaded.run is not None:
+        validation_data = loaded.run.validation_data
     part = _Part(data, split, validation_data)
-    if (detector := found.detector) is not None:
-        return _boxes(found, detector, part, _fitting(settings, "a detector"), quiet, size)
-    if (painter := found.painter) is not None:
-        return _drawings(found, painter, part, _fitting(settings, "a model that draws"), quiet)
-    model, run = found.encoder, found.run
+    if (detector := loaded.detector) is not None:
+        return _boxes(loaded, detector, part, _fitting(settings, "a detector"), quiet, size)
+    if (text_to_image := loaded.text_to_image) is not None:
+        return _drawings(loaded, text_to_image, part, _fitting(settings, "a text-to-image model"), quiet)
+    model, run = loaded.encoder, loaded.run
+    reader = read_by(model, dense, open_model(guide, device=str(model.device)).encoder if guide else None)
     alone = "scenes" if model.reads_text else "scenes:single"
     spec = data or (run.training.data if run else alone)
     source, taught = part.source(spec, model.image_size), part.taught(spec, model.image_size)
@@ -89,7 +94,7 @@ def measured(
         warn(f"The run was trained on images of {source.name}: its numbers there say what it remembers.")
     with _counted(part, spec, source):
         numbers = evaluate(
-            model,
+            reader,
             source,
             train_source=taught,
             settings=_fitting(settings, "an encoder"),
@@ -98,7 +103,25 @@ def measured(
             bar=lambda total, label: Bar(total, label, quiet=quiet),
             first=None if quiet else _tell_first,
         )
-    return numbers, source
+    return _read_by(numbers, dense), source
+
+
+_DENSE = ("segmentation/zero_shot", "segmentation/dense_head", "grounding/", "sizes/localized")
+"""How the names of numbers begin for which patches meet words."""
+
+
+def _read_by(numbers: Report, dense: DenseReading) -> Report:
+    """The numbers, those of patches with words telling how the last block was read."""
+    if dense == "plain":
+        return numbers
+    rule = f" The last block was read by {RULES[dense].source}."
+    return replace(
+        numbers,
+        measurements=tuple(
+            replace(number, protocol=number.protocol + rule) if number.name.startswith(_DENSE) else number
+            for number in numbers.measurements
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,7 @@ class _Part:
     validation_data: str
 
     def source(self, spec: str, size: int) -> Source:
-        """They themselves, of the data `spec`."""
+        """The images to measure on, of the data `spec`."""
         if self.validation_data:
             return validation_source(self.validation_data, size)
         # Seed 0, as in training: which scenes there are belongs to the data, not to the run.
@@ -125,7 +148,7 @@ class _Part:
 
 @contextmanager
 def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
-    """Says of too few images where more of them are."""
+    """Adds to the refusal of too few images where there are more."""
     try:
         yield
     except TooFew as few:
@@ -134,9 +157,9 @@ def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
         whole = len(open_source(spec, split="all"))
         if whole < few.least:
             raise
-        said = str(few).removesuffix("; give more images.")
+        sentence = str(few).removesuffix("; give more images.")
         raise TooFew(
-            f"{said}. In all there are {whole}: measure on all of them with --split all (trained on or not), or on "
+            f"{sentence}. In all there are {whole}: measure on all of them with --split all (trained on or not), or on "
             "others with --validation-data.",
             few.images,
             few.least,
@@ -145,11 +168,11 @@ def _counted(part: _Part, spec: str, source: Source) -> Iterator[None]:
 
 
 def _tell_first(numbers: list[Measurement]) -> None:
-    """One line of what is known already."""
-    known = {one.name: one for one in numbers}
-    told = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
-    if told:
-        Bar(0, "").say(f"first numbers: {', '.join(told)}")
+    """Prints one line of the first numbers."""
+    known = {measurement.name: measurement for measurement in numbers}
+    headlines = [f"{name} {known[name].value:.1f}" for name in HEADLINES if name in known]
+    if headlines:
+        Bar(0, "").say(f"first numbers: {', '.join(headlines)}")
 
 
 def _fitting(settings: Settings | None, kind: str) -> Any:
@@ -163,10 +186,10 @@ def _fitting(settings: Settings | None, kind: str) -> Any:
 
 
 def _boxes(
-    found: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
+    loaded: Loaded, detector: Detector, part: _Part, settings: Any, quiet: bool, size: int
 ) -> tuple[Report, Source]:
-    run = found.run
-    # A detector's own size tells at what size scenes are to be drawn; pictures of files come as they are.
+    run = loaded.run
+    # A detector's own size tells at what size scenes are to be drawn; images of files come as they are.
     spec = part.data or (run.training.data if run else "scenes:several")
     source = part.source(spec, size or min(detector.preparation.shorter, 512))
     _notice(source)
@@ -183,7 +206,7 @@ def _boxes(
         numbers = detection.measure(
             detector,
             source,
-            names=names_of(found, part.data),
+            names=names_of(loaded, part.data),
             calibration=calibration_of(detector),
             settings=settings,
             bar=lambda total, label: Bar(total, label, quiet=quiet),
@@ -191,11 +214,13 @@ def _boxes(
     return numbers, source
 
 
-def _drawings(found: Loaded, painter: TextToImage, part: _Part, settings: Any, quiet: bool) -> tuple[Report, Source]:
-    run = found.run
-    source = part.source(part.data or (run.training.data if run else drawn.DATA), painter.side)
+def _drawings(
+    loaded: Loaded, text_to_image: TextToImage, part: _Part, settings: Any, quiet: bool
+) -> tuple[Report, Source]:
+    run = loaded.run
+    source = part.source(part.data or (run.training.data if run else drawn.DATA), text_to_image.side)
     numbers = drawn.measure(
-        painter,
+        text_to_image,
         source,
         judge_by(settings.judge),
         settings=settings,
@@ -204,9 +229,9 @@ def _drawings(found: Loaded, painter: TextToImage, part: _Part, settings: Any, q
     return numbers, source
 
 
-def names_of(found: Loaded, data: str) -> tuple[str, ...]:
+def names_of(loaded: Loaded, data: str) -> tuple[str, ...]:
     """What a run was taught to name, where it is measured on its own data; empty: all that the data name."""
-    return found.run.training.settings.names if found.run is not None and not data else ()
+    return loaded.run.training.settings.names if loaded.run is not None and not data else ()
 
 
 def _notice(source: Source) -> None:

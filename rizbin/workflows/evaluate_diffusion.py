@@ -1,7 +1,7 @@
-"""How well a model draws what it is asked for: single things and pairs, looked for by a detector that never taught it.
+"""Measures a text-to-image model: a detector verifies the objects of its prompts, single ones and pairs.
 
-A detector is no judge without fault, so every share stands beside what the same detector says where the truth is known:
-of things in true scenes, and of things that nobody asked for.
+A detector makes mistakes, so every share stands beside what the same detector reports where the truth is known: for
+objects in true scenes, and for objects that no prompt names.
 """
 
 from collections.abc import Sequence
@@ -20,46 +20,46 @@ from rizbin.generation.diffusion.repair import Verifier
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 
 DATA = "scenes:drawn,categories=16"
-"""What a folder of diffusers is measured on where nothing is said."""
+"""Data on which a diffusers folder is measured by default."""
 FIRST_SEED = 10_000
-"""Of the pictures measured: far from the small numbers that people try first, and that settings are chosen by."""
+"""First seed of the measured images: far from the small numbers with which settings are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings:
-    """How a model that draws is measured."""
+    """How a text-to-image model is measured."""
 
     seeds: int = 3
-    """Pictures of each name alone."""
+    """Images of each name alone."""
     pairs: int = 60
-    """Prompts of two names, one picture each; a share of 0.5 of them has a standard error of 6.5 points."""
+    """Prompts of two names, one image each; a share of 0.5 of them has a standard error of 6.5 points."""
     scenes: int = 60
-    """True pictures that the judge is tried on, and the autoencoder."""
+    """True images on which the judge and the autoencoder are measured."""
     steps: int = 25
-    """Of the model's own scheduler."""
+    """Denoising steps, by the model's own scheduler."""
     guidance_scale: float = 4.0
-    """How strictly it follows the words."""
+    """Scale of classifier-free guidance: how strictly the image follows the prompt."""
     judge: str = "detector-mini"
-    """The detector that looks."""
+    """The detector that verifies the objects."""
     threshold: float = 0.5
-    """Probability from which a thing counts as there."""
+    """Probability from which an object counts as there."""
 
 
 def measure(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     source: Source,
     verifier: Verifier,
     *,
     settings: DiffusionSettings = DiffusionSettings(),
     bar: MakeBar | None = None,
 ) -> Report:
-    """All numbers of a model that draws.
+    """All numbers of a text-to-image model.
 
     Args:
-        painter: What is measured.
-        source: Pictures like those that it learned from, which it did not; their names are asked for.
-        verifier: Looks; it is asked for all the names at once.
-        settings: See there.
+        text_to_image: The model that is measured.
+        source: Images of the kind that the model was trained on, but not those; the prompts are made of their names.
+        verifier: Verifies the objects; it is asked for all names at once.
+        settings: See `DiffusionSettings`.
         bar: Makes a progress bar.
 
     Raises RizbinError for a source without names.
@@ -70,103 +70,120 @@ def measure(
     alone = [(name,) for name in names for _ in range(settings.seeds)]
     pairs = list(combinations(names, 2))
     chosen = random.generator("pairs to draw", len(names)).permutation(len(pairs))[: settings.pairs]
-    asked = [*alone, *(pairs[place] for place in chosen)]
-    told: list[np.ndarray] = []
-    with advancing(bar, len(asked), "drawing and looking") as advance:
-        for number, wanted in enumerate(asked):
-            prompt = " and ".join(article(name) for name in wanted)
+    queries = [*alone, *(pairs[place] for place in chosen)]
+    verdicts: list[np.ndarray] = []
+    with advancing(bar, len(queries), "drawing and verifying") as advance:
+        for number, objects in enumerate(queries):
+            prompt = " and ".join(article(name) for name in objects)
             sampling = Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, seed=FIRST_SEED + number)
-            told.append(_there(verifier, painter.paint(prompt, sampling).image, names, settings.threshold))
+            verdicts.append(_there(verifier, text_to_image.paint(prompt, sampling).image, names, settings.threshold))
             advance(1)
     samples = [source[index] for index in range(settings.scenes)]
     known = [_there(verifier, sample.image, names, settings.threshold) for sample in samples]
-    drawn = _Counted.of(asked, told, names)
-    single = _Counted.of(alone, told[: len(alone)], names)
-    both = _Counted.of(asked[len(alone) :], told[len(alone) :], names)
-    true = _Counted.of([tuple(sample.names) for sample in samples], known, names)
     how = (
-        f"drawn in {settings.steps} steps with guidance {settings.guidance_scale:g}, looked for by {settings.judge} "
-        f"among {len(names)} names, there from a probability of {settings.threshold:g}"
+        f"drawn in {settings.steps} steps with guidance scale {settings.guidance_scale:g}, verified by "
+        f"{settings.judge} among {len(names)} names, there from a probability of {settings.threshold:g}"
     )
-    error = float(np.mean([_lost(painter, sample) for sample in samples]))
-    return Report(
-        measurements=(
-            Measurement(
-                name="drawing/single",
-                value=single.found,
-                protocol=f"Share of {len(alone)} pictures of one name, {settings.seeds} seeds each, with that thing; "
-                f"{how}. Chance: of the things not asked for.",
-                chance=single.false,
-            ),
-            Measurement(
-                name="drawing/pairs_whole",
-                value=both.whole,
-                protocol=f"Share of {len(both.rows)} pictures of two names with both things; {how}.",
-            ),
-            Measurement(
-                name="drawing/pairs_things",
-                value=both.found,
-                protocol=f"Share of the things of {len(both.rows)} pictures of two names; {how}. Chance: of the things "
-                "not asked for.",
-                chance=both.false,
-            ),
-            Measurement(
-                name="judge/true_things",
-                value=true.found,
-                protocol=f"Share of the things in {len(samples)} true pictures that {settings.judge} finds: what a "
-                "model that draws without fault would reach. Chance: of the things not there.",
-                chance=true.false,
-            ),
-            Measurement(
-                name="drawing/unasked",
-                value=drawn.false,
-                protocol=f"Share of names not asked for that are found in the {len(asked)} pictures; {how}.",
-                higher_is_better=False,
-                chance=true.false,
-            ),
-            Measurement(
-                name="autoencoder/error",
-                value=error,
-                protocol=f"Mean |difference| of {len(samples)} pictures and the same through the autoencoder, in "
-                "percent of the range.",
-                higher_is_better=False,
-            ),
+    error = float(np.mean([_lost(text_to_image, sample) for sample in samples]))
+    drawings = _measured_drawings(
+        _Counted.of(alone, verdicts[: len(alone)], names),
+        _Counted.of(queries[len(alone) :], verdicts[len(alone) :], names),
+        settings.seeds,
+        how,
+    )
+    checks = _measured_checks(
+        _Counted.of([tuple(sample.names) for sample in samples], known, names),
+        _Counted.of(queries, verdicts, names),
+        error,
+        settings.judge,
+        how,
+    )
+    return Report(measurements=drawings + checks, left_out=(), images=len(queries), source=source.name)
+
+
+def _measured_drawings(single: "_Counted", both: "_Counted", seeds: int, how: str) -> tuple[Measurement, ...]:
+    """The measurements of what was drawn: single objects, and pairs of them."""
+    return (
+        Measurement(
+            name="drawing/single",
+            value=single.present,
+            protocol=f"Share of {len(single.rows)} images of one name, {seeds} seeds each, with that object; "
+            f"{how}. Chance: of the objects not asked for.",
+            chance=single.false,
         ),
-        left_out=(),
-        images=len(asked),
-        source=source.name,
+        Measurement(
+            name="drawing/pairs_whole",
+            value=both.whole,
+            protocol=f"Share of {len(both.rows)} images of two names with both objects; {how}.",
+        ),
+        Measurement(
+            name="drawing/pairs_things",
+            value=both.present,
+            protocol=f"Share of the objects of {len(both.rows)} images of two names; {how}. Chance: of the objects "
+            "not asked for.",
+            chance=both.false,
+        ),
+    )
+
+
+def _measured_checks(
+    true: "_Counted", drawn: "_Counted", error: float, judge: str, how: str
+) -> tuple[Measurement, ...]:
+    """The measurements that the others are read against: the judge on true images, and the autoencoder."""
+    return (
+        Measurement(
+            name="judge/true_things",
+            value=true.present,
+            protocol=f"Share of the objects in {len(true.rows)} true images that {judge} finds: what a model that "
+            "draws without fault would reach. Chance: of the objects that are not there.",
+            chance=true.false,
+        ),
+        Measurement(
+            name="drawing/unasked",
+            value=drawn.false,
+            protocol=f"Share of names not asked for that are found in the {len(drawn.rows)} images; {how}.",
+            higher_is_better=False,
+            chance=true.false,
+        ),
+        Measurement(
+            name="autoencoder/error",
+            value=error,
+            protocol=f"Mean |difference| of {len(true.rows)} images and their reconstructions by the autoencoder, in "
+            "percent of the range.",
+            higher_is_better=False,
+        ),
     )
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """Of several pictures, which wanted and which unwanted names were found."""
+    """Which names of the prompts, and which others, were found in several images."""
 
     rows: list[tuple[np.ndarray, np.ndarray]]
-    """Of each picture: what is there of the wanted, what of the others."""
+    """For each image: verdicts on the names of its prompt, and on all other names."""
 
     @classmethod
-    def of(cls, wanted: Sequence[tuple[str, ...]], there: Sequence[np.ndarray], names: Sequence[str]) -> "_Counted":
+    def of(cls, queries: Sequence[tuple[str, ...]], there: Sequence[np.ndarray], names: Sequence[str]) -> "_Counted":
         rows = []
-        for some, found in zip(wanted, there, strict=True):
-            asked = np.array([name in some for name in names])
-            rows.append((found[asked], found[~asked]))
+        for some, present in zip(queries, there, strict=True):
+            queried = np.array([name in some for name in names])
+            rows.append((present[queried], present[~queried]))
         return cls(rows)
 
     @property
-    def found(self) -> float:
-        """Percent of the wanted things."""
-        return _percent(np.concatenate([wanted for wanted, _ in self.rows])) if self.rows else 0.0
+    def present(self) -> float:
+        """Percent of the objects of the prompts that were found."""
+        return _percent(np.concatenate([queried for queried, _ in self.rows])) if self.rows else 0.0
 
     @property
     def false(self) -> float:
-        """Percent of the others."""
+        """Percent of the other names that were found."""
         return _percent(np.concatenate([others for _, others in self.rows])) if self.rows else 0.0
 
     @property
     def whole(self) -> float:
-        """Percent of the pictures with all that was wanted."""
-        return _percent(np.array([wanted.all() for wanted, _ in self.rows])) if self.rows else 0.0
+        """Percent of the images with all objects of their prompt."""
+        return _percent(np.array([queried.all() for queried, _ in self.rows])) if self.rows else 0.0
 
 
 def _percent(share: np.ndarray) -> float:
@@ -174,10 +191,10 @@ def _percent(share: np.ndarray) -> float:
 
 
 def _there(verifier: Verifier, image: np.ndarray, names: Sequence[str], threshold: float) -> np.ndarray:
-    return np.array([one.probability >= threshold for one in verifier(image, names)])
+    return np.array([presence.probability >= threshold for presence in verifier(image, names)])
 
 
-def _lost(painter: TextToImage, sample: Sample) -> float:
-    """Percent of the range that the autoencoder changes."""
-    kept = painter.decode(painter.encode(sample.image, *sample.image.shape[:2]))
-    return 100 * float(np.abs(kept.astype(float) - sample.image.astype(float)).mean()) / 255
+def _lost(text_to_image: TextToImage, sample: Sample) -> float:
+    """Mean absolute error of the autoencoder's reconstruction, in percent of the range."""
+    reconstruction = text_to_image.decode(text_to_image.encode(sample.image, *sample.image.shape[:2]))
+    return 100 * float(np.abs(reconstruction.astype(float) - sample.image.astype(float)).mean()) / 255

@@ -10,7 +10,9 @@ from rizbin.core.measurement import Report
 from rizbin.data.listing import Split
 from rizbin.detection import measure
 from rizbin.evaluation.suite import Evaluation
+from rizbin.models.readings import DenseReading
 from rizbin.workflows import evaluate_diffusion
+from rizbin.workflows.benchmark import BenchmarkName, run_benchmark
 from rizbin.workflows.evaluate import Settings, measured, settings_of
 from rizbin.workflows.load import open_model
 from rizbin.workflows.report import readable
@@ -35,6 +37,13 @@ class _What:
     these two nothing is left for neighbors and probes to learn from."""
     validation_data: Annotated[str, Argument(check="data")] = ""
     """Images to measure on instead, all of them. Empty: those that the run was given, if any."""
+    benchmark: BenchmarkName = ""
+    """A published measurement in place of these, on the data in --root; `rizbin benchmarks` lists them with the layout
+    that each expects. Empty: none."""
+    root: Annotated[Place | None, Argument(check="path")] = None
+    """Folder of the benchmark's data, as they are handed out."""
+    limit: int | None = None
+    """Only the first so many images of the benchmark, for a quick look. None: all."""
     settings: Annotated[Settings | None, HIDDEN] = None
     """Complete settings of the evaluation, in place of the flags."""
     json: bool = False
@@ -48,6 +57,13 @@ class _What:
 @dataclass(frozen=True, kw_only=True)
 class EvaluateEncoder(Evaluation.Settings, _What):
     """Measure a model, and a randomly initialized one beside it."""
+
+    dense: DenseReading = "plain"
+    """How patches are read to meet words, without training: plain, as the network was trained; maskclip, value-value,
+    sclip, naclip: the last block's attention is replaced (`rizbin.models.readings` names the papers); proxyclip: it
+    follows the features of --guide."""
+    guide: Annotated[str, Argument(check="model")] = ""
+    """The model whose patch features lead proxyclip, such as dino-mini or timm's DINO. Empty: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +83,8 @@ def evaluate(settings: _What) -> Report:
     Of a detector or a text-to-image model only `images` and `seed` of the fields below count; give `settings` for more.
     Raises RizbinError for what is not there, and where there are too few images for numbers that say something.
     """
+    if settings.benchmark:
+        return _benchmark(settings)
     readable(settings.data, settings.validation_data)
     return measured(
         open_model(settings.model, device=str(choose(settings.device))),
@@ -75,14 +93,30 @@ def evaluate(settings: _What) -> Report:
         settings.quiet or settings.json,
         split=settings.split,
         validation_data=settings.validation_data,
+        dense=getattr(settings, "dense", "plain"),
+        guide=getattr(settings, "guide", ""),
     )[0]
+
+
+def _benchmark(settings: _What) -> Report:
+    """A published benchmark in place of the evaluation."""
+    if settings.data or settings.validation_data:
+        raise RizbinError(f"{settings.benchmark} brings its own images; leave --data and --validation-data out.")
+    return run_benchmark(
+        settings.benchmark,
+        open_model(settings.model, device=str(choose(settings.device))),
+        settings.root,
+        batch=getattr(settings, "batch", 16),
+        limit=settings.limit,
+        quiet=settings.quiet or settings.json,
+    )
 
 
 def _own(settings: _What) -> Settings | None:
     """The settings of the evaluation among those of the job, fitting the kind of the model."""
-    wanted: Any = type(settings_of(settings.model))
-    if isinstance(settings, wanted):
-        return part(settings, wanted)
+    kind: Any = type(settings_of(settings.model))
+    if isinstance(settings, kind):
+        return part(settings, kind)
     defaults = EvaluateEncoder(model=settings.model)
     own = {item.name for item in fields(_What)}
     changed = {
@@ -90,9 +124,9 @@ def _own(settings: _What) -> Settings | None:
         for item in fields(settings)
         if item.name not in own and getattr(settings, item.name) != getattr(defaults, item.name, None)
     }
-    known = {item.name for item in fields(wanted)}
+    known = {item.name for item in fields(kind)}
     if strange := sorted(set(changed) - known):
         raise RizbinError(
             f"{settings.model} is measured otherwise, without {strange[0]}; it has {', '.join(sorted(known))}."
         )
-    return wanted(**changed) if changed else None
+    return kind(**changed) if changed else None

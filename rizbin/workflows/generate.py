@@ -1,8 +1,9 @@
 """Text-to-image: images from words, an image redrawn by words, images repaired until all their objects are there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
 from rizbin.generation.diffusion import repair as repairing
 from rizbin.generation.diffusion.attention_guidance import SCALE, GuidanceKind, resolution_of, steering
-from rizbin.generation.diffusion.drawing import SavedImage
+from rizbin.generation.diffusion.drawing import SavedImage, WatchDrawing
 from rizbin.generation.diffusion.loading import Offload
 from rizbin.generation.diffusion.repair import Repaired, RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
@@ -28,13 +29,13 @@ from rizbin.workflows.load import load_text_to_image
 from rizbin.workflows.verifier import judge_by
 
 REPAIRED = "repaired.json"
-"""Tells how images were drawn and repaired: all that makes them again."""
+"""File that records how images were drawn and repaired: all that is needed to make them again."""
 Prompts = str | Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing(Sampling):
-    """What all jobs that draw with a diffusion model can be told."""
+    """Settings that all jobs with a text-to-image model share."""
 
     model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
     """A diffusers pipeline by its name on Hugging Face or by folder, or a run of `rizbin train diffusion`. The bundled
@@ -55,6 +56,8 @@ class _Drawing(Sampling):
     """Keep only the network at work on the GPU (model), or only its layer (layers): less memory, slower."""
     quiet: bool = False
     """Show no progress bar."""
+    watch: Annotated[WatchDrawing | None, HIDDEN] = None
+    """Called after every step of every image, with what draws and the prompt."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Generate(_Drawing):
     """What to draw, each in quotes: "a zebra and a frog"."""
     _: KW_ONLY
     strength: Annotated[float, HIDDEN] = 0.8
-    """Of a start image; there is none here."""
+    """Strength of a start image; there is none here."""
     count: int = 1
     """Images of each prompt, with the seeds that follow."""
     guidance: GuidanceKind = "none"
@@ -109,20 +112,20 @@ class Repair(_Drawing):
     output: Annotated[Place, Argument(short=("-o",))] = "repaired"
     """Folder for the images, all that was tried, and the record of what it cost."""
     strength: Annotated[float, HIDDEN] = 0.8
-    """Of a start image; there is none here."""
+    """Strength of a start image; there is none here."""
     judge: Annotated[Place, Argument(check="model")] = "detector-mini"
     """The detector that looks for the objects, as the model of detect."""
     object: tuple[str, ...] = ()
     """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
     among: Annotated[Sequence[str], HIDDEN] = ()
-    """What else might be drawn, for the judge."""
+    """Other objects that the judge compares with."""
     verify: bool = False
     """Only verify what was drawn; repair nothing."""
     guidance: GuidanceKind | None = None
     """Attention guidance that repairs, by its loss. None: the strategy's own."""
     update_scale: float = SCALE
     """Scale of its updates; 20 for Stable Diffusion, more where nothing changes, less where images break."""
-    ladder: Annotated[RepairStrategy | None, HIDDEN] = None
+    strategy: Annotated[RepairStrategy | None, HIDDEN] = None
     """The whole strategy of repair, in place of the flags above."""
 
 
@@ -167,7 +170,7 @@ def _draw(
     sampling, folder = part(settings, Sampling), Path(settings.output)
     drawing.check_request(prompts, sampling, count)
     device = str(choose(settings.device))
-    painter = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
+    text_to_image = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
     about: dict[str, object] = {
         **_about(settings, device),
         "guidance": guidance,
@@ -182,12 +185,12 @@ def _draw(
         return Bar(total, label, quiet=settings.quiet)
 
     def guide(prompt: str) -> tuple[Any, list[str]]:
-        steers, notes = steering(painter, prompt, guidance, objects=objects, scale=scale)
+        steers, notes = steering(text_to_image, prompt, guidance, objects=objects, scale=scale)
         return steers, [*unknown_in(prompt, settings.model), *notes]
 
     with outputs.reading([Path(path)] if path else []):
         images = drawing.draw(
-            painter,
+            text_to_image,
             prompts,
             folder,
             sampling=sampling,
@@ -195,14 +198,18 @@ def _draw(
             start=start,
             guide=guide,
             film=settings.film,
-            attend=attended(painter, settings.film),
+            attend=attended(text_to_image, settings.film or settings.watch is not None),
             about=about,
             bar=bar,
+            watch=settings.watch,
         )
-        if grid and start is not None:
-            write_png(drawing.grid(painter, prompts[0], start, sampling, bar=bar), folder / "grid.png")
+        table = (
+            drawing.grid(text_to_image, prompts[0], start, sampling, bar=bar) if grid and start is not None else None
+        )
+        if table is not None:
+            write_png(table, folder / "grid.png")
         if settings.film:
-            write_film(painter, images, start, folder / "film.html", about=about)
+            write_film(text_to_image, images, start, folder / "film.html", about=about, grid=table)
     return images
 
 
@@ -218,9 +225,9 @@ def repair(settings: Repair) -> list[Repaired]:
         raise RizbinError('Say what to draw: rizbin repair "a zebra and a frog".')
     drawing.check_request(prompts, part(settings, Sampling), 1)
     device = str(choose(settings.device))
-    painter = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
+    text_to_image = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
     verifier = judge_by(settings.judge, among=settings.among, device=device)
-    sampling, ladder, folder = part(settings, Sampling), _ladder(settings), Path(settings.output)
+    sampling, strategy, folder = part(settings, Sampling), _strategy(settings), Path(settings.output)
     results: list[Repaired] = []
     records: list[dict[str, object]] = []
     filmed: list[SavedImage] = []
@@ -228,50 +235,64 @@ def repair(settings: Repair) -> list[Repaired]:
         **_about(settings, device),
         "judge": _named(settings.judge),
         "among": list(settings.among),
-        "ladder": asdict(ladder),
+        "strategy": asdict(strategy),
         "sampling": asdict(sampling),
         "film": settings.film,
     }
     for number, prompt in enumerate(prompts):
         repaired = repairing.repair(
-            painter,
+            text_to_image,
             prompt,
             verifier,
             sampling=sampling,
-            ladder=ladder,
+            strategy=strategy,
             objects=settings.object,
-            attend=attended(painter, settings.film),
+            attend=attended(text_to_image, settings.film or settings.watch is not None),
             bar=lambda total, label: Bar(total, label, quiet=settings.quiet),
+            watch=None if settings.watch is None else partial(settings.watch, text_to_image, prompt),
         )
         repaired.notes[:0] = unknown_in(prompt, settings.model)
-        file = write_png(repaired.best.image, folder / f"{number:04d}.png")
-        repaired = replace(repaired, file=file)
-        if len(repaired.attempts) > 1:
-            tried = [(each.image, f"{each.how}, {each.there(ladder.threshold)} there") for each in repaired.attempts]
-            write_png(sheet([tried]), file.with_name(f"{file.stem}-tried.png"))
+        repaired = _write_repaired(repaired, folder / f"{number:04d}.png", strategy.threshold)
         best = repaired.best
+        assert repaired.file is not None
         if settings.film:
-            filmed.append(SavedImage(file, prompt, best.sampling, best.painted))
-            drawing.write_strip(painter, filmed[-1])
+            filmed.append(SavedImage(repaired.file, prompt, best.sampling, best.painted))
+            drawing.write_strip(text_to_image, filmed[-1])
         results.append(repaired)
-        records.append(
-            {
-                "file": file.name,
-                "prompt": prompt,
-                **about,
-                "objects": list(settings.object),
-                "looked_for": list(repaired.objects),
-                "size": [best.image.shape[1], best.image.shape[0]],
-                "whole": repaired.whole,
-                "notes": repaired.notes,
-                "pixels": fingerprint(best.image),
-                "tried": repaired.record(ladder.threshold),
-            }
-        )
+        records.append(_repaired_entry(repaired, prompt, about, settings.object, strategy.threshold))
         outputs.write(folder / REPAIRED, json.dumps(records, indent=2, ensure_ascii=False) + "\n")
     if settings.film:
-        write_film(painter, filmed, None, folder / "film.html", about=about)
+        write_film(text_to_image, filmed, None, folder / "film.html", about=about)
     return results
+
+
+def _write_repaired(repaired: Repaired, path: Path, threshold: float) -> Repaired:
+    """Writes the best image, and a sheet of all attempts where there are several; returns them with the file."""
+    file = write_png(repaired.best.image, path)
+    if len(repaired.attempts) > 1:
+        tried = [(attempt.image, f"{attempt.how}, {attempt.there(threshold)} there") for attempt in repaired.attempts]
+        write_png(sheet([tried]), file.with_name(f"{file.stem}-tried.png"))
+    return replace(repaired, file=file)
+
+
+def _repaired_entry(
+    repaired: Repaired, prompt: str, about: Mapping[str, object], objects: Sequence[str], threshold: float
+) -> dict[str, object]:
+    """An entry of repaired.json: how the image was made, what it was verified for, and what was tried."""
+    best = repaired.best
+    assert repaired.file is not None
+    return {
+        "file": repaired.file.name,
+        "prompt": prompt,
+        **about,
+        "objects": list(objects),
+        "looked_for": list(repaired.objects),
+        "size": [best.image.shape[1], best.image.shape[0]],
+        "whole": repaired.whole,
+        "notes": repaired.notes,
+        "pixels": fingerprint(best.image),
+        "tried": repaired.record(threshold),
+    }
 
 
 def prompts_of(given: Prompts) -> list[str]:
@@ -279,28 +300,28 @@ def prompts_of(given: Prompts) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def _ladder(settings: Repair) -> RepairStrategy:
+def _strategy(settings: Repair) -> RepairStrategy:
     """The strategy that the flags name."""
-    if settings.ladder is not None:
-        return settings.ladder
-    ladder = RepairStrategy(rungs=()) if settings.verify else RepairStrategy()
+    if settings.strategy is not None:
+        return settings.strategy
+    strategy = RepairStrategy(stages=()) if settings.verify else RepairStrategy()
     if settings.guidance is not None and settings.guidance != "none":
         if settings.verify:
             raise RizbinError(
                 f"Verifying looks at an image drawn without attention guidance; leave verify out, so that "
                 f"{settings.guidance} is tried where an object is missing, or leave {settings.guidance} out."
             )
-        ladder = replace(ladder, guidance=settings.guidance)
-    return replace(ladder, scale=settings.update_scale)
+        strategy = replace(strategy, guidance=settings.guidance)
+    return replace(strategy, scale=settings.update_scale)
 
 
-def attended(painter: TextToImage, film: bool) -> int:
+def attended(text_to_image: TextToImage, film: bool) -> int:
     """Cells along a side of the attention maps that a film shows; 0 where there are none to see."""
-    return resolution_of(painter) if film and painter.unet is not None else 0
+    return resolution_of(text_to_image) if film and text_to_image.unet is not None else 0
 
 
 def _about(settings: _Drawing, device: str) -> dict[str, object]:
-    """What a record tells of the model and of what ran it."""
+    """The fields of a record about the model, the device and the versions."""
     return {
         "model": _named(settings.model),
         "device": device,
@@ -317,11 +338,11 @@ def _named(model: Place) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the pixels."""
-    found = {}
+    """Versions of the packages that compute the pixels."""
+    installed = {}
     for name in ("rizbin", "torch", "diffusers", "transformers"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

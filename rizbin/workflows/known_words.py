@@ -1,4 +1,4 @@
-"""What a model was taught to know by name, and what of a prompt it was not."""
+"""The names that a model was trained on, and the objects of a prompt that are not among them."""
 
 import json
 import re
@@ -28,8 +28,8 @@ def known_names(model: Place) -> tuple[str, ...]:
 @lru_cache(maxsize=16)
 def _names_in(settings: Path) -> tuple[str, ...]:
     try:
-        kept = json.loads(settings.read_text(encoding="utf-8"))
-        data, names = str(kept["data"]), kept["settings"].get("names", ())
+        stored = json.loads(settings.read_text(encoding="utf-8"))
+        data, names = str(stored["data"]), stored["settings"].get("names", ())
         if names and all(isinstance(name, str) for name in names):
             return tuple(names)
         return tuple(open_source(data, split="train", size=64).categories) if data.startswith("scenes") else ()
@@ -38,14 +38,14 @@ def _names_in(settings: Path) -> tuple[str, ...]:
 
 
 def unknown_in(prompt: str, model: Place) -> list[str]:
-    """A sentence where the prompt names things that the model was not taught, with what it knows; else none."""
+    """A sentence where the prompt names objects that the model was not taught, with what it knows; else none."""
     names = known_names(model)
-    lacking = [thing for thing in objects_in(prompt) if not any(_names(thing, name) for name in names)]
+    lacking = [phrase for phrase in objects_in(prompt) if not any(_names(phrase, name) for name in names)]
     if not names or not lacking:
         return []
     shown = _listed(lacking)
     return [
-        f"{Path(model).name} was taught {len(names)} things by name, and {shown} "
+        f"{Path(model).name} was taught {len(names)} objects by name, and {shown} "
         f"{'is' if len(lacking) == 1 else 'are'} not among them, so something else may come out; it knows "
         f"{knows(model)}."
     ]
@@ -60,9 +60,9 @@ def knows(model: Place, most: int = _SHOWN) -> str:
     return f"{', '.join(names[:most])} and others ({more})"
 
 
-def _names(thing: str, name: str) -> bool:
+def _names(phrase: str, name: str) -> bool:
     """Whether the words of the name stand in the phrase, its last one perhaps as a plural."""
-    return re.search(rf"(?<!\w){re.escape(name.casefold())}(?:e?s)?(?!\w)", thing.casefold()) is not None
+    return re.search(rf"(?<!\w){re.escape(name.casefold())}(?:e?s)?(?!\w)", phrase.casefold()) is not None
 
 
 def _listed(words: Sequence[str]) -> str:

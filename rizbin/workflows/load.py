@@ -1,7 +1,7 @@
-"""Opens what a name stands for, and says what it is: one dispatch for models of Rizbin and of all libraries.
+"""Loads the model that a name stands for: one dispatch for models of Rizbin and of all libraries.
 
 A name is the folder of a run, a bundled name, the folder of a model of Rizbin, open_clip, timm, transformers, diffusers
-or onnxruntime, `open_clip:NAME/WEIGHTS`, `timm:NAME`, or OWNER/NAME on Hugging Face.
+or onnxruntime, `open_clip:NAME/WEIGHTS`, `timm:NAME`, `hf:OWNER/NAME`, or OWNER/NAME on Hugging Face.
 """
 
 import difflib
@@ -49,11 +49,11 @@ class Loaded:
 
     kind: Kind
     library: Library
-    """Whose form the weights have; "rizbin" for a run and for what Rizbin exported or bundles."""
+    """The library whose format the weights have; "rizbin" for a run and for what Rizbin exported or bundles."""
     name: str
-    """As it was asked for."""
+    """The name that was given."""
     folder: Path | None
-    """Where its files are; None for what a library fetched by name."""
+    """Folder of its files; None for models that a library downloaded by name."""
     model: Encoder | Detector | TextToImage
     run: LoadedRun | None = None
     """The trained method around it, of a run or an exported method."""
@@ -73,7 +73,7 @@ class Loaded:
         return self.model if isinstance(self.model, Detector) else None
 
     @property
-    def painter(self) -> TextToImage | None:
+    def text_to_image(self) -> TextToImage | None:
         """The text-to-image model; None where it is none."""
         return self.model if isinstance(self.model, TextToImage) else None
 
@@ -106,6 +106,8 @@ def open_model(name: Place, *, device: str = "cpu", half: bool = False, offload:
     library, colon, rest = text.partition(":")
     if colon and library in ("open_clip", "timm"):
         return _listed(text, library, rest, device)
+    if colon and library == "hf":
+        return open_model(rest, device=device, half=half, offload=offload)
     if not folder.is_dir() and text in zoo.names():
         folder = zoo.folder_of(text)
     if folder.is_dir():
@@ -135,12 +137,14 @@ def _listed(text: str, library: str, name: str, device: str) -> Loaded:
 def _in_folder(folder: Path, text: str, device: str, half: bool, offload: Offload) -> Loaded:
     """What a folder holds, by the files that each software writes."""
     if is_pipeline(folder):
-        return _painter(TextToImage.from_pretrained(folder, device=device, half=half, offload=offload), text, folder)
+        return _loaded_text_to_image(
+            TextToImage.from_pretrained(folder, device=device, half=half, offload=offload), text, folder
+        )
     if is_onnx(folder):
         from rizbin.detection.onnx import OnnxDetector
 
         return Loaded("detector", "onnx", text, folder, OnnxDetector(folder))
-    if Detector.is_one(folder):
+    if Detector.is_saved_in(folder):
         return Loaded("detector", "transformers", text, folder, Detector.from_pretrained(folder, device=device))
     if (folder / "settings.json").exists():
         return of_run(load_published(folder) if is_published(folder) else load_run(folder), text, device=device)
@@ -168,7 +172,7 @@ def of_run(run: LoadedRun, name: str = "", *, device: str = "cpu") -> Loaded:
         detector.model.to(device)
         return Loaded("detector", "rizbin", text, run.folder, detector, run)
     if isinstance(run.method, LatentDiffusion):
-        return _painter(TextToImage(run.method.pipeline().to(device), name=text), text, run.folder, run)
+        return _loaded_text_to_image(TextToImage(run.method.pipeline().to(device), name=text), text, run.folder, run)
     run.method.to(device)
     encoder = RizbinEncoder(run.encoder, name=text)
     return _encoder(encoder, "rizbin", text, run.folder, device, run)
@@ -184,10 +188,10 @@ def _on_hugging_face(text: str, device: str, half: bool, offload: Offload) -> Lo
         return _encoder(load_transformers(text), "transformers", text, None, device)  # says how to install it
     except RizbinError as error:
         try:
-            painter = TextToImage.from_pretrained(text, device=device, half=half, offload=offload)
+            text_to_image = TextToImage.from_pretrained(text, device=device, half=half, offload=offload)
         except RizbinError:
             raise error from None
-        return _painter(painter, text, None)
+        return _loaded_text_to_image(text_to_image, text, None)
     if kind in KINDS:
         return Loaded("detector", "transformers", text, None, Detector.from_pretrained(text, device=device))
     return _encoder(load_transformers(text), "transformers", text, None, device)
@@ -199,8 +203,10 @@ def _encoder(
     return Loaded(encoder.kind, library, text, folder, encoder.frozen(device), run)
 
 
-def _painter(painter: TextToImage, text: str, folder: Path | None, run: LoadedRun | None = None) -> Loaded:
-    return Loaded("text-to-image", "diffusers" if run is None else "rizbin", text, folder, painter, run)
+def _loaded_text_to_image(
+    text_to_image: TextToImage, text: str, folder: Path | None, run: LoadedRun | None = None
+) -> Loaded:
+    return Loaded("text-to-image", "diffusers" if run is None else "rizbin", text, folder, text_to_image, run)
 
 
 def load_encoder(model: Place, *, device: str = "cpu") -> Encoder:
@@ -230,8 +236,8 @@ def _default_detector(device: str) -> Detector:
     except RizbinError as error:
         raise RizbinError(
             f"Without --model the published detector {DEFAULT} is taken, and it cannot be loaded here: with a network "
-            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini comes "
-            "along; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
+            "at hand it is fetched once and kept. For drawings of the embedded world --model detector-mini is "
+            "bundled; for photographs give the folder of a Grounding DINO that was fetched elsewhere."
         ) from error
 
 
@@ -240,8 +246,8 @@ def load_text_to_image(
 ) -> TextToImage:
     """The text-to-image model of that name, as `load` takes it."""
     loaded = open_model(model, device=device, half=half, offload=offload)
-    if loaded.painter is not None:
-        return loaded.painter
+    if loaded.text_to_image is not None:
+        return loaded.text_to_image
     raise RizbinError(
         f"{model} is {_WHAT[loaded.kind]}; this is done with text-to-image models, such as diffusion-mini, or what "
         "rizbin train diffusion makes."

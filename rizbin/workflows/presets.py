@@ -31,7 +31,7 @@ def small(method: str) -> Training[Any]:
 
 
 def view_size(settings: Sized) -> int:
-    """Side in pixels of the pictures that the network with these settings learns from."""
+    """Side in pixels of the images that the network with these settings learns from."""
     return settings.image_size
 
 

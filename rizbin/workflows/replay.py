@@ -1,4 +1,4 @@
-"""Pictures made again from the record that lies beside them, and whether they came out the same to the bit."""
+"""Repeats generated images from their record and says whether each is the same to the bit."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.data.image_io import read_image
 from rizbin.generation.diffusion import drawing
-from rizbin.generation.diffusion import repair as room
+from rizbin.generation.diffusion import repair as repairing
 from rizbin.generation.diffusion.attention_guidance import GUIDANCE_KINDS, steering
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage, fingerprint
 from rizbin.generation.film import Pixels, write_png
@@ -25,20 +25,20 @@ from rizbin.workflows.verifier import DetectorVerifier, judge_by
 RECORDS = (drawing.RECORD, REPAIRED)
 """Names of the records that can be replayed."""
 _LARGEST = 64 << 20
-"""Bytes of a record; one picture takes about a thousand."""
-Kind = TypeVar("Kind", Sampling, room.RepairStrategy)
+"""Bytes of a record; one image takes about a thousand."""
+Kind = TypeVar("Kind", Sampling, repairing.RepairStrategy)
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One picture made again."""
+    """One image that was generated again from its record."""
 
     file: Path
     prompt: str
     same: bool
-    """Whether all pixels are those that the record tells of."""
+    """Whether all pixels are equal to the recorded ones."""
     note: str = ""
-    """Why they may not be."""
+    """Why they may differ."""
 
 
 def record_in(path: Path) -> Path | None:
@@ -81,85 +81,101 @@ def replay(settings: ReplaySettings) -> Replay | list[Replayed]:
 
 def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
     """All images of the record, into the folder `to`."""
-    told = _read(Path(record))
+    entries = _read(Path(record))
     made: list[Replayed] = []
-    painters: dict[tuple[object, ...], TextToImage] = {}
+    models: dict[tuple[object, ...], TextToImage] = {}
     judges: dict[tuple[object, ...], DetectorVerifier] = {}
-    with outputs.reading([record]), Bar(len(told), "making again", quiet=quiet) as bar:
-        for number, one in enumerate(told):
-            key = (one["model"], one["device"], one["half"], one["offload"])
-            if key not in painters:
+    with outputs.reading([record]), Bar(len(entries), "making again", quiet=quiet) as bar:
+        for number, entry in enumerate(entries):
+            key = (entry["model"], entry["device"], entry["half"], entry["offload"])
+            if key not in models:
                 model, device, half, offload = key
-                painters[key] = load_text_to_image(model, device=device, half=half, offload=offload)
-            image = _again(one, painters[key], judges)
-            file = write_png(image, Path(to) / Path(str(one["file"])).name)
-            same = fingerprint(image) == one["pixels"]
-            made.append(Replayed(file, str(one["prompt"]), same, "" if same else _why(one)))
+                models[key] = load_text_to_image(model, device=device, half=half, offload=offload)
+            image = _again(entry, models[key], judges)
+            file = write_png(image, Path(to) / Path(str(entry["file"])).name)
+            same = fingerprint(image) == entry["pixels"]
+            made.append(Replayed(file, str(entry["prompt"]), same, "" if same else _why(entry)))
             bar.update(number + 1)
     return made
 
 
-def _again(one: Mapping[str, Any], painter: TextToImage, judges: dict[tuple[object, ...], DetectorVerifier]) -> Pixels:
-    attend = attended(painter, bool(one["film"]))
-    if "ladder" in one:
-        key = (one["judge"], tuple(one["among"]), one["device"])
+def _again(
+    entry: Mapping[str, Any], text_to_image: TextToImage, judges: dict[tuple[object, ...], DetectorVerifier]
+) -> Pixels:
+    attend = attended(text_to_image, bool(entry["film"]))
+    if "strategy" in entry:
+        key = (entry["judge"], tuple(entry["among"]), entry["device"])
         if key not in judges:
-            judges[key] = judge_by(one["judge"], among=one["among"], device=one["device"])
-        ladder = _of(room.RepairStrategy, {**one["ladder"], "rungs": tuple(one["ladder"]["rungs"])})
-        sampling = _of(Sampling, one["sampling"])
-        repaired = room.repair(
-            painter,
-            one["prompt"],
+            judges[key] = judge_by(entry["judge"], among=entry["among"], device=entry["device"])
+        strategy = _of(repairing.RepairStrategy, {**entry["strategy"], "stages": tuple(entry["strategy"]["stages"])})
+        sampling = _of(Sampling, entry["sampling"])
+        repaired = repairing.repair(
+            text_to_image,
+            entry["prompt"],
             judges[key],
             sampling=sampling,
-            ladder=ladder,
-            objects=one["objects"],
+            strategy=strategy,
+            objects=entry["objects"],
             attend=attend,
         )
         return repaired.best.image
-    if one["guidance"] not in GUIDANCE_KINDS:
-        raise RizbinError(f"The record asks for a guidance {one['guidance']!r}, which there is none of.")
+    if entry["guidance"] not in GUIDANCE_KINDS:
+        raise RizbinError(
+            f"The record asks for the attention guidance {entry['guidance']!r}, which this Rizbin does not have."
+        )
     start = None
-    if one.get("start"):
-        start = read_image(one["start"])
-        if fingerprint(start) != one["start_pixels"]:
-            raise RizbinError(f"{one['start']} is no longer the picture that {one['file']} was drawn from.")
-    guide, _ = steering(painter, one["prompt"], one["guidance"], objects=one["objects"], scale=one["update_scale"])
-    sampling = _of(Sampling, {field.name: one[field.name] for field in fields(Sampling)})
-    return painter.paint(one["prompt"], sampling, start=start, guide=guide, attend=attend).image
+    if entry.get("start"):
+        start = read_image(entry["start"])
+        if fingerprint(start) != entry["start_pixels"]:
+            raise RizbinError(f"{entry['start']} is no longer the image that {entry['file']} was drawn from.")
+    guide, _ = steering(
+        text_to_image, entry["prompt"], entry["guidance"], objects=entry["objects"], scale=entry["update_scale"]
+    )
+    sampling = _of(Sampling, {field.name: entry[field.name] for field in fields(Sampling)})
+    return text_to_image.paint(entry["prompt"], sampling, start=start, guide=guide, attend=attend).image
 
 
 def _read(record: Path) -> list[dict[str, Any]]:
     try:
         if record.stat().st_size > _LARGEST:
-            raise RizbinError(f"{record} is too large for a record of pictures.")
-        told = json.loads(record.read_text(encoding="utf-8"))
+            raise RizbinError(f"{record} is too large for a record of images.")
+        entries = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RizbinError(
             f"{record} cannot be read as a record ({error}); give a drawn.json or repaired.json."
         ) from error
-    if not isinstance(told, list) or not told or not all(isinstance(one, dict) for one in told):
-        raise RizbinError(f"{record} is no record of pictures; give a drawn.json or repaired.json.")
-    for one in told:
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise RizbinError(f"{record} is no record of images; give a drawn.json or repaired.json.")
+    entries = [_with_present_names(entry) for entry in entries]
+    for entry in entries:
         needed = {"file", "prompt", "model", "device", "half", "offload", "film", "objects", "pixels"}
-        needed |= {"judge", "among", "sampling"} if "ladder" in one else {"guidance", "update_scale"}
-        if lacking := sorted(needed - set(one)):
+        needed |= {"judge", "among", "sampling"} if "strategy" in entry else {"guidance", "update_scale"}
+        if lacking := sorted(needed - set(entry)):
             raise RizbinError(
                 f"{record} does not tell all that is needed ({', '.join(lacking)}); it was written by an older Rizbin."
             )
-    return told
+    return entries
 
 
-def _of(kind: type[Kind], told: Any) -> Kind:
+def _with_present_names(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry, its strategy under the present names; older records call it "ladder" and its stages "rungs"."""
+    strategy = entry.get("ladder")
+    if not isinstance(strategy, dict) or "rungs" not in strategy:
+        return entry
+    renamed = {"stages" if name == "rungs" else name: value for name, value in strategy.items()}
+    return {**entry, "strategy": renamed}
+
+
+def _of(kind: type[Kind], fields_of_kind: Any) -> Kind:
     try:
-        return kind(**told)
+        return kind(**fields_of_kind)
     except TypeError as error:
         raise RizbinError(f"The record does not fit this Rizbin ({error}).") from error
 
 
-def _why(one: Mapping[str, Any]) -> str:
-    """What may have changed since."""
-    then, now = one.get("versions"), versions()
+def _why(entry: Mapping[str, Any]) -> str:
+    """What may have changed since the record was written."""
+    then, now = entry.get("versions"), versions()
     if isinstance(then, dict):
         changed = [f"{name} {then.get(name)} then, {now.get(name)} now" for name in now if then.get(name) != now[name]]
         if changed:

@@ -64,10 +64,10 @@ def report(settings: ReportSettings) -> Path:
     if settings.output:
         writable(Path(settings.output))
         outputs.refuse_taken(Path(settings.output))
-    found = open_model(settings.model, device=str(choose(settings.device)))
+    loaded = open_model(settings.model, device=str(choose(settings.device)))
     try:
         numbers, source = measured(
-            found, data, None, quiet, split=settings.split, validation_data=settings.validation_data
+            loaded, data, None, quiet, split=settings.split, validation_data=settings.validation_data
         )
     except TooFew as few:
         if few.source is None:
@@ -75,31 +75,36 @@ def report(settings: ReportSettings) -> Path:
         numbers, source = _no_numbers(few), few.source
     if settings.on_numbers is not None:
         settings.on_numbers(numbers)
-    run, method = found.run, None if found.run is None else found.run.method
-    folder = run.folder if run is not None else found.folder or Path(_file_name(str(settings.model)))
+    run, method = loaded.run, None if loaded.run is None else loaded.run.method
+    folder = run.folder if run is not None else loaded.folder or Path(_file_name(str(settings.model)))
     records = RunFolder(folder)
     own = (folder / "checkpoints").is_dir()
     page = Path("runs") / f"{_file_name(str(settings.model))}.html"
     target = Path(settings.output) if settings.output else records.report if own else page
-    if (painter := found.painter) is not None:
+    if (text_to_image := loaded.text_to_image) is not None:
         return write_drawing_report(
-            folder, target, painter=painter, source=source, evaluation=numbers, history=list(records.metrics.read())
+            folder,
+            target,
+            text_to_image=text_to_image,
+            source=source,
+            evaluation=numbers,
+            history=list(records.metrics.read()),
         )
-    if (detector := found.detector) is not None:
+    if (detector := loaded.detector) is not None:
         return write_detector_report(
             folder,
             target,
             detector=detector,
             source=source,
-            names=names_of(found, data) or source.categories,
+            names=names_of(loaded, data) or source.categories,
             evaluation=numbers,
             history=list(records.metrics.read()),
-            kept=_kept_of(found, detector, source),
+            forgetting=_forgetting_of(loaded, detector, source),
         )
     return write_report(
         folder,
         target,
-        pair=found.encoder,
+        pair=loaded.encoder,
         method=method,
         source=source,
         evaluation=numbers,
@@ -140,10 +145,12 @@ def _no_numbers(few: TooFew) -> Numbers:
     return Numbers(measurements=(), left_out=(("all numbers", str(few)),), images=few.images, source=name)
 
 
-def _kept_of(found: Loaded, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
+def _forgetting_of(loaded: Loaded, detector: Detector, source: Source) -> list[tuple[str, float, float]]:
     """What training gave and took, where it went on from a trained network and names were held out to tell by."""
-    if found.run is None or not found.run.training.settings.start:
+    if loaded.run is None or not loaded.run.training.settings.start:
         return []
-    settings = found.run.training.settings
+    settings = loaded.run.training.settings
     groups = {f"{len(settings.names)} taught": settings.names, f"{len(settings.held_out)} held out": settings.held_out}
-    return measuring.kept(load_detector(settings.start), detector, source, groups, measuring.DetectionSettings())
+    return measuring.before_and_after(
+        load_detector(settings.start), detector, source, groups, measuring.DetectionSettings()
+    )

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from rizbin.data.order import index_at
 from rizbin.data.sample import Refused, Source
 from rizbin.detection.detector import Detector
 from rizbin.detection.train import GroundingDINOTraining
+from rizbin.models.published import is_published, keep_origin, save_published
+from rizbin.nets.adapters import save_adapters
 from rizbin.nets.dual import ImageTextPair
 from rizbin.nets.export import (
     can_export,
@@ -32,14 +35,17 @@ from rizbin.nets.export import (
     timm_refuses,
 )
 from rizbin.nets.image import ImageEncoder
-from rizbin.nets.weights import Shape, check_fit, shapes_of, told
+from rizbin.nets.lora import has_adapters, merged
+from rizbin.nets.weights import Shape, check_fit, refusing_bad_settings, shapes_of
 from rizbin.training.method import Method, Work
 from rizbin.training.replay import Replay
 from rizbin.training.replay import replay as make_again
+from rizbin.training.trackers import TrackerName
 from rizbin.training.trainer import Trainer, load_method, sweep
 from rizbin.workflows.catalogue import find
 from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, names, preset, view_size
+from rizbin.workflows.starts import ORIGIN, begun, from_origin
 
 LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
@@ -50,7 +56,7 @@ FORETOLD_PLACES = 5
 FORETOLD_FROM = 500
 """Steps from which that is worth its time: one percent of the run or less."""
 SIZES_LOOKED_AT = 5
-"""Images whose size tells that of all."""
+"""Number of images from whose sizes that of all is estimated."""
 OPENED_TWICE = 100_000
 """Data with more images are not opened again to see how large they are."""
 COARSE = 2
@@ -76,7 +82,7 @@ class LoadedRun:
         encoder = self.method.encoder
         if not isinstance(encoder, ImageTextPair | ImageEncoder):
             kind = "is a detector" if isinstance(self.method, GroundingDINOTraining) else "draws"
-            raise RizbinError(f"{self.folder} {kind}; this is done with encoders of pictures.")
+            raise RizbinError(f"{self.folder} {kind}; this is done with encoders of images.")
         return encoder
 
     @property
@@ -103,10 +109,11 @@ def train(
     validation_data: str = "",
     quiet: bool = False,
     silent: bool = False,
+    track: Sequence[TrackerName] = (),
 ) -> Path:
     """Runs `training` in the folder `run`, or goes on with it there; returns the folder.
 
-    silent: say neither cautions nor alarms (they are recorded all the same): for experiments that want a collapse.
+    track: trackers beside metrics.jsonl. silent: say neither cautions nor alarms (they are recorded all the same).
     minutes: a budget that a short calibration turns into steps, once; the run keeps the number, so that resuming stays
     exact. epochs: passes over the data instead of `steps`; 0: by steps. device: as `rizbin.core.parallel.start` takes
     it. tolerate: share of the images that may be unusable. validation_data: images that the run is measured on, so that
@@ -115,42 +122,28 @@ def train(
     signal.
     """
     parallel.start(device)
+    training = begun(training)
     _check(training)
     if validation_data:
-        validation_source(validation_data, view_size(training.settings))  # what is not there is said before the work
+        validation_source(validation_data, view_size(training.settings))  # missing data are refused before the work
     source = training_source(training, validation_data)
-    completed = find(training.method).completed(training.settings, source.categories)
-    training = replace(training, settings=completed)
-    if epochs:
-        training = replace(training, steps=_steps_of(epochs, training, source, quiet))
-    costs: list[float] = []
-    if minutes is not None:
-        steps, costs = _steps_within(minutes, training, source, Path(run), quiet)
-        training = replace(training, steps=steps)
-    # Created on all processes alike; only the main one writes.
+    training = replace(training, settings=find(training.method).completed(training.settings, source.categories))
+    training, costs = _with_length(training, source, Path(run), minutes, epochs, quiet)
+    # All processes create the folder; only the main one writes.
     folder = RunFolder(Path(run))
-    kept = {**to_dict(training), "data_fingerprint": source.fingerprint}
-    folder.create_or_resume(kept | ({"validation_data": validation_data} if validation_data else {}))
-    finished = folder.finished_steps()
-    if finished is not None:
-        if parallel.is_main():
-            sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
-        if parallel.is_main() and not quiet:
-            print(f"{run} is finished: {finished} steps; give more --steps in another folder to train longer.")
+    recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
+    folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
+    if _was_finished(folder, quiet):
         return folder.path
     method = build(training)
+    _keep_origin(method, folder.path / ORIGIN)
     trainer = _trainer(training, tolerate)
     if parallel.is_main() and not silent:
-        endless = training.steps * training.batch
-        pictures = endless if source.endless else min(len(source), endless)
-        cautions = method.cautions(Work(pictures, training.batch, training.steps))
-        for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
-            folder.warn(sentence)
+        _warn_before(training, method, source, folder)
     watching = _watching(training, method, silent, validation_data)
     if watching is not None and watching.unseen and not silent:
         folder.warn(watching.unseen)
-    if not costs and not quiet:
-        costs = _foretold(trainer, training, source)
+    costs = costs or ([] if quiet else _foretold(trainer, training, source))
     trainer.fit(
         method,
         source,
@@ -159,22 +152,75 @@ def train(
         watch=watching,
         watch_every=max(training.steps // LOOKS, 1),
         costs=costs,
+        track=track,
     )
     if parallel.is_main():
-        if refused := folder.read_refused():
-            of_all = "" if source.endless else f" of the {len(source)}"
-            folder.warn(
-                f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
-            )
-        encoder = method.encoder
-        if isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
-            save_timm(encoder, folder.path / "model")
-        elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
-            save_open_clip(encoder, folder.path / "model")
-        method.save(folder.path / "model")
-        folder.mark_finished(training.steps)
+        _finish(training, method, source, folder)
     parallel.barrier()
     return folder.path
+
+
+def _with_length(
+    training: Training[Any], source: Source, run: Path, minutes: float | None, epochs: float, quiet: bool
+) -> tuple[Training[Any], list[float]]:
+    """The training with the steps that epochs or minutes ask for, and the costs of steps where they were measured."""
+    if epochs:
+        training = replace(training, steps=_steps_of(epochs, training, source, quiet))
+    if minutes is None:
+        return training, []
+    steps, costs = _steps_within(minutes, training, source, run, quiet)
+    return replace(training, steps=steps), costs
+
+
+def _was_finished(folder: RunFolder, quiet: bool) -> bool:
+    """Whether the run was finished before; what a kill may have left is then removed, and it is said."""
+    if (finished := folder.finished_steps()) is None:
+        return False
+    if parallel.is_main():
+        sweep(folder)  # a kill inside the last removal of a checkpoint leaves its remains
+    if parallel.is_main() and not quiet:
+        print(f"{folder.path} is finished: {finished} steps; give more --steps in another folder to train longer.")
+    return True
+
+
+def _keep_origin(method: Method, target: Path) -> None:
+    """Writes what a published network needs to be built again, once."""
+    if parallel.is_main() and is_published(method.encoder) and not target.is_dir():
+        keep_origin(method.encoder, target)
+
+
+def _warn_before(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
+    """Warns about what limits the run: notices of the data, coarse images, and the method's own cautions."""
+    endless = training.steps * training.batch
+    images = endless if source.endless else min(len(source), endless)
+    cautions = method.cautions(Work(images, training.batch, training.steps))
+    for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
+        folder.warn(sentence)
+
+
+def _finish(training: Training[Any], method: Method, source: Source, folder: RunFolder) -> None:
+    """Reports the images that could not be used, exports the trained model and marks the run as finished."""
+    if refused := folder.read_refused():
+        of_all = "" if source.endless else f" of the {len(source)}"
+        folder.warn(
+            f"{len(refused)}{of_all} images could not be used; {folder.refused_list} lists them with the reasons."
+        )
+    _keep_model(method, folder.path)
+    folder.mark_finished(training.steps)
+
+
+def _keep_model(method: Method, folder: Path) -> None:
+    """Writes what was trained into the folder of the run, in the form that other software loads."""
+    encoder, target = method.encoder, folder / "model"
+    if is_published(encoder):
+        save_published(encoder, target)
+        if has_adapters(encoder):
+            save_adapters(encoder.origin.network, folder / "adapter", base=encoder.origin.name)
+    elif isinstance(encoder, ImageEncoder) and not timm_refuses(encoder.settings):
+        save_timm(encoder, target)
+    elif isinstance(encoder, ImageTextPair) and not can_export(encoder.settings):
+        save_open_clip(encoder, target)
+    method.save(target)
 
 
 def training_source(training: Training[Any], validation_data: str = "") -> Source:
@@ -192,7 +238,7 @@ def validation_source(spec: str, size: int) -> Source:
 def _watching(
     training: Training[Any], method: Method, silent: bool, validation_data: str
 ) -> CollapseDiagnostics | None:
-    """What looks at a self-supervised method while it trains; captions have their own measure in the loss."""
+    """Diagnostics of a self-supervised method during training; None with captions, whose loss is a measure itself."""
     if not isinstance(method.encoder, ImageEncoder) or training.trainer.sharding == "fsdp" or not parallel.is_main():
         return None
     size = view_size(training.settings)
@@ -220,7 +266,7 @@ def build(training: Training[Any]) -> Method:
         settings = replace(settings, start=str(zoo.folder_of(settings.start)))
     method = find(training.method)(settings)
     if training.start:
-        method.begin_with(_encoder_of(training.start).state_dict(), training.start)
+        method.begin_with(merged(_encoder_of(training.start)).state_dict(), training.start)
     return method
 
 
@@ -250,7 +296,7 @@ def _nothing_fetched(settings: Any) -> Any:
 
 
 def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
-    """What the method's tensors are like, found without making them; None where only a real one can say."""
+    """Names and shapes of the method's tensors without allocating them; None where only a built method has them."""
     if getattr(training.settings, "start", ""):
         return None
     try:
@@ -264,44 +310,44 @@ def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
 
 def load_run(folder: Path) -> LoadedRun:
     """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
-    kept = RunFolder(Path(folder)).read_settings()
-    training = training_from(kept)
-    validation_data = validation_data_of(kept)
-    found = checkpoint.load(Path(folder) / "checkpoints")
-    if found is None:
+    stored = RunFolder(Path(folder)).read_settings()
+    training = training_from(stored)
+    validation_data = validation_data_of(stored)
+    loaded = checkpoint.load(Path(folder) / "checkpoints")
+    if loaded is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
     # The checkpoint has all weights: none are fetched, nor taken from where training began.
-    bare = replace(training, start="", settings=_nothing_fetched(training.settings))
-    kept, advice = shapes_of(found.tensors["method"]), "restore settings.json as the run wrote it"
-    with told(folder):
-        if (wanted := _shapes_without_memory(bare)) is not None:
-            check_fit(wanted, kept, folder, advice)
+    bare = replace(training, start="", settings=_nothing_fetched(from_origin(training.settings, Path(folder))))
+    stored, advice = shapes_of(loaded.tensors["method"]), "restore settings.json as the run wrote it"
+    with refusing_bad_settings(folder):
+        if (expected := _shapes_without_memory(bare)) is not None:
+            check_fit(expected, stored, folder, advice)
         method = build(bare)
-    check_fit(shapes_of(method.state_dict()), kept, folder, advice)
-    load_method(method, found.tensors["method"])
-    return LoadedRun(Path(folder), training, method.eval(), found.step, validation_data)
+    check_fit(shapes_of(method.state_dict()), stored, folder, advice)
+    load_method(method, loaded.tensors["method"])
+    return LoadedRun(Path(folder), training, method.eval(), loaded.step, validation_data)
 
 
 def replay(folder: Path) -> Replay:
     """Makes the failed step of the run in `folder` again. Raises RizbinError when the run kept none."""
     run = RunFolder(Path(folder))
-    kept = run.read_settings()
-    training = training_from(kept)
-    source = training_source(training, validation_data_of(kept))
+    stored = run.read_settings()
+    training = training_from(stored)
+    source = training_source(training, validation_data_of(stored))
     return make_again(build(training), _trainer(training), source, run)
 
 
-def training_from(kept: dict[str, Any]) -> Training[Any]:
-    """Complete settings from what settings.json holds."""
-    kept = {name: value for name, value in kept.items() if name not in ("data_fingerprint", "validation_data")}
-    name = kept.get("method", "")
-    return from_dict(Training[find(str(name)).Settings], kept, where="settings.json")
+def training_from(stored: dict[str, Any]) -> Training[Any]:
+    """Complete settings from the content of settings.json."""
+    stored = {name: value for name, value in stored.items() if name not in ("data_fingerprint", "validation_data")}
+    name = stored.get("method", "")
+    return from_dict(Training[find(str(name)).Settings], stored, where="settings.json")
 
 
-def validation_data_of(kept: dict[str, Any]) -> str:
-    """What settings.json says that the run is measured on; empty: the test part of its data."""
-    found = kept.get("validation_data", "")
-    return found if isinstance(found, str) else ""
+def validation_data_of(stored: dict[str, Any]) -> str:
+    """The validation data that settings.json names; empty: the test part of its data."""
+    spec = stored.get("validation_data", "")
+    return spec if isinstance(spec, str) else ""
 
 
 def _trainer(training: Training[Any], tolerate: float = MOST_REFUSED_SHARE) -> Trainer:

@@ -1,7 +1,6 @@
-"""A walk through the other rooms for the demo's report: a picture drawn, one mended, its things found,
-one climbed.
+"""The part of the demo's report about other modules: generation, repair, detection and gradient ascent.
 
-Nothing is trained here: the models come from the zoo.
+Nothing is trained here: the models are bundled.
 """
 
 from itertools import combinations
@@ -15,7 +14,7 @@ from rizbin.detection.draw import drawn as with_boxes
 from rizbin.detection.phrases import named
 from rizbin.generation.ascent.ascend import ascend
 from rizbin.generation.ascent.targets import TextTarget
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.repair import Repaired, RepairStrategy, repair
 from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
@@ -26,9 +25,9 @@ from rizbin.workflows.verifier import DetectorVerifier, judge_by
 
 DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
 TRIED = 16
-"""Pairs drawn at most until one lacks a thing."""
+"""Pairs drawn at most until one lacks an object."""
 BELIEVED = 0.5
-"""Probability from which a thing counts as there, and score from which a box is shown."""
+"""Probability from which an object counts as there, and score from which a box is shown."""
 _HOW = {
     "draw": "as drawn",
     "reseed": "another seed",
@@ -38,70 +37,70 @@ _HOW = {
 
 
 def tour(page: Page, *, bar: MakeBar | None = None) -> None:
-    """Adds the rooms to a page, or a note that says what they lack."""
-    page.heading("The other rooms")
+    """Adds an example of each module to a page, or a note where a model cannot be loaded."""
+    page.heading("Generation, detection and gradient ascent")
     try:
-        painter, judge = load_text_to_image(DRAWS), judge_by(FINDS)
+        text_to_image, judge = load_text_to_image(DRAWS), judge_by(FINDS)
     except RizbinError as error:
         page.note(f"Not shown: {error}")
         return
-    names = open_source(drawn.DATA, split="test", size=painter.side).categories
-    with advancing(bar, 4, "drawing, mending, finding, climbing") as advance:
-        _draw(page, painter, names)
+    names = open_source(drawn.DATA, split="test", size=text_to_image.side).categories
+    with advancing(bar, 4, "generation, repair, detection, ascent") as advance:
+        _draw(page, text_to_image, names)
         advance(1)
-        mended = _mend(page, painter, judge, names)
+        repaired = _repair(page, text_to_image, judge, names)
         advance(1)
-        _find(page, judge, mended, names)
+        _find(page, judge, repaired, names)
         advance(1)
-        _climb(page, judge, names)
+        _ascend(page, judge, names)
         advance(1)
 
 
-def _draw(page: Page, painter: TextToImage, names: tuple[str, ...]) -> None:
+def _draw(page: Page, text_to_image: TextToImage, names: tuple[str, ...]) -> None:
     prompt = " and ".join(article(name) for name in names[-2:])
-    painted = painter.paint(prompt, Sampling(guidance_scale=drawn.DiffusionSettings().guidance_scale))
-    page.heading("Drawn", level=3)
+    painted = text_to_image.paint(prompt, Sampling(guidance_scale=drawn.DiffusionSettings().guidance_scale))
+    page.heading("Text-to-image", level=3)
     page.text(
-        f"\u201c{prompt}\u201d by {DRAWS}: what it saw under the noise at some of {len(painted.frames)} steps, "
+        f"\u201c{prompt}\u201d by {DRAWS}: the predicted image at some of {len(painted.frames)} steps, "
         f"{painted.seconds:.1f} seconds in all."
     )
-    steps = [*seen(painter, painted.frames, most=7), (painted.image, "the picture")]
+    steps = [*predicted_images(text_to_image, painted.frames, most=7), (painted.image, "the image")]
     page.pictures([PageImage(image=image, caption=words, alt=f"{prompt}, {words}") for image, words in steps])
 
 
-def _mend(page: Page, painter: TextToImage, judge: DetectorVerifier, names: tuple[str, ...]) -> Repaired:
-    """The first pair of a fixed order that comes out without one of its things, mended."""
+def _repair(page: Page, text_to_image: TextToImage, judge: DetectorVerifier, names: tuple[str, ...]) -> Repaired:
+    """Repairs the first pair, in a fixed order, whose image lacks an object."""
     pairs = list(combinations(names, 2))
     order = random.generator("pairs of the tour", len(pairs)).permutation(len(pairs))[:TRIED]
     for number, place in enumerate(order):
         prompt = " and ".join(article(name) for name in pairs[place])
         sampling = Sampling(guidance_scale=drawn.DiffusionSettings().guidance_scale, seed=number)
-        made = repair(painter, prompt, judge, sampling=sampling, ladder=RepairStrategy(), objects=pairs[place])
+        made = repair(text_to_image, prompt, judge, sampling=sampling, strategy=RepairStrategy(), objects=pairs[place])
         if len(made.attempts) > 1:
             break
-    page.heading("Mended", level=3)
+    page.heading("Repair", level=3)
     first, best = made.attempts[0], made.best
     if len(made.attempts) == 1:
         page.text(
-            f"Of {TRIED} pairs none came out without one of its things; \u201c{prompt}\u201d is the last of them."
+            f"Of {TRIED} pairs none came out without one of its objects; \u201c{prompt}\u201d is the last of them."
         )
     else:
-        lacked = [name for name, one in first.found.items() if one.probability < BELIEVED]
+        lacked = [name for name, presence in first.presences.items() if presence.probability < BELIEVED]
         page.text(
             f"\u201c{prompt}\u201d came out without {' and '.join(article(name) for name in lacked)}, says {FINDS}. "
             f"{len(made.attempts) - 1} more were drawn; "
-            + (f"{_HOW[best.how]}, all is there." if made.whole else "none of them has all of it.")
+            + (f"{_HOW[best.how]}, all objects are there." if made.whole else "none of them shows all objects.")
         )
     page.pictures(
         [
             PageImage(
-                image=one.image,
-                caption=f"{_HOW[one.how]}: "
-                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in one.found.items())
-                + (" (kept)" if one is best else ""),
-                alt=f"{prompt}, {_HOW[one.how]}",
+                image=attempt.image,
+                caption=f"{_HOW[attempt.how]}: "
+                + ", ".join(f"{name} {presence.probability:.2f}" for name, presence in attempt.presences.items())
+                + (" (kept)" if attempt is best else ""),
+                alt=f"{prompt}, {_HOW[attempt.how]}",
             )
-            for one in made.attempts
+            for attempt in made.attempts
         ]
     )
     return made
@@ -109,27 +108,27 @@ def _mend(page: Page, painter: TextToImage, judge: DetectorVerifier, names: tupl
 
 def _find(page: Page, judge: DetectorVerifier, made: Repaired, names: tuple[str, ...]) -> None:
     image = made.best.image
-    (found,) = judge.detector.detect([image], named(names))
-    answer = found.choose(BELIEVED)
-    page.heading("Found", level=3)
-    said = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))
-    page.text(f"All {len(names)} names were asked for in the kept picture at once; found: {said or 'nothing'}.")
+    (proposals,) = judge.detector.detect([image], named(names))
+    answer = proposals.choose(BELIEVED)
+    page.heading("Detection", level=3)
+    found_text = ", ".join(f"{label} {score:.2f}" for label, score in zip(answer.labels, answer.scores, strict=True))
+    page.text(f"All {len(names)} names were searched for at once in the kept image; found: {found_text or 'nothing'}.")
     shown = with_boxes(image, answer)
-    page.pictures([PageImage(image=shown, caption=said or "nothing", alt=f"boxes found: {said or 'none'}")])
+    page.pictures([PageImage(image=shown, caption=found_text or "nothing", alt=f"boxes found: {found_text or 'none'}")])
 
 
-def _climb(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
-    """A picture by an encoder's gradient alone, and what the detector, which was not asked, says of it."""
-    wanted = names[0]
+def _ascend(page: Page, judge: DetectorVerifier, names: tuple[str, ...]) -> None:
+    """An image made by an encoder's gradient alone, with the verdict of the detector, which was not used for it."""
+    name = names[0]
     encoder = load_encoder(CLIMBED)
-    made = ascend([encoder], [[TextTarget(text=article(wanted))]])
-    (seen_in_it,) = judge(made.pictures[0], [wanted])
-    page.heading("Climbed", level=3)
+    made = ascend([encoder], [[TextTarget(text=article(name))]])
+    (seen_in_it,) = judge(made.images[0], [name])
+    page.heading("Gradient ascent", level=3)
     page.text(
-        f"\u201c{article(wanted)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
-        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which had no part in it, gives the "
-        f"{wanted} a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` asks how "
-        "far such pictures are to be believed."
+        f"\u201c{article(name)}\u201d by {CLIMBED} alone: no generator, only the gradient of its score, which rose "
+        f"to {made.scores[-1][0]:.2f} in {made.seconds:.0f} seconds. {FINDS}, which was not used, gives the "
+        f"{name} a probability of {seen_in_it.probability:.2f}; `rizbin study ascent` measures "
+        "what such images show to other models."
     )
-    shown = [*((frame.pictures[0], f"step {frame.step}") for frame in made.frames), (made.pictures[0], "the picture")]
-    page.pictures([PageImage(image=image, caption=words, alt=f"{wanted}, {words}") for image, words in shown])
+    shown = [*((frame.images[0], f"step {frame.step}") for frame in made.frames), (made.images[0], "the image")]
+    page.pictures([PageImage(image=image, caption=words, alt=f"{name}, {words}") for image, words in shown])

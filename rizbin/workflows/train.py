@@ -15,14 +15,16 @@ from rizbin.core.results import frame
 from rizbin.core.runs import RunFolder
 from rizbin.core.settings import from_dict, to_dict
 from rizbin.data.loader import MOST_REFUSED_SHARE
+from rizbin.training.trackers import TrackerName
 from rizbin.workflows import presets
 from rizbin.workflows.presets import Training
 from rizbin.workflows.runs import train as run_training
+from rizbin.workflows.starts import begun
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What a training is told besides its settings: how it goes, not what it is."""
+    """Options of a training run besides its settings: how it runs, not what is trained."""
 
     epochs: float | None = None
     """Passes over the data in place of --steps."""
@@ -45,6 +47,8 @@ class TrainOptions:
     """Settings to start from; other flags change them."""
     report: bool = True
     """Measure the model at the end and write report.html."""
+    track: tuple[TrackerName, ...] = ()
+    """Trackers beside metrics.jsonl: csv, tensorboard, wandb, trackio, or several. None of them can stop a run."""
     quiet: bool = False
     """Show no progress bar."""
 
@@ -84,6 +88,7 @@ def train(
     device: str = BEST,
     tolerate: float = MOST_REFUSED_SHARE,
     validation_data: str = "",
+    track: Sequence[TrackerName] = (),
     quiet: bool = False,
     **changes: str | int | float | Mapping[str, Any] | None,
 ) -> Trained:
@@ -97,21 +102,23 @@ def train(
     device: best (a GPU where there is one), cpu, cuda, cuda:1.
     tolerate: share of the images, 0 to 1, that may be unusable before the run stops; 20 always may, up to half of all.
     validation_data: what the run is measured on, so that all of its data are trained on; empty: their test part.
+    track: trackers beside metrics.jsonl: "csv", "tensorboard", "wandb", "trackio".
     changes: fields of the settings: data, steps, batch, seed, ...; a group takes a dict: settings={"keep_ratio": 0.3}.
     Raises RizbinError when something of this cannot be.
     """
     if isinstance(method, str):
         method = presets.preset(method, preset or presets.names(method)[0])
-    training = _changed(method, changes)
+    training = begun(_changed(method, changes), sized=_names_size(changes))
     around: dict[str, Any] = {"epochs": epochs or 0.0, "validation_data": validation_data}
-    told = {name: value for name, value in around.items() if value}
+    given = {name: value for name, value in around.items() if value}
     folder = run_training(
         training,
-        Path(run) if run else folder_of(training, minutes, **told),
+        Path(run) if run else folder_of(training, minutes, **given),
         minutes=minutes,
         device=device,
         tolerate=tolerate,
         quiet=quiet,
+        track=track,
         **around,
     )
     done = RunFolder(folder)
@@ -152,6 +159,8 @@ def from_flags(method: str, given: Mapping[str, Any]) -> tuple[Training[Any], Tr
         if not 0 < options.learning_rate < math.inf:
             raise RizbinError(f"--learning-rate is {options.learning_rate:g}; give a positive number.")
         training = replace(training, trainer=replace(training.trainer, learning_rate=options.learning_rate))
+    sized = {"settings.pair.vision.image_size", "settings.encoder.image_size"} & set(given)
+    training = begun(training, sized=bool(sized))
     if options.minutes is not None and not options.minutes > 0:
         raise RizbinError(f"--minutes is {options.minutes:g}; give a positive number of minutes.")
     return training, options
@@ -167,6 +176,7 @@ def run_options(training: Training[Any], options: TrainOptions) -> Trained:
         device=options.device,
         tolerate=options.tolerate,
         validation_data=options.validation_data,
+        track=options.track,
         quiet=options.quiet,
     )
 
@@ -182,6 +192,13 @@ def _changed(training: Training[Any], changes: Mapping[str, Any]) -> Training[An
     if not changes:
         return training
     return from_dict(Training[type(training.settings)], _merged(to_dict(training), changes))
+
+
+def _names_size(changes: Mapping[str, Any]) -> bool:
+    """Whether the changes say how large the images are."""
+    settings = changes.get("settings") or {}
+    groups = [settings.get("encoder") or {}, (settings.get("pair") or {}).get("vision") or {}]
+    return any("image_size" in group for group in groups)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A detector as the judge of what was drawn: the rooms that draw ask for no more than a `Verifier`."""
+"""A detector as the `Verifier` of generated images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from rizbin.generation.film import Pixels
 from rizbin.workflows.load import calibration_of, load_detector
 
 UNDECIDED = (0.5, 0.5)
-"""No verdict is "unsure" here: a probability is asked for."""
+"""Thresholds without an "unsure" range: only the probability is used."""
 
 
 def judge_by(model: Place, *, among: Sequence[str] = (), device: str = "cpu") -> "DetectorVerifier":
-    """A judge from a detector, as `opened.load_detector` takes it, with the calibration that lies beside it."""
+    """The verifier of a detector, as `load.load_detector` takes it, with the calibration beside its weights."""
     detector = load_detector(model, device=device)
     return DetectorVerifier(
         detector, calibration_of(detector) or Calibration(), tuple(among), detector.preparation.shorter
@@ -34,28 +34,28 @@ class DetectorVerifier:
     detector: Detector
     calibration: Calibration
     among: tuple[str, ...] = ()
-    """What else might be drawn: a phrase counts where it fits a box better than these."""
+    """Names of other objects: a phrase counts where it fits a box better than these."""
     side: int = 0
-    """Pictures are enlarged to this shorter side, pixels; 0 leaves them."""
+    """Images are enlarged to this shorter side, pixels; 0 leaves them."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         """One presence for each phrase."""
-        scale = max(self.side / min(picture.shape[:2]), 1.0) if self.side else 1.0
-        shown = picture
+        scale = max(self.side / min(image.shape[:2]), 1.0) if self.side else 1.0
+        shown = image
         if scale > 1:
-            shown = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
+            shown = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
         # One pass serves all phrases: the detector reads each name by itself, whatever stands before it in the text.
         names = tuple(dict.fromkeys((*phrases, *self.among)))
         (seen,) = self.detector.detect([shown], named(names))
         return [self._presence(seen, names.index(phrase), scale) for phrase in phrases]
 
     def _presence(self, seen: Proposals, place: int, scale: float) -> ObjectPresence:
-        """Of the name at this place among those that were asked for; the others are its rivals."""
-        order = [place, *(one for one in range(len(seen.phrases)) if one != place)]
-        phrases = tuple(seen.phrases[one] for one in order)
+        """The presence of the phrase at this position; the other phrases are its rivals."""
+        order = [place, *(index for index in range(len(seen.phrases)) if index != place)]
+        phrases = tuple(seen.phrases[index] for index in order)
         if place in seen.unasked:
             return ObjectPresence(0.0, known=False)
-        unasked = tuple(order.index(one) for one in seen.unasked)
+        unasked = tuple(order.index(index) for index in seen.unasked)
         mine = Proposals(seen.width, seen.height, seen.boxes, seen.scores[:, order], phrases, seen.notes, unasked)
         verdict = judge(mine, calibration=self.calibration, unsure=UNDECIDED)
         box = None

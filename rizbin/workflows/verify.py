@@ -27,9 +27,9 @@ class Verify:
     distractor: Annotated[Phrases, Argument(many=True, metavar="PHRASE")] = ()
     """What might be mistaken for it, once for each: a box that a distractor fits better does not count."""
     margin: float = 0.0
-    """By how much a phrase must beat all distractors, in probability."""
+    """Margin in probability by which a phrase must exceed all distractors."""
     model: Annotated[Place | None, Argument(check="model")] = None
-    """As for detect."""
+    """The detector, as for detect."""
     calibration: Annotated[Place | None, Argument(check="path")] = None
     """File that says what probability a score is. None: calibration.json in the model's folder where there is one, else
     scores are taken as probabilities."""

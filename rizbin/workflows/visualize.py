@@ -10,16 +10,18 @@ from rizbin.core import outputs
 from rizbin.core.commands import Argument, Place, part
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
+from rizbin.models.readings import read_by
 from rizbin.visualization.album import write_album
-from rizbin.visualization.inputs import check_pictures, read_pictures
+from rizbin.visualization.inputs import check_images, read_images
 from rizbin.visualization.visualizers import VISUALIZERS, does
+from rizbin.workflows.architecture import Architecture, architecture
 from rizbin.workflows.detect import paths_of
 from rizbin.workflows.load import load_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visualize:
-    """What every visualization can be told besides its own settings."""
+    """Settings that all visualizations share."""
 
     model: Annotated[Place, Argument(positional=True, metavar="MODEL", check="model")]
     """A run, an exported folder, a bundled model, or a ViT of timm or Hugging Face by folder or name."""
@@ -38,11 +40,27 @@ class Visualize:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
 
 
+ARCHITECTURE = "architecture"
+"""The visualization that is of a method with its heads and losses, and not of an encoder alone."""
+
+
+def names() -> tuple[str, ...]:
+    """Every visualization."""
+    return (*VISUALIZERS, ARCHITECTURE)
+
+
+def about(what: str) -> str:
+    """What a visualization shows, in a line."""
+    return " ".join((Architecture.__doc__ or "").split()) if what == ARCHITECTURE else does(VISUALIZERS[what])
+
+
 @cache
-def settings_of(what: str) -> type[Visualize]:
+def settings_of(what: str) -> type[Any]:
     """The settings of one visualization: its own and those of `Visualize`. Raises RizbinError for what is none."""
+    if what == ARCHITECTURE:
+        return Architecture
     if what not in VISUALIZERS:
-        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(VISUALIZERS)}.")
+        raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(names())}.")
     drawing = VISUALIZERS[what]
     made: Any = make_dataclass(type(drawing).__name__, [], bases=(drawing.Settings, Visualize), frozen=True)
     made.__doc__ = does(drawing)
@@ -70,23 +88,30 @@ def visualize(
     return draw(what, made(model=model, images=images, **options))
 
 
-def draw(what: str, settings: Visualize) -> Path:
+def draw(what: str, settings: Any) -> Path:
     """The page of a visualization with settings of `settings_of(what)`."""
+    if what == ARCHITECTURE:
+        return architecture(settings)
     kind = VISUALIZERS[what]
     drawing = kind(part(settings, kind.Settings))
     masks = Path(settings.masks) if settings.masks else ""
     if not paths_of(settings.images):
         raise RizbinError(f"Say which images: rizbin visualize {what} {settings.model} FOLDER, or scenes:single.")
-    check_pictures(paths_of(settings.images), masks=masks)
+    check_images(paths_of(settings.images), masks=masks)
     model, folder = settings.model, Path(settings.model)
     encoder = load_encoder(model, device=str(choose(settings.device)))
+    own: Any = settings
+    reading: Any = getattr(own, "dense", "plain")
+    if reading != "plain" or getattr(own, "guide", ""):
+        guide = str(getattr(own, "guide", ""))
+        encoder = read_by(encoder, reading, load_encoder(guide, device=str(choose(settings.device))) if guide else None)
     limit = settings.limit or drawing.most
-    pictures = read_pictures(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
+    images = read_images(paths_of(settings.images), encoder, size=settings.size or 0, limit=limit, masks=masks)
     target = Path(settings.output) if settings.output else Path("runs") / "visualize" / f"{what}-{folder.name}"
-    sheets = drawing(encoder, pictures.shown)
+    sheets = drawing(encoder, images.shown)
     title = f"{does(kind).split(':')[0].rstrip('.')}: {model}"
     with outputs.reading(_named_files([*paths_of(settings.images), *([masks] if masks else [])])):
-        return write_album(sheets, target, title=title, notes=pictures.skipped, credit=pictures.credit)
+        return write_album(sheets, target, title=title, notes=images.skipped, credit=images.credit)
 
 
 def _named_files(places: Sequence[Place]) -> list[Path]:

@@ -32,13 +32,13 @@ class Card:
     data: str
     """What it was trained on, as `--data` takes it."""
     categories: int
-    """How many names those pictures had; 0 where they had captions only."""
+    """How many names those images had; 0 where they had captions only."""
     seed: int
     """Of weights, order and every other draw."""
     steps: int
     """Updates made."""
     pictures: int
-    """Pictures seen."""
+    """Images seen."""
     minutes: float
     """Of training, on the machine named here."""
     environment: dict[str, Any]
@@ -60,7 +60,7 @@ class Card:
             f"{self.name}: {self.is_a}",
             "",
             f"made by    {self.recipe}",
-            f"method     {self.method}, seed {self.seed}, {self.steps:,} steps, {self.pictures:,} pictures",
+            f"method     {self.method}, seed {self.seed}, {self.steps:,} steps, {self.pictures:,} images",
             f"data       {self.data} ({self.categories} categories)",
             f"took       {self.minutes:.0f} minutes ({machine}), {self.date}",
             f"size       {self.megabytes:.1f} MB",
@@ -69,8 +69,8 @@ class Card:
         for data, numbers in self.figures.items():
             width = max(len(name) for name in numbers)
             lines += ["", f"{data:{width}}  {'value':>8}  {'random':>8}  {'chance':>8}"]
-            for name, found in numbers.items():
-                lines.append(f"{name:{width}}  {'  '.join(_shown(found[part], found['value']) for part in _PARTS)}")
+            for name, values in numbers.items():
+                lines.append(f"{name:{width}}  {'  '.join(_shown(values[part], values['value']) for part in _PARTS)}")
         return "\n".join(lines)
 
 

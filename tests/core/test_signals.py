@@ -11,9 +11,9 @@ from rizbin.core.signals import graceful
 def test_the_first_signal_is_a_flag(number: signal.Signals):
     before = signal.getsignal(number)
     with graceful() as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), number)
-        assert stop.asked and stop.signal == number
+        assert stop.requested and stop.signal == number
     assert signal.getsignal(number) is before
 
 
@@ -22,7 +22,7 @@ def test_a_second_interrupt_interrupts_and_restores(first: signal.Signals):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), graceful() as stop:
         os.kill(os.getpid(), first)
-        assert stop.asked
+        assert stop.requested
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -40,7 +40,7 @@ def test_in_another_thread_nothing_is_touched():
 
     def work() -> None:
         with graceful() as stop:
-            seen.append((stop.asked, signal.getsignal(signal.SIGINT) is before))
+            seen.append((stop.requested, signal.getsignal(signal.SIGINT) is before))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -47,7 +47,7 @@ def test_captions(tmp_path: Path) -> None:
         write(tmp_path / f"{number}.png", number)
     path = save(tmp_path / "captions.json", images=IMAGES, annotations=CAPTIONS)
     source = open_coco(path, split="all")
-    assert source[0].captions == ("zero", "nothing") and source[0].caption == "zero" and source[0].things == ()
+    assert source[0].captions == ("zero", "nothing") and source[0].caption == "zero" and source[0].objects == ()
     with pytest.raises(Refused, match=r"1\.png is empty"):
         source[1]
     with pytest.raises(Refused, match=r"2\.png has no caption"):
@@ -58,7 +58,7 @@ def test_things_have_exact_masks(tmp_path: Path) -> None:
     write(tmp_path / "0.png", 0)
     path = save(tmp_path / "instances.json", images=IMAGES[:1], annotations=OBJECTS, categories=CATEGORIES)
     source = open_coco(path, split="all", size=64)
-    things = source[0].things
+    things = source[0].objects
     assert [(thing.name, thing.box) for thing in things] == [
         ("cat", (2, 3, 6, 7)),
         ("dog", (2, 3, 3, 7)),
@@ -82,7 +82,7 @@ def test_annotations_of_unlisted_pictures_and_categories_are_counted(tmp_path: P
         "instances.json: 1 annotation is left out, for category_id 6 is not among its categories.",
         "instances.json: 1 annotation is left out, for the object lies outside of its picture, such as image_id 0.",
     )
-    assert len(source[0].things) == 3, "the others are there"
+    assert len(source[0].objects) == 3, "the others are there"
     assert open_coco(save(tmp_path / "whole.json", annotations=OBJECTS[:4], **parts), split="all").notices == ()
     said = [{"image_id": 9, "caption": "nine"}, *CAPTIONS[:1]]
     both = open_coco(save(tmp_path / "captions.json", images=IMAGES[:1], annotations=said), split="all")
@@ -96,7 +96,7 @@ def test_cocos_own_layout(tmp_path: Path) -> None:
     instances = save(folder / "instances_val2017.json", images=IMAGES[:1], annotations=OBJECTS, categories=CATEGORIES)
     for path in (captions, instances):
         sample = open_coco(path, split="all")[0]
-        assert sample.caption == "zero" and len(sample.things) == 3 and sample.image[0, 0, 0] == 7
+        assert sample.caption == "zero" and len(sample.objects) == 3 and sample.image[0, 0, 0] == 7
 
 
 @pytest.mark.parametrize(
@@ -178,14 +178,14 @@ def test_images_of_one_name_do_not_mix_objects(tmp_path: Path) -> None:
 
 def test_an_image_listed_twice_alike_is_one(tmp_path: Path) -> None:
     source = instances(tmp_path, GOOD, images=[IMAGES[0], IMAGES[0]])
-    assert len(source) == 1 and len(source[0].things) == 1
+    assert len(source) == 1 and len(source[0].objects) == 1
     assert source.notices == ("a.json: 1 image is listed more than once, such as 0.png.",)
 
 
 def test_a_category_listed_twice_names_nothing(tmp_path: Path) -> None:
     categories = [{"id": 5, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 6, "name": "owl"}]
     source = instances(tmp_path, GOOD, {**GOOD, "category_id": 6}, categories=categories)
-    assert [thing.name for thing in source[0].things] == ["owl"]
+    assert [thing.name for thing in source[0].objects] == ["owl"]
     assert "1 annotation is left out, for category_id 5 stands for cat and dog" in source.notices[0]
 
 
@@ -195,7 +195,7 @@ def test_a_category_listed_twice_names_nothing(tmp_path: Path) -> None:
 def test_ids_that_a_table_made_fractions_of_are_whole(tmp_path: Path, image, annotation, category) -> None:
     one = {**GOOD, "image_id": annotation, "category_id": category}
     source = instances(tmp_path, one, images=[{**IMAGES[0], "id": image}])
-    assert [thing.name for thing in source[0].things] == ["cat"] and source.notices == ()
+    assert [thing.name for thing in source[0].objects] == ["cat"] and source.notices == ()
 
 
 def test_true_is_no_id(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_true_is_no_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [12, 12.0, "12", " 12 "])
 def test_sizes_may_be_written_as_text(tmp_path: Path, side: object) -> None:
     source = instances(tmp_path, GOOD, images=[{**IMAGES[0], "width": side, "height": side}])
-    assert len(source[0].things) == 1
+    assert len(source[0].objects) == 1
 
 
 @pytest.mark.parametrize("side", ["12 px", 12.5, [12], True])
@@ -217,14 +217,14 @@ def test_sizes_that_are_none_are_said(tmp_path: Path, side: object) -> None:
 
 @pytest.mark.parametrize("flag", [0, "0", False, None, 0.0])
 def test_what_is_no_crowd_stays(tmp_path: Path, flag: object) -> None:
-    assert len(instances(tmp_path, {**GOOD, "iscrowd": flag})[0].things) == 1
+    assert len(instances(tmp_path, {**GOOD, "iscrowd": flag})[0].objects) == 1
     for crowd in (1, "1", True):
-        assert not instances(tmp_path, {**GOOD, "iscrowd": crowd})[0].things
+        assert not instances(tmp_path, {**GOOD, "iscrowd": crowd})[0].objects
 
 
 def test_outlines_of_two_corners_are_taken_by_the_box(tmp_path: Path) -> None:
     source = instances(tmp_path, {"segmentation": [[8, 8, 10, 10]], "bbox": [8, 8, 2, 2]})
-    assert [thing.box for thing in source[0].things] == [(8, 8, 10, 10)]
+    assert [thing.box for thing in source[0].objects] == [(8, 8, 10, 10)]
     assert "1 object is taken by the box" in source.notices[0]
 
 
@@ -241,18 +241,18 @@ def test_outlines_of_two_corners_are_taken_by_the_box(tmp_path: Path) -> None:
 )
 def test_objects_without_a_pixel_are_counted(tmp_path: Path, flat: dict) -> None:
     source = instances(tmp_path, flat, GOOD)
-    assert [thing.box for thing in source[0].things] == [(8, 8, 10, 10)]
+    assert [thing.box for thing in source[0].objects] == [(8, 8, 10, 10)]
     assert "1 annotation is left out, for the" in source.notices[0]
 
 
 def test_a_good_outline_does_without_a_box(tmp_path: Path) -> None:
     source = instances(tmp_path, {"bbox": [0, 0, 0, 0], "segmentation": [[2, 3, 6, 3, 6, 7, 2, 7]]})
-    assert [thing.box for thing in source[0].things] == [(2, 3, 6, 7)] and source.notices == ()
+    assert [thing.box for thing in source[0].objects] == [(2, 3, 6, 7)] and source.notices == ()
 
 
 def test_what_is_smaller_than_a_pixel_is_one_pixel(tmp_path: Path) -> None:
     source = instances(tmp_path, {"bbox": [3.6, 4.6, 0.2, 0.3]}, {"bbox": [11.9, 11.9, 5, 5]})
-    assert [thing.box for thing in source[0].things] == [(3, 4, 4, 5), (11, 11, 12, 12)]
+    assert [thing.box for thing in source[0].objects] == [(3, 4, 4, 5), (11, 11, 12, 12)]
 
 
 @pytest.mark.parametrize(
@@ -290,13 +290,13 @@ def test_a_partner_of_other_images_is_left_out(tmp_path: Path) -> None:
     other = [{**IMAGES[0], "file_name": "other.png"}]
     save(tmp_path / "instances_a.json", images=other, annotations=OBJECTS, categories=CATEGORIES)
     source = open_coco(captions, split="all")
-    assert source[0].things == () and source[0].caption == "zero"
+    assert source[0].objects == () and source[0].caption == "zero"
     assert "instances_a.json is left out" in source.notices[0] and "0 (0.png, other.png)" in source.notices[0]
 
 
 def test_too_many_masks_for_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rizbin.data.coco.MOST_MASKS", 144 * 3)
-    assert len(instances(tmp_path, *[GOOD] * 3)[0].things) == 3
+    assert len(instances(tmp_path, *[GOOD] * 3)[0].objects) == 3
     with pytest.raises(Refused, match="4 objects in 12 x 12 pixels"):
         instances(tmp_path, *[GOOD] * 4)[0]
 

@@ -44,7 +44,7 @@ def written(folder: Path, *records: object, pictures: str = "") -> Path:
 def test_both_kinds_of_record_become_things(tmp_path: Path) -> None:
     source = open_source(str(written(tmp_path, DETECTION, GROUNDING)), split="all")
     assert source.categories == ("a cat", "cat", "two dogs")
-    things = {sample.key: sample.things for sample in (source[index] for index in range(len(source)))}
+    things = {sample.key: sample.objects for sample in (source[index] for index in range(len(source)))}
     ((name, box),) = [(thing.name, thing.box) for thing in things["a.png"]]
     assert (name, box) == ("cat", (10, 5, 30, 25))
     assert [(thing.name, thing.box) for thing in things["b.png"]] == [
@@ -58,12 +58,12 @@ def test_lines_about_one_picture_add_up(tmp_path: Path) -> None:
     again = {**GROUNDING, "filename": "a.png"}
     source = open_source(str(written(tmp_path, DETECTION, again)), split="all")
     assert len(source) == 1
-    assert [thing.name for thing in source[0].things] == ["cat", "two dogs", "two dogs", "a cat"]
+    assert [thing.name for thing in source[0].objects] == ["cat", "two dogs", "two dogs", "a cat"]
 
 
 def test_pictures_may_lie_in_a_folder_named_beside(tmp_path: Path) -> None:
     path = written(tmp_path, DETECTION, pictures="elsewhere")
-    assert open_source(f"{path}@{tmp_path / 'elsewhere'}", split="all")[0].things[0].name == "cat"
+    assert open_source(f"{path}@{tmp_path / 'elsewhere'}", split="all")[0].objects[0].name == "cat"
     with pytest.raises(RizbinError, match=r"no folder .*nowhere.* for the pictures of"):
         open_source(f"{path}@{tmp_path / 'nowhere'}", split="all")
 
@@ -101,7 +101,7 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path, name: object) -> Non
 
 def test_boxes_without_an_area_are_counted(tmp_path: Path) -> None:
     source = open_source(str(written(tmp_path, DETECTION, changed(bbox=[5, 5, 5, 9]))), split="all")
-    assert [thing.box for thing in source[0].things] == [(10, 5, 30, 25)]
+    assert [thing.box for thing in source[0].objects] == [(10, 5, 30, 25)]
     assert notices_of(source) == ("boxes.jsonl: 1 box is left out for having no area, such as cat of a.png, line 2.",)
 
 
@@ -114,7 +114,7 @@ def test_sizes_are_compared_however_they_are_written(tmp_path: Path, width: obje
         with pytest.raises(Refused, match=words):
             source[0]
     else:
-        assert len(source[0].things) == 1
+        assert len(source[0].objects) == 1
 
 
 def test_lines_of_different_sizes_refuse_their_picture(tmp_path: Path) -> None:

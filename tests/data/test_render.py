@@ -14,7 +14,7 @@ from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.data.render import Render
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 from rizbin.data.scenes import CREDIT, Scenes
 from rizbin.data.shards import Shards
 from tests.data.pictures import encode
@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, str]:
 def assert_same(first: Sample, second: Sample, *, pixels: bool = True) -> None:
     assert (first.caption, first.label, first.relations) == (second.caption, second.label, second.relations)
     assert not pixels or np.array_equal(first.image, second.image)
-    for ours, others in ((first.things, second.things), (first.distractors, second.distractors)):
+    for ours, others in ((first.objects, second.objects), (first.distractors, second.distractors)):
         assert [(thing.name, thing.box) for thing in ours] == [(thing.name, thing.box) for thing in others]
         assert all(np.array_equal(a.mask, b.mask) for a, b in zip(ours, others, strict=True))
 
@@ -121,7 +121,7 @@ def test_other_data_and_what_cannot_be_used(tmp_path: Path) -> None:
     assert rendered.written == 5 and len(rendered.refused) == 1 and "could not be used" in rendered.text()
     source = open_source(rendered.pattern, split="all")
     assert [source[index].caption for index in range(5)] == [f"number {number}" for number in (0, 1, 3, 4, 5)]
-    assert source[0].things == ()
+    assert source[0].objects == ()
     with pytest.raises(RizbinError, match="none from 7 on"):
         Render(replace(settings, start=7)).write(tmp_path / "more")
     for change in ({"count": 0}, {"shard": 0}, {"start": -1}):
@@ -135,16 +135,16 @@ def test_hidden_objects_and_overlaps_of_other_data() -> None:
 
     masks = np.zeros((3, 8, 8), bool)
     masks[0, 2:4, 2:4] = masks[1, 1:5, 1:5] = masks[2, 4:8, 4:8] = True
-    things = tuple(Thing(name, (0, 0, 8, 8), mask) for name, mask in zip("abc", masks, strict=True))
-    sample = Sample("x", np.zeros((8, 8, 3), np.uint8), "c", things=things, relations=((0, "on", 1), (1, "by", 2)))
+    things = tuple(LabeledObject(name, (0, 0, 8, 8), mask) for name, mask in zip("abc", masks, strict=True))
+    sample = Sample("x", np.zeros((8, 8, 3), np.uint8), "c", objects=things, relations=((0, "on", 1), (1, "by", 2)))
     written = dict(members(sample))
     record = json.loads(written[".json"])
     assert [row["name"] for row in record["objects"]] == ["b", "c"] and record["relations"] == [[0, "by", 1]]
     image = cv2.imdecode(np.frombuffer(written[".masks.png"], np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(image == 1, masks[1] & ~masks[2]) and np.array_equal(image == 2, masks[2])
-    many = tuple(Thing("a", (0, 0, 1, 1), np.arange(400).reshape(20, 20) == number) for number in range(300))
+    many = tuple(LabeledObject("a", (0, 0, 1, 1), np.arange(400).reshape(20, 20) == number) for number in range(300))
     with pytest.raises(Refused, match="300 objects"):
-        list(members(Sample("x", np.zeros((20, 20, 3), np.uint8), "c", things=many)))
+        list(members(Sample("x", np.zeros((20, 20, 3), np.uint8), "c", objects=many)))
 
 
 def indices(*values: int, shape: tuple[int, int] = (8, 8)) -> bytes:
@@ -188,7 +188,7 @@ def test_masks_without_objects_are_another_softwares(tmp_path: Path) -> None:
     for record in (b'{"caption": "a cat"}', b"[]", b'{"objects": 3}'):
         path = tar(tmp_path / "a.tar", [("a.png", IMAGE), ("a.txt", b"x"), ("a.json", record), ("a.masks.png", b"?")])
         sample = Shards(str(path), split="all")[0]
-        assert sample.things == () and sample.caption == "x"
+        assert sample.objects == () and sample.caption == "x"
 
 
 def test_names_come_from_the_objects_where_there_is_no_header(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_names_come_from_the_objects_where_there_is_no_header(tmp_path: Path) ->
     members = [("a.png", IMAGE), ("a.txt", b"x"), ("a.json", record), ("a.masks.png", indices(1, 2))]
     source = Shards(str(tar(tmp_path / "a.tar", members)), split="all")
     assert source.categories == ("cat",) and source[0].names == {"cat"}
-    assert [thing.name for thing in source[0].distractors] == ["key"] and source[0].things[0].box == (0, 0, 1, 1)
+    assert [thing.name for thing in source[0].distractors] == ["key"] and source[0].objects[0].box == (0, 0, 1, 1)
     sidecar = tmp_path / "a.tar.index.json"
     index = json.loads(sidecar.read_text())
     assert index["categories"] == ["cat"]

@@ -42,8 +42,9 @@ def same(first: Sample, second: Sample) -> bool:
         (first.key, first.caption, first.label, first.relations)
         == (second.key, second.caption, second.label, second.relations)
         and np.array_equal(first.image, second.image)
-        and [(thing.name, thing.box) for thing in first.things] == [(thing.name, thing.box) for thing in second.things]
-        and all(np.array_equal(a.mask, b.mask) for a, b in zip(first.things, second.things, strict=True))
+        and [(thing.name, thing.box) for thing in first.objects]
+        == [(thing.name, thing.box) for thing in second.objects]
+        and all(np.array_equal(a.mask, b.mask) for a, b in zip(first.objects, second.objects, strict=True))
     )
 
 
@@ -87,8 +88,8 @@ def test_refuses_an_index_outside(hard: Scenes, index: int) -> None:
 def test_masks_are_disjoint_and_boxes_tight(hard: Scenes) -> None:
     for i in range(150):
         sample = hard[i]
-        assert np.sum([thing.mask for thing in sample.things], axis=0).max() == 1
-        for thing in sample.things:
+        assert np.sum([thing.mask for thing in sample.objects], axis=0).max() == 1
+        for thing in sample.objects:
             rows, columns = np.nonzero(thing.mask)
             assert thing.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             assert thing.area == len(rows)
@@ -127,8 +128,8 @@ def test_presets_keep_their_numbers_and_sizes() -> None:
         sides, counts = [], []
         for i in range(120):
             picture = source[i]
-            counts.append(len(picture.things))
-            sides += [max(right - left, bottom - top) for left, top, right, bottom in (t.box for t in picture.things)]
+            counts.append(len(picture.objects))
+            sides += [max(right - left, bottom - top) for left, top, right, bottom in (t.box for t in picture.objects)]
         assert set(counts) == set(range(world.objects[0], world.objects[1] + 1))
         assert max(sides) <= world.sides[1] * size + 1
         # Hidden parts make the visible box shorter.
@@ -181,7 +182,7 @@ def test_any_size(size: int) -> None:
     for preset in ("easy", "hard"):
         sample = Scenes(Scenes.Settings(preset=preset, size=size, categories=8))[5]
         assert sample.image.shape == (size, size, 3)
-        assert all(thing.mask.shape == (size, size) and thing.area >= 3 for thing in sample.things)
+        assert all(thing.mask.shape == (size, size) and thing.area >= 3 for thing in sample.objects)
 
 
 def test_training_holds_no_held_out_category_or_pair() -> None:
@@ -274,11 +275,11 @@ def test_single_scenes_hold_one_thing_on_white_and_tinted_ones_in_any_color() ->
     single, tinted = (Scenes(Scenes.Settings(size=32, categories=4, preset=preset)) for preset in ("single", "tinted"))
     for i in range(20):
         one, other = single[i], tinted[i]
-        assert len(one.things) == len(other.things) == 1
-        ground = one.image[~one.things[0].mask]
+        assert len(one.objects) == len(other.objects) == 1
+        ground = one.image[~one.objects[0].mask]
         assert abs(float(ground.mean()) - 235) < 12, "the same bright ground in every scene"
         # Brightness of the largest channel and shape stay; hue does not.
-        assert np.array_equal(one.things[0].mask, other.things[0].mask)
+        assert np.array_equal(one.objects[0].mask, other.objects[0].mask)
         assert abs(one.image.max(-1).astype(int) - other.image.max(-1)).max() <= 2
-    hues = [tinted[i].image[tinted[i].things[0].mask].mean(0) for i in range(60)]
+    hues = [tinted[i].image[tinted[i].objects[0].mask].mean(0) for i in range(60)]
     assert np.std(np.stack(hues) - np.stack(hues).mean(1, keepdims=True), axis=0).min() > 5

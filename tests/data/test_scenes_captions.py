@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from rizbin.data.sample import Sample, Thing
+from rizbin.data.sample import LabeledObject, Sample
 from rizbin.data.scenes import CATEGORIES, Scenes
 from rizbin.data.scenes.captions import OPPOSITE, article, place_words, plural, relations, size_word
 from rizbin.data.scenes.vocabulary import CODES
@@ -52,12 +52,12 @@ def parse(caption: str) -> tuple[list[dict[str, str]], list[str]]:
         at = following.end()
 
 
-def middle(thing: Thing) -> tuple[float, float]:
+def middle(thing: LabeledObject) -> tuple[float, float]:
     rows, columns = np.nonzero(thing.mask)
     return (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
 
 
-def beyond(first: Thing, second: Thing, axis: int) -> bool:
+def beyond(first: LabeledObject, second: LabeledObject, axis: int) -> bool:
     """First is left of (axis 0) or above (axis 1) second: mostly along this axis, and no middle inside the other."""
     a, b = middle(first), middle(second)
     return (
@@ -68,13 +68,13 @@ def beyond(first: Thing, second: Thing, axis: int) -> bool:
     )
 
 
-def holds(first: Thing, word: str, second: Thing, sample: Sample) -> bool:
+def holds(first: LabeledObject, word: str, second: LabeledObject, sample: Sample) -> bool:
     if word in ("left of", "above"):
         return beyond(first, second, ("left of", "above").index(word))
     if word in ("right of", "below"):
         return beyond(second, first, ("right of", "below").index(word))
     front, back = (first, second) if word == "in front of" else (second, first)
-    order = [id(thing) for thing in sample.things]
+    order = [id(thing) for thing in sample.objects]
     (l1, t1, r1, b1), (l2, t2, r2, b2) = front.box, back.box
     # The hidden part lies outside the visible box of the back one, at most at its border.
     touching = l1 <= r2 and l2 <= r1 and t1 <= b2 and t2 <= b1
@@ -92,7 +92,7 @@ def check(sample: Sample) -> tuple[int, int, int]:
         name, number = NOUNS[item["noun"]]
         assert number == min(count, 2) or name in SAME, sample.caption
         told[name] += count
-        things = [thing for thing in sample.things if thing.name == name]
+        things = [thing for thing in sample.objects if thing.name == name]
         read.append(things)
         for thing in things:
             left, top, right, bottom = thing.box
@@ -106,7 +106,7 @@ def check(sample: Sample) -> tuple[int, int, int]:
             assert "top" not in words or y <= 0.36, sample.caption
             assert "bottom" not in words or y >= 0.64, sample.caption
             assert "center" not in words or (abs(x - 0.5) <= 0.1 and abs(y - 0.5) <= 0.1), sample.caption
-    assert told == Counter(thing.name for thing in sample.things), sample.caption
+    assert told == Counter(thing.name for thing in sample.objects), sample.caption
     spoken = 0
     for place, words in enumerate(between):
         if relation := RELATION.match(words):
@@ -146,7 +146,7 @@ def test_the_check_sees_lies() -> None:
             if old not in sample.caption or new in sample.caption:
                 continue
             lies += 1
-            told = Sample(sample.key, sample.image, sample.caption.replace(old, new), things=sample.things)
+            told = Sample(sample.key, sample.image, sample.caption.replace(old, new), objects=sample.objects)
             try:
                 check(told)
             except AssertionError:
@@ -161,12 +161,12 @@ def test_relations_are_complete_and_go_both_ways() -> None:
     for i in range(200):
         sample = source[i]
         for first, word, second in sample.relations:
-            assert holds(sample.things[first], word, sample.things[second], sample)
+            assert holds(sample.objects[first], word, sample.objects[second], sample)
             assert (second, OPPOSITE[word], first) in sample.relations
             seen[word] += 1
         assert len(set(sample.relations)) == len(sample.relations)
-        for first, second in permutations(range(len(sample.things)), 2):
-            a, b = sample.things[first], sample.things[second]
+        for first, second in permutations(range(len(sample.objects)), 2):
+            a, b = sample.objects[first], sample.objects[second]
             gap = 0.03 * 64 + 0.01
             clear = middle(a)[0] + gap <= b.box[0] and middle(b)[0] >= a.box[2] + gap
             if clear and beyond(a, b, 0):

@@ -34,6 +34,7 @@ FROZEN = {
     "hard": ("24c2b510b3843e48", [134.478, 173.64, 96.735, 131.307]),
     "single": ("4bb6c59682f0203c", [222.058, 226.425, 220.17, 227.38]),
     "tinted": ("4bb6c59682f0203c", [221.266, 225.71, 218.996, 226.085]),
+    "group": ("5c96c13226e221f7", [210.041, 209.734, 205.094, 206.492]),
     "detail": ("34a800da20ff0b6f", [122.306, 134.141, 140.839, 126.373]),
 }
 """Of four scenes a preset: hash of captions, objects and relations, and the means of the images."""
@@ -57,7 +58,7 @@ def test_no_preset_changes_unseen(preset) -> None:
     means = []
     for index in range(4):
         sample = source[index]
-        objects = [(thing.name, thing.box, thing.area) for thing in sample.things + sample.distractors]
+        objects = [(thing.name, thing.box, thing.area) for thing in sample.objects + sample.distractors]
         digest.update(repr((sample.caption, objects, sample.relations)).encode())
         means.append(float(sample.image.mean()))
     assert digest.hexdigest()[:16] == FROZEN[preset][0]
@@ -88,7 +89,7 @@ def test_scenes_repeat_in_any_order() -> None:
         sample = again[index]
         assert np.array_equal(sample.image, in_order[index].image) and sample.caption == in_order[index].caption
         for first, second in zip(
-            sample.things + sample.distractors, in_order[index].things + in_order[index].distractors, strict=True
+            sample.objects + sample.distractors, in_order[index].objects + in_order[index].distractors, strict=True
         ):
             assert first.name == second.name and np.array_equal(first.mask, second.mask)
     test = Scenes(replace(CROWDED, split="test"))
@@ -99,7 +100,7 @@ def test_masks_share_no_pixel_and_boxes_are_tight() -> None:
     source = Scenes(CROWDED)
     for index in range(60):
         sample = source[index]
-        objects = sample.things + sample.distractors
+        objects = sample.objects + sample.distractors
         assert sum(thing.mask for thing in objects).max() == 1  # pyright: ignore[reportAttributeAccessIssue]
         for thing in objects:
             rows, columns = np.nonzero(thing.mask)
@@ -129,7 +130,7 @@ def test_areas_reach_down_to_two_percent_and_a_few_below() -> None:
     areas = []
     for seed in range(2):
         source = Scenes(replace(DETAIL, categories=0, seed=seed))
-        areas += [thing.area / 96**2 for index in range(150) for thing in source[index].things]
+        areas += [thing.area / 96**2 for index in range(150) for thing in source[index].objects]
     areas = np.array(areas)
     assert 0.1 < (areas < 0.02).mean() < 0.35
     assert 0.02 < np.median(areas) < 0.07 and areas.max() > 0.15 and areas.min() > 0.0015
@@ -140,12 +141,12 @@ def test_detail_grows_with_the_image() -> None:
     small, large = (Scenes(replace(DETAIL, size=size)) for size in (96, 192))
     ratios = []
     for index in range(40):
-        pairs = zip(small[index].things, large[index].things, strict=False)
+        pairs = zip(small[index].objects, large[index].objects, strict=False)
         ratios += [second.area / first.area for first, second in pairs if first.name == second.name]
     assert 3.4 < np.median(ratios) < 4.6
     for size in (16, 37, 64):
         sample = Scenes(replace(DETAIL, size=size, distractors=2))[3]
-        assert sample.image.shape == (size, size, 3) and all(thing.area >= 3 for thing in sample.things)
+        assert sample.image.shape == (size, size, 3) and all(thing.area >= 3 for thing in sample.objects)
 
 
 # --- what is done to one drawing ------------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ def test_distractors_are_no_category_and_never_named() -> None:
         padded = f" {sample.caption.replace(',', ' ')} "
         assert not [name for name in DISTRACTORS if f" {name} " in padded or f" {plural(name)} " in padded]
         named = [thing.name for thing in sample.named]
-        assert named == [thing.name for thing in sample.things], "batches carry objects alone"
+        assert named == [thing.name for thing in sample.objects], "batches carry objects alone"
     assert counts.total() > 400 and len(counts) > 40 and set(counts) <= set(DISTRACTORS)
 
 
@@ -262,9 +263,9 @@ def test_a_scene_is_the_same_with_and_without_distractors() -> None:
     for index in range(60):
         without, with_them = bare[index], crowded[index]
         assert without.distractors == ()
-        assert [thing.name for thing in without.things] == [thing.name for thing in with_them.things]
+        assert [thing.name for thing in without.objects] == [thing.name for thing in with_them.objects]
         covered = np.any([thing.mask for thing in with_them.distractors], axis=0)
-        for first, second in zip(without.things, with_them.things, strict=True):
+        for first, second in zip(without.objects, with_them.objects, strict=True):
             assert np.array_equal(first.mask & ~covered, second.mask)
             assert second.area >= (1 - MOST_HIDDEN) * first.area - 1
             hidden += int(second.area < first.area)
@@ -290,7 +291,7 @@ def test_splits_hold_with_distractors() -> None:
 def test_older_presets_take_distractors_too() -> None:
     bare, crowded = (Scenes(Scenes.Settings(distractors=count)) for count in (0, 3))
     for index in range(20):
-        assert [thing.name for thing in bare[index].things] == [thing.name for thing in crowded[index].things]
+        assert [thing.name for thing in bare[index].objects] == [thing.name for thing in crowded[index].objects]
     assert sum(len(crowded[index].distractors) for index in range(20)) > 30
     assert crowded.name == "scenes:easy, 3 distractors, train"
 

@@ -159,7 +159,7 @@ def test_composes_cutouts(folder: Path) -> None:
     for i in range(40):
         sample = source[i]
         seen |= sample.names
-        for thing in sample.things:
+        for thing in sample.objects:
             color = sample.image[thing.mask].astype(int).mean(0)
             assert int(np.argmax(color)) == {"red mug": 0, "garden gnome": 1, "blue apple": 2}[thing.name], "RGB order"
     assert seen == set(source.categories)

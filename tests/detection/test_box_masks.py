@@ -87,7 +87,7 @@ def test_masks_stand_in_cocos_json_and_in_the_drawing(folder: Path, tmp_path: Pa
     )
     (path,) = save(found, tmp_path / "found.json")
     kept = json.loads(path.read_text())["annotations"]
-    masks = found.pictures[0].masks
+    masks = found.images[0].masks
     assert masks is not None and len(kept) == len(masks) > 0
     for one, mask in zip(kept, masks, strict=True):
         assert (decode_runs(one["segmentation"]["counts"], 64, 64) == mask).all() and one["area"] == mask.sum()

@@ -183,7 +183,7 @@ def test_without_denoising_the_loss_is_what_it_was(monkeypatch: pytest.MonkeyPat
     hook.remove()
     layers = predictions(method.model, outputs[0], outputs[0].input_ids != 0)
     assert torch.equal(grounding_loss(layers, known, SMALL.weights)[0], plain.loss)
-    assert len(known) == len(batch.things) and not any(name.startswith("denoising") for name in plain.records)
+    assert len(known) == len(batch.objects) and not any(name.startswith("denoising") for name in plain.records)
     for name, value in plain.records.items():
         assert float(more.records[name]) == pytest.approx(float(value), rel=1e-4), name
     assert {"denoising/focal", "denoising/l1", "denoising/giou"} == set(more.records) - set(plain.records)
@@ -192,8 +192,8 @@ def test_without_denoising_the_loss_is_what_it_was(monkeypatch: pytest.MonkeyPat
 
 def test_pictures_of_nothing_have_nothing_noised() -> None:
     batch = trainer(2).batch_of(made(), Shapes(), 0)[1]
-    empty = Batch(batch.views, batch.crops, batch.flips, None, [() for _ in batch.things])
+    empty = Batch(batch.views, batch.crops, batch.flips, None, [() for _ in batch.objects])
     assert not any(name.startswith("denoising") for name in wish(2, empty).records)
-    half = Batch(batch.views, batch.crops, batch.flips, None, [batch.things[0], *(() for _ in batch.things[1:])])
+    half = Batch(batch.views, batch.crops, batch.flips, None, [batch.objects[0], *(() for _ in batch.objects[1:])])
     found = wish(2, half)
     assert torch.isfinite(found.loss) and "denoising/giou" in found.records

@@ -30,7 +30,7 @@ def test_each_box_answers_for_its_best_phrase_once() -> None:
     assert answer.labels == ["cat", "dog", "cup"]
     assert answer.rows.tolist() == [0, 2, 3] and answer.classes.tolist() == [0, 1, 2]
     assert answer.scores.tolist() == pytest.approx([0.9, 0.55, 0.4])
-    assert CASE.choose(0.3, overlap=1.0).rows.tolist() == [0, 1, 2, 3]
+    assert CASE.choose(0.3, nms_iou=1.0).rows.tolist() == [0, 1, 2, 3]
     assert CASE.choose(0.95).labels == [] and len(CASE.choose(0.95)) == 0
 
 
@@ -44,7 +44,7 @@ def test_a_name_may_have_its_own_threshold() -> None:
     ("changes", "words"),
     [
         ({"threshold": 1.2}, "threshold is 1.2"),
-        ({"overlap": -1.0}, "overlap is -1"),
+        ({"nms_iou": -1.0}, "nms_iou is -1"),
         ({"thresholds": {"cow": 0.3}}, "cow, which was not looked for; there are cat, dog, cup"),
         ({"thresholds": {"cat": 7.0}}, "cat is 7"),
     ],

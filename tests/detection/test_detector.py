@@ -12,7 +12,7 @@ from transformers import GroundingDinoImageProcessor
 
 from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused
-from rizbin.detection.detector import Detector, Preparation, into_picture, places
+from rizbin.detection.detector import Detector, Preparation, into_image, places
 from rizbin.detection.presence import Calibration
 from rizbin.workflows.load import calibration_of
 from tests.detection.toys import tiny, tokenizer
@@ -107,7 +107,7 @@ def test_more_phrases_than_a_text_holds_are_all_asked_for(detector: Detector) ->
     assert found.scores.shape[1] == 12 and "passes" in found.notes[0]
     assert not np.isnan(found.scores).all(axis=0).any()
     assert np.isnan(found.scores).any(), "a box of one pass has no score for another's phrases"
-    (alone,) = detector.detect([picture(64, 64)], ["cat", "dog"], alone=True)
+    (alone,) = detector.detect([picture(64, 64)], ["cat", "dog"], separate=True)
     (cat,) = detector.detect([picture(64, 64)], ["cat"])
     assert np.allclose(alone.scores[: len(cat.scores), 0], cat.scores[:, 0], atol=1e-5)
 
@@ -122,7 +122,7 @@ def test_tiles_cover_the_picture_and_cut_boxes_are_left_out(detector: Detector) 
             covered[top:bottom, left:right] += 1
         assert covered.min() >= 1 or len(cut_into) == 1
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.25, 0.5, 0.5], [0.5, 0.5, 1.0, 0.9]], np.float32)
-    moved, whole = into_picture(boxes, (100, 0, 164, 64), (64, 164))
+    moved, whole = into_image(boxes, (100, 0, 164, 64), (64, 164))
     np.testing.assert_allclose(moved[0], [116, 16, 148, 48])
     assert whole.tolist() == [True, False, True], "the right border of the tile is the picture's own"
     whole_only = detector.detect([picture(64, 200)], ["cat"])[0]
@@ -168,7 +168,7 @@ def test_bad_input_gets_a_sentence(detector: Detector, tmp_path: Path, monkeypat
     with pytest.raises(RizbinError, match="scale is 9"):
         detector.detect([picture(64, 64)], ["cat"], scale=9.0)
     with pytest.raises(RizbinError, match="Tiles of 64 pixels that repeat 1"):
-        detector.detect([picture(64, 64)], ["cat"], tile=64, lap=1.0)
+        detector.detect([picture(64, 64)], ["cat"], tile=64, tile_overlap=1.0)
     with pytest.raises(RizbinError, match="nothing to look for"):
         detector.detect([picture(64, 64)], [])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -211,9 +211,9 @@ def test_the_time_told_beforehand_counts_tiles_and_texts(detector: Detector, mon
     clock = iter(range(1000))
     monkeypatch.setattr("rizbin.detection.detector.time.perf_counter", lambda: float(next(clock)))  # a look takes 1
     assert detector.expected_seconds((64, 64), ["cat", "dog"]) == 1
-    assert detector.expected_seconds((64, 64), ["cat", "dog"], alone=True) == 2
+    assert detector.expected_seconds((64, 64), ["cat", "dog"], separate=True) == 2
     # The whole at 64 x 128, as the look was, and two tiles of half its pixels each.
-    assert detector.expected_seconds((64, 128), ["cat"], tile=64, lap=0.0) == 2
+    assert detector.expected_seconds((64, 128), ["cat"], tile=64, tile_overlap=0.0) == 2
     large = Detector(detector.model, detector.tokenizer, Preparation(shorter=256, longer=512))
     assert large.expected_seconds((256, 256), ["cat"]) == 4, "a look at half the sides"
 

@@ -52,7 +52,7 @@ def test_boxes_lie_on_what_they_name() -> None:
     source, right, wrong = Shapes(), 0, 0
     for step in range(20):
         raw, batch = trainer(20).batch_of(method, source, step)
-        for row, things in enumerate(batch.things):
+        for row, things in enumerate(batch.objects):
             for name, box in in_view(things, batch.crops[0, row], bool(batch.flips[0, row])):
                 color, form = name.split()
                 if form == "triangle":
@@ -122,7 +122,7 @@ def test_a_text_that_is_full_leaves_names_out_and_their_boxes_with_them() -> Non
 def test_a_picture_of_nothing_teaches_too() -> None:
     method = made()
     batch = trainer(2).batch_of(method, Shapes(), 0)[1]
-    empty = Batch(batch.views, batch.crops, batch.flips, None, [() for _ in batch.things])
+    empty = Batch(batch.views, batch.crops, batch.flips, None, [() for _ in batch.objects])
     (wish,) = method.step(empty, Progress(0, 2))
     assert wish.loss > 0 and wish.records["l1"] == 0
 
@@ -194,8 +194,8 @@ def average(method: GroundingDINOTraining, pictures: int = 60) -> float:
     found = method.eval().detector().detect([one.image for one in samples], names, batch=20)
     truths = [
         Boxes(
-            np.array([thing.box for thing in one.things], float).reshape(-1, 4),
-            np.array([names.index(thing.name) for thing in one.things], int),
+            np.array([thing.box for thing in one.objects], float).reshape(-1, 4),
+            np.array([names.index(thing.name) for thing in one.objects], int),
         )
         for one in samples
     ]

@@ -10,7 +10,7 @@ from rizbin.core.errors import RizbinError
 from rizbin.data.sample import Refused, Sample
 from rizbin.detection.detections import Proposals
 from rizbin.detection.detector import Detector
-from rizbin.detection.measure import DetectionSettings, calibrated, kept, measure, random_like
+from rizbin.detection.measure import DetectionSettings, before_and_after, calibrated, measure, random_like
 from rizbin.detection.phrases import read_phrases
 from rizbin.detection.presence import Calibration
 from tests.detection.toys import Shapes, tiny, tokenizer
@@ -24,7 +24,7 @@ class Sees(Detector):
 
     def __init__(self, score: Callable[[str, bool], float]) -> None:
         self.score, self.name = score, "sees"
-        self.truth = {Shapes()[index].image.tobytes(): Shapes()[index].things for index in range(200)}
+        self.truth = {Shapes()[index].image.tobytes(): Shapes()[index].objects for index in range(200)}
 
     def detect(self, pictures: Sequence[Any], phrases: Sequence[Any], **others: Any) -> list[Proposals]:
         read = read_phrases(list(phrases))
@@ -118,7 +118,7 @@ def test_random_weights_stand_beside_and_leave_the_network_alone() -> None:
 
 def test_what_was_kept_is_told_by_group_of_names() -> None:
     good, bad = Sees(lambda name, right: 0.9 * right), Sees(lambda name, right: 0.9 * (right and name[0] == "r"))
-    rows = kept(good, bad, Shapes(), {"red": NAMES[6:9], "rest": NAMES[:6], "nothing": ("unicorn",)}, PLAIN)
+    rows = before_and_after(good, bad, Shapes(), {"red": NAMES[6:9], "rest": NAMES[:6], "nothing": ("unicorn",)}, PLAIN)
     assert [row[0] for row in rows] == ["red", "rest"]
     assert rows[0][1:] == pytest.approx((100, 100)) and rows[1][1] == pytest.approx(100) and rows[1][2] < 50
 

@@ -88,7 +88,7 @@ def test_many_phrases_take_several_texts_and_none_is_lost() -> None:
     assert all(len(text.ids) <= 20 for text in asked.texts)
     assert [phrase for text in asked.texts for phrase in text.phrases] == list(range(50))
     assert len(asked.texts) == 13  # four phrases of three words and a dot in each, between the two ends
-    alone = build_prompts(read_phrases(names[:3]), Words(), alone=True)
+    alone = build_prompts(read_phrases(names[:3]), Words(), separate=True)
     assert [text.phrases for text in alone.texts] == [(0,), (1,), (2,)]
 
 
@@ -140,7 +140,7 @@ def test_articles_and_unknown_words_never_decide() -> None:
     probabilities = torch.full((1, 12), 0.01)
     probabilities[0, [2, 4, 6, 8, 9]] = torch.tensor([0.9, 0.8, 0.7, 0.2, 0.4])
     for over in ("mean", "max"):
-        scores = phrase_scores(probabilities.logit(), text, 4, over=over)[0, :3]
+        scores = phrase_scores(probabilities.logit(), text, 4, token_pooling=over)[0, :3]
         assert torch.allclose(scores, torch.tensor([0.9, 0.8, 0.7]), atol=1e-6)
 
 
@@ -175,11 +175,11 @@ def test_a_phrase_has_the_score_of_its_best_prompt() -> None:
     probabilities[1, [1, 3, 4, 6]] = torch.tensor([0.7, 0.1, 0.3, 0.8])
     logits = probabilities.logit()
     assert torch.allclose(phrase_scores(logits, text, 2), torch.tensor([[0.1, 0.5], [0.7, 0.8]]), atol=1e-6)
-    largest = phrase_scores(logits, text, 3, over="max")
+    largest = phrase_scores(logits, text, 3, token_pooling="max")
     assert torch.allclose(largest[:, :2], torch.tensor([[0.1, 0.6], [0.7, 0.8]]), atol=1e-6)
     assert largest[:, 2].isnan().all()
     with pytest.raises(RizbinError, match="mean"):
-        phrase_scores(logits, text, 2, over="median")
+        phrase_scores(logits, text, 2, token_pooling="median")
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:

@@ -53,7 +53,7 @@ def test_each_phrase_has_a_pass_of_its_own_with_the_rivals() -> None:
         def __init__(self) -> None:
             self.asked: list[list[str]] = []
 
-        def detect(self, pictures: Sequence, phrases: Sequence[PhraseLike]) -> list[Proposals]:
+        def detect(self, images: Sequence, phrases: Sequence[PhraseLike]) -> list[Proposals]:
             read = read_phrases(list(phrases))
             self.asked.append([one.name for one in read])
             scores = np.array([[0.9 if one.name == "cat" else 0.05 for one in read]], np.float32)

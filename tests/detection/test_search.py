@@ -39,13 +39,13 @@ def test_every_picture_is_looked_at_and_the_broken_one_is_named(place: Path, tmp
     found = search(
         detector, [str(place / "pictures")], ["cat", "dog"], settings=LOOSE, draw=tmp_path / "d", say=said.append
     )
-    assert [one.file for one in found.pictures] == ["0.png", "1.png", "2.png", "deep/3.png"]
+    assert [one.file for one in found.images] == ["0.png", "1.png", "2.png", "deep/3.png"]
     assert len(found.skipped) == 1 and "broken.png" in found.skipped[0]
     assert len(said) == 1 and "5 pictures, about" in said[0]
-    assert all(len(one.answer) == 10 for one in found.pictures), "each query answers once"
+    assert all(len(one.answer) == 10 for one in found.images), "each query answers once"
     assert len(list((tmp_path / "d").glob("*.png"))) == 4
     (alone,) = detector.detect([Shapes()[0].image], ["cat", "dog"])
-    np.testing.assert_allclose(found.pictures[0].answer.boxes, alone.choose(0.0, overlap=1.0).boxes, atol=1e-2)
+    np.testing.assert_allclose(found.images[0].answer.boxes, alone.choose(0.0, nms_iou=1.0).boxes, atol=1e-2)
 
 
 def test_two_files_of_one_name_are_told_apart(place: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_two_files_of_one_name_are_told_apart(place: Path, tmp_path: Path) -> No
         Image.fromarray(Shapes()[0].image).save(tmp_path / folder / "a.png")
     where = [str(tmp_path / name) for name in ("x/a.png", "y/a.png")]
     found = search(detector, where, ["cat"], settings=LOOSE)
-    assert [one.file for one in found.pictures] == ["x/a.png", "y/a.png"]
+    assert [one.file for one in found.images] == ["x/a.png", "y/a.png"]
     save(found, tmp_path / "o.json")
     source = open_source(str(tmp_path / "o.json"), split="all")
     assert [source[index].key for index in range(2)] == ["x/a.png", "y/a.png"]
@@ -64,10 +64,10 @@ def test_two_files_of_one_name_are_told_apart(place: Path, tmp_path: Path) -> No
 def test_rivals_take_boxes_and_are_no_answers(place: Path) -> None:
     detector = Detector.from_pretrained(place / "model")
     where = [str(place / "pictures/0.png")]
-    free = search(detector, where, ["cat"], settings=LOOSE).pictures[0].answer
+    free = search(detector, where, ["cat"], settings=LOOSE).images[0].answer
     found = search(detector, where, ["cat"], rivals=["dog", "bird", "cat"], settings=LOOSE)
-    assert found.names == ("cat",) and set(found.pictures[0].answer.labels) <= {"cat"}
-    assert len(found.pictures[0].answer) < len(free)
+    assert found.names == ("cat",) and set(found.images[0].answer.labels) <= {"cat"}
+    assert len(found.images[0].answer) < len(free)
 
 
 def test_nothing_to_look_at_gets_a_sentence(place: Path) -> None:

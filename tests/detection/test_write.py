@@ -43,7 +43,7 @@ def test_coco_reads_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for one in PICTURES:
         Image.new("RGB", (one.width, one.height), (200, 10, 10)).save(path.parent / one.file)
     sample = open_source(str(path), split="train", size=0)[0]
-    assert {(thing.name, thing.box) for thing in sample.things} >= {("bus", (10, 20, 60, 80))}
+    assert {(thing.name, thing.box) for thing in sample.objects} >= {("bus", (10, 20, 60, 80))}
 
 
 def test_yolo_voc_labelme_and_a_table(tmp_path: Path) -> None:

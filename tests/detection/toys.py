@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from rizbin.data.sample import Sample, Thing
+from rizbin.data.sample import LabeledObject, Sample
 from rizbin.detection.models import DetectorSize, new_model, words_tokenizer
 from rizbin.detection.phrases import PromptText, batch_of, build_prompts, read_phrases
 
@@ -83,9 +83,9 @@ class Shapes:
             if mask.sum() > 40:
                 rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
                 box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-                things.append(Thing(name, box, mask))
+                things.append(LabeledObject(name, box, mask))
         pixels = image.clip(0, 255).astype(np.uint8)
-        return Sample(f"shapes/{index}", pixels, " and ".join(names), things=tuple(things))
+        return Sample(f"shapes/{index}", pixels, " and ".join(names), objects=tuple(things))
 
 
 def save_sam(path: Path) -> None:

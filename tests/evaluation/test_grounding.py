@@ -19,7 +19,7 @@ def objects_of(labels: torch.Tensor, images: list[int]) -> Objects:
         if label > 0
     ]
     return Objects(
-        picture=torch.tensor([row[0] for row in rows]),
+        image=torch.tensor([row[0] for row in rows]),
         category=torch.tensor([row[1] for row in rows]),
         area=torch.tensor([row[2].float().mean().item() for row in rows]),
         cover=torch.stack([F.adaptive_avg_pool2d(row[2][None].float(), GRID)[0] for row in rows]),
@@ -209,7 +209,7 @@ def test_two_objects_of_one_category_are_no_pair() -> None:
     labels = scenes()[:1]
     objects = objects_of(labels, [0])
     twice = Objects(
-        picture=objects.picture.repeat_interleave(2),
+        image=objects.image.repeat_interleave(2),
         category=objects.category.repeat_interleave(2),
         area=objects.area.repeat_interleave(2),
         cover=objects.cover.repeat_interleave(2, 0),

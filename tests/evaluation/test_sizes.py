@@ -31,7 +31,7 @@ def objects() -> Objects:
     cover = torch.zeros(2, 2, 2)
     cover[0, 0, 0], cover[1] = 0.04, 1.0
     return Objects(
-        picture=torch.tensor([0, 2]), category=torch.tensor([0, 1]), area=torch.tensor([0.01, 0.9]), cover=cover
+        image=torch.tensor([0, 2]), category=torch.tensor([0, 1]), area=torch.tensor([0.01, 0.9]), cover=cover
     )
 
 

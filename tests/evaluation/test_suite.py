@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.settings import every_field
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 from rizbin.data.scenes import Scenes
 from rizbin.data.views import denormalize, normalize, whole
 from rizbin.evaluation import Evaluation, Report, evaluate
@@ -60,14 +60,14 @@ class Blocks:
         image[..., 2] += (np.indices((SIZE, SIZE)).sum(axis=0) % 2).astype(np.uint8)
         names = [NAMES[category] for category in chosen]
         things = tuple(
-            Thing(NAMES[category], (0, 0, SIZE, SIZE), owner == category) for category in chosen if self.masks
+            LabeledObject(NAMES[category], (0, 0, SIZE, SIZE), owner == category) for category in chosen if self.masks
         )
         return Sample(
             key=f"blocks/{index}",
             image=image,
             caption=" and ".join(f"a {name}" for name in names) if self.captions else "",
             label=names[0] if self.labels and not self.masks else "",
-            things=things if self.labels else (),
+            objects=things if self.labels else (),
         )
 
 
@@ -260,8 +260,8 @@ def test_the_threshold_comes_from_the_training_pictures_it_says(report: Report) 
 
         def __getitem__(self, index: int) -> Sample:
             sample = super().__getitem__(index)
-            everywhere = Thing("cat", (0, 0, SIZE, SIZE), np.ones((SIZE, SIZE), bool))
-            return sample if index < SETTINGS.threshold_images else replace(sample, things=(everywhere,))
+            everywhere = LabeledObject("cat", (0, 0, SIZE, SIZE), np.ones((SIZE, SIZE), bool))
+            return sample if index < SETTINGS.threshold_images else replace(sample, objects=(everywhere,))
 
     settings = replace(SETTINGS, baseline=False)
     found = evaluate(Colors(Sight()).know(), Blocks(), train_source=LaterWrong(10**6), settings=settings)
@@ -433,7 +433,7 @@ def test_masks_stay_on_their_pixels_through_crop_and_resize() -> None:
 
     class One(Blocks):
         def __getitem__(self, index: int) -> Sample:
-            return Sample("one", image, "an egg", things=(Thing("egg", (60, 10, 120, 70), mask),))
+            return Sample("one", image, "an egg", objects=(LabeledObject("egg", (60, 10, 120, 70), mask),))
 
     seen, _ = read(One(), 1, 48, seed=0, advance=lambda more: None)
     found = LabeledImages.of(seen, NAMES, 48, (6, 6))
@@ -449,8 +449,8 @@ def test_later_objects_lie_in_front() -> None:
     class Two(Blocks):
         def __getitem__(self, index: int) -> Sample:
             box = (0, 0, SIZE, SIZE)
-            things = (Thing("cat", box, lower), Thing("dog", box, upper))
-            return Sample("two", np.zeros((SIZE, SIZE, 3), np.uint8), "", things=things)
+            things = (LabeledObject("cat", box, lower), LabeledObject("dog", box, upper))
+            return Sample("two", np.zeros((SIZE, SIZE, 3), np.uint8), "", objects=things)
 
     seen, _ = read(Two(), 1, SIZE, seed=0, advance=lambda more: None)
     labels = LabeledImages.of(seen, NAMES, SIZE, (GRID, GRID)).labels[0]
@@ -521,8 +521,8 @@ def test_the_real_pair_is_measured_whole() -> None:
 
         def __getitem__(self, index: int) -> Sample:
             sample = super().__getitem__(index)
-            things = tuple(replace(one, mask=one.mask.repeat(2, 0).repeat(2, 1)) for one in sample.things)
-            return replace(sample, image=sample.image.repeat(2, 0).repeat(2, 1), things=things)
+            things = tuple(replace(one, mask=one.mask.repeat(2, 0).repeat(2, 1)) for one in sample.objects)
+            return replace(sample, image=sample.image.repeat(2, 0).repeat(2, 1), objects=things)
 
     pair = small_pair()
     settings = replace(SETTINGS, images=20, train_images=20, threshold_images=10, batch=10, probe_steps=5)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from rizbin.evaluation.tokens import kept_patches, measure, measure_hidden, object_pixels_kept
+from rizbin.evaluation.tokens import kept_patches, measure, measure_hidden, object_pixels_on
 
 
 def labels() -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_what_the_method_hides_is_counted_and_not_judged() -> None:
     assert found.name == "tokens/object_pixels_hidden" and found.value == pytest.approx(100 * 64 / 67)
     assert found.chance == pytest.approx(100 * 6 / 16)
     assert found.higher_is_better is None and found.worse_than_chance is None
-    kept = object_pixels_kept(~removed, labels())
+    kept = object_pixels_on(~removed, labels())
     assert found.value == pytest.approx(100 - 100 * kept)
 
 
@@ -50,6 +50,6 @@ def test_chance_is_the_mean_over_all_choices() -> None:
     for chosen in itertools.combinations(range(16), 2):
         kept = torch.zeros(1, 16, dtype=torch.bool)
         kept[0, list(chosen)] = True
-        shares.append(object_pixels_kept(kept.view(1, 4, 4), labels()))
+        shares.append(object_pixels_on(kept.view(1, 4, 4), labels()))
     found = measure(torch.rand(1, 4, 4), labels(), keep_ratio=1 / 16, block=1, whose="a test")
     assert found.chance == pytest.approx(100 * sum(shares) / len(shares))

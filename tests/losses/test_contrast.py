@@ -134,3 +134,19 @@ def test_a_gather_without_gradient_is_found() -> None:
     _, gradient = _gradients("clip", a, b)
     for _, other in run_in_processes(_without_gathered_gradient, 2, "clip", a, b):
         assert not torch.allclose(other, gradient, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+def test_nt_xent_with_few_negatives_is_the_formula(count: int) -> None:
+    """Those of the images that follow: first the other view of each, then the same view."""
+    a, b = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    views = F.normalize(torch.stack([a, b]), dim=-1)
+    losses = []
+    for side in (0, 1):
+        for place in range(6):
+            order = [(1 - other if side else other, further) for further in range(1, 6) for other in (1, 0)][:count]
+            chosen = [views[which, (place + further) % 6] for which, further in order]
+            logits = torch.stack([views[1 - side, place], *chosen]) @ views[side, place] / 0.2
+            losses.append(-torch.log_softmax(logits, dim=0)[0])
+    assert nt_xent(a, b, 0.2, count=count).item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-12)
+    assert (count == 10) == (abs(nt_xent(a, b, 0.2, count=count) - nt_xent(a, b, 0.2)).item() < 1e-12)

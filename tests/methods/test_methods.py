@@ -257,7 +257,7 @@ def test_training_on_names_teaches(name: str) -> None:
     engine.device = torch.device("cpu")
     optimizers = engine.optimizers(method)
     for step, raw in enumerate(Loader(world, method.views, None, seed=0, batch=16, steps=124)):
-        batch = Batch([normalize(view) for view in raw.views], raw.crops, raw.flips, None, raw.things)
+        batch = Batch([normalize(view) for view in raw.views], raw.crops, raw.flips, None, raw.objects)
         if step < 120:
             engine.step(method.train(), optimizers, batch, step)
             continue
@@ -267,7 +267,7 @@ def test_training_on_names_teaches(name: str) -> None:
             logits = method.project(encoder.pooled(batch.views[0]))
         assert logits is not None
         said = [world.categories[int(best)] for best in logits.argmax(1)]
-        right = [name == named[0].name for name, named in zip(said, batch.things, strict=True)]
+        right = [name == named[0].name for name, named in zip(said, batch.objects, strict=True)]
         assert sum(right) >= 9, "of sixteen images; chance is four"
 
 

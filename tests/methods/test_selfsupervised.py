@@ -232,10 +232,10 @@ def test_no_gradient_reaches_a_teacher(name: str, extra: dict[str, Any]) -> None
     said: list[Tensor] = []
     for part in method.teacher.values():
         part.register_forward_hook(lambda _, __, output: said.append(output))
-    wishes = method.step(batch_for(method), Progress(4, 10))
-    for wish in wishes:
-        (wish.loss if wish.bounded is None else wish.loss + wish.bounded).backward()
-        wishes.close()  # what follows the first update is not asked for
+    updates = method.step(batch_for(method), Progress(4, 10))
+    for update in updates:
+        (update.loss if update.bounded is None else update.loss + update.bounded).backward()
+        updates.close()  # what follows the first update is not asked for
     assert said and not any(output.requires_grad for output in said)
     assert all(parameter.grad is None for parameter in method.teacher.parameters())
 
@@ -359,7 +359,7 @@ def test_dinos_alarms_name_both_collapses_and_nothing_else() -> None:
 
 
 def test_dinos_cautions_are_about_imagenets_numbers_in_small_runs() -> None:
-    small, large = Work(pictures=5000, batch=64, steps=300), Work(pictures=1_281_167, batch=1024, steps=125_000)
+    small, large = Work(images=5000, batch=64, steps=300), Work(images=1_281_167, batch=1024, steps=125_000)
     prototypes, momentum = dino_of(prototypes=65536).cautions(small)
     assert (
         "65536 prototypes" in prototypes and "5,000 pictures" in prototypes and "--method.prototypes 256" in prototypes
@@ -371,7 +371,7 @@ def test_dinos_cautions_are_about_imagenets_numbers_in_small_runs() -> None:
 
 
 def test_byols_caution_is_about_a_target_that_stays_at_its_start() -> None:
-    work = Work(pictures=5000, batch=64, steps=300)
+    work = Work(images=5000, batch=64, steps=300)
     (caution,) = BYOL(tiny("byol")).cautions(work)
     assert "momentum of 0.996 in 300 steps" in caution and "--method.momentum 0.967" in caution
     for changes in ({"momentum": 0.97}, {"target": "fixed"}, {"target": "copy"}, {"stop_gradient": False}):
@@ -384,13 +384,13 @@ def test_byols_caution_is_about_a_target_that_stays_at_its_start() -> None:
 def updates(method: LoGo, trainer: Trainer) -> Iterator[tuple[Minimize, set[str]]]:
     """Each update of one step, and the parts that it moved."""
     optimizers = trainer.optimizers(method)
-    for wish in trainer.wishes(method, batch_for(method), 4):
+    for update in trainer.updates(method, batch_for(method), 4):
         before = {name: parameter.detach().clone() for name, parameter in method.named_parameters()}
-        trainer._update(wish, optimizers[wish.by], 4, method, None, None)
+        trainer._update(update, optimizers[update.by], 4, method, None, None)
         moved = {
             name.split(".")[0] for name, value in method.named_parameters() if not torch.equal(value, before[name])
         }
-        yield wish, moved
+        yield update, moved
 
 
 @pytest.mark.parametrize("weighting", ["bound", "weight"])
@@ -398,7 +398,7 @@ def updates(method: LoGo, trainer: Trainer) -> Iterator[tuple[Minimize, set[str]
 def test_encoder_and_affinity_each_move_by_their_own_update(base: str, weighting: str) -> None:
     method = made("logo", base=base, weighting=weighting, repulsion_weight=1.0)
     main = {"backbone", "projector", *([] if base == "moco" else ["predictor"])}
-    assert [(wish.by, moved) for wish, moved in updates(method, engine())] == [
+    assert [(update.by, moved) for update, moved in updates(method, engine())] == [
         ("affinity", {"regressor"}),
         ("main", main),
     ]
@@ -409,11 +409,11 @@ def test_repulsion_is_cut_to_a_share_of_attraction(bound: float, cut: bool) -> N
     method, trainer = made("logo", repulsion_bound=bound), engine(optimizer="sgd", learning_rate=0.0)
     parts = (method.backbone, method.projector)
     optimizers = trainer.optimizers(method)
-    for wish in trainer.wishes(method, batch_for(method), 4):
-        if wish.by == "main":
-            assert wish.bounded is not None
-            attraction, repulsion = gradients(wish.loss, *parts), gradients(wish.bounded, *parts)
-        trainer._update(wish, optimizers[wish.by], 4, method, None, None)
+    for update in trainer.updates(method, batch_for(method), 4):
+        if update.by == "main":
+            assert update.bounded is not None
+            attraction, repulsion = gradients(update.loss, *parts), gradients(update.bounded, *parts)
+        trainer._update(update, optimizers[update.by], 4, method, None, None)
     share = bound * norm(attraction) / norm(repulsion) if cut else 1.0
     assert (share < 1) == cut
     got = [torch.zeros_like(p) if p.grad is None else p.grad for part in parts for p in part.parameters()]
@@ -424,9 +424,9 @@ def test_repulsion_is_cut_to_a_share_of_attraction(bound: float, cut: bool) -> N
 
 def test_a_fixed_weight_adds_the_mean_score() -> None:
     method = made("logo", weighting="weight", repulsion_weight=0.5)
-    wish = list(method.step(batch_for(method), Progress(4, 10)))[1]
-    parts = [torch.as_tensor(wish.records[name]) for name in ("attraction", "repulsion")]
-    assert wish.bounded is None and abs(wish.loss.item() - parts[0].item() - 0.5 * parts[1].item()) < 1e-12
+    update = list(method.step(batch_for(method), Progress(4, 10)))[1]
+    parts = [torch.as_tensor(update.records[name]) for name in ("attraction", "repulsion")]
+    assert update.bounded is None and abs(update.loss.item() - parts[0].item() - 0.5 * parts[1].item()) < 1e-12
 
 
 @pytest.mark.parametrize("weighting", ["bound", "weight"])
@@ -436,10 +436,10 @@ def test_repulsion_is_the_affinity_of_small_crops_of_one_picture(affinity: str, 
     vectors."""
     method, trainer = made("logo", affinity=affinity, weighting=weighting), engine()
     small = torch.cat(batch_for(method).views[2:])
-    wishes = trainer.wishes(method, batch_for(method), 4)
-    for wish in wishes:
-        if wish.by == "affinity":
-            trainer._update(wish, trainer.optimizers(method)["affinity"], 4, method, None, None)
+    updates = trainer.updates(method, batch_for(method), 4)
+    for update in updates:
+        if update.by == "affinity":
+            trainer._update(update, trainer.optimizers(method)["affinity"], 4, method, None, None)
             continue
         projected = method.projector(method.backbone(small, track=False))
         l1, l2 = (projected / projected.norm(dim=1, keepdim=True)).chunk(2)
@@ -450,7 +450,7 @@ def test_repulsion_is_the_affinity_of_small_crops_of_one_picture(affinity: str, 
             score = (judge(torch.cat([l1, l2], dim=1)) + judge(torch.cat([l2, l1], dim=1))) / 2
             expected = (F.softplus(score) if weighting == "bound" else score).mean()
             assert method.regressor.training
-        repulsion = torch.as_tensor(wish.records["repulsion"])
+        repulsion = torch.as_tensor(update.records["repulsion"])
         assert abs(repulsion.item() - expected.item()) < 1e-9
         assert apart(gradients(repulsion, method.projector), gradients(expected, method.projector)) < 1e-9
         break

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.nets.selection import blocks_kept, half_resolution_places, select
+from rizbin.nets.selection import blocks_to_keep, half_resolution_places, select
 from rizbin.nets.vision import LastBlock, RowAttention, VisionEncoder
 
 PLAIN = VisionEncoder.Settings(name="vit_tiny_patch16_224", image_size=64, registers=2)
@@ -127,7 +127,7 @@ def test_what_is_no_vision_transformer_is_refused_in_a_sentence() -> None:
 
 
 def test_selection_keeps_the_best_blocks_as_the_papers_code_counts() -> None:
-    assert blocks_kept(49, 0.5) == 25  # 100 of 196 patches, as measured on the official code
+    assert blocks_to_keep(49, 0.5) == 25  # 100 of 196 patches, as measured on the official code
     scores = torch.zeros(1, 16)
     scores[0, [10, 11, 14, 15]] = 1.0  # the lower right square
     scores[0, 0] = 3.0  # one bright patch: its square's mean is .75

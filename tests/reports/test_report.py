@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rizbin.core.measurement import Measurement, Report
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 from rizbin.data.views import normalize
 from rizbin.evaluation.suite import Evaluation
 from rizbin.evaluation.zero_shot import embed_categories
@@ -51,9 +51,9 @@ class Shapes:
         mask[height // 4 : height // 2, width // 4 : width // 2] = True
         image[mask] = (250, 20 * (index % 10), 0)
         name = NAMES[index % 2]
-        things = (Thing(name, (width // 4, height // 4, width // 2, height // 2), mask),) if self.known else ()
+        things = (LabeledObject(name, (width // 4, height // 4, width // 2, height // 2), mask),) if self.known else ()
         caption = f"a <b>{name}</b> number {index}" if self.captions else ""
-        return Sample(f"shapes/{index}", image, caption, things=things)
+        return Sample(f"shapes/{index}", image, caption, objects=things)
 
 
 def measured(value: float, name: str = "zero_shot/top1", baseline: float | None = 5.0) -> Measurement:
@@ -99,7 +99,7 @@ def page(detailclip: DetailCLIP, tmp_path_factory: pytest.TempPathFactory) -> st
 
 
 def test_everything_is_on_the_page(page: str):
-    for caption in ("Picture", "Attention", "Removed", "Reconstruction", "Words", "Truth"):
+    for caption in ("Image", "Attention", "Removed", "Reconstruction", "Words", "Truth"):
         assert len(re.findall(rf"<figcaption[^>]*>{caption}</figcaption>", page)) >= 12, caption
     for text in ("87.2 %", "random weights 5.0 %", "How &amp; why.", "No &lt;masks&gt;.", "trainer.beta1", "an abacus"):
         assert text in page
@@ -153,7 +153,7 @@ def test_a_method_without_teacher_and_data_without_truth(tmp_path: Path):
     for caption in ("Attention", "Removed", "Reconstruction", "Truth"):
         assert f">{caption}</figcaption>" not in page
     assert ">Words</figcaption>" in page
-    assert "captions of these pictures" in page
+    assert "captions of these images" in page
     assert "Nothing was measured." in page
     assert "No records were kept of this run." in page
 
@@ -196,8 +196,8 @@ def test_the_surest_mistakes_come_first():
 
 
 def test_pictures_are_found_in_order():
-    assert pool().found(0, 2) == ([1, 2], 3)
-    assert pool().found(1) == ([1, 2, 0], 1)
+    assert pool().retrieved(0, 2) == ([1, 2], 3)
+    assert pool().retrieved(1) == ([1, 2, 0], 1)
 
 
 def test_asking_gives_probabilities_and_cosines():
@@ -207,7 +207,7 @@ def test_asking_gives_probabilities_and_cosines():
     np.testing.assert_allclose(found.chances.sum(axis=1), 1, atol=1e-5)
     with torch.no_grad():
         captions = pair.encode_texts(pair.tokenizer.encode([sample.caption for sample in found.samples]))
-        images = pair.encode_images(normalize(torch.from_numpy(found.pictures)))
+        images = pair.encode_images(normalize(torch.from_numpy(found.images)))
     slow = [[float(caption @ image) for image in images] for caption in captions]
     np.testing.assert_allclose(found.finds, slow, atol=1e-5)
     own = ask(pair, first_samples(Shapes(known=False), 5), ())
@@ -269,7 +269,7 @@ def test_cards_and_headline_ask_with_the_same_prompts():
     samples = first_samples(Shapes(), 5)
     found, other = (ask(pair, samples, NAMES, templates) for templates in ("scenes", "plain"))
     with torch.no_grad():
-        images = pair.encode_images(normalize(torch.from_numpy(found.pictures)))
+        images = pair.encode_images(normalize(torch.from_numpy(found.images)))
         chances = (images @ used.T * pair.logit_scale.exp()).softmax(dim=-1)
     np.testing.assert_allclose(found.chances, chances.numpy(), atol=1e-5)
     assert not np.allclose(found.chances, other.chances, atol=1e-4)

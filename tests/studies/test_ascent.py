@@ -32,14 +32,14 @@ from rizbin.studies.ascent import (
     pace,
     percent,
 )
-from rizbin.studies.ascent_runs import AscentImage, Judged, drawn, questions
+from rizbin.studies.ascent_runs import AscentImage, Judged, draw_variant, questions
 from tests.generation.ascent.toy_encoders import toy
 from tests.generation.diffusion.small_painters import painter
 
 
-def finds(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+def finds(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
     """A detector that sees everything in a picture that is not gray."""
-    return [ObjectPresence(0.9 if picture.std() > 5 else 0.1, None) for _ in phrases]
+    return [ObjectPresence(0.9 if image.std() > 5 else 0.1, None) for _ in phrases]
 
 
 def seen(right: int, of: int, cosine: float) -> Judged:
@@ -48,7 +48,7 @@ def seen(right: int, of: int, cosine: float) -> Judged:
 
 def said(right: int, own: float, judge: float, of: int = 50) -> Measured:
     harmed = {"JPEG 75": 50.0, "blur": 20.0}
-    return Measured(seen(of, of, own), seen(right, of, judge), harmed, found=60.0, slope=-2.0, variation=0.1)
+    return Measured(seen(of, of, own), seen(right, of, judge), harmed, detected=60.0, slope=-2.0, variation=0.1)
 
 
 def test_the_answer_follows_the_numbers() -> None:
@@ -56,15 +56,21 @@ def test_the_answer_follows_the_numbers() -> None:
     assert percent(good.held_out) == 70 and 10 < margin(good.held_out) < 14
     assert abs(gap(good, real) - 0.1) < 1e-9 and abs(gap(bad, real) - 0.88) < 1e-9
     names = ("a", "b", "c", "plain pixels", "paper", "paper, faster")
-    sentences = answer(dict(zip(names, (good, good, good, bad, good, good), strict=True)), real)
-    assert sentences[0].startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
-    assert "2 percent of plain pixels" in sentences[0] and "96 percent of real" in sentences[0]
-    assert "gap to the judge is 0.88 and 0.10" in sentences[1] and "blur costs the default most: 20" in sentences[3]
-    assert "of real scenes, at worst, 20" in sentences[3]
+    verdict = answer(dict(zip(names, (good, good, good, bad, good, good), strict=True)), real)
+    sentences = verdict.sentences
+    assert verdict.kind == "shown" and "a cosine of 0.90 with their prompts, and real scenes 0.90" in verdict.delivered
+    assert verdict.reason.startswith("Yes: of 100 prompts the held-out judge names the right one for 70 percent")
+    assert "a detector finds 60 percent of the named objects (60 in real scenes)" in verdict.reason
+    assert "2 percent of plain pixels" in verdict.reason and "96 percent of real" in verdict.reason
+    assert "gap to the judge is 0.88 and 0.10" in sentences[0] and "blur costs the default most: 20" in sentences[2]
+    assert "of real scenes, at worst, 20" in sentences[2]
     rival = answer_rival("detail", [bad, said(5, 0.95, 0.0)], good)
     assert "detail has 2 percent" in rival and "-68 points" in rival
     assert rival.endswith("a cosine of 0.95, 10 percent are right.")
-    assert answer({**dict.fromkeys(names, good), "a": bad}, real)[0].startswith("Hardly")
+    poor = answer({**dict.fromkeys(names, good), "a": bad}, real)
+    assert poor.kind == "refuted here" and poor.reason.startswith("Hardly")
+    idle = answer({**dict.fromkeys(names, good), "a": said(35, 0.2, 0.7)}, real)
+    assert idle.kind == "not testable here" and idle.delivered.startswith("Not delivered")
 
 
 def test_only_what_is_surely_moved_is_told() -> None:
@@ -76,7 +82,7 @@ def test_only_what_is_surely_moved_is_told() -> None:
 
 def test_who_keeps_more_is_told_when_it_is_sure() -> None:
     def again(name: str, likeness: list[float]) -> Rebuilt:
-        return Rebuilt(name, [], np.array(likeness), blind=0.5, other=0.5, found=20.0)
+        return Rebuilt(name, [], np.array(likeness), blind=0.5, other=0.5, detected=20.0)
 
     one, other = again("a", [0.5, 0.6, 0.7]), again("b", [0.1, 0.3, 0.3])
     assert "keep more of" in answer_rebuilt([one, other])[0] and "keep less of" in answer_rebuilt([other, one])[0]
@@ -95,7 +101,7 @@ def test_the_pace_is_that_of_the_prompts_that_both_drew() -> None:
     blank = np.zeros((16, 16, 3), np.uint8)
     judge = toy(3)
     best = asked[0].real
-    order = sorted((blank, best), key=lambda one: float(ascent_cells.seen_by(judge, [one], [0], asked).cosine[0]))
+    order = sorted((blank, best), key=lambda one: float(ascent_cells.judged_by(judge, [one], [0], asked).cosine[0]))
     worse, better = order
 
     def climbing(name: str, seconds: float, frames: list[Pixels]) -> AscentImage:
@@ -124,14 +130,14 @@ def test_a_line_is_crossed_between_its_points() -> None:
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variant = AscentVariant(name="few", settings=AscentSettings(steps=3, copies=1), prompts=2, seeds=2)
     wishes = [[TextTarget(text="a fox")], [TextTarget(text="a bee")], [TextTarget(text="a bus")]]
-    made = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert len(made.pictures) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
+    made = draw_variant(toy(), variant, wishes, tmp_path, quiet=True)
+    assert len(made.images) == 4 and made.which == [0, 1, 0, 1] and len(made.frames[0][1]) == 2
     monkeypatch.setattr(ascent_cells, "ascend", None)
-    again = drawn(toy(), variant, wishes, tmp_path, quiet=True)
-    assert np.array_equal(np.stack(again.pictures), np.stack(made.pictures))
+    again = draw_variant(toy(), variant, wishes, tmp_path, quiet=True)
+    assert np.array_equal(np.stack(again.images), np.stack(made.images))
     assert (again.climbed, again.which, again.seconds) == (made.climbed, made.which, made.seconds)
     with pytest.raises(TypeError):
-        drawn(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
+        draw_variant(toy(), replace(variant, seeds=3), wishes, tmp_path, quiet=True)
 
 
 def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
@@ -143,7 +149,7 @@ def test_another_autoencoder_draws_again(tmp_path: Path) -> None:
     with torch.no_grad():
         next(other.parameters()).mul_(2)
     made = [
-        drawn(toy(size=64), variant, [[TextTarget(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
+        draw_variant(toy(size=64), variant, [[TextTarget(text="a fox")]], tmp_path, autoencoder=which, quiet=True)
         for which in (one, other, one)
     ]
     assert len(list(tmp_path.glob("*.npz"))) == 2
@@ -171,7 +177,7 @@ def test_one_page_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     text = page.read_text(encoding="utf-8")
     for words in (
-        "What a picture is made of",
+        "Parametrizations",
         "failures among them",
         "What of the default matters",
         "How fast",

@@ -21,9 +21,9 @@ def perfect(samples: list, score: float) -> list[Proposals]:
     read = read_phrases(list(NAMES))
     found = []
     for sample in samples:
-        boxes = np.array([thing.box for thing in sample.things], np.float32).reshape(-1, 4)
+        boxes = np.array([thing.box for thing in sample.objects], np.float32).reshape(-1, 4)
         scores = np.zeros((len(boxes), len(NAMES)), np.float32)
-        for row, thing in enumerate(sample.things):
+        for row, thing in enumerate(sample.objects):
             scores[row, NAMES.index(thing.name)] = score
         found.append(Proposals(96, 96, boxes, scores, read))
     return found
@@ -31,7 +31,7 @@ def perfect(samples: list, score: float) -> list[Proposals]:
 
 def test_counts_follow_the_threshold() -> None:
     samples = [Shapes()[index] for index in range(10)]
-    things = sum(len(sample.things) for sample in samples)
+    things = sum(len(sample.objects) for sample in samples)
     found = perfect(samples, 0.6)
     assert counted(samples, found, NAMES, 0.5) == Counted(0.5, things, things, things)
     assert counted(samples, found, NAMES, 0.7) == Counted(0.7, 0, 0, things)
@@ -57,16 +57,22 @@ def test_the_answer_follows_the_numbers() -> None:
     sizes = [(4.0, 9.0, 50.0, 5), (20.0, 30.0, 99.0, 5)]
     precision = {"all names at once": 70.0, "one name a pass": 80.0}
     said = answer(counts, precision, {"all names at once": good, "one name a pass": bad}, sizes)
-    assert "0.3 is best when all names" in said[0] and "0.5 when each has a pass" in said[0]
-    assert said[1].startswith("Asking for one name a pass has the higher AP50, 80.0 against 70.0")
-    assert "all names at once decides best: Matthews' correlation 1.00" in said[2]
-    assert "4 to 9 pixels of side, 50 percent" in said[3]
+    assert said.kind == "shown" and said.reason.startswith("Ask for all names at once: of the ")
+    assert "Delivered: 20 questions" in said.delivered and "50 percent of them" in said.delivered
+    assert "0.3 is best when all names" in said.sentences[0] and "0.5 when each has a pass" in said.sentences[0]
+    assert said.sentences[1].startswith("Asking for one name a pass has the higher AP50, 80.0 against 70.0")
+    assert "all names at once decides best: Matthews' correlation 1.00" in said.sentences[2]
+    assert "4 to 9 pixels of side, 50 percent" in said.sentences[3]
+    other = answer(counts, precision, {"all names at once": bad, "one name a pass": good}, sizes)
+    assert other.kind == "refuted here" and other.reason.startswith("Ask for each name in a pass of its own")
+    same = answer(counts, precision, {"all names at once": good, "one name a pass": good}, sizes)
+    assert same.kind == "not testable here" and same.delivered.startswith("Not delivered")
 
 
 def test_the_page_shows_both_ways_of_asking(tmp_path: Path) -> None:
     page = write_study(Sees(lambda name, right: 0.9 if right else 0.1), Shapes(), tmp_path / "page.html", images=12)
     text = page.read_text()
-    for words in ("Thresholds", "Together or one by one", "How small may a thing be?", "What a score means"):
+    for words in ("Thresholds", "Together or one by one", "Recall by object size", "Calibration"):
         assert words in text
-    with pytest.raises(RizbinError, match="not two pictures"):
+    with pytest.raises(RizbinError, match="not two images"):
         write_study(Sees(lambda name, right: 0.9), Shapes(), tmp_path / "none.html", images=1)

@@ -13,9 +13,10 @@ from rizbin.core.errors import RizbinError
 from rizbin.pages.page import Page
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
-from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance
+from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance, interval, judged
 from rizbin.studies.questions import collapse, crops, reconstruction, robustness
 from rizbin.studies.study import write_study
+from rizbin.studies.verdict import KINDS, NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 from rizbin.workflows.presets import preset
 from tests.toys import tiny
 
@@ -148,13 +149,60 @@ def test_the_verdict_on_collapse_follows_the_numbers() -> None:
     names = [one.name for one in collapse.variants()]
     falls = tuple(one.name for one in collapse.variants() if one.collapses)
     said = collapse.answer(results(made, names, flagged=falls))
-    assert said[0].startswith("SimCLR needs its negatives") and "3 of 3 seeds" in said[0]
-    assert said[1].startswith("BYOL does without them") and "flagged as collapsed" in said[1]
+    assert said.kind == SHOWN and said.delivered.startswith("Delivered: what something is taken away from has learned")
+    assert said.reason.startswith("SimCLR needs its negatives") and "3 of 3 seeds" in said.reason
+    assert said.sentences[0].startswith("BYOL does without negatives: 51.0") and "collapsed" in said.sentences[0]
+    assert said.sentences[1].startswith("DINO names 51.0 ± 1.0 percent with centering")
     agreed = sum(one.collapses is not None for one in collapse.variants())
-    assert said[-1] == f"{agreed} of {agreed} rows agree with the papers about collapse."
+    assert said.sentences[-1] == f"{agreed} of {agreed} rows agree with the papers about collapse."
     other = collapse.answer(results(made, names, flagged=("BYOL",)))
-    assert other[0].startswith("SimCLR was not shown to need") and other[1].startswith("BYOL did not do without")
-    assert "otherwise at this scale: BYOL," in other[-1]
+    assert other.kind == REFUTED and other.reason.startswith("SimCLR was not shown to need")
+    assert other.sentences[0].startswith("BYOL did not do without")
+    assert "otherwise at this scale: BYOL," in other.sentences[-1]
+    # Where nothing was learned, nothing can collapse that was worth having.
+    dull = collapse.answer(results(lambda name, seed: made(name, seed) | {"knn": 23.0 + seed}, names, flagged=falls))
+    assert dull.kind == NOT_TESTABLE and dull.reason.startswith("Too little was learned to say what holds SimCLR")
+    assert dull.delivered.startswith("Not delivered")
+
+
+def test_a_small_size_is_judged_by_the_rows_that_it_has() -> None:
+    rows = [collapse.SIMCLR, collapse.NO_NEGATIVES]
+    negatives = collapse.answer(results(made, rows, flagged=(collapse.NO_NEGATIVES,)))
+    assert negatives.kind == SHOWN and "BYOL" not in " ".join(negatives.sentences)
+    guards = [collapse.BYOL, collapse.FIXED, collapse.LINEAR, *collapse.GUARDS]
+    byol = collapse.answer(results(made, guards, flagged=(*collapse.GUARDS, collapse.LINEAR)))
+    assert byol.kind == SHOWN and byol.reason.startswith("BYOL does without negatives")
+    assert "BYOL has +0.0 points, which lies within" in byol.sentences[0], "a random target is as good"
+    assert "this does not show that it is what holds BYOL" in byol.sentences[1]
+    half = collapse.answer(results(made, guards, flagged=collapse.GUARDS[:1]))
+    assert half.kind == REFUTED and "did not collapse within the run, unlike in the paper" in half.reason
+
+
+def test_a_gain_is_judged_by_its_interval() -> None:
+    assert judged([2.0, 3.0, 2.0], delivered=True, least=1.0) == SHOWN
+    assert judged([-2.0, -3.0, -2.0], delivered=True, least=1.0) == REFUTED
+    assert judged([0.1, -0.1, 0.05], delivered=True, least=1.0) == REFUTED, "a gain of 1 is beyond the interval"
+    assert judged([3.0, -3.0, 2.0], delivered=True, least=1.0) == NOT_TESTABLE
+    assert judged([2.0, 3.0, 2.0], delivered=False, least=1.0) == NOT_TESTABLE
+    assert judged([5.0], delivered=True, least=1.0) == judged([], delivered=True, least=1.0) == NOT_TESTABLE
+    low, high = interval([2.0, 3.0, 2.0])
+    assert low == pytest.approx(7 / 3 - 4.30 / 3) and high == pytest.approx(7 / 3 + 4.30 / 3)
+
+
+def test_a_verdict_is_one_of_three_and_the_first_thing_on_its_page(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="proven"):
+        StudyVerdict("proven", "x", "y")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs its reason"):
+        StudyVerdict(SHOWN, "It holds.", "")
+    verdict = StudyVerdict(NOT_TESTABLE, "Too little <was> learned.", "Not delivered: nothing.", ("More.",))
+    page = Page("Why?")
+    verdict.show(page, small="A small size.")
+    text = publish(page, verdict, tmp_path / "study.html", small="A small size.").read_text()
+    assert 'class="verdict tone-open" data-verdict="not testable here"' in text, "told by words, not by color alone"
+    assert text.index("Too little &lt;was&gt; learned.") < text.index("A small size.") < text.index("Not delivered")
+    kept = json.loads((tmp_path / "study.json").read_text())
+    assert kept == {"question": "Why?", **verdict.to_dict(), "small": "A small size."}
+    assert kept["verdict"] == "not testable here" and kept["sentences"] == ["More."]
 
 
 def test_the_verdict_on_robustness_follows_the_numbers() -> None:
@@ -165,14 +213,18 @@ def test_the_verdict_on_robustness_follows_the_numbers() -> None:
         return made(name, 0) | {"knn": 60 - lost + 0.1 * seed}
 
     said = robustness.answer(results(numbers, names))
-    assert said[0].startswith("SimCLR depends more on its augmentations: with crops alone SimCLR loses 20.0 points")
-    assert '"crop only" cost both most' in said[1] and "is taken more" in said[1]
+    assert said.kind == SHOWN
+    assert said.reason.startswith("SimCLR depends more on its augmentations: with crops alone SimCLR loses 20.0 points")
+    assert '"crop only" cost both most' in said.sentences[0] and "is taken more" in said.sentences[0]
     alike = robustness.answer(results(made, names))
-    assert alike[0].startswith("The two lose alike")
+    assert alike.kind == REFUTED and alike.reason.startswith("The two lose alike")
+    assert "none cost either of them anything" in alike.sentences[0]
+    few = robustness.answer(results(made, [one for one in names if "crop" in one or "," not in one]))
+    assert few.sentences == (), "what was not trained is not spoken of"
     gains = robustness.answer(
         results(lambda name, seed: made(name, seed) | {"knn": 50.0 + 9 * ("only" in name)}, names)
     )
-    assert gains[0].startswith(
+    assert gains.kind == REFUTED and gains.reason.startswith(
         "Unlike in the paper, neither needs its augmentations at this scale; both gain without: with crops alone "
         "SimCLR gains 9.0"
     )
@@ -182,18 +234,17 @@ def test_what_has_learned_nothing_shows_nothing_of_augmentations() -> None:
     """BYOL with all of them named 20.0 percent, raw pixels 18.7."""
     names = [one.name for one in robustness.variants()]
     said = robustness.answer(results(lambda name, seed: made(name, seed) | {"knn": 24.0 + seed}, names))
-    assert said[0].startswith(
+    assert said.kind == NOT_TESTABLE and said.delivered.startswith("Not delivered")
+    assert said.reason.startswith(
         "Too little was learned to say what augmentations are worth: with all of them SimCLR stands"
     )
 
 
 def test_the_verdict_on_crops_follows_the_numbers() -> None:
     names = [one.name for one in crops.variants()]
-    undelivered = crops.answer(results(made, names))[0]
-    assert (
-        undelivered.startswith("Not delivered: ")
-        and "nothing can be concluded about repelling them: k-NN" in undelivered
-    )
+    undelivered = crops.answer(results(made, names))
+    assert undelivered.kind == NOT_TESTABLE and undelivered.delivered.startswith("Not delivered: ")
+    assert undelivered.reason.startswith("Nothing can be concluded about repelling small crops")
 
     def repelled(numbers: Callable[[str, int], Numbers]) -> Results:
         """Small crops of what repels them end apart."""
@@ -205,9 +256,13 @@ def test_the_verdict_on_crops_follows_the_numbers() -> None:
         )
         return replace(found, cells=tuple(cells))
 
-    assert crops.answer(repelled(made))[0].startswith("The repulsion between small crops made no difference")
+    alike = crops.answer(repelled(made))
+    assert alike.kind == REFUTED and "is worth less than 1 point: k-NN in percent is 51.0" in alike.reason
     harmed = crops.answer(repelled(lambda name, seed: made(name, seed) | {"knn": 40.0 + 9 * (name == crops.NONE)}))
-    assert harmed[0].startswith("The learned repulsion harms: k-NN 40.0")
+    assert harmed.kind == REFUTED and "harms: k-NN in percent is 40.0" in harmed.reason
+    assert harmed.delivered.startswith("Delivered: ")
+    pair = [cell for cell in repelled(made).cells if cell.variant in (crops.LEARNED, crops.NONE)]
+    assert crops.answer(replace(repelled(made), cells=tuple(pair))).sentences == ()
 
 
 @pytest.mark.parametrize("name", questions.names())
@@ -219,7 +274,9 @@ def test_every_study_shows_itself(name: str, tmp_path: Path) -> None:
     assert len(data) == (3 if name == "tokens" else 1), "equal data"
     found = results(made, [one.name for one in asked.variants()])
     page = Page(asked.question)
-    page.lead(*asked.answer(found))
+    verdict = asked.answer(found)
+    assert verdict.kind in KINDS and verdict.delivered.startswith(("Delivered: ", "Not delivered: "))
+    verdict.show(page)
     asked.show(page, found)
     text = page.write(tmp_path / "page.html").read_text()
     assert "51.0 ± 1.0" in text and "http" not in text.replace("http-equiv", "")
@@ -229,8 +286,10 @@ def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     asked = comparison(["simclr", "byol"])
     quickly = replace(asked, variants=lambda: [replace(quick(one.name), name=one.name) for one in asked.variants()])
     page = write_study(quickly, tmp_path, seeds=1, steps=2, jobs=1, precision="bf16", quiet=True).read_text()
-    assert "pictures, bf16 ·" in page
+    assert "images, bf16 ·" in page
     assert '"precision": "bf16"' in (tmp_path / "00-0/settings.json").read_text()
+    kept = json.loads((tmp_path / "study.json").read_text())
+    assert kept["verdict"] == "not testable here" and kept["reason"].startswith("k-NN: top-1: ")
     assert "k-NN: top-1: " in page and "one seed cannot tell" in page and "OpenMoji" in page
     with pytest.raises(RizbinError, match="two methods or more"):
         comparison(["simclr", "simclr"])

@@ -14,11 +14,11 @@ from rizbin.generation.diffusion.repair import RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
-from rizbin.studies.missing.asked import study_missing_objects
+from rizbin.studies.missing.job import study_missing_objects
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.second import Encoded, SecondJudge, accuracy, kernel_distance, truth_of, variation
-from rizbin.studies.missing.verdict import overlap, sentences
-from rizbin.studies.missing.ways import LADDER, OTHER, PLAIN, WATCHED, Case, DrawnCase, Plan, cases_of
+from rizbin.studies.missing.verdict import answer, overlap, sentences
+from rizbin.studies.missing.ways import OTHER, PLAIN, REPAIR, WATCHED, Case, DrawnCase, Plan, cases_of
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import painter
 
@@ -34,9 +34,9 @@ def picture(way: str, case: Case, whole: bool, *, other: int = 0, seconds: float
     found = {name: 0.9 for name in case.prompt.objects}
     if not whole:
         found[case.prompt.objects[0]] = 0.1
-    tried = ("draw", "attention") if way == LADDER else ()
+    tried = ("draw", "attention") if way == REPAIR else ()
     statistics = {"intensity": 0.1, "iou": 0.1 if whole else 0.4} if way == WATCHED else None
-    kept = "draw" if way == LADDER else ""
+    kept = "draw" if way == REPAIR else ""
     return DrawnCase(way, *case.key, other, found, seconds, 0.0, 1.0, tried, kept, statistics)
 
 
@@ -46,7 +46,7 @@ def planted(cure: int, plain: int = 50, *, rival: int = 0, ladder: int = 98, agr
     for place, case in enumerate(CASES):
         drawn += [picture(way, case, place < plain) for way in (PLAIN, WATCHED)]
         drawn += [picture("iou", case, place < cure, seconds=2.0), picture("compose", case, place < 10)]
-        drawn += [picture(LADDER, case, place < ladder, seconds=3.0)]
+        drawn += [picture(REPAIR, case, place < ladder, seconds=3.0)]
         if place >= plain:
             drawn.append(picture(OTHER, case, place < plain + rival, other=1))
     second = {(way, case.key): place < agreed for way in PLAN.ways for place, case in enumerate(CASES)}
@@ -59,10 +59,10 @@ def test_numbers_are_those_that_were_planted() -> None:
     assert result.cases == 100 and row is not None and result.best is row
     assert (row.share.hits, row.against_plain.repaired, row.against_plain.broken) == (80, 30, 0)
     assert row.runs == (100, 60) and row.spread == pytest.approx(28.28, abs=0.01)
-    assert row.pictures == 2 and row.rival.hits == 60 and row.against_rival.lift == 20
+    assert row.images == 2 and row.rival.hits == 60 and row.against_rival.lift == 20
     assert row.p == pytest.approx(2 * 0.5**30), "the other cure's is less, so Holm raises this one by nothing"
-    assert result.rungs == {"draw": (100, 100), "attention": (100, 0), "place": (0, 0), "reseed": (0, 0)}
-    assert result.things.percent == 75
+    assert result.stages == {"draw": (100, 100), "attention": (100, 0), "place": (0, 0), "reseed": (0, 0)}
+    assert result.objects.percent == 75
     # A case that one way lacks does not count for any.
     drawn = [picture(way, case, True) for case in CASES[:3] for way in PLAN.ways]
     assert result_of(drawn[:-1], CASES, PLAN, {}).cases == 2
@@ -72,32 +72,47 @@ def test_numbers_are_those_that_were_planted() -> None:
 def test_a_better_cure_is_called_so() -> None:
     said = sentences(planted(80, rival=10))
     assert said[0].startswith(
-        "iou helps most: 80.0 percent of its pictures are whole, 30.0 points more than plain ones"
+        "iou helps most: 80.0 percent of its images show all objects, 30.0 points more than plain ones"
     )
     assert "as was asked (p under 0.001" in said[0]
-    rival = "the best of 2 plain pictures, of which its time suffices for 2.00 (60.0 percent, p under 0.001)"
+    rival = "the best of 2 plain images, of which its time suffices for 2.00 (60.0 percent, p under 0.001)"
     assert f"it beats {rival}" in said[0]
     less = sentences(planted(60, rival=40))[0]
     assert "10.0 points more than plain ones, less than the 15 that were asked for" in less
-    assert "it is beaten by the best of 2 plain pictures" in less and "(90.0 percent" in less
+    assert "it is beaten by the best of 2 plain images" in less and "(90.0 percent" in less
+
+
+def test_the_verdict_asks_for_help_that_is_worth_its_time() -> None:
+    helped = answer(planted(80, rival=10))
+    assert (
+        helped.kind == "shown" and "; the second judge, which no way asks, sees all in 100.0 percent" in helped.reason
+    )
+    assert helped.delivered.startswith("Delivered: iou repaired 30 pictures and broke 0 of 100")
+    assert answer(planted(60, rival=40)).kind == "refuted here", "more seeds do better in the same time"
+    assert answer(planted(53, rival=2)).kind == "refuted here", "15 points more are beyond the interval"
+    assert answer(planted(95, plain=94)).kind == "not testable here", "plain drawing left nothing to be gained"
+    idle = answer(planted(50))
+    assert idle.kind == "not testable here" and idle.delivered.startswith("Not delivered: iou repaired 0")
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:
     undecided = sentences(planted(53, rival=2))[0]
-    assert undecided.startswith("No cure helps beyond chance: the one with most whole pictures, iou, has 53.0 percent")
-    assert "+3.0 points beside plain drawing" in undecided and "it cannot be told from the best of 2" in undecided
+    assert undecided.startswith(
+        "No attention guidance helps beyond chance: the one with most complete images, iou, has 53.0 percent"
+    )
+    assert "+3.0 points against plain drawing" in undecided and "it cannot be told from the best of 2" in undecided
     harmful = sentences(planted(20))[0]
     assert harmful.startswith(
-        "No cure helps: the one with most whole pictures, iou, has 20.0 percent, 30.0 points fewer"
+        "No attention guidance helps: the one with most complete images, iou, has 20.0 percent, 30.0 points fewer"
     )
 
 
 def test_the_ladder_is_held_to_what_was_asked() -> None:
-    met = next(one for one in sentences(planted(80)) if one.startswith("The ladder"))
-    assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 pictures and 3.00 seconds" in met
-    assert "agrees with 100.0 percent of these (at least the 90" in met
-    short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("The ladder"))
-    assert "it does not reach the 95 percent" in short and "agrees with 50.0 percent of these (not the 90" in short
+    met = next(one for one in sentences(planted(80)) if one.startswith("Repair ends"))
+    assert "98.0 percent" in met and "it reaches the 95 percent" in met and "2.00 images and 3.00 seconds" in met
+    assert "confirms 100.0 percent of these (at least the 90" in met
+    short = next(one for one in sentences(planted(80, ladder=80, agreed=40)) if one.startswith("Repair ends"))
+    assert "it does not reach the 95 percent" in short and "confirms 50.0 percent of these (not the 90" in short
 
 
 def test_the_claim_about_overlap_follows_its_intervals() -> None:
@@ -114,7 +129,7 @@ def test_the_claim_about_overlap_follows_its_intervals() -> None:
     noise, signal = random.random(200), np.array(whole, float) + random.random(200)
     assert "does not hold here: intensity predicts better than IoU" in watched(signal, noise)
     undecided = watched(noise, random.random(200))
-    assert "is neither shown nor refuted here" in undecided and "better than a coin" in undecided
+    assert "is neither shown nor refuted here" in undecided and "better than chance" in undecided
     assert predictors([picture(WATCHED, CASES[0], True)], [True]) == [], "nothing is missing, nothing can be told"
 
 
@@ -137,7 +152,7 @@ def test_the_second_judge_takes_the_reading_that_is_right_most_often(second: Sec
     source = open_source("scenes:drawn,categories=16", split="train", size=64)
     samples = [source[index] for index in range(60)]
     seen = accuracy("", second(second.encode([one.image for one in samples])), truth_of(samples, source.categories))
-    assert seen.matthews > 0.5 and seen.found > 60 and seen.invented < 10
+    assert seen.matthews > 0.5 and seen.recall > 60 and seen.invented < 10
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -179,10 +194,10 @@ def test_the_command_answers_on_a_page_and_goes_on(
         "--second-judge",
         "",
     ]
-    words += ["--scales", "iou=60", "--rungs", "place", "--others", "1"]
+    words += ["--scales", "iou=60", "--stages", "place", "--others", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
-    for part in ("How it was asked", "initial-noise", "rung by rung", "Whole pictures, percent"):
+    for part in ("Design", "initial-noise", "stage by stage", "Complete images, percent"):
         assert part in page
     assert "the detector" in page and "There is no second judge" in page
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -201,11 +216,11 @@ def test_the_page_shows_what_the_second_judge_says(
     # Fitted before, as fitting to thousands of scenes takes its time.
     monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
-    plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), ladder=RepairStrategy(rungs=()))
+    plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), strategy=RepairStrategy(stages=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
     target = tmp_path / "page.html"
     study_missing_objects(model=tmp_path / "model", plan=plan, run=tmp_path / "run", output=target, quiet=True)
     text = target.read_text(encoding="utf-8")
-    assert "A second judge that no way asks" in text and "2 image-text encoders together" in text
+    assert "A second judge, which no way of drawing uses" in text and "2 image-text encoders together" in text
     assert f"{second.reading} (taken)" in text
     assert "OpenMoji" in text and "distance to true scenes" in text

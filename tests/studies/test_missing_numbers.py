@@ -70,8 +70,8 @@ def test_attend_and_excite_s_prompts_are_276() -> None:
     assert [kinds.count(kind) for kind in dict.fromkeys(kinds)] == [66, 144, 66]
     assert prompts[0].text == "a cat and a dog" and prompts == attend_and_excite()
     for one in prompts:
-        assert all(thing in one.text for thing in one.objects) and len(one.asked) == 2
-    glasses = [one for one in prompts if "glasses" in one.asked]
+        assert all(thing in one.text for thing in one.objects) and len(one.queries) == 2
+    glasses = [one for one in prompts if "glasses" in one.queries]
     assert glasses and not any(f"a {color} glasses" in one.text for one in glasses for color in COLORS)
 
 
@@ -85,7 +85,7 @@ def test_templates_speak_as_their_benchmarks() -> None:
     assert geneval(NAMES)[0].text == "a photo of a banana and an eggplant"
     assert tiam(NAMES, 3)[0].text == "a photo of a banana and an eggplant and a fox"
     tinted = colored(NAMES)[0]
-    assert tinted.asked == ("banana", "eggplant") and tinted.objects[0].endswith(" banana")
+    assert tinted.queries == ("banana", "eggplant") and tinted.objects[0].endswith(" banana")
     assert all(len({thing.split()[0] for thing in one.objects}) == 2 for one in colored(NAMES)), "no color twice"
     assert len(similar()) == 30
 
@@ -94,8 +94,8 @@ def test_prompts_come_from_files_too(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("a red car next to a dog\n\na still life\tapple, pear\n")
     first, second = prompts_named(str(file), ())
-    assert first.objects == ("red car", "dog") and first.asked == ("car", "dog")
-    assert second.objects == ("apple", "pear") == second.asked
+    assert first.objects == ("red car", "dog") and first.queries == ("car", "dog")
+    assert second.objects == ("apple", "pear") == second.queries
     file.write_text(", and .\n")
     with pytest.raises(RizbinError, match="names nothing; add what to look for"):
         from_file(file)

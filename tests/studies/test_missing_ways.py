@@ -17,18 +17,18 @@ from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.generation.film import Pixels
 from rizbin.studies.missing.prompts import world
 from rizbin.studies.missing.ways import (
-    LADDER,
     MOST_OTHERS,
     OTHER,
     PLAIN,
+    REPAIR,
     WATCHED,
     DrawnCase,
     Plan,
     Studio,
     best_of,
     cases_of,
-    most_pictures,
-    pictures_in,
+    images_in,
+    most_images,
     read_drawn,
 )
 from tests.generation.diffusion.small_painters import painter
@@ -39,7 +39,7 @@ PLAN = Plan(
     seeds=2,
     guidances=("center-distance", "compose"),
     sampling=Sampling(steps=2, guidance_scale=2.0),
-    ladder=RepairStrategy(seeds=1, places=1),
+    strategy=RepairStrategy(seeds=1, places=1),
 )
 
 
@@ -49,11 +49,11 @@ class ByPixels:
     def __init__(self, stop_after: int = 10**9) -> None:
         self.asked, self.stop_after = 0, stop_after
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         self.asked += 1
         if self.asked > self.stop_after:
             raise KeyboardInterrupt
-        values = [zlib.crc32(picture.tobytes() + one.encode()) % 1000 / 999 for one in phrases]
+        values = [zlib.crc32(image.tobytes() + one.encode()) % 1000 / 999 for one in phrases]
         return [ObjectPresence(value, (0.0, 0.0, 16.0, 16.0) if value >= 0.5 else None) for value in values]
 
 
@@ -88,7 +88,7 @@ def test_all_ways_draw_the_same_pairs_and_a_stopped_study_goes_on(tmp_path: Path
         assert len([one for one in whole if one.way == way]) == 4
     table = {(one.way, one.key): one for one in whole if not one.other}
     for case in cases_of(PROMPTS, PLAN):
-        plain, watched, ladder = (table[way, case.key] for way in (PLAIN, WATCHED, LADDER))
+        plain, watched, ladder = (table[way, case.key] for way in (PLAIN, WATCHED, REPAIR))
         assert plain.found == watched.found, "watching changes nothing"
         assert watched.statistics is not None and watched.statistics["iou"] <= 0.5
         assert set(plain.found) == set(case.prompt.objects)
@@ -125,10 +125,10 @@ def made(way: str, number: int, seconds: float, *values: float, other: int = 0) 
 
 def test_equal_time_counts_looking_and_is_rounded_up() -> None:
     drawn = [made(PLAIN, 0, 0.5, 1, 1), made(PLAIN, 1, 1.5, 1, 0), made("iou", 0, 3.1, 1, 1), made("kl", 0, 1.0, 1, 1)]
-    assert pictures_in(drawn, 3.1) == pytest.approx(3.1 / 1.5)
-    assert pictures_in(drawn, 0.1) == 1, "one picture is drawn at least"
-    assert most_pictures(drawn, ("iou", "kl")) == 3
-    assert most_pictures([*drawn, made("compose", 0, 1e6, 1, 1)], ("compose",)) == MOST_OTHERS
+    assert images_in(drawn, 3.1) == pytest.approx(3.1 / 1.5)
+    assert images_in(drawn, 0.1) == 1, "one picture is drawn at least"
+    assert most_images(drawn, ("iou", "kl")) == 3
+    assert most_images([*drawn, made("compose", 0, 1e6, 1, 1)], ("compose",)) == MOST_OTHERS
 
 
 def test_the_best_of_n_is_the_detector_s_choice_among_the_first_n() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from rizbin.models.encoder import Encoder
 from rizbin.models.protocol import CLS
-from rizbin.visualization.colors import AnyPicture
+from rizbin.visualization.colors import AnySizeImage
 
 
 class PixelEncoder(Encoder):
@@ -23,7 +23,7 @@ class PixelEncoder(Encoder):
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return self.pooled(batch), None, self.patches(batch)
 
-    def prepare(self, images: Sequence[AnyPicture]) -> Tensor:
+    def prepare(self, images: Sequence[AnySizeImage]) -> Tensor:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
     def patches(self, batch: Tensor) -> Tensor:

@@ -235,5 +235,5 @@ def test_sheets_hold_every_picture():
     assert grid.framed(PICTURE, (1, 2, 3))[0, 0].tolist() == [1, 2, 3]
     with pytest.raises(RizbinError, match="at least one"):
         grid.sheet([])
-    with pytest.raises(RizbinError, match="2 labels for 1 pictures"):
+    with pytest.raises(RizbinError, match="2 labels for 1 images"):
         grid.sheet([PICTURE], labels=["a", "b"])

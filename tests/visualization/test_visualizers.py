@@ -19,7 +19,7 @@ from rizbin.models.wrap import encoder_of
 from rizbin.nets.dual import ImageTextPair
 from rizbin.visualization import words as texts
 from rizbin.visualization.album import write_album
-from rizbin.visualization.inputs import ShownImage, read_pictures
+from rizbin.visualization.inputs import ShownImage, read_images
 from rizbin.visualization.visualizers import (
     VISUALIZERS,
     Attention,
@@ -45,7 +45,7 @@ def encoder(name: str) -> FeatureExtractor:
 
 
 def scenes(name: str, count: int, size: int = 0) -> list[ShownImage]:
-    return read_pictures("scenes:easy", encoder(name), limit=count, size=size).shown
+    return read_images("scenes:easy", encoder(name), limit=count, size=size).shown
 
 
 @pytest.mark.parametrize("what", VISUALIZERS)
@@ -56,8 +56,8 @@ def test_each_is_explained_and_drawn(what: str) -> None:
     pictures = scenes("pair", 3)
     for sheet in kind()(encoder("pair"), pictures):
         assert re.fullmatch(r"[a-z0-9-]+", sheet.name)
-        assert sheet.picture.dtype == np.uint8 and sheet.picture.shape[2] == 3
-        assert min(sheet.picture.shape[:2]) > 60 and max(sheet.picture.shape[:2]) < 4000
+        assert sheet.image.dtype == np.uint8 and sheet.image.shape[2] == 3
+        assert min(sheet.image.shape[:2]) > 60 and max(sheet.image.shape[:2]) < 4000
         assert re.fullmatch(r".+[.]", sheet.caption)
 
 
@@ -75,7 +75,7 @@ def test_a_convolutional_network_draws_what_needs_no_attention() -> None:
     for what in (Attention(), Patch(), Pca(Pca.Settings(foreground="mass"))):
         with pytest.raises(NoAttention):
             what(encoder("resnet10t"), pictures)
-    with pytest.raises(RizbinError, match="image-text encoders"):
+    with pytest.raises(RizbinError, match="image-text encoder"):
         WordMap()(encoder("resnet10t"), pictures)
 
 
@@ -87,7 +87,7 @@ def test_the_best_head_of_a_known_attention_has_the_known_score() -> None:
     assert [sheet.name for sheet in sheets] == ["attention-001", "attention-002", "attention-all"]
     assert "best: head 1" in sheets[0].caption
     kept = np.ceil(0.6 * 16) / 16  # of sixteen red patches alike, the fewest that hold 0.6
-    assert f"mean over 2 pictures: {kept:.3f}" in sheets[-1].caption
+    assert f"mean over 2 images: {kept:.3f}" in sheets[-1].caption
 
 
 def test_without_truth_no_score_is_made_up() -> None:
@@ -127,7 +127,7 @@ def test_words_come_from_the_caption_or_are_given() -> None:
     (given,) = WordMap(WordMap.Settings(words=("zebra", "red")))(encoder("pair"), pictures)
     assert "with zebra, red" in given.caption
     (own,) = WordMap()(encoder("pair"), pictures)
-    assert pictures[0].things[0][0] in own.caption
+    assert pictures[0].objects[0][0] in own.caption
     with pytest.raises(RizbinError, match="no caption"):
         WordMap()(encoder("pair"), [ShownImage("plain", pictures[0].image)])
 
@@ -138,8 +138,8 @@ def test_words_can_be_seen_through_windows() -> None:
     (plain,) = WordMap(settings)(encoder("pair"), pictures)
     (dense,) = WordMap(dataclasses.replace(settings, dense_head="windows"))(encoder("pair"), pictures)
     assert "each patch" in plain.caption and "each pixel" in dense.caption
-    assert dense.picture.shape == plain.picture.shape
-    assert not np.array_equal(dense.picture, plain.picture)
+    assert dense.image.shape == plain.image.shape
+    assert not np.array_equal(dense.image, plain.image)
 
 
 def test_maps_through_windows_have_a_row_of_pixels_for_a_row_of_patches() -> None:
@@ -153,7 +153,7 @@ def test_maps_through_windows_have_a_row_of_pixels_for_a_row_of_patches() -> Non
 
 def test_too_few_pictures_are_refused() -> None:
     for what in (Correspondence(), Neighbors(), Propagate()):
-        with pytest.raises(RizbinError, match="needs 2 pictures"):
+        with pytest.raises(RizbinError, match="needs 2 images"):
             what(encoder("pair"), scenes("pair", 1))
 
 
@@ -170,7 +170,7 @@ def test_sheets_become_files_and_one_page(tmp_path: Path) -> None:
         "propagate-mask-002.png",
         "propagate.png",
     ]
-    np.testing.assert_array_equal(np.asarray(Image.open(page.parent / "propagate.png")), sheets[0].picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(page.parent / "propagate.png")), sheets[0].image)
     np.testing.assert_array_equal(np.asarray(Image.open(page.parent / "propagate-mask-002.png")), sheets[0].masks[1])
     html = page.read_text(encoding="utf-8")
     assert "A &lt;film&gt;" in html and "b.png is empty." in html and "By us." in html and "<img" in html

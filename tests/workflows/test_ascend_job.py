@@ -75,7 +75,7 @@ def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch
         if len(asked) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ascending, "_now_and_then", lambda seen: stops)
+    monkeypatch.setattr(ascending, "_ten_previews", lambda seen: stops)
     assert cli.main([*words, "--output", "part"]) == 130
     assert cli.main([*words, "--output", "part"]) == 0
     assert asked == [1, 2, 2, 3], "the first step was on disk"
@@ -125,7 +125,7 @@ def test_bad_input_is_one_sentence(
         ([" "], "empty prompt says nothing"),
         (["a", "--negative", "b=1"], "weights sum to 0"),
         (["a", "--negative", "b=x"], "'x' in 'b=x' is not a weight"),
-        (["a", "--mask", "mask.png"], "give the picture too"),
+        (["a", "--mask", "mask.png"], "give the image too"),
         (["a", "--start", str(picture), "--mask", "mask.png"], "mask has 9x8 pixels and the picture 40x32"),
         (["a", "--model", "blind"], "blind reads no words"),
         (["a", "--resolutions", "1,x"], "'1,x' names no resolutions"),

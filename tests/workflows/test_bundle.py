@@ -72,8 +72,8 @@ def test_the_command_exports_it_and_reads_it(run: LoadedRun, tmp_path: Path) -> 
     assert torch.equal(loaded.image_projection.weight, load_published(made).pair.image_projection.weight)
     with pytest.raises(RizbinError, match="not empty"):
         rizbin.export(run.folder, made, format="rizbin")
-    with pytest.raises(RizbinError, match="reads text, so onnx cannot load it; export it to open_clip or rizbin"):
-        rizbin.export(run.folder, tmp_path / "other", format="onnx")
+    with pytest.raises(RizbinError, match="reads text, so transformers cannot load it"):
+        rizbin.export(run.folder, tmp_path / "other", format="transformers")
     with pytest.raises(RizbinError, match="reads text, so timm cannot"):
         rizbin.export(run.folder, tmp_path / "other", format="timm")
     plain = rizbin.export(made, tmp_path / "plain")

@@ -113,7 +113,7 @@ def coco(folder: Path, count: int = 6) -> Path:
         sample = Shapes(size=64)[number]
         Image.fromarray(sample.image).save(folder / "photos" / f"{number}.png")
         images.append({"id": 100 + number, "file_name": f"{number}.png", "width": 64, "height": 64})
-        for thing in sample.things:
+        for thing in sample.objects:
             left, top, right, bottom = thing.box
             box = [left, top, right - left, bottom - top]
             annotations.append({"image_id": 100 + number, "category_id": ids[thing.name], "bbox": box})

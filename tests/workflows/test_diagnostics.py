@@ -97,7 +97,7 @@ def test_a_run_without_captions_ends_in_numbers_a_page_and_a_model(
     }
     assert ("zero_shot", "The network reads no text.") in found.left_out
     page = rizbin.report(run, quiet=True).read_text()
-    assert "What it looks at" in page and "head 1" in page
+    assert "Attention and nearest neighbors" in page and "head 1" in page
     encoder, exported = load_encoder(run).network, export.load_encoder(run / "model")
     assert isinstance(encoder, ImageEncoder)
     images = torch.randn(2, 3, 32, 32)

@@ -19,7 +19,7 @@ from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy
 from rizbin.generation.diffusion.text_to_image import GeneratedImage, Sampling, TextToImage
 from rizbin.generation.film import Pixels
 from rizbin.pages.page import Page
-from rizbin.workflows import catalogue, presets, tour
+from rizbin.workflows import catalogue, evaluate_model, presets, tour  # noqa: F401 (imported before its settings are replaced)
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import SMALL
@@ -37,8 +37,8 @@ class Blank(TextToImage):
         self.asked = prompt
         return GeneratedImage(np.zeros((32, 32, 3), np.uint8), [], [], 0.0)
 
-    def encode(self, picture: Pixels, height: int, width: int) -> torch.Tensor:
-        return torch.tensor(picture)
+    def encode(self, image: Pixels, height: int, width: int) -> torch.Tensor:
+        return torch.tensor(image)
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         return latents.numpy()
@@ -109,7 +109,7 @@ def test_repair_looks_with_the_zoo_s_detector(run: Path, tmp_path: Path, capsys:
         model=run,
         output=tmp_path,
         steps=2,
-        ladder=RepairStrategy(seeds=1, places=1),
+        strategy=RepairStrategy(seeds=1, places=1),
         among=["taxi", "pizza"],
         quiet=True,
     )
@@ -124,7 +124,7 @@ def test_the_report_is_a_page_of_numbers_and_pictures(
 ) -> None:
     monkeypatch.setattr(drawn, "DiffusionSettings", lambda: FEW)
     page = rizbin.report(run, output=tmp_path / "page.html").read_text(encoding="utf-8")
-    for part in ("with that thing", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
+    for part in ("with that object", "Drawn from captions", "Step by step", "What the autoencoder keeps"):
         assert part in page
 
 
@@ -136,7 +136,7 @@ def test_a_model_that_draws_is_measured_by_what_a_detector_finds(run: Path) -> N
     assert numbers["autoencoder/error"].value > 5
     again = rizbin.evaluate(run / "model", data="scenes:drawn,categories=4", settings=FEW, quiet=True)
     assert again["judge/true_things"] == numbers["judge/true_things"]
-    with pytest.raises(RizbinError, match="not for a model that draws"):
+    with pytest.raises(RizbinError, match="not for a text-to-image model"):
         rizbin.evaluate(run, settings=Evaluation.Settings(), quiet=True)
     with pytest.raises(RizbinError, match="two names"):
         rizbin.evaluate(run, data="scenes:drawn,categories=1", settings=FEW, quiet=True)
@@ -164,7 +164,7 @@ def test_a_picture_of_all_that_was_asked_for_is_whole() -> None:
     class Knows:
         """Says that the first thing of the last prompt is there."""
 
-        def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+        def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
             return [ObjectPresence(float(painter.asked.split()[1] == one)) for one in phrases]
 
     numbers = drawn.measure(painter, source, Knows(), settings=replace(FEW, scenes=1))
@@ -179,13 +179,13 @@ def test_the_demo_shows_the_rooms(run: Path, tmp_path: Path, monkeypatch: pytest
     tour.tour(page)
     text = page.html()
     for part in (
-        "Drawn",
-        "Mended",
+        "Text-to-image",
+        "Repair",
         "came out without",
         "drawn into a free place",
-        "Found",
-        "16 names were asked",
-        "Climbed",
+        "Detection",
+        "16 names were searched for",
+        "Gradient ascent",
     ):
         assert part in text
     monkeypatch.setattr(tour, "DRAWS", str(tmp_path / "nothing"))

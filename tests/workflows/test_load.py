@@ -49,7 +49,7 @@ def test_bundled_names_say_what_they_are() -> None:
     assert {name: one.kind for name, one in loaded.items()} == kinds
     assert loaded["clip-mini"].run is not None and loaded["detector-mini"].run is None
     assert isinstance(loaded["detector-mini"].model, Detector) and loaded["detector-mini"].detector is not None
-    assert loaded["clip-mini"].detector is None and loaded["clip-mini"].painter is None
+    assert loaded["clip-mini"].detector is None and loaded["clip-mini"].text_to_image is None
     assert isinstance(loaded["clip-mini"].network, ImageTextPair)
 
 
@@ -63,7 +63,10 @@ def test_a_wrong_kind_is_one_sentence(tmp_path: Path) -> None:
             "dino-mini is an image encoder; this is done with text-to-image models",
         ),
         (lambda: load_encoder("diffusion-mini"), "is a text-to-image model"),
-        (lambda: rizbin.export(tmp_path / "clip", tmp_path / "out"), "is a model of open_clip already"),
+        (
+            lambda: rizbin.export(tmp_path / "clip", tmp_path / "out", format="timm"),
+            "is a model of open_clip, so timm cannot load it",
+        ),
         (lambda: open_model("clip-mni"), "did you mean clip-mini"),
         (lambda: open_model("open_clip:no-such-model"), "could not be loaded by open_clip"),
         (lambda: open_model("timm:no_such_network"), "timm has no model 'no_such_network'"),

@@ -82,9 +82,9 @@ def test_a_report_is_written(make: Callable[[Path], Any], tmp_path: Path, monkey
     monkeypatch.setattr("rizbin.workflows.report.measured", _few(measured_by))
     page = rizbin.report(tmp_path / "model", data=DATA, output=tmp_path / "page.html", quiet=True).read_text()
     if make is MODELS["timm"][0]:
-        assert "What it looks at" in page and "head 2" in page
+        assert "Attention and nearest neighbors" in page and "head 2" in page
     else:
-        assert "What it sees" in page and "Finding pictures by words" in page
+        assert "What it sees" in page and "Finding images by words" in page
         assert ("Each place in the color" in page) == (make is save_clip)
 
 

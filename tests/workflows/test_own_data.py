@@ -18,7 +18,7 @@ from rizbin.core.runs import RunFolder
 from rizbin.data.open import open_source
 from rizbin.evaluation.suite import Evaluation, TooFew
 from rizbin.training.trainer import Trainer
-from rizbin.workflows.diagnostics import LEAST_PICTURES, CollapseDiagnostics
+from rizbin.workflows.diagnostics import LEAST_IMAGES, CollapseDiagnostics
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import LoadedRun, load_run, train
 from tests.toys import build, tiny
@@ -115,7 +115,7 @@ def test_collapse_is_looked_for_on_training_images_where_the_test_part_is_small(
     """A rank is never above the number of images, so that three healthy ones would raise the alarm."""
     data = photographs(tmp_path / "mine", 40)
     train_part, test_part = (open_source(data, split=part, size=32) for part in ("train", "test"))
-    assert len(test_part) < LEAST_PICTURES
+    assert len(test_part) < LEAST_IMAGES
     watching = CollapseDiagnostics(build("simclr"), train_part, test_part)
     assert "collapse is looked for on training images" in watching.unseen
     numbers = watching(1, build("simclr"), {}).numbers

@@ -62,7 +62,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         judge=models / "looks",
         output=tmp_path / "a",
         **QUICK,
-        ladder=RepairStrategy(seeds=1, places=1, threshold=0.99, guidance="iou"),
+        strategy=RepairStrategy(seeds=1, places=1, threshold=0.99, guidance="iou"),
         film=True,
         quiet=True,
     )
@@ -74,7 +74,7 @@ def test_repaired_pictures_too_and_they_are_filmed(models: Path, tmp_path: Path)
         "film.html",
     }
     told = json.loads((tmp_path / "a/repaired.json").read_text())[0]
-    assert told["ladder"]["guidance"] == "iou" and told["tried"][0]["how"] == "draw"
+    assert told["strategy"]["guidance"] == "iou" and told["tried"][0]["how"] == "draw"
     assert told["looked_for"] == ["cat", "dog"] and len(told["tried"]) == len(made[0].attempts) == 4
     made_again = replay(tmp_path / "a/repaired.json", output=tmp_path / "b", quiet=True)
     assert isinstance(made_again, list)
@@ -90,10 +90,10 @@ def test_what_the_judge_does_not_know_is_said_and_not_mended(models: Path, tmp_p
         judge=models / "looks",
         output=tmp_path,
         **QUICK,
-        ladder=RepairStrategy(threshold=0.0),
+        strategy=RepairStrategy(threshold=0.0),
         quiet=True,
     )
-    assert not made.whole and len(made.attempts) == 1 and not made.best.found["zeppelin"].known
+    assert not made.whole and len(made.attempts) == 1 and not made.best.presences["zeppelin"].known
     assert any('does not know "zeppelin"' in note for note in made.notes)
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_longer_the_same_is_said(models: Path, tmp_path: Path, capsys
     start = tmp_path / "a/0000.png"
     rizbin.edit(start, "a taxi", model=models / "draws", output=tmp_path / "c", **QUICK, quiet=True)
     rizbin.generate("a frog", model=models / "draws", output=tmp_path / "a", **QUICK, quiet=True)
-    with pytest.raises(RizbinError, match="no longer the picture"):
+    with pytest.raises(RizbinError, match="no longer the image"):
         replay(tmp_path / "c/drawn.json", output=tmp_path / "d", quiet=True)
 
 

@@ -18,7 +18,7 @@ from rizbin.evaluation.suite import Evaluation, evaluate
 from rizbin.generation.ascent.ascend import ascend
 from rizbin.generation.ascent.settings import AscentSettings
 from rizbin.generation.ascent.targets import TextTarget
-from rizbin.studies.ascent_runs import questions, seen_by
+from rizbin.studies.ascent_runs import judged_by, questions
 from rizbin.workflows import bundled_models as recipes
 from rizbin.workflows import evaluate_diffusion as drawn
 from rizbin.workflows.bundle import load_published
@@ -144,13 +144,13 @@ def test_the_detector_answers_by_name_and_is_exported(tmp_path: Path) -> None:
     there = sorted(sample.names)
     absent = sorted(set(open_source("scenes:several", size=32).categories) - sample.names)[:3]
     found = rizbin.detect(str(path), [*there, *absent], model="detector-mini", quiet=True)
-    assert set(found.pictures[0].answer.labels) & set(there)
+    assert set(found.images[0].answer.labels) & set(there)
     verdicts = rizbin.verify(path, [there[0], absent[0]], model="detector-mini")
     assert [one.state for one in verdicts] == ["present", "absent"]
     exported = rizbin.export("detector-mini", tmp_path / "kept", half=True)
     assert (exported / "calibration.json").is_file()
     again = rizbin.detect(str(path), [*there, *absent], model=exported, quiet=True)
-    assert again.pictures[0].answer.labels == found.pictures[0].answer.labels
+    assert again.images[0].answer.labels == found.images[0].answer.labels
     with pytest.raises(RizbinError, match="export it to transformers or onnx"):
         rizbin.export("detector-mini", tmp_path / "other", format="timm")
     with pytest.raises(RizbinError, match="is a detector"):
@@ -174,13 +174,13 @@ def test_what_one_draws_the_other_names_and_no_harm_blinds_it() -> None:
     asked = questions(open_source("scenes:easy,seed=5", split="test", size=64), 100)
     judge, draws = load_encoder("clip-mini"), load_encoder("tecoa-mini")
     for name, harm in HARMS.items():
-        real = seen_by(judge, [harm(one.real) for one in asked], range(100), asked).right.mean()
+        real = judged_by(judge, [harm(one.real) for one in asked], range(100), asked).right.mean()
         # 95 to 98 percent of these; three standard errors below.
         assert real > 0.88, name
     few = asked[:16]
     made = ascend([draws], [[TextTarget(text=one.text)] for one in few], settings=AscentSettings(chunk=16))
     # 86 percent of 40 captions in three seeds; of 16, fewer than 60 come one time in 150.
-    assert seen_by(judge, made.pictures, range(16), asked).right.mean() >= 0.6
+    assert judged_by(judge, made.images, range(16), asked).right.mean() >= 0.6
 
 
 def test_the_page_says_what_the_card_says() -> None:

@@ -1,4 +1,4 @@
-"""The embedded world: endless composed pictures whose every truth is known."""
+"""The embedded world: endless composed images whose every truth is known."""
 
 from rizbin.data.scenes.source import CREDIT, Scenes
 from rizbin.data.scenes.vocabulary import CATEGORIES

@@ -17,7 +17,7 @@ DARKEST, BRIGHTEST = 80, 250
 NOISE = 5.0
 """Standard deviation of the grain, gray levels of 255."""
 
-_SLACK = 64  # The grain field is larger than the picture by this much; a scene takes a window of it.
+_SLACK = 64  # The grain field is larger than the image by this much; a scene takes a window of it.
 
 
 class _Field(NamedTuple):
@@ -38,12 +38,12 @@ def _field(side: int) -> _Field:
 
 
 def background(kind: str, side: int, random: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
-    """A picture of `side` pixels of one of the `KINDS`, or `WHITE`, with light grain."""
+    """An image of `side` pixels of one of the `KINDS`, or `WHITE`, with light grain."""
     field = _field(side)
-    picture = _PAINTERS[kind](field, side, random)
+    image = _PAINTERS[kind](field, side, random)
     top, left = random.integers(0, _SLACK, 2).tolist()
     # One pass: add, round, cut to 0 to 255.
-    return np.asarray(cv2.add(picture, field.grain[top : top + side, left : left + side], dtype=cv2.CV_8U), np.uint8)
+    return np.asarray(cv2.add(image, field.grain[top : top + side, left : left + side], dtype=cv2.CV_8U), np.uint8)
 
 
 def _color(random: np.random.Generator) -> Float32[np.ndarray, "3"]:
@@ -90,16 +90,16 @@ def _stripes(field: _Field, side: int, random: np.random.Generator) -> Float32[n
 
 def _checks(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     angle, periods, phase = random.random() * math.pi, random.uniform(2, 6), random.random()
-    one, other = _wave(field, angle, periods, phase), _wave(field, angle + math.pi / 2, periods, phase)
-    return _mix(((np.floor(one * 2) + np.floor(other * 2)) % 2).astype(np.float32), random)
+    across, other = _wave(field, angle, periods, phase), _wave(field, angle + math.pi / 2, periods, phase)
+    return _mix(((np.floor(across * 2) + np.floor(other * 2)) % 2).astype(np.float32), random)
 
 
 def _dots(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     angle, periods, phase = random.random() * math.pi, random.uniform(3, 8), random.random()
     radius = np.float32(random.uniform(0.2, 0.4))
-    one, other = _wave(field, angle, periods, phase), _wave(field, angle + math.pi / 2, periods, phase)
-    one, other = one - np.rint(one), other - np.rint(other)
-    return _mix((one * one + other * other < radius * radius).astype(np.float32), random)
+    across, other = _wave(field, angle, periods, phase), _wave(field, angle + math.pi / 2, periods, phase)
+    across, other = across - np.rint(across), other - np.rint(other)
+    return _mix((across * across + other * other < radius * radius).astype(np.float32), random)
 
 
 def _clouds(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
@@ -111,8 +111,8 @@ def _clouds(field: _Field, side: int, random: np.random.Generator) -> Float32[np
 
 def _clutter(field: _Field, side: int, random: np.random.Generator) -> Float32[np.ndarray, "side side 3"]:
     """8 to 24 rectangles, ellipses, triangles and lines on a plain ground; none of them is a drawing of anything."""
-    picture = np.empty((side, side, 3), np.uint8)
-    picture[:] = _color(random)
+    image = np.empty((side, side, 3), np.uint8)
+    image[:] = _color(random)
     count = int(random.integers(8, 25))
     colors = random.uniform(DARKEST, BRIGHTEST, (count, 3)).tolist()
     numbers = random.random((count, 7))
@@ -122,20 +122,20 @@ def _clutter(field: _Field, side: int, random: np.random.Generator) -> Float32[n
         points, reach, colors, numbers[:, 4:].tolist(), strict=True
     ):
         if kind < 0.3:
-            cv2.rectangle(picture, (x - wide, y - high), (x + wide, y + high), color, -1)
+            cv2.rectangle(image, (x - wide, y - high), (x + wide, y + high), color, -1)
         elif kind < 0.6:
-            cv2.ellipse(picture, (x, y), (wide, high), turn * 180, 0, 360, color, -1)
+            cv2.ellipse(image, (x, y), (wide, high), turn * 180, 0, 360, color, -1)
         elif kind < 0.8:
             corners = [
                 [x - wide, y + high],
                 [x + wide, y + round(high * more)],
                 [x + round(wide * (turn - 0.5)), y - high],
             ]
-            cv2.fillConvexPoly(picture, np.array(corners, np.int32), color)
+            cv2.fillConvexPoly(image, np.array(corners, np.int32), color)
         else:
             end = (x + round(2 * wide * (2 * turn - 1)), y + round(2 * high * (2 * more - 1)))
-            cv2.line(picture, (x, y), end, color, max(1, side // 48))
-    return picture.astype(np.float32)
+            cv2.line(image, (x, y), end, color, max(1, side // 48))
+    return image.astype(np.float32)
 
 
 _PAINTERS = {
@@ -175,9 +175,9 @@ def _textured(kind: str, field: _Field, side: int, random: np.random.Generator) 
     if random.random() < 0.5:
         share = share[:, ::-1]
     dark, bright = base * np.float32(1 - contrast), base * np.float32(1 + contrast)
-    picture = cv2.transform(np.ascontiguousarray(share), np.stack([bright - dark, dark], axis=1).astype(np.float32))
+    image = cv2.transform(np.ascontiguousarray(share), np.stack([bright - dark, dark], axis=1).astype(np.float32))
     light = cv2.resize(random.uniform(-18, 18, (3, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    return cv2.add(picture, cv2.merge([light, light, light]))
+    return cv2.add(image, cv2.merge([light, light, light]))
 
 
 _PAINTERS |= {kind: partial(_textured, kind) for kind in GROUNDS}

@@ -2,8 +2,8 @@
 
 All words are decided from the boxes around the visible parts, with margins, so that a person would agree:
 
-- small, large: the box's longer side is at most `SMALL`, at least `LARGE` of the picture's side.
-- left, right, top, bottom: the box's middle lies in the outer `EDGE` of the picture; center: in the middle fifth.
+- small, large: the box's longer side is at most `SMALL`, at least `LARGE` of the image's side.
+- left, right, top, bottom: the box's middle lies in the outer `EDGE` of the image; center: in the middle fifth.
 - left of, right of, above, below: each middle lies beyond the other box by `GAP` of the side, and the offset is mostly
   along that axis.
 - in front of, behind: the one hides at least `compose.FEWEST_COVERED` of the other.
@@ -73,7 +73,7 @@ def article(words: str) -> str:
 
 def relations(boxes: list[Box], hidden_by: list[tuple[int, ...]], side: int) -> tuple[Relation, ...]:
     """All relations that hold between the objects, each in both directions."""
-    found: list[Relation] = []
+    relations: list[Relation] = []
     gap = GAP * side
     middles = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
     for i, (left, top, right, bottom) in enumerate(boxes):
@@ -83,16 +83,16 @@ def relations(boxes: list[Box], hidden_by: list[tuple[int, ...]], side: int) -> 
             dx, dy = middles[j][0] - x, middles[j][1] - y
             if abs(dx) >= abs(dy):
                 if dx > 0 and x + gap <= other[0] and middles[j][0] >= right + gap:
-                    found += (i, "left of", j), (j, "right of", i)
+                    relations += (i, "left of", j), (j, "right of", i)
                 elif dx < 0 and x - gap >= other[2] and middles[j][0] <= left - gap:
-                    found += (i, "right of", j), (j, "left of", i)
+                    relations += (i, "right of", j), (j, "left of", i)
             elif dy > 0 and y + gap <= other[1] and middles[j][1] >= bottom + gap:
-                found += (i, "above", j), (j, "below", i)
+                relations += (i, "above", j), (j, "below", i)
             elif dy < 0 and y - gap >= other[3] and middles[j][1] <= top - gap:
-                found += (i, "below", j), (j, "above", i)
+                relations += (i, "below", j), (j, "above", i)
             if j in hidden_by[i]:
-                found += (j, "in front of", i), (i, "behind", j)
-    return tuple(found)
+                relations += (j, "in front of", i), (i, "behind", j)
+    return tuple(relations)
 
 
 def size_word(box: Box, side: int) -> str:
@@ -188,9 +188,11 @@ def describe(
 
 def _with_places(groups: list[_Group], sized: bool) -> str:
     # Those with a place come first: in "a pizza and a cat on the left" the pizza's place would be in doubt.
-    told = [group for group in groups if group.place][:_PLACED_AT_MOST]
-    others = [group for group in groups if group not in told]
-    return _join([f"{group.phrase(sized)} {group.place}" for group in told] + [group.phrase(sized) for group in others])
+    placed = [group for group in groups if group.place][:_PLACED_AT_MOST]
+    others = [group for group in groups if group not in placed]
+    return _join(
+        [f"{group.phrase(sized)} {group.place}" for group in placed] + [group.phrase(sized) for group in others]
+    )
 
 
 def _with_relation(

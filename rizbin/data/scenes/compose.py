@@ -28,7 +28,7 @@ FEWEST_COVERED = 0.05
 
 _PLACES = 8  # Places tried for one size of an object.
 _SIZES = 5  # Sizes tried before an object is left out.
-_BEGINNINGS = 50  # Pictures begun before drawings that must be there are given up.
+_BEGINNINGS = 50  # Images begun before drawings that must be there are given up.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class World:
     objects: tuple[int, int]
     """Fewest and most objects."""
     sides: tuple[float, float]
-    """Shortest and longest longer side of an object, share of the picture's side."""
+    """Shortest and longest longer side of an object, share of the image's side."""
     spread: Literal["even", "log"]
     """How sizes are drawn between the two: evenly, or evenly in their logarithm (more small ones)."""
     turn: float
@@ -58,7 +58,7 @@ class World:
 
 @dataclass(slots=True)
 class Placed:
-    """One object in a picture, in front of those placed before it."""
+    """One object in an image, in front of those placed before it."""
 
     category: int
     """Position in the source's names; of a distractor -1 minus its position among the source's distractors."""
@@ -73,7 +73,7 @@ class Placed:
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Around its visible pixels: left, top, right, bottom, the last two exclusive."""
     hidden_by: tuple[int, ...] = ()
-    """Objects (positions in the picture) that hide `FEWEST_COVERED` of it or more."""
+    """Objects (positions in the image) that hide `FEWEST_COVERED` of it or more."""
 
 
 @dataclass(slots=True)
@@ -96,10 +96,10 @@ def compose(
     distractors: Sequence[tuple[int, Sprite]] = (),
     apart: np.random.Generator | None = None,
 ) -> ComposedScene | None:
-    """A picture of `side` pixels with `drawings` (category and sprite), back to front.
+    """An image of `side` pixels with `drawings` (category and sprite), back to front.
 
     A drawing that finds no room, however small, is left out, but for the first `needed` (1 or more): without these the
-    picture is begun again, and None comes back when that does not help (drawings too thin to show a pixel).
+    image is begun again, and None comes back when that does not help (drawings too thin to show a pixel).
 
     `distractors` (negative category and sprite) lie behind all objects or in front of them, at even chance. They use
     the random numbers of `apart` and make no object yield, so that a scene with them is the scene without them, but for
@@ -107,28 +107,28 @@ def compose(
     """
     for _ in range(_BEGINNINGS):
         kind = world.backgrounds[int(random.random() * len(world.backgrounds))]
-        picture = ComposedScene(background(kind, side, random), np.full((side, side), -1, np.int8), [])
+        scene = ComposedScene(background(kind, side, random), np.full((side, side), -1, np.int8), [])
         in_front = []
         for category, sprite in distractors:
             assert apart is not None
             if apart.random() < 0.5:
                 in_front.append((category, sprite))
             else:
-                _place(picture, world, category, sprite, apart)
+                _place(scene, world, category, sprite, apart)
         for position, (category, sprite) in enumerate(drawings):
-            if not _place(picture, world, category, sprite, random) and position < needed:
+            if not _place(scene, world, category, sprite, random) and position < needed:
                 break
         else:
             for category, sprite in in_front:
                 assert apart is not None
-                _place(picture, world, category, sprite, apart)
-            _measure(picture)
-            return picture
+                _place(scene, world, category, sprite, apart)
+            _measure(scene)
+            return scene
     return None
 
 
-def _place(picture: ComposedScene, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
-    side = len(picture.image)
+def _place(scene: ComposedScene, world: World, category: int, sprite: Sprite, random: np.random.Generator) -> bool:
+    side = len(scene.image)
     smallest, largest = (max(FEWEST_PIXELS, share * side) for share in world.sides)
     finish = None
     if world.detail:
@@ -151,9 +151,9 @@ def _place(picture: ComposedScene, world: World, category: int, sprite: Sprite, 
         height, width = mask.shape
         for _ in range(_PLACES):
             left, top = int(random.random() * (side - width + 1)), int(random.random() * (side - height + 1))
-            if _take_room(picture, left, top, mask):
-                _paint(picture.image[top : top + height, left : left + width], pixels)
-                picture.placed.append(Placed(category, left, top, mask, full, full))
+            if _take_room(scene, left, top, mask):
+                _paint(scene.image[top : top + height, left : left + width], pixels)
+                scene.placed.append(Placed(category, left, top, mask, full, full))
                 return True
         length = max(smallest, length * 0.7)
     return False
@@ -177,31 +177,31 @@ def _limits(
     return (max(FEWEST_PIXELS, detail.tiniest * side), smallest) if tiny else (smallest, largest)
 
 
-def _take_room(picture: ComposedScene, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
+def _take_room(scene: ComposedScene, left: int, top: int, mask: Bool[np.ndarray, "height width"]) -> bool:
     """Give these pixels to the next object, if every object behind keeps enough of itself in sight.
 
     Distractors behind need not.
     """
     right, bottom = left + mask.shape[1], top + mask.shape[0]
-    owners = picture.owner[top:bottom, left:right]
+    owners = scene.owner[top:bottom, left:right]
     if any(
         left < other.left + other.mask.shape[1]
         and other.left < right
         and top < other.top + other.mask.shape[0]
         and other.top < bottom
-        for other in picture.placed
+        for other in scene.placed
     ):
-        lost = np.bincount(owners[mask] + 1, minlength=len(picture.placed) + 1)[1:].tolist()
-        for other, pixels in zip(picture.placed, lost, strict=True):
+        lost = np.bincount(owners[mask] + 1, minlength=len(scene.placed) + 1)[1:].tolist()
+        for other, pixels in zip(scene.placed, lost, strict=True):
             if (
                 pixels
                 and other.category >= 0
                 and other.visible - pixels < max(FEWEST_SEEN, (1 - MOST_HIDDEN) * other.full)
             ):
                 return False
-        for other, pixels in zip(picture.placed, lost, strict=True):
+        for other, pixels in zip(scene.placed, lost, strict=True):
             other.visible -= pixels
-    owners[mask] = len(picture.placed)
+    owners[mask] = len(scene.placed)
     return True
 
 
@@ -240,23 +240,23 @@ def _shape(sprite: Sprite, length: float, turn: float) -> UInt8[np.ndarray, "hei
     return cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR)
 
 
-def _measure(picture: ComposedScene) -> None:
+def _measure(scene: ComposedScene) -> None:
     """Fill in what is known only once the last object lies in place."""
-    count = len(picture.placed)
-    for position, thing in enumerate(picture.placed):
-        height, width = thing.mask.shape
-        owners = picture.owner[thing.top : thing.top + height, thing.left : thing.left + width]
-        if not thing.visible:  # a distractor behind everything
+    count = len(scene.placed)
+    for position, placed in enumerate(scene.placed):
+        height, width = placed.mask.shape
+        owners = scene.owner[placed.top : placed.top + height, placed.left : placed.left + width]
+        if not placed.visible:  # a distractor behind everything
             continue
         mine = owners == position
         columns, rows = np.flatnonzero(mine.any(0)), np.flatnonzero(mine.any(1))
-        thing.box = (
-            thing.left + int(columns[0]),
-            thing.top + int(rows[0]),
-            thing.left + int(columns[-1]) + 1,
-            thing.top + int(rows[-1]) + 1,
+        placed.box = (
+            placed.left + int(columns[0]),
+            placed.top + int(rows[0]),
+            placed.left + int(columns[-1]) + 1,
+            placed.top + int(rows[-1]) + 1,
         )
-        if thing.visible < thing.full:
-            over = np.bincount(owners[thing.mask], minlength=count)
-            least = FEWEST_COVERED * thing.full
-            thing.hidden_by = tuple(k for k in range(position + 1, count) if over[k] >= least)
+        if placed.visible < placed.full:
+            over = np.bincount(owners[placed.mask], minlength=count)
+            least = FEWEST_COVERED * placed.full
+            placed.hidden_by = tuple(k for k in range(position + 1, count) if over[k] >= least)

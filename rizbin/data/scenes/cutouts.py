@@ -30,7 +30,7 @@ def read_cutouts(folder: Path, side: int) -> tuple[dict[str, list[Sprite]], str]
         ) from problem
     if not files:
         raise RizbinError(f"{folder} holds no PNG; put cut-outs with a transparent background into it.")
-    found: dict[str, list[Sprite]] = {}
+    sprites: dict[str, list[Sprite]] = {}
     content = hashlib.sha256()
     for path in files:
         name = name_of(path)
@@ -39,10 +39,10 @@ def read_cutouts(folder: Path, side: int) -> tuple[dict[str, list[Sprite]], str]
             sprite = make_sprite(pixels, side)
         except ValueError as problem:
             raise RizbinError(f"{path} is transparent all over; remove it or export it again.") from problem
-        found.setdefault(name, []).append(sprite)
+        sprites.setdefault(name, []).append(sprite)
         content.update(f"{name}\n{sprite.levels[0].shape}\n".encode())
         content.update(sprite.levels[0].tobytes())
-    return found, content.hexdigest()
+    return sprites, content.hexdigest()
 
 
 def _read(path: Path) -> UInt8[np.ndarray, "height width 4"]:

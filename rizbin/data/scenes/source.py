@@ -10,7 +10,7 @@ import numpy as np
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator
-from rizbin.data.sample import Refused, Sample, Thing
+from rizbin.data.sample import LabeledObject, Refused, Sample
 from rizbin.data.scenes.backgrounds import KINDS, WHITE
 from rizbin.data.scenes.captions import describe, relations
 from rizbin.data.scenes.compose import ComposedScene, World, compose
@@ -22,12 +22,12 @@ from rizbin.data.scenes.vocabulary import CATEGORIES, CODES, DISTRACTORS, HELD_O
 from rizbin.data.views import turn_hue
 
 CREDIT = "Drawings by OpenMoji, the open-source emoji and icon project (openmoji.org), license CC BY-SA 4.0"
-"""Goes wherever pictures of the embedded world are shown: README and report."""
+"""Goes wherever images of the embedded world are shown: README and report."""
 
 WORLDS = {
     # The preset of the demo and of the figure "85 percent over 32 categories": nothing small, nothing busy.
     # Captions only name: sizes, places and ways of speaking are learned first by a small network, and with them in six
-    # captions of ten it still named next to nothing after 25,000 pictures where it named half with names alone.
+    # captions of ten it still named next to nothing after 25,000 images where it named half with names alone.
     "easy": World(
         objects=(1, 3), sides=(0.25, 0.6), spread="even", turn=0.0, repeat=0.05, plain=1.0, backgrounds=("gradient",)
     ),
@@ -49,9 +49,9 @@ WORLDS = {
         plain=0.4,
         backgrounds=(*KINDS, "clutter"),
     ),
-    # For methods without captions. They learn what tells a picture from others: on grounds of many colors that is the
+    # For methods without captions. They learn what tells an image from others: on grounds of many colors that is the
     # ground, and nearest neighbors by object stay at chance; here there is nothing but the object.
-    # The same with hues of its own in every scene: colors tell pictures apart and name nothing, as on photographs of
+    # The same with hues of its own in every scene: colors tell images apart and name nothing, as on photographs of
     # things that come in many colors. On "single", where a drawing's colors are its name, to ignore them costs 28
     # points of SimCLR's nearest neighbors; augmentations of color are then to be judged here.
     "tinted": World(
@@ -66,6 +66,10 @@ WORLDS = {
     ),
     "single": World(
         objects=(1, 1), sides=(0.3, 0.8), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
+    ),
+    # Several objects on the same white: two crops of an image may show different ones (`rizbin study repulsion`).
+    "group": World(
+        objects=(2, 4), sides=(0.3, 0.5), spread="even", turn=30.0, repeat=0.0, plain=1.0, backgrounds=(WHITE,)
     ),
     # What flat drawings lack: fur and leaves over the silhouette, lines of a pixel, small objects, busy grounds. A
     # drawing whose longer side is 0.19 of the image's covers about 2 percent of it. Captions only name, as in "easy".
@@ -102,7 +106,7 @@ _END = 2**62
 
 
 class Scenes:
-    """Composed pictures with captions, boxes, exact masks and relations; endless, at any size, for any index.
+    """Composed images with captions, boxes, exact masks and relations; endless, at any size, for any index.
 
     Training scenes hold no held-out category and no held-out pair; test scenes neither, but their random numbers are
     others, so no scene is in both. Raises RizbinError when the settings ask for what the world does not have.
@@ -110,17 +114,18 @@ class Scenes:
 
     @dataclass(frozen=True, kw_only=True)
     class Settings:
-        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "detail"] = "easy"
+        preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "group", "detail"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. several: 1 to 4
         of a fifth to a half on the like, for finding things. drawn: 1 or 2 of 40 to 56 percent on one color, for
         drawing. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without
-        captions. tinted: the same with all hues turned by a random angle. detail: 1 to 4 of 18 to 62 percent and some
+        captions. tinted: the same with all hues turned by a random angle. group: 2 to 4 of 30 to 50 percent on white.
+        detail: 1 to 4 of 18 to 62 percent and some
         of 9 to 18, turned by up to 15 degrees, with fur, leaves, scales or stitches, thin attached lines or as line
         drawings, mostly on grounds like grass, bark, gravel, water or fabric; for images of 96 pixels and more."""
         size: int = 64
-        """Side of the picture, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
+        """Side of the image, pixels, 16 or more. 64 is what the small networks learn from in minutes."""
         categories: int = 32
         """The first so many names of `CATEGORIES`; 0 for all of them. 32 is the demo's number."""
         seed: int = 0
@@ -153,25 +158,25 @@ class Scenes:
     def from_cutouts(cls, folder: str | Path, settings: Settings) -> "Scenes":
         """The same world with your own drawings: every PNG with transparency in `folder` and the folders in it.
 
-        The name is what stands in the `.txt` beside the picture, else the file's name: "red_mug-03.png" is a "red mug".
-        Several pictures may share a name. `categories` takes the first so many names by alphabet, 0 all of them. No
+        The name is what stands in the `.txt` beside the image, else the file's name: "red_mug-03.png" is a "red mug".
+        Several images may share a name. `categories` takes the first so many names by alphabet, 0 all of them. No
         category is held out, so there is no split "heldout"; pairs are held out when there are 8 names or more.
-        Raises RizbinError when the folder or a picture in it cannot be used.
+        Raises RizbinError when the folder or an image in it cannot be used.
         """
         if settings.split == "heldout":
             raise RizbinError(
                 'A folder of cut-outs has no held-out categories; use the split "test" or "pairs" instead.'
             )
         _check(settings)
-        found, content = read_cutouts(Path(folder), _render_side(settings))
-        if settings.categories < 0 or settings.categories > len(found):
+        cutouts, content = read_cutouts(Path(folder), _render_side(settings))
+        if settings.categories < 0 or settings.categories > len(cutouts):
             raise RizbinError(
-                f"{folder} holds {len(found)} names, not {settings.categories}; "
+                f"{folder} holds {len(cutouts)} names, not {settings.categories}; "
                 "set categories to a number up to that, or to 0 for all of them."
             )
-        names = tuple(sorted(found))[: settings.categories or None]
+        names = tuple(sorted(cutouts))[: settings.categories or None]
         source = cls.__new__(cls)
-        source._set_up(settings, names, [found[name] for name in names], content, f"cutouts:{folder}")
+        source._set_up(settings, names, [cutouts[name] for name in names], content, f"cutouts:{folder}")
         return source
 
     def _set_up(
@@ -198,12 +203,12 @@ class Scenes:
         facts = asdict(settings)
         if not settings.distractors:  # which left the fingerprints as they were before there were any
             del facts["distractors"]
-        told = f"{WORLD_VERSION} {facts} {self._world} {names} {content} {cv2.__version__} {np.__version__}"
+        facts_text = f"{WORLD_VERSION} {facts} {self._world} {names} {content} {cv2.__version__} {np.__version__}"
         if self._world.detail:
-            told += f" {DETAIL_VERSION} {self._world.detail}"
+            facts_text += f" {DETAIL_VERSION} {self._world.detail}"
         if settings.distractors:
-            told += f" {DISTRACTORS} {openmoji_stamp()}"
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
+            facts_text += f" {DISTRACTORS} {openmoji_stamp()}"
+        self.fingerprint = hashlib.sha256(facts_text.encode()).hexdigest()
 
     def __len__(self) -> int:
         """A nominal epoch; every index below 2**62 is a scene of its own."""
@@ -219,13 +224,13 @@ class Scenes:
         drawings = [(category, self._drawing(category, random)) for category in cast]
         needed = 2 if self.settings.split == "pairs" else 1
         distractors, apart = self._draw_distractors(index)
-        picture = compose(self._world, self.settings.size, drawings, needed, random, distractors, apart)
-        if picture is None:
+        scene = compose(self._world, self.settings.size, drawings, needed, random, distractors, apart)
+        if scene is None:
             thin = " or ".join(sorted({self._names[category] for category in cast[:needed]}))
             raise Refused(
                 f"{key} could not be composed: the drawing of {thin} is too thin to be seen; use a bolder one."
             )
-        return self._tell(key, picture, random)
+        return self._tell(key, scene, random)
 
     def _draw_distractors(self, index: int) -> tuple[list[tuple[int, Sprite]], np.random.Generator | None]:
         """The distractors of scene `index`, and random numbers of their own."""
@@ -264,23 +269,23 @@ class Scenes:
             return self._outlines[category]
         return choice[0] if len(choice) == 1 else choice[int(random.random() * len(choice))]
 
-    def _tell(self, key: str, picture: ComposedScene, random: np.random.Generator) -> Sample:
-        """The picture with what is true of it."""
-        positions = [position for position, placed in enumerate(picture.placed) if placed.category >= 0]
-        names = [self._names[picture.placed[position].category] for position in positions]
-        boxes = [picture.placed[position].box for position in positions]
+    def _tell(self, key: str, scene: ComposedScene, random: np.random.Generator) -> Sample:
+        """The image with what is true of it."""
+        positions = [position for position, placed in enumerate(scene.placed) if placed.category >= 0]
+        names = [self._names[scene.placed[position].category] for position in positions]
+        boxes = [scene.placed[position].box for position in positions]
         hidden_by = [
-            tuple(positions.index(other) for other in picture.placed[position].hidden_by if other in positions)
+            tuple(positions.index(other) for other in scene.placed[position].hidden_by if other in positions)
             for position in positions
         ]
         related = relations(boxes, hidden_by, self.settings.size)
         all_distractors = list(DISTRACTORS)
         distractors = tuple(
-            Thing(all_distractors[-1 - placed.category], placed.box, picture.owner == position)
-            for position, placed in enumerate(picture.placed)
+            LabeledObject(all_distractors[-1 - placed.category], placed.box, scene.owner == position)
+            for position, placed in enumerate(scene.placed)
             if placed.category < 0 and placed.visible
         )
-        image = picture.image
+        image = scene.image
         if self._world.tint:
             image = turn_hue(image, self._world.tint * (2 * random.random() - 1))
         return Sample(
@@ -288,8 +293,8 @@ class Scenes:
             image=image,
             caption=describe(names, boxes, related, self.settings.size, random, self._world.plain),
             label=names[0] if len(set(names)) == 1 else "",
-            things=tuple(
-                Thing(name, box, picture.owner == position)
+            objects=tuple(
+                LabeledObject(name, box, scene.owner == position)
                 for name, box, position in zip(names, boxes, positions, strict=True)
             ),
             relations=related,

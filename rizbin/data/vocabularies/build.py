@@ -52,7 +52,7 @@ GRAMMAR_WEIGHT, CATEGORY_WEIGHT, PLURAL_WEIGHT = 20000, 6000, 1000
 EMOJI_WEIGHT, CLASS_WEIGHT, DEFINITION_WEIGHT = 200, 20, 1
 """Grammar is in every caption, the embedded world's categories are next; the rest is what real captions hold."""
 NO_THING = r"\b(FACE|SYMBOL|SIGN|SIGNS|SQUARED|MARK|HAND|FINGER|ARROW|DIGRAM|TRIGRAM|BUTTON|CHESS|ELECTRIC|LOT OF)\b"
-"""Emoji whose names hold one of these words are no things that one meets in a picture."""
+"""Emoji whose names hold one of these words are no things that one meets in an image."""
 
 
 def collect_words() -> Counter[str]:

@@ -1,1 +1,1 @@
-"""Pictures from image-text models alone: pixels climb the gradient of what such a model says of them."""
+"""Images from image-text encoders alone: gradient ascent on the score that such an encoder gives to the image."""

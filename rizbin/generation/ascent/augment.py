@@ -1,7 +1,7 @@
-"""Copies of the pictures, each a little otherwise, so that what is drawn is there for every look and not for one.
+"""Augmented copies of the images, so that what is drawn raises the score of every copy and not of one view alone.
 
 All draws of a copy follow from (seed, step, copy): nothing changes when copies are computed in other chunks or beside
-other pictures. All pictures of a batch get the same draws. Everything is differentiable.
+other images. All images of a batch get the same draws. Everything is differentiable.
 
 Source: shifts, noise and clipping, Direct Ascent Synthesis (arXiv 2502.07753); shifts of color, its re-implementations.
 """
@@ -17,15 +17,15 @@ from rizbin.core.errors import RizbinError
 from rizbin.core.random import torch_generator
 from rizbin.models.encoder import fitted
 
-Pictures = Float[Tensor, "pictures 3 height width"]
+Images = Float[Tensor, "images 3 height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How a copy differs from the picture."""
+    """How a copy differs from the image."""
 
     shift: float = 0.0625
-    """Pictures are rolled by up to this share of the encoder's side in both directions, over their edges, before the
+    """Images are rolled by up to this share of the encoder's side in both directions, over their edges, before the
     middle is cut out. Source: 56 of 224 pixels, a quarter."""
     noise: float = 0.3
     """Uniform noise of up to so much is added or taken away: what shows through it is large. An encoder that never saw
@@ -36,7 +36,7 @@ class Augment:
     flip: float = 0.0
     """Probability that a copy is mirrored. Words like "left of" do not hold in a mirror."""
     crop: float = 1.0
-    """Least side of a random square cut from the picture, as a share of its side; 1 cuts none. It is enlarged to the
+    """Least side of a random square cut from the image, as a share of its side; 1 cuts none. It is enlarged to the
     encoder's side."""
     clip: bool = True
     """Keep copies within black and white."""
@@ -51,7 +51,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for one copy; `apply` makes the copy of any pictures of the canvas."""
+    """What was drawn for one copy; `apply` makes the copy of any images of the canvas."""
 
     settings: Augment
     side: int
@@ -65,19 +65,19 @@ class Draw:
     color: Float[Tensor, "3 1 1"]
     noise: Float[Tensor, "3 side side"]
 
-    def placed(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
-        """Rolled, cut, mirrored and resized alone: for pictures that shall lie as the copies do."""
+    def placed(self, images: Images) -> Float[Tensor, "images 3 side side"]:
+        """Rolled, cut, mirrored and resized alone: for images that shall lie as the copies do."""
         top, left, height, width = self.box
         if self.down or self.across:
-            pictures = torch.roll(pictures, (self.down, self.across), dims=(2, 3))
-        pictures = pictures[:, :, top : top + height, left : left + width]
+            images = torch.roll(images, (self.down, self.across), dims=(2, 3))
+        images = images[:, :, top : top + height, left : left + width]
         if self.mirrored:
-            pictures = pictures.flip(3)
-        return fitted(pictures, self.side)
+            images = images.flip(3)
+        return fitted(images, self.side)
 
-    def apply(self, pictures: Pictures) -> Float[Tensor, "pictures 3 side side"]:
+    def apply(self, images: Images) -> Float[Tensor, "images 3 side side"]:
         """The copy."""
-        copy = self.placed(pictures)
+        copy = self.placed(images)
         if self.settings.color:
             copy = copy + self.color.to(copy)
         if self.settings.noise:
@@ -86,15 +86,15 @@ class Draw:
 
 
 def draw(settings: Augment, shape: Sequence[int], side: int, *words: int) -> Draw:
-    """What a copy of pictures of this shape (height, width) is made with; words: seed, step, copy and the like.
+    """What a copy of images of this shape (height, width) is made with; words: seed, step, copy and the like.
 
     The middle that is cut out is the canvas without the shift at each edge: a canvas of 336 with a shift of 56 gives
     the 224 of the paper. On a canvas no larger than the encoder's side nothing is cut off.
     """
-    height, width = (int(one) for one in shape)
+    height, width = (int(length) for length in shape)
     random = torch_generator("ascent", *words)
     numbers = torch.rand(8, generator=random).tolist()
-    # A float64 picture gets the same noise as a float32 one.
+    # A float64 image gets the same noise as a float32 one.
     color = (torch.rand(3, 1, 1, generator=random) * 2 - 1) * settings.color
     noise = (torch.rand(3, side, side, generator=random) * 2 - 1) * settings.noise
     most = round(settings.shift * side)

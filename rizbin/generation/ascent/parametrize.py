@@ -1,6 +1,6 @@
-"""What a picture is made of while it is climbed: the same gradient gives other pictures in other coordinates.
+"""Parametrizations of the image in gradient ascent: the same gradient gives other images in other coordinates.
 
-Every one is a module that is built from start pictures and gives pictures: `made()` is [pictures, 3, height, width],
+Every one is a module that is built from start images and gives images: `made()` is [images, 3, height, width],
 0 to 1, and before the first step the start (latents: as the autoencoder gives it back; strokes: to some percent). Plain
 pixels take whatever pattern fools the encoder; coordinates in which coarse things are cheap draw coarse things first
 (by plain descent; of Adam see `MultiResolution`).
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from rizbin.core.errors import RizbinError
 
-Starts = Float[Tensor, "pictures 3 height width"]
-"""Pictures that are started from, 0 to 1."""
+Starts = Float[Tensor, "images 3 height width"]
+"""Images that are started from, 0 to 1."""
 Made = Starts
-"""Pictures as they stand, 0 to 1."""
+"""Images as they stand, 0 to 1."""
 Resolutions = Literal["all", "powers"] | Sequence[int]
 Parametrization = Literal["resolutions", "fourier", "pixels", "latent", "strokes"]
 
@@ -37,9 +37,9 @@ def squashed(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return (values.tanh() + 1) / 2
 
 
-def unsquashed(pictures: Starts) -> Float[Tensor, "pictures 3 height width"]:
-    """What `squashed` makes these pictures of; black and white come back a thousandth off."""
-    return torch.atanh(pictures.clamp(_EDGE, 1 - _EDGE) * 2 - 1)
+def unsquashed(images: Starts) -> Float[Tensor, "images 3 height width"]:
+    """What `squashed` makes these images of; black and white come back a thousandth off."""
+    return torch.atanh(images.clamp(_EDGE, 1 - _EDGE) * 2 - 1)
 
 
 class Pixels(nn.Module):
@@ -65,7 +65,7 @@ class Fourier(nn.Module):
 
     def __init__(self, start: Starts, *, decay: float = 1.0) -> None:
         super().__init__()
-        pictures, _, height, width = start.shape
+        images, _, height, width = start.shape
         down, across = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
         frequency = (down[:, None] ** 2 + across[None] ** 2).sqrt().to(start)
         scale = frequency.clamp(min=1 / max(height, width)) ** -decay
@@ -73,7 +73,7 @@ class Fourier(nn.Module):
         self.register_buffer("scale", scale * (height * width) ** 0.5 / scale.square().mean().sqrt())
         self.register_buffer("colors", _COLORS.to(start))
         self.register_buffer("base", unsquashed(start))
-        self.waves = nn.Parameter(start.new_zeros(pictures, 3, height, width // 2 + 1, 2))
+        self.waves = nn.Parameter(start.new_zeros(images, 3, height, width // 2 + 1, 2))
 
     def forward(self) -> Made:
         waves = torch.view_as_complex(self.waves * self.scale[..., None])
@@ -91,7 +91,7 @@ _COLORS = _decorrelated()
 
 
 class MultiResolution(nn.Module):
-    """A sum of pictures of many sizes, each enlarged to the canvas (1x1: one color; others bicubic).
+    """A sum of images of many sizes, each enlarged to the canvas (1x1: one color; others bicubic).
 
     One coarse value gathers the gradient of all pixels below it, so that plain gradient descent moves coarse things
     most: the prior of the paper. resolutions: sides; "all" from 1 to the canvas's longer side, "powers" of two up to it
@@ -194,7 +194,7 @@ class Latent(nn.Module):
 
 
 class Strokes(nn.Module):
-    """Soft strokes on the start picture: quadratic Bezier curves with a width, a color and an opacity each.
+    """Soft strokes on the start image: quadratic Bezier curves with a width, a color and an opacity each.
 
     A pixel is covered by sigmoid((half the width - its distance to the curve) / a third of a pixel's diagonal), and
     the strokes lie over each other in their order. The curve is taken as `pieces` straight pieces. At the start all
@@ -208,7 +208,7 @@ class Strokes(nn.Module):
         self, start: Starts, *, strokes: int = 48, pieces: int = 8, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        pictures, _, height, width = start.shape
+        images, _, height, width = start.shape
         self.pieces = pieces
         self.register_buffer("start", start.clone())
         down, across = torch.arange(height).to(start) + 0.5, torch.arange(width).to(start) + 0.5
@@ -219,33 +219,33 @@ class Strokes(nn.Module):
         def drawn(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator).to(start)
 
-        # The same strokes for all pictures: what is drawn of one does not depend on how many there are beside it.
+        # The same strokes for all images: what is drawn of one does not depend on how many there are beside it.
         middle = drawn(1, strokes, 1, 2) * torch.tensor([width / unit, height / unit]).to(start)
-        points = (middle + (drawn(1, strokes, 3, 2) - 0.5) * 0.4).repeat(pictures, 1, 1, 1)
+        points = (middle + (drawn(1, strokes, 3, 2) - 0.5) * 0.4).repeat(images, 1, 1, 1)
         self.points = nn.Parameter(points)
-        """[pictures, strokes, 3, 2], x and y in shares of the longer side."""
-        self.widths = nn.Parameter((0.02 + 0.06 * drawn(1, strokes)).log().repeat(pictures, 1))
-        self.colors = nn.Parameter(((drawn(1, strokes, 3) - 0.5) * 2).repeat(pictures, 1, 1))
-        self.opacity = nn.Parameter(start.new_full((pictures, strokes), -3.0))
+        """[images, strokes, 3, 2], x and y in shares of the longer side."""
+        self.widths = nn.Parameter((0.02 + 0.06 * drawn(1, strokes)).log().repeat(images, 1))
+        self.colors = nn.Parameter(((drawn(1, strokes, 3) - 0.5) * 2).repeat(images, 1, 1))
+        self.opacity = nn.Parameter(start.new_full((images, strokes), -3.0))
 
     def forward(self) -> Made:
         time = torch.linspace(0, 1, self.pieces + 1).to(self.points)[:, None]
         first, second, third = self.points.unsqueeze(-3).unbind(-2)
         curve = (1 - time) ** 2 * first + 2 * time * (1 - time) * second + time**2 * third
-        picture = self.start
+        image = self.start
         colors, opacity = squashed(self.colors), self.opacity.sigmoid()
         for number in range(self.points.shape[1]):
             near = distances(self.centers, curve[:, number])
             half = self.widths[:, number].exp()[:, None, None] / 2
             cover = torch.sigmoid((half - near) / (self.soft / 3)) * opacity[:, number, None, None]
             cover = cover[:, None]
-            picture = picture * (1 - cover) + colors[:, number, :, None, None] * cover
-        return picture
+            image = image * (1 - cover) + colors[:, number, :, None, None] * cover
+        return image
 
 
 def distances(
-    places: Float[Tensor, "height width 2"], curves: Float[Tensor, "pictures points 2"]
-) -> Float[Tensor, "pictures height width"]:
+    places: Float[Tensor, "height width 2"], curves: Float[Tensor, "images points 2"]
+) -> Float[Tensor, "images height width"]:
     """How far each place is from the nearest of the straight pieces between a curve's points."""
     from_, to = curves[:, :-1, None, None], curves[:, 1:, None, None]
     along = to - from_
@@ -284,20 +284,20 @@ def parametrized(
 
 
 def bounded(
-    pictures: Made,
+    images: Made,
     start: Starts,
     *,
     change: float = 1.0,
     mask: Float[Tensor, "1 height width"] | None = None,
 ) -> Made:
-    """The pictures where the mask is 1, the start where it is 0; nowhere further from the start than `change`.
+    """The images where the mask is 1, the start where it is 0; nowhere further from the start than `change`.
 
     The bound is soft (change * tanh(difference / change)), so that no pixel loses its gradient on it; from 1 on there
     is none.
     """
     if change >= 1 and mask is None:
-        return pictures
-    difference = pictures - start
+        return images
+    difference = images - start
     if change < 1:
         difference = change * torch.tanh(difference / change)
     if mask is not None:

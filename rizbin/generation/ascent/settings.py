@@ -1,4 +1,4 @@
-"""How pictures climb: the settings of an ascent, and the presets by name."""
+"""Settings of gradient ascent on an encoder, and presets by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from rizbin.generation.ascent.parametrize import Parametrization, Resolutions
 
 @dataclass(frozen=True, kw_only=True)
 class AscentSettings:
-    """How pictures climb. What is not said otherwise was found by trial with the zoo's encoders (docs/LOG.md)."""
+    """Settings of gradient ascent. Values without a source were found by trial with bundled encoders (docs/LOG.md)."""
 
     parametrization: Parametrization = "resolutions"
-    """What a picture is made of: components of several resolutions, waves, pixels, an autoencoder's latent, strokes."""
+    """Parametrization of the image: several resolutions, Fourier waves, pixels, an autoencoder's latent, or strokes."""
     resolutions: Resolutions = "powers"
-    """Sides of the components: powers of two and the canvas, all from 1 up, or a list."""
+    """Sides of the components: powers of two up to the canvas, all from 1 up, or a list."""
     decay: float = -0.5
     """A component of side r counts (r / finest) ** -decay: below 0 the coarse ones count less, as Adam moves them for
     all their pixels at once; 0 leaves it to the optimizer (the paper, plain descent)."""
@@ -24,42 +24,42 @@ class AscentSettings:
     """Whether a component holds only what coarser ones cannot show, in colors as they vary in photographs; the paper
     adds its components as they are."""
     strokes: int = 48
-    """How many, where the picture is made of strokes."""
+    """Number of strokes, where the image is made of strokes."""
     size: int = 0
     """Side of the canvas in pixels; 0: the largest encoder's input, with `room` a shift more at each edge, or of a
-    start picture its own sides."""
+    start image its own sides."""
     room: bool = False
     """Whether the canvas reaches beyond what is seen at once by the shift at each edge, as in the paper: one more pixel
-    is drawn for each that a shift may bring in, and no single look sees all of the picture."""
+    is drawn for each that a shift may bring in, and no single copy shows all of the image."""
     steps: int = 60
-    """Moves of the picture."""
+    """Number of updates of the image."""
     copies: int = 4
-    """Augmented copies that are asked in a step."""
+    """Number of augmented copies that are encoded in a step."""
     augment: Augment = Augment()
-    """How copies differ."""
+    """Augmentations of the copies."""
     optimizer: Literal["sgd", "adam", "sign"] = "adam"
     """Plain descent (the paper), Adam, or steps of one length by the gradient's sign alone."""
     learning_rate: float = 0.1
-    """Length of a step; plain descent on cosines takes 0.2 for each picture, Adam a tenth of tanh's range."""
+    """Learning rate; plain descent on cosines takes 0.2 for each image, Adam a tenth of tanh's range."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    """The learning rate over the steps: as it is, or falling to nothing."""
+    """Schedule of the learning rate: constant, or falling to 0 by a half cosine."""
     smooth: float = 6.0
     """How much the `variation` of what was added to the start counts against the score: what an encoder is fooled by is
     mostly grain. The paper has none of it. Source: total variation, Mahendran and Vedaldi (arXiv 1412.0035)."""
     change: float = 1.0
-    """How far a pixel may go from the start picture, 0 to 1."""
+    """Largest change of a pixel from the start image, 0 to 1."""
     chunk: int = 4
-    """Copies in memory at a time: changes memory and speed, not the picture. With 4, a ViT-B/32 and a canvas of 336
+    """Copies in memory at a time: changes memory and speed, not the image. With 4, a ViT-B/32 and a canvas of 336
     stay within 3 GB (docs/ascend.md)."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "copies", "chunk", "strokes"):
             if getattr(self, name) < 1:
                 raise RizbinError(f"{name} is {getattr(self, name)}; give 1 or more.")
         if not 0 <= self.smooth < float("inf"):
-            raise RizbinError(f"A smoothness of {self.smooth:g} cannot be climbed with; give a number, 0 or more.")
+            raise RizbinError(f"A smoothness of {self.smooth:g} is out of range; give a number, 0 or more.")
         if not 0 < self.change <= 1:
             raise RizbinError(f"A change of {self.change:g} is none; give more than 0 and up to 1.")
         if self.size and self.size < 8:
@@ -86,7 +86,7 @@ def paper() -> AscentSettings:
 
 
 def default() -> AscentSettings:
-    """A quick one for CPUs: components of powers of two, whose grain counts against the score."""
+    """A fast preset for CPUs: components of powers of two and a penalty on total variation."""
     return AscentSettings()
 
 

@@ -1,4 +1,4 @@
-"""What a picture shall become: words, the embedding of a picture, its style, the features of a layer, a class.
+"""Targets of gradient ascent: words, the embedding of an image, its style, the features of a layer, a class.
 
 Each target has a weight; what is climbed is the sum of weight times score, less what grain costs. Scores of words and
 embeddings are cosines.
@@ -18,13 +18,13 @@ from rizbin.generation.ascent.layers import Views, layer_of
 from rizbin.models.encoder import fitted
 from rizbin.models.protocol import Embedder
 
-Picture = Float[Tensor, "3 _ _"]
+TargetImage = Float[Tensor, "3 _ _"]
 """0 to 1, any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTarget:
-    """Words that the picture shall be near to, or with a negative weight far from."""
+    """Words that the image shall be near to, or with a negative weight far from."""
 
     text: str
     weight: float = 1.0
@@ -32,27 +32,27 @@ class TextTarget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTarget:
-    """A picture whose embedding it shall have: what the encoder keeps of that picture is what comes out."""
+    """An image whose embedding the result should have: it shows what the encoder keeps of that image."""
 
-    picture: Picture
+    image: TargetImage
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ContentTarget:
-    """A picture whose features it shall have at a layer, place by place; the score is the mean cosine of places."""
+    """An image whose features the result should have at a layer, place by place; the score is the mean cosine."""
 
-    picture: Picture
+    image: TargetImage
     layer: str
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleTarget:
-    """A picture whose style it shall have: the products of channels at a layer, wherever they are (Gatys, arXiv
+    """An image whose style the result should have: the products of channels at a layer, wherever they are (Gatys, arXiv
     1508.06576); the score is the cosine of the two tables of products."""
 
-    picture: Picture
+    image: TargetImage
     layer: str
     weight: float = 1.0
 
@@ -68,18 +68,18 @@ class Feature:
 
 Target = TextTarget | ImageTarget | ContentTarget | StyleTarget | Feature
 Wish = Sequence[Target]
-"""All that one picture shall be."""
-Placed = Callable[[Float[Tensor, "pictures 3 height width"]], Views]
-"""Cuts pictures of the canvas as the views are cut."""
+"""All targets of one image."""
+Placed = Callable[[Float[Tensor, "images 3 height width"]], Views]
+"""Cuts images of the canvas as the views are cut."""
 
 
 def check(wishes: Sequence[Wish]) -> None:
-    """Raises RizbinError in a sentence for what cannot be climbed."""
+    """Raises RizbinError for targets that cannot be followed."""
     if not wishes:
         raise RizbinError('Say what to draw: rizbin ascend "a zebra and a frog".')
     for wish in wishes:
         if not wish:
-            raise RizbinError("A picture without a target has nowhere to go; give it words or a picture.")
+            raise RizbinError("An image without a target has nowhere to go; give it words or an image.")
         for target in wish:
             if isinstance(target, TextTarget) and not target.text.strip():
                 raise RizbinError('An empty prompt says nothing; write what to draw: rizbin ascend "a zebra".')
@@ -94,10 +94,10 @@ def check(wishes: Sequence[Wish]) -> None:
 
 
 class Bound:
-    """The targets of some pictures as one encoder sees them."""
+    """The targets of some images as one encoder sees them."""
 
     def __init__(self, encoder: Embedder, wishes: Sequence[Wish], canvas: Sequence[int]) -> None:
-        """Encodes words and pictures once. Raises RizbinError for what the encoder cannot do.
+        """Encodes words and images once. Raises RizbinError for what the encoder cannot do.
 
         canvas: height and width.
         """
@@ -112,10 +112,12 @@ class Bound:
                 sum((weight * vector for weight, vector in embedded), torch.zeros(())) if embedded else None
             )
             first.append(embedded[0][1] if embedded else None)
-        blank = next((torch.zeros_like(one) for one in first if one is not None), None)
-        self.direction = None if blank is None else torch.stack([blank if one is None else one for one in direction])
-        """[pictures, dim]; None where nothing asks for an embedding."""
-        self.main = None if blank is None else torch.stack([blank if one is None else one for one in first])
+        blank = next((torch.zeros_like(vector) for vector in first if vector is not None), None)
+        self.direction = (
+            None if blank is None else torch.stack([blank if vector is None else vector for vector in direction])
+        )
+        """[images, dim]; None where nothing asks for an embedding."""
+        self.main = None if blank is None else torch.stack([blank if vector is None else vector for vector in first])
         """The first target of each alone, as what is reported."""
         self.layered = [
             (number, target, _on_canvas(target, canvas))
@@ -125,23 +127,23 @@ class Bound:
         ]
 
     def scores(
-        self, views: Views, pictures: slice, placed: Placed
+        self, views: Views, images: slice, placed: Placed
     ) -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
-        """The weighted sum that is climbed, and the score of the first target alone, of each view.
+        """The weighted sum that is maximized, and the score of the first target alone, of each view.
 
-        views: one copy after the other of the pictures in the slice. placed: cuts pictures as the views are cut.
+        views: one copy after the other of the images in the slice. placed: cuts images as the views are cut.
         """
-        count = pictures.stop - pictures.start
+        count = images.stop - images.start
         copies = len(views) // count
         total = main = views.new_zeros(len(views))
         if self.direction is not None and self.main is not None:
             embedding = self.encoder.encode_image(views)
-            total = (embedding * self.direction[pictures].to(embedding).repeat(copies, 1)).sum(-1)
-            main = (embedding * self.main[pictures].to(embedding).repeat(copies, 1)).sum(-1)
+            total = (embedding * self.direction[images].to(embedding).repeat(copies, 1)).sum(-1)
+            main = (embedding * self.main[images].to(embedding).repeat(copies, 1)).sum(-1)
         for number, target, reference in self.layered:
-            if not pictures.start <= number < pictures.stop:
+            if not images.start <= number < images.stop:
                 continue
-            mine = torch.arange(copies, device=views.device) * count + number - pictures.start
+            mine = torch.arange(copies, device=views.device) * count + number - images.start
             score = self._layered(views[mine], target, reference, placed)
             total = total.index_add(0, mine, target.weight * score)
             if self.main is None or not self.main[number].any():
@@ -151,7 +153,7 @@ class Bound:
     def _layered(
         self, views: Views, target: Target, reference: Tensor | None, placed: Placed
     ) -> Float[Tensor, " views"]:
-        """The score of a target that looks into a layer."""
+        """The score of a target on the features of a layer."""
         assert isinstance(target, ContentTarget | StyleTarget | Feature)
         features = places_of(layer_of(self.encoder, views, target.layer))
         if isinstance(target, Feature):
@@ -165,10 +167,10 @@ class Bound:
         with torch.no_grad():
             shown = reference.to(views)
             shown = placed(shown) if isinstance(target, ContentTarget) else shown
-            wanted = places_of(layer_of(self.encoder, shown, target.layer))
+            reference_features = places_of(layer_of(self.encoder, shown, target.layer))
         if isinstance(target, ContentTarget):
-            return F.cosine_similarity(features, wanted, dim=-1).mean(dim=1)
-        return F.cosine_similarity(gram(features).flatten(1), gram(wanted).flatten(1), dim=-1)
+            return F.cosine_similarity(features, reference_features, dim=-1).mean(dim=1)
+        return F.cosine_similarity(gram(features).flatten(1), gram(reference_features).flatten(1), dim=-1)
 
 
 def places_of(features: Tensor) -> Float[Tensor, "views places channels"]:
@@ -189,7 +191,7 @@ def gram(features: Float[Tensor, "views places channels"]) -> Float[Tensor, "vie
 
 @torch.no_grad()
 def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
-    """The unit vector of words or of a picture; None for what has none."""
+    """The unit vector of words or of an image; None for what has none."""
     if isinstance(target, TextTarget):
         if not getattr(encoder, "reads_text", True):
             raise RizbinError(
@@ -197,11 +199,11 @@ def _embedding(encoder: Embedder, target: Target) -> Tensor | None:
                 "such as detailclip-mini."
             )
         return F.normalize(encoder.encode_text([target.text]), dim=-1)[0]  # a stranger's may be of another length
-    return encoder.encode_image(target.picture[None])[0] if isinstance(target, ImageTarget) else None
+    return encoder.encode_image(target.image[None])[0] if isinstance(target, ImageTarget) else None
 
 
 def _on_canvas(target: Target, canvas: Sequence[int]) -> Tensor | None:
     """The reference of a target at the size of the canvas, where places count."""
     if isinstance(target, ContentTarget):
-        return F.interpolate(target.picture[None], size=tuple(canvas), mode="bilinear", antialias=True)
-    return fitted(target.picture[None], min(canvas)) if isinstance(target, StyleTarget) else None
+        return F.interpolate(target.image[None], size=tuple(canvas), mode="bilinear", antialias=True)
+    return fitted(target.image[None], min(canvas)) if isinstance(target, StyleTarget) else None

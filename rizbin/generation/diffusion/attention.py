@@ -47,7 +47,7 @@ class Capture:
         Args:
             unet: The network, on the device where it shall run.
             resolutions: Cells along the shorter side of the wanted maps. 16 is what the papers use at 512 pixels.
-            rows: Rows of the batch to keep: `slice(-1, None)` is the conditional one of a guided pass of one picture.
+            rows: Rows of the batch to keep: `slice(-1, None)` is the conditional one of a guided pass of one image.
             self_attention: Whether to take the self-attention of the same resolutions too (16 at most is wise: each
                 layer's maps have as many tokens as cells).
             stop_after_last: Whether `run` ends a pass at the last wanted layer. What follows is then neither computed

@@ -1,4 +1,4 @@
-"""What helps a painter against forgotten objects, ready to use: it finds objects, their tokens, the maps' size.
+"""Attention guidance against missing objects, by name: finds the objects, their tokens and the size of the maps.
 
 Guidance by a loss of attention maps, a searched first noise, or the objects' own prompts composed.
 """
@@ -36,31 +36,31 @@ SCALE = 20.0
 """Scale of guidance's updates in all papers, for the maps of 16 x 16 of Stable Diffusion 1; coarser maps have smaller
 gradients and need more."""
 MOST = 16
-"""Cells along the shorter side of the maps at most: what the papers look at in Stable Diffusion."""
+"""Most cells along the shorter side of the maps: the papers use 16 in Stable Diffusion."""
 
 
 @dataclass
 class Steering:
-    """A guide for one prompt, and what it did."""
+    """Attention guidance for one prompt, with a record of each step."""
 
     guidance: Guidance
     spans: list[TokenSpan]
     ends: int | None
     records: list[Record]
 
-    def __call__(self, moment: StepState) -> Tensor:
+    def __call__(self, step_state: StepState) -> Tensor:
         """The latents to go on with."""
         with torch.enable_grad():
             latents, record = self.guidance.steer(
-                moment.unet,
-                moment.scheduler,
-                moment.latents,
-                moment.step,
-                moment.steps,
-                moment.timestep,
-                moment.words.given,
+                step_state.unet,
+                step_state.scheduler,
+                step_state.latents,
+                step_state.step,
+                step_state.steps,
+                step_state.timestep,
+                step_state.words.given,
                 self.spans,
-                moment.words.more_given or None,
+                step_state.words.more_given or None,
                 self.ends,
             )
         self.records.append(record)
@@ -69,33 +69,33 @@ class Steering:
 
 @dataclass
 class FirstNoise:
-    """Puts a searched noise in place of the first, and what the search did."""
+    """Replaces the first noise by a searched one, with a record of the search."""
 
     search: InitialNoise
     spans: list[TokenSpan]
     ends: int | None
     records: list[NoiseRecord]
 
-    def __call__(self, moment: StepState) -> Tensor:
+    def __call__(self, step_state: StepState) -> Tensor:
         """The latents to go on with: at the first step the noise that was found, at the others those that came."""
-        if moment.step:
-            return moment.latents
-        if not moment.from_noise:
+        if step_state.step:
+            return step_state.latents
+        if not step_state.from_noise:
             raise RizbinError(
-                "The cure initial-noise searches for a first noise, and a picture that is redrawn is begun from the "
-                "picture; choose another cure."
+                "The guidance initial-noise searches for a first noise, and an image that is redrawn is begun from the "
+                "image; choose another guidance."
             )
-        sigma = float(moment.scheduler.init_noise_sigma)
+        sigma = float(step_state.scheduler.init_noise_sigma)
         noise, record = self.search.search(
-            moment.unet,
-            moment.scheduler,
-            moment.latents / sigma,
-            moment.timestep,
-            moment.words.given,
+            step_state.unet,
+            step_state.scheduler,
+            step_state.latents / sigma,
+            step_state.timestep,
+            step_state.words.given,
             self.spans,
-            generator=moment.generator,
+            generator=step_state.generator,
             sigma=sigma,
-            added=moment.words.more_given or None,
+            added=step_state.words.more_given or None,
             end_of_text=self.ends,
         )
         self.records.append(record)
@@ -103,7 +103,7 @@ class FirstNoise:
 
 
 def steering(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     prompt: str,
     kind: GuidanceKind,
     *,
@@ -113,18 +113,20 @@ def steering(
 ) -> tuple[Steering | FirstNoise | ComposedPrompt | None, list[str]]:
     """What makes every object of the prompt attended to, for `TextToImage.paint`; sentences about what was not found.
 
-    objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the cure "none",
-    for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
+    objects: words of the prompt; empty: those that `spans.objects_in` proposes. None comes back for the guidance
+    "none", for a prompt without an object, and, for losses of pairs and compositions, without two. scale: of guidance's
     updates. settings: of guidance in place of it, or of
-    the search for a noise where that is the cure. Raises RizbinError for models without a UNet.
+    the search for a noise where that is the guidance. Raises RizbinError for models without a UNet.
     """
     if not 0 <= scale < float("inf"):
-        raise RizbinError(f"A scale of {scale:g} for the updates of a cure cannot be; give a number, 0 or more.")
+        raise RizbinError(
+            f"A scale of {scale:g} for the updates of the guidance is out of range; give a number, 0 or more."
+        )
     if kind == "none":
         return None, []
-    if painter.unet is None:
-        raise RizbinError(f"{painter.name} has no UNet, whose attention could be guided.")
-    spans, notes = spans_of(prompt, list(objects) or objects_in(prompt), painter.pipeline.tokenizer)
+    if text_to_image.unet is None:
+        raise RizbinError(f"{text_to_image.name} has no UNet, whose attention could be guided.")
+    spans, notes = spans_of(prompt, list(objects) or objects_in(prompt), text_to_image.pipeline.tokenizer)
     needed = 1 if kind in ("attend-and-excite", "initial-noise") else 2
     if len(spans) < needed:
         notes.append(
@@ -135,21 +137,23 @@ def steering(
     if kind == "compose":
         return ComposedPrompt(tuple(article(span.word) for span in spans)), notes
     # Text encoders whose padding is no copy of the end (Stable Diffusion 2, ours) let it draw attention.
-    tokenizer = painter.pipeline.tokenizer
+    tokenizer = text_to_image.pipeline.tokenizer
     ends = None if tokenizer.pad_token_id == tokenizer.eos_token_id else end_of_text(prompt, tokenizer)
     if kind == "initial-noise":
         searched = settings if isinstance(settings, InitialNoise.Settings) else InitialNoise.Settings()
-        return FirstNoise(InitialNoise(replace(searched, resolution=resolution_of(painter))), spans, ends, []), notes
+        return FirstNoise(
+            InitialNoise(replace(searched, resolution=resolution_of(text_to_image))), spans, ends, []
+        ), notes
     # Only Attend-and-Excite refines up to thresholds of the peaks; losses of pairs have one update a step.
     usual = Guidance.Settings(scale=scale) if needed == 1 else Guidance.Settings(scale=scale, refinement=())
     guided = settings if isinstance(settings, Guidance.Settings) else usual
-    settings = replace(guided, loss=kind.replace("-", "_"), resolution=resolution_of(painter))
+    settings = replace(guided, loss=kind.replace("-", "_"), resolution=resolution_of(text_to_image))
     return Steering(Guidance(settings), spans, ends, []), notes
 
 
-def resolution_of(painter: TextToImage) -> int:
+def resolution_of(text_to_image: TextToImage) -> int:
     """Cells of the finest cross-attention with `MOST` or fewer along a side, at the model's own size."""
-    config = painter.unet.config
+    config = text_to_image.unet.config
     sides = [
         config.sample_size // 2**level for level, kind in enumerate(config.down_block_types) if "CrossAttn" in kind
     ]

@@ -181,12 +181,12 @@ def _distance(a: Float[Tensor, " 2"], b: Float[Tensor, " 2"]) -> Float[Tensor, "
     return ((a - b).square().sum() + EPSILON).sqrt()
 
 
-def _mean_of_pairs(things: Float[Tensor, "objects *shape"], value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    pairs = combinations(_two_or_more(things), 2)
+def _mean_of_pairs(maps: Float[Tensor, "objects *shape"], value: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    pairs = combinations(_two_or_more(maps), 2)
     return torch.stack([value(a, b) for a, b in pairs]).mean()
 
 
-def _two_or_more(things: Float[Tensor, "objects *shape"]) -> Float[Tensor, "objects *shape"]:
-    if len(things) < 2:
-        raise RizbinError(f"This loss compares objects and was given {len(things)}; give the maps of two or more.")
-    return things
+def _two_or_more(maps: Float[Tensor, "objects *shape"]) -> Float[Tensor, "objects *shape"]:
+    if len(maps) < 2:
+        raise RizbinError(f"This loss compares objects and was given {len(maps)}; give the maps of two or more.")
+    return maps

@@ -18,7 +18,7 @@ from torch import Tensor
 from rizbin.generation.diffusion.schedulers import clean_latents
 
 EDIT_ORDER = 2
-"""Highest order of LMS and PNDM from a picture. Its first slopes are not those of a path that the network would take,
+"""Highest order of LMS and PNDM from an image. Its first slopes are not those of a path that the network would take,
 and with few steps the orders 3 and 4 carry that jump on, larger from step to step (Adams-Bashforth is stable up to 1,
 0.55 and 0.3 at the orders 2, 3 and 4, and late steps are near 0.9). Ten steps of diffusion-mini at strength 0.5 then
 end 2 gray levels from DDIM's; at order 4 it is 17."""
@@ -40,7 +40,7 @@ def unpacked(
 ) -> Float[Tensor, "batch channels rows columns"]:
     """FLUX's latents, patches of two by two in a row, as the autoencoder knows them.
 
-    height, width: of the picture in pixels; factor: pixels along a side of one latent. diffusers has the same as a
+    height, width: of the image in pixels; factor: pixels along a side of one latent. diffusers has the same as a
     private method of one of its pipelines.
     """
     rows, columns = height // (2 * factor), width // (2 * factor)
@@ -89,7 +89,7 @@ def make_step(
     """The latents after step number `step` (from 0), from what the network said of those before it.
 
     generator: for schedulers that add noise. A step's slope is extrapolated from those of the steps before; of steps
-    that were never made it must not be, and from a picture its order is bounded by `EDIT_ORDER`. LMS takes an order,
+    that were never made it must not be, and from an image its order is bounded by `EDIT_ORDER`. LMS takes an order,
     but counts it from the beginning of the whole schedule; PNDM takes none, so the slopes that it keeps are shortened.
     """
     parameters = inspect.signature(scheduler.step).parameters

@@ -1,4 +1,4 @@
-"""Draws series of pictures into a folder: every seed a file, with a record of how, and on wish with its film."""
+"""Draws series of images into a folder: every seed a file, with a record of how, and on wish with its film."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -29,9 +29,13 @@ GUIDANCES = (1.0, 3.0, 7.5, 12.0)
 """Scales of classifier-free guidance down the same grid."""
 
 
+WatchDrawing = Callable[[TextToImage, str, DenoisingFrame], None]
+"""Called after every step with what draws and the prompt."""
+
+
 @dataclass(frozen=True)
 class SavedImage:
-    """One picture on disk."""
+    """One image on disk."""
 
     file: Path
     prompt: str
@@ -51,7 +55,7 @@ def check_request(prompts: Sequence[str], sampling: Sampling, count: int) -> Non
 
 
 def draw(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     prompts: Sequence[str],
     folder: Path,
     *,
@@ -63,91 +67,96 @@ def draw(
     attend: int = 0,
     about: Mapping[str, object] | None = None,
     bar: MakeBar | None = None,
+    watch: WatchDrawing | None = None,
 ) -> list[SavedImage]:
-    """Pictures of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
+    """Images of each prompt with `count` seeds from the sampling's on, in `folder`, and drawn.json that tells how.
 
-    Files are numbered; words never become a path. film: a strip and a GIF beside each picture. guide: for a
+    Files are numbered; words never become a path. film: a strip and a GIF beside each image. guide: for a
     prompt, what steers and what is to be said about it. attend: as for `TextToImage.paint`. about: what else the record
-    tells of each picture. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
+    tells of each image. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
     written.
     """
     check_request(prompts, sampling, count)
     made: list[SavedImage] = []
-    total = len(prompts) * count * _steps_made(painter, sampling, start is not None)
+    total = len(prompts) * count * _steps_made(text_to_image, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:
 
         def stepped(frame: DenoisingFrame) -> None:
             advance(1)
+            if watch is not None:
+                watch(text_to_image, prompt, frame)
 
         for prompt in prompts:
             for number in range(count):
                 chosen = replace(sampling, seed=sampling.seed + number)
                 steering, sentences = guide(prompt)
-                painted = painter.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
+                painted = text_to_image.paint(prompt, chosen, start=start, guide=steering, watch=stepped, attend=attend)
                 painted = replace(painted, notes=[*sentences, *painted.notes])
                 file = write_png(painted.image, folder / f"{len(made):04d}.png")
                 made.append(SavedImage(file, prompt, chosen, painted))
                 if film:
-                    write_strip(painter, made[-1])
-                _record(painter, made, folder, about or {})
+                    write_strip(text_to_image, made[-1])
+                _record(text_to_image, made, folder, about or {})
     return made
 
 
-def grid(painter: TextToImage, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None) -> Pixels:
-    """A sheet of one picture redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
+def grid(
+    text_to_image: TextToImage, prompt: str, start: Pixels, sampling: Sampling, *, bar: MakeBar | None = None
+) -> Pixels:
+    """A sheet of one image redrawn at strengths (across) and guidances (down): what the two do, at one glance."""
     rows: list[list[Labelled]] = []
     changed = [[replace(sampling, strength=s, guidance_scale=g) for s in STRENGTHS] for g in GUIDANCES]
-    total = sum(_steps_made(painter, cell, True) for row in changed for cell in row)
+    total = sum(_steps_made(text_to_image, cell, True) for row in changed for cell in row)
     with advancing(bar, total, "grid of strength and guidance") as advance:
         for row in changed:
-            made = [painter.paint(prompt, cell, start=start, watch=lambda frame: advance(1)) for cell in row]
+            made = [text_to_image.paint(prompt, cell, start=start, watch=lambda frame: advance(1)) for cell in row]
             labelled = [(image.image, f"strength {cell.strength:g}") for image, cell in zip(made, row, strict=True)]
             rows.append(labelled)
     return sheet(rows, heads=[f"guidance {value:g}" for value in GUIDANCES])
 
 
-def noised_starts(painter: TextToImage, start: Pixels, sampling: Sampling) -> list[Labelled]:
-    """What is left of a start picture at each strength before the first step."""
+def noised_starts(text_to_image: TextToImage, start: Pixels, sampling: Sampling) -> list[Labelled]:
+    """What is left of a start image at each strength before the first step."""
     shown = []
     for strength in (0.0, *STRENGTHS[:-1]):
-        noised = painter.noised(start, replace(sampling, strength=strength, guidance_scale=1.0))
-        shown.append((painter.decode(noised), f"strength {strength:g}"))
+        noised = text_to_image.noised(start, replace(sampling, strength=strength, guidance_scale=1.0))
+        shown.append((text_to_image.decode(noised), f"strength {strength:g}"))
     return shown
 
 
-def seen(painter: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
-    """The finished picture as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
+def predicted_images(text_to_image: TextToImage, frames: Sequence[DenoisingFrame], *, most: int = 10) -> list[Labelled]:
+    """The finished image as the network saw it at some steps: how what is drawn is decided from coarse to fine."""
     return [
-        (painter.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
+        (text_to_image.decode(frame.clean), f"step {frame.step + 1}, t {frame.timestep:.0f}")
         for frame in chosen(frames, most)
     ]
 
 
-def _steps_made(painter: TextToImage, sampling: Sampling, from_picture: bool) -> int:
-    """How many steps a picture takes."""
+def _steps_made(text_to_image: TextToImage, sampling: Sampling, from_image: bool) -> int:
+    """How many steps an image takes."""
     from rizbin.generation.diffusion.schedulers import scheduler_named
 
-    scheduler = scheduler_named(sampling.scheduler, painter.pipeline.scheduler)
-    if painter.unet is None:
+    scheduler = scheduler_named(sampling.scheduler, text_to_image.pipeline.scheduler)
+    if text_to_image.unet is None:
         return sampling.steps
-    return len(painter.timesteps(scheduler, sampling, from_picture=from_picture))
+    return len(text_to_image.timesteps(scheduler, sampling, from_image=from_image))
 
 
-def write_strip(painter: TextToImage, drawn: SavedImage) -> None:
-    """Writes the strip and the GIF of a picture beside it; nothing where no step was made."""
+def write_strip(text_to_image: TextToImage, drawn: SavedImage) -> None:
+    """Writes the strip and the GIF of an image beside it; nothing where no step was made."""
     if not drawn.painted.frames:
         return
-    pictures = seen(painter, drawn.painted.frames)
-    write_png(sheet([pictures]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
-    write_gif([image for image, _ in pictures] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
+    images = predicted_images(text_to_image, drawn.painted.frames)
+    write_png(sheet([images]), drawn.file.with_name(f"{drawn.file.stem}-film.png"))
+    write_gif([image for image, _ in images] + [drawn.painted.image], drawn.file.with_suffix(".gif"))
 
 
-def _record(painter: TextToImage, made: Sequence[SavedImage], folder: Path, about: Mapping[str, object]) -> None:
+def _record(text_to_image: TextToImage, made: Sequence[SavedImage], folder: Path, about: Mapping[str, object]) -> None:
     lines = [
         {
             "file": drawn.file.name,
             "prompt": drawn.prompt,
-            "model": painter.name,
+            "model": text_to_image.name,
             **about,
             **asdict(drawn.sampling),
             "size": [drawn.painted.image.shape[1], drawn.painted.image.shape[0]],

@@ -1,4 +1,4 @@
-"""Attention guidance: while a picture is made, its latents are moved so that every object is attended to."""
+"""Attention guidance: while an image is made, its latents are moved so that every object is attended to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +68,7 @@ class Guidance:
     taken back to the sampler's, so that all samplers get the same (in their own it would be 157^2 times weaker). The
     pass ends at the last layer that is looked at.
 
-    One object serves one picture at a time: the contrastive loss remembers the maps of the step before.
+    One object serves one image at a time: the contrastive loss remembers the maps of the step before.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class Guidance:
         Args:
             unet: A UNet of diffusers. Its weights get no gradient and are not changed.
             scheduler: The run's, with its timesteps set.
-            latents: Of one picture, as the scheduler keeps them: not scaled.
+            latents: Of one image, as the scheduler keeps them: not scaled.
             step: Which of the sampling steps comes, from 0.
             steps: Sampling steps in all.
             timestep: Of this step.
@@ -140,7 +140,7 @@ class Guidance:
                 text encoders whose padding draws attention (SD 2.x); the released code for SD 1.x uses none.
         """
         if len(latents) != 1 or len(embeddings) != 1:
-            raise RizbinError(f"Guidance takes one picture at a time, not {len(latents)}; steer each by itself.")
+            raise RizbinError(f"Guidance takes one image at a time, not {len(latents)}; steer each by itself.")
         needed = 1 if self.settings.loss == "attend_and_excite" else 2
         if len(spans) < needed:
             return latents, {"note": f"The loss {self.settings.loss} needs {needed} or more objects, not {len(spans)}."}
@@ -149,7 +149,7 @@ class Guidance:
         if not guided and threshold is None:
             return latents, {"note": f"Step {step} of {steps} is not guided."}
         if step <= self._step:
-            self._previous = None  # another picture has begun
+            self._previous = None  # another image has begun
         self._step = step
         run = _Run(self, unet, scheduler, timestep, embeddings, [span.tokens for span in spans], added, end_of_text)
         size = self.settings.scale * (1 - step / max(steps - 1, 1) / 2) ** 0.5
@@ -239,7 +239,7 @@ class _Run:
     def look(self, latents: Latents) -> _Look:
         """Loss and gradient at these latents, by the network's input and back in the sampler's scale.
 
-        Raises RizbinError when the gradient is not finite: a move by it would spoil the picture.
+        Raises RizbinError when the gradient is not finite: a move by it would spoil the image.
         """
         seen = self.scheduler.scale_model_input(latents, self.timestep).detach().requires_grad_()
         # Every scheduler multiplies by a number, which it does not tell.

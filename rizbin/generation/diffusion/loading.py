@@ -39,7 +39,7 @@ def load_pipeline(name: str | Path, *, device: str = "cpu", half: bool = False, 
         _check_folder(folder)
     elif "/" not in str(name):
         raise RizbinError(
-            f"There is neither a folder nor a model that comes along named {str(name)!r}; names on Hugging Face have "
+            f"There is neither a folder nor a bundled model named {str(name)!r}; names on Hugging Face have "
             "a /, and `rizbin train diffusion` makes a small model."
         )
     with _quietly():
@@ -74,7 +74,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Says which file lacks, before diffusers says something longer."""
+    """Raises RizbinError naming the missing file, in place of the longer message of diffusers."""
     import diffusers
 
     path = folder / INDEX

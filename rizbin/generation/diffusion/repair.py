@@ -1,8 +1,9 @@
-"""Draws until every named object is there: draw, look, and repair only what is missing.
+"""Draws until every object of the prompt is there: draws, verifies, and repairs only what is missing.
 
-Rungs, each tried only while something is missing: another seed; attention guidance from the same noise; and the missing
-object alone, drawn into a free place of the best picture (blended latents, arXiv 2206.02779). The picture with most
-objects verified is kept, so no rung makes it worse. Best-of-N, which everything must beat, is the first rung alone.
+The stages of repair are tried only while an object is missing: another seed; attention guidance from the same noise;
+and the missing object alone, drawn into a free place of the best image (blended latents, arXiv 2206.02779). The image
+with most verified objects is kept, so no stage makes the result worse. Best-of-N, the baseline, is the stage reseed
+alone.
 """
 
 import time
@@ -24,6 +25,7 @@ from rizbin.generation.diffusion.sampling import (
     GeneratedImage,
     Sampling,
     StepState,
+    Watch,
     fingerprint,
     seed_after,
 )
@@ -37,7 +39,7 @@ Box = tuple[float, float, float, float]
 
 
 ALONE: GuidanceKind = "attend-and-excite"
-"""What guides where one object alone is named."""
+"""The attention guidance where the prompt names only one object."""
 
 
 @dataclass(frozen=True)
@@ -56,27 +58,27 @@ class ObjectPresence:
 class Verifier(Protocol):
     """Verifies which objects an image shows. A detector can; the caller passes it in."""
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
         """One presence for each phrase."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepairStrategy:
-    """Repairs to try, and in which order."""
+    """The stages of repair and their order."""
 
-    rungs: tuple[Stage, ...] = ("attention", "place", "reseed")
-    """Repairs, each tried as often as it says below, until all is verified. In this order the first noise gets its
-    chance before another picture is begun."""
+    stages: tuple[Stage, ...] = ("attention", "place", "reseed")
+    """Stages, each tried as often as the fields below say, until all objects are verified. In this order the first
+    noise is used before another image is begun."""
     guidance: GuidanceKind = "center-distance"
-    """Attention guidance of the rung attention, where two objects or more are named; one alone gets attend-and-excite.
+    """Attention guidance of the stage attention, where two objects or more are named; one alone gets attend-and-excite.
     In trials on 60 pairs it was the one that repaired more than it broke (docs/LOG.md)."""
     scale: float = SCALE
-    """Guidance scale of the updates of the rung attention."""
+    """Guidance scale of the updates of the stage attention."""
     seeds: int = 4
-    """Other seeds at most, for the rung reseed."""
+    """Most other seeds that the stage reseed tries."""
     places: int = 2
-    """Pictures at most with a missing object drawn into a free place."""
+    """Most images in which the stage place draws a missing object into a free place."""
     threshold: float = 0.5
     """Probability from which an object counts as there."""
     share: float = 0.75
@@ -91,7 +93,7 @@ class Attempt:
     how: Literal["draw", "reseed", "attention", "place"]
     seed: int
     image: Pixels
-    found: dict[str, ObjectPresence]
+    presences: dict[str, ObjectPresence]
     seconds: float
     """Time to draw the image and to verify it."""
     painted: GeneratedImage
@@ -103,20 +105,20 @@ class Attempt:
     @property
     def known(self) -> dict[str, ObjectPresence]:
         """What was found of the objects that the verifier knows."""
-        return {name: presence for name, presence in self.found.items() if presence.known}
+        return {name: presence for name, presence in self.presences.items() if presence.known}
 
     def there(self, threshold: float) -> int:
         """Number of objects whose probability is at least `threshold`."""
         return sum(presence.probability >= threshold for presence in self.known.values())
 
     def sure(self) -> float:
-        """Least probability of any object: which of two equally complete pictures is the better one."""
+        """Least probability of any object: which of two equally complete images is the better one."""
         return min((presence.probability for presence in self.known.values()), default=1.0)
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """The best picture, and all that was tried."""
+    """The best image and all attempts."""
 
     best: Attempt
     attempts: list[Attempt]
@@ -125,7 +127,7 @@ class Repaired:
     """Whether every object was verified."""
     notes: list[str] = field(default_factory=list)
     file: Path | None = None
-    """Where the best picture was written, where it was."""
+    """File of the best image; None where it was not written."""
 
     def record(self, threshold: float) -> list[dict[str, object]]:
         """What was tried and what it cost, for a file."""
@@ -136,8 +138,8 @@ class Repaired:
                 "guidance": attempt.guidance,
                 "seconds": round(attempt.seconds, 2),
                 "there": attempt.there(threshold),
-                "probabilities": {name: round(value.probability, 3) for name, value in attempt.found.items()},
-                "unknown_to_the_judge": [name for name, value in attempt.found.items() if not value.known],
+                "probabilities": {name: round(value.probability, 3) for name, value in attempt.presences.items()},
+                "unknown_to_the_judge": [name for name, value in attempt.presences.items() if not value.known],
                 "kept": attempt is self.best,
                 "pixels": fingerprint(attempt.image),
             }
@@ -146,85 +148,96 @@ class Repaired:
 
 
 def repair(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     prompt: str,
     verifier: Verifier,
     *,
     sampling: Sampling | None = None,
-    ladder: RepairStrategy | None = None,
+    strategy: RepairStrategy | None = None,
     objects: Sequence[str] = (),
     attend: int = 0,
     bar: MakeBar | None = None,
+    watch: Watch | None = None,
 ) -> Repaired:
-    """A picture of the prompt with all its objects, as far as the ladder leads.
+    """An image of the prompt with all its objects, as far as the stages of the strategy reach.
 
-    objects: what shall be there; empty: what `spans.objects_in` finds in the prompt. A prompt without any is drawn once
-    and counts as whole, with a note. An object that the verifier does not know is said and not looked for: the picture
-    is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
+    objects: the objects to verify; empty: those that `spans.objects_in` finds in the prompt. A prompt without any is
+    drawn once and counts as whole, with a note. An object that the verifier does not know is reported and not verified:
+    the image is then never whole, and no stage is tried for it alone. attend: as for `TextToImage.paint`.
     """
-    sampling, ladder = sampling or Sampling(), ladder or RepairStrategy()
+    sampling, strategy = sampling or Sampling(), strategy or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
-    notes = [] if objects else ["No object was found in the prompt; it was drawn once and not looked through."]
-    tries = {"reseed": ladder.seeds, "attention": 1, "place": ladder.places}
-    total = 1 + sum(tries[rung] for rung in ladder.rungs)
-    with advancing(bar, total, "drawing and looking") as advance:
-        repairs = _Repairs(painter, prompt, verifier, objects, sampling, ladder, attend, advance, notes)
+    notes = [] if objects else ["No object was found in the prompt; it was drawn once and not verified."]
+    tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places}
+    total = 1 + sum(tries[stage] for stage in strategy.stages)
+    with advancing(bar, total, "drawing and verifying") as advance:
+        repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes, watch)
         whole = repairs.draw()
-        for rung in ladder.rungs:
-            for number in range(tries[rung]):
+        for stage in strategy.stages:
+            for number in range(tries[stage]):
                 if not whole:
-                    whole = repairs.make(rung, number)
+                    whole = repairs.make(stage, number)
     best = repairs.best()
-    return Repaired(best, repairs.attempts, objects, best.there(ladder.threshold) == len(objects), notes)
+    return Repaired(best, repairs.attempts, objects, best.there(strategy.threshold) == len(objects), notes)
 
 
 @dataclass
 class _Repairs:
-    """The attempts at one prompt, each drawn and looked through."""
+    """The attempts at one prompt, each drawn and verified."""
 
-    painter: TextToImage
+    text_to_image: TextToImage
     prompt: str
     verifier: Verifier
     objects: tuple[str, ...]
     sampling: Sampling
-    ladder: RepairStrategy
+    strategy: RepairStrategy
     attend: int
     advance: Advance
     notes: list[str]
+    watch: Watch | None = None
+    """Called after each step of each image."""
     attempts: list[Attempt] = field(default_factory=list)
 
     def best(self) -> Attempt:
-        """Most objects there; of equals the surer one, of equals again the first."""
-        threshold = self.ladder.threshold
+        """The attempt with most objects; among equals the one with the higher least probability, then the first."""
+        threshold = self.strategy.threshold
         return max(self.attempts, key=lambda attempt: (attempt.there(threshold), attempt.sure()))
 
     def draw(self) -> bool:
         """Draws the prompt as it is; returns whether all that the verifier knows is there, as the others do."""
-        return self._verify("draw", self.painter.paint(self.prompt, self.sampling, attend=self.attend))
+        return self._verify(
+            "draw", self.text_to_image.paint(self.prompt, self.sampling, watch=self.watch, attend=self.attend)
+        )
 
-    def make(self, rung: Stage, number: int) -> bool:
-        """Makes the repair `rung` for the time `number`, from 0."""
-        if rung == "reseed":
+    def make(self, stage: Stage, number: int) -> bool:
+        """Makes try number `number`, from 0, of a stage; returns as `draw`."""
+        if stage == "reseed":
             return self._reseed(number)
-        if rung == "attention":
+        if stage == "attention":
             return self._guide()
-        return self._verify("place", _placed(self.painter, self.best(), self.sampling, self.ladder, number))
+        return self._verify("place", _placed(self.text_to_image, self.best(), self.sampling, self.strategy, number))
 
     def _reseed(self, number: int) -> bool:
         other = replace(self.sampling, seed=seed_after(self.sampling.seed, 1 + number))
-        return self._verify("reseed", self.painter.paint(self.prompt, other, attend=self.attend), sampling=other)
+        return self._verify(
+            "reseed", self.text_to_image.paint(self.prompt, other, watch=self.watch, attend=self.attend), sampling=other
+        )
 
     def _guide(self) -> bool:
         """Attention guidance from the same noise; nothing is drawn where it has nothing to guide."""
-        guidance, scale = self.ladder.guidance, self.ladder.scale
+        guidance, scale = self.strategy.guidance, self.strategy.scale
         if len(self.objects) == 1 and guidance != ALONE:
-            self.notes.append(f"One object has no other to be parted from; in place of {guidance}, {ALONE} guides.")
+            self.notes.append(
+                f"One object has no other to be separated from, so {ALONE} guides in place of {guidance}."
+            )
             guidance, scale = ALONE, SCALE
-        guide, sentences = steering(self.painter, self.prompt, guidance, objects=self.objects, scale=scale)
+        guide, sentences = steering(self.text_to_image, self.prompt, guidance, objects=self.objects, scale=scale)
         self.notes.extend(sentences)
         if guide is None:
             return False
-        painted = self.painter.paint(self.prompt, self.sampling, guide=guide, attend=self.attend)
+        painted = self.text_to_image.paint(
+            self.prompt, self.sampling, guide=guide, watch=self.watch, attend=self.attend
+        )
         return self._verify("attention", painted, guidance=guidance)
 
     def _verify(
@@ -238,34 +251,34 @@ class _Repairs:
         """Asks the verifier for every object and adds the attempt."""
         begin = time.perf_counter()
         presences = self.verifier(painted.image, self.objects) if self.objects else []
-        found = dict(zip(self.objects, presences, strict=True))
+        presences_by_name = dict(zip(self.objects, presences, strict=True))
         seconds = painted.seconds + time.perf_counter() - begin
         sampling = sampling or self.sampling
-        attempt = Attempt(how, sampling.seed, painted.image, found, seconds, painted, sampling, guidance)
+        attempt = Attempt(how, sampling.seed, painted.image, presences_by_name, seconds, painted, sampling, guidance)
         self.attempts.append(attempt)
         unknown = [
             f'The judge does not know "{name}", so whether it is there cannot be verified.'
-            for name, presence in found.items()
+            for name, presence in presences_by_name.items()
             if not presence.known
         ]
         self.notes.extend(note for note in [*unknown, *painted.notes] if note not in self.notes)
         self.advance(1)
-        return attempt.there(self.ladder.threshold) == len(attempt.known)
+        return attempt.there(self.strategy.threshold) == len(attempt.known)
 
 
 def _placed(
-    painter: TextToImage, attempt: Attempt, sampling: Sampling, ladder: RepairStrategy, number: int
+    text_to_image: TextToImage, attempt: Attempt, sampling: Sampling, strategy: RepairStrategy, number: int
 ) -> GeneratedImage:
-    """The surest missing object drawn into the largest free place of a picture; all else stays as it is."""
-    name = min(attempt.known, key=lambda name: attempt.found[name].probability)
+    """Draws the least probable object into the largest free place of an image; all else stays as it is."""
+    name = min(attempt.known, key=lambda name: attempt.presences[name].probability)
     height, width = attempt.image.shape[:2]
     taken = [
         presence.box
-        for presence in attempt.found.values()
-        if presence.box is not None and presence.probability >= ladder.threshold
+        for presence in attempt.presences.values()
+        if presence.box is not None and presence.probability >= strategy.threshold
     ]
     left, top, right, bottom = free_place(taken, height, width)
-    latents = painter.encode(attempt.image, height, width)
+    latents = text_to_image.encode(attempt.image, height, width)
     rows, columns = latents.shape[-2:]
     mask = torch.zeros(1, 1, rows, columns, device=latents.device, dtype=latents.dtype)
     mask[
@@ -276,15 +289,15 @@ def _placed(
     generator = torch.Generator().manual_seed(seed_after(sampling.seed, 1000 + number))
     noise = torch.randn(latents.shape, generator=generator).to(latents)
 
-    def blended(moment: StepState) -> Tensor:
-        """Outside of the place the picture under as much noise as the step expects."""
-        known = moment.scheduler.add_noise(latents, noise, moment.timestep.reshape(1))
-        return mask * moment.latents + (1 - mask) * known
+    def blended(step_state: StepState) -> Tensor:
+        """The latents of the step inside the place, and outside of it those of the image with the step's noise."""
+        known = step_state.scheduler.add_noise(latents, noise, step_state.timestep.reshape(1))
+        return mask * step_state.latents + (1 - mask) * known
 
     frames: list[DenoisingFrame] = []
-    drawn = painter.paint(
+    drawn = text_to_image.paint(
         article(name),
-        replace(sampling, strength=ladder.share, seed=seed_after(sampling.seed, number), height=height, width=width),
+        replace(sampling, strength=strategy.share, seed=seed_after(sampling.seed, number), height=height, width=width),
         start=attempt.image,
         guide=blended,
         watch=frames.append,
@@ -313,7 +326,7 @@ def free_place(taken: Sequence[Box], height: int, width: int, *, least: float = 
                 if best is None or (covered, -side) < best[:2]:
                     best = (covered, -side, box)
     if best is None:
-        raise RizbinError(f"A picture of {width}x{height} pixels has no place; give a larger one.")
+        raise RizbinError(f"An image of {width}x{height} pixels has no place; give a larger one.")
     return best[2]
 
 

@@ -1,4 +1,4 @@
-"""What a drawing is asked for, what it passes through, and what comes of it."""
+"""Settings of sampling, its state at each step, and its result."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.diffusion.schedulers import OWN
+from rizbin.generation.diffusion.schedulers import OWN, clean_latents, signal_at
 from rizbin.generation.film import Pixels
 
 SEEDS = (-(2**63), 2**64 - 1)
@@ -85,6 +85,18 @@ class DenoisingFrame:
     """The predicted original latents: what the network takes the finished image to be at this step."""
     attention: Float[Tensor, "places_down places_across tokens"] | None = None
     """Cross-attention of each place to each token of the prompt, mean of layers and heads; None when not asked for."""
+    noisy: Float[Tensor, "1 channels rows columns"] | None = None
+    """The latents as the network sees them at this step: signal and noise whose squares add up to one; None for models
+    that run through their own pipeline."""
+    with_prompt: Float[Tensor, "1 channels rows columns"] | None = None
+    """The predicted original latents by the prediction with the prompt alone; None without classifier-free guidance."""
+    without_prompt: Float[Tensor, "1 channels rows columns"] | None = None
+    """The same by the prediction with the negative prompt alone."""
+    signal: float | None = None
+    """Share of the original in `noisy`, squared: alpha bar, 0 to 1. The noise level sigma is sqrt(1 / signal - 1)."""
+    noise_change: float | None = None
+    """How far guidance is asked to move the predicted noise: the length of the difference of the two predictions, in
+    lengths of the one without the prompt."""
 
 
 Guide = Callable[[StepState], Tensor]
@@ -95,7 +107,7 @@ Watch = Callable[[DenoisingFrame], None]
 
 @dataclass(frozen=True)
 class ComposedPrompt:
-    """Prompts that are drawn as one picture in which all hold, each with the guidance as its weight.
+    """Prompts that are drawn as one image in which all hold, each with the guidance as its weight.
 
     Source: Composable Diffusion, arXiv 2206.01714; see `noise.compose`.
     """
@@ -115,12 +127,35 @@ class GeneratedImage:
     """Duration of the sampling, decoding included."""
 
 
+def frame_of(
+    scheduler: Any,
+    step: int,
+    timestep: Tensor,
+    latents: Tensor,
+    predicted: tuple[Tensor | None, Tensor, Tensor],
+    attention: Tensor | None,
+) -> DenoisingFrame:
+    """The frame of a step, before the scheduler makes it.
+
+    predicted: what the network said without the prompt (None where guidance is off), with it, and the two combined.
+    """
+    without, given, output = predicted
+    clean = clean_latents(scheduler, output, latents, timestep).cpu()
+    noisy = scheduler.scale_model_input(latents, timestep).cpu()
+    share = signal_at(scheduler, timestep)
+    if without is None or len(given) != 1:
+        return DenoisingFrame(step, float(timestep), clean, attention, noisy, signal=share)
+    change = float((given - without).double().norm() / without.double().norm().clamp(min=1e-12))
+    given, without = (clean_latents(scheduler, part, latents, timestep).cpu() for part in (given, without))
+    return DenoisingFrame(step, float(timestep), clean, attention, noisy, given, without, share, change)
+
+
 def check(sampling: Sampling) -> None:
     """Raises RizbinError for a setting that is out of its range."""
     if sampling.steps < 1:
         raise RizbinError(f"{sampling.steps} steps draw nothing; give 1 or more.")
     if not 0 <= sampling.strength <= 1:
-        raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the picture) to 1 (ignore it).")
+        raise RizbinError(f"A strength of {sampling.strength:g} is outside 0 (keep the image) to 1 (ignore it).")
     if not math.isfinite(sampling.guidance_scale):
         raise RizbinError(f"A guidance of {sampling.guidance_scale:g} cannot be followed; give a number, 0 or more.")
     if not SEEDS[0] <= sampling.seed <= SEEDS[1]:
@@ -137,6 +172,6 @@ def seed_after(seed: int, more: int) -> int:
 
 
 def fingerprint(image: Pixels) -> str:
-    """SHA-256 of a picture's sides and pixels: whether two pictures are the same to the bit, however they are kept."""
+    """SHA-256 of an image's sides and pixels: whether two images are the same to the bit, however they are kept."""
     sides = "x".join(str(side) for side in image.shape)
     return hashlib.sha256(sides.encode() + np.ascontiguousarray(image).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Schedulers of diffusers by short names, and what a network's answer says of the finished picture at any step.
+"""Schedulers of diffusers by short names, and what a network's answer says of the finished image at any step.
 
 Every network sees the same thing, whatever the scheduler keeps: a latent whose signal and noise have squares that add
 up to one. So the clean latent is found there, by one formula for each kind of prediction.
@@ -52,7 +52,7 @@ def scheduler_named(name: str, own: Any) -> Any:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether it moves along straight lines from noise to picture (Stable Diffusion 3, FLUX)."""
+    """Whether it moves along straight lines from noise to image (Stable Diffusion 3, FLUX)."""
     return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas", False))
 
 

@@ -41,11 +41,11 @@ class DiffusionSize:
 
 
 def new_autoencoder(size: DiffusionSize, *, image_size: int) -> Any:
-    """An AutoencoderTiny that shrinks sides to a quarter; before any training it makes a mosaic of the picture."""
+    """An AutoencoderTiny that shrinks sides to a quarter; before any training it makes a mosaic of the image."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     if image_size % 8:
-        raise RizbinError(f"Pictures of {image_size} pixels cannot be halved three times; take a multiple of 8.")
+        raise RizbinError(f"Images of {image_size} pixels cannot be halved three times; take a multiple of 8.")
     if min(size.autoencoder_width, size.latent_channels) < 3:
         raise RizbinError("Colors need three channels; give the autoencoder and its latent as many or more.")
     kind: Any = AutoencoderTiny  # its annotations ask for other tuples than it takes

@@ -21,7 +21,7 @@ else:  # when the module runs, any callable: transformers costs seconds to impor
 
 @dataclass(frozen=True)
 class ObjectPhrase:
-    """A thing that a prompt asks for."""
+    """An object that a prompt asks for."""
 
     text: str
     """Without article: "small red car"."""
@@ -38,7 +38,7 @@ class TokenSpan:
     """Positions among the tokens that the text encoder gives, start token included, rising. Never empty."""
 
 
-# Between two things: prepositions, and verbs that say how one stands to the other. Longer ones first.
+# Between two objects: prepositions, and verbs that say how one stands to the other. Longer ones first.
 _BETWEEN = """
 in front of|on top of|on the left of|on the right of|to the left of|to the right of|left of|right of|next to|close to
 |on the left|on the right|on the side of|at the side of|together with|instead of|followed by|surrounded by
@@ -50,7 +50,7 @@ in front of|on top of|on the left of|on the right of|to the left of|to the right
 _SEPARATOR = re.compile(
     rf"[,;:.!?()\[\]{{}}\n|/&+\"“”]+|(?<![\w-])(?:{''.join(_BETWEEN.split(chr(10)))})(?![\w-])", re.I
 )
-_PICTURE = re.compile(
+_IMAGE_OF = re.compile(
     r"^(?:(?:a|an|the|one)\s+)?(?:[\w-]+\s+)?"
     r"(?:photo|photograph|picture|image|painting|drawing|sketch|illustration|render|rendering|view|close-?up|portrait)s?"
     r"\s+of\s+",
@@ -64,8 +64,8 @@ def _set(*lines: str) -> frozenset[str]:
 
 
 _ADJECTIVES = ADJECTIVES | MATERIALS | NUMBERS | AMOUNTS
-# What prompts add about the picture itself; nothing that can be drawn.
-_ABOUT_THE_PICTURE = _set(
+# What prompts add about the image itself; nothing that can be drawn.
+_ABOUT_THE_IMAGE = _set(
     "photo|photograph|picture|image|photorealistic|realistic|highly detailed|detailed|4k|8k|hd|hdr|best quality",
     "high quality|high resolution|masterpiece|sharp focus|oil painting|digital art|trending",
     "left|right|front|top|background|foreground",
@@ -73,7 +73,7 @@ _ABOUT_THE_PICTURE = _set(
 
 
 def objects_in(prompt: str) -> list[str]:
-    """The noun phrases that a picture of the prompt should show, in their order: a proposal, to be corrected by hand.
+    """The noun phrases that an image of the prompt should show, in their order: a proposal, to be corrected by hand.
 
     No grammar is read: the prompt is split at commas, "and", prepositions and a few verbs (English ones).
     """
@@ -84,11 +84,11 @@ def phrases_in(prompt: str) -> list[ObjectPhrase]:
     """As `objects_in`, with the noun of each phrase."""
     phrases = []
     for part in _SEPARATOR.split(prompt):
-        words = _PICTURE.sub("", part.strip()).split()
+        words = _IMAGE_OF.sub("", part.strip()).split()
         while words and words[0].casefold() in ARTICLES:
             words = words[1:]
         text = _AMOUNT.sub("", " ".join(words)).strip(string.punctuation + " ")
-        if any(letter.isalnum() for letter in text) and text.casefold() not in _ABOUT_THE_PICTURE:
+        if any(letter.isalnum() for letter in text) and text.casefold() not in _ABOUT_THE_IMAGE:
             phrases.append(ObjectPhrase(text, _noun(text)))
     return phrases
 

@@ -1,7 +1,7 @@
-"""Draws with a Stable Diffusion: from words, from a picture and words, step by step.
+"""Draws with a Stable Diffusion: from words, from an image and words, step by step.
 
 The loop is our own for models with a UNet (Stable Diffusion 1, 2, XL), so that every step can be seen and steered; the
-others (3, FLUX) run through their pipeline of diffusers and can be seen. Source: arXiv 2112.10752; from a picture,
+others (3, FLUX) run through their pipeline of diffusers and can be seen. Source: arXiv 2112.10752; from an image,
 SDEdit, arXiv 2108.01073.
 """
 
@@ -40,9 +40,10 @@ from rizbin.generation.diffusion.sampling import (
     Watch,
     check,
     fingerprint,
+    frame_of,
     seed_after,
 )
-from rizbin.generation.diffusion.schedulers import clean_latents, scheduler_named
+from rizbin.generation.diffusion.schedulers import scheduler_named
 from rizbin.generation.film import Pixels
 
 __all__ = [
@@ -64,6 +65,19 @@ _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says on the processor, where it has no error of its own for it."""
 
 
+def guided(
+    unconditional: Float[Tensor, "1 channels rows columns"] | None,
+    conditional: Float[Tensor, "prompts channels rows columns"],
+    scale: float,
+) -> Float[Tensor, "1 channels rows columns"]:
+    """Classifier-free guidance, away from the prediction without the prompt (arXiv 2207.12598); several compose."""
+    if unconditional is None:
+        return conditional
+    if len(conditional) > 1:
+        return compose(unconditional, conditional[:, None], torch.full((len(conditional),), scale).to(conditional))
+    return unconditional + scale * (conditional - unconditional)
+
+
 class TextToImage:
     """A model that draws."""
 
@@ -75,7 +89,7 @@ class TextToImage:
         if self.unet is None and getattr(pipeline, "transformer", None) is None:
             raise RizbinError(f"{name or type(pipeline).__name__} has neither a UNet nor a transformer to draw with.")
         if self.unet is not None and self.unet.config.in_channels != pipeline.vae.config.latent_channels:
-            raise RizbinError(f"{name or type(pipeline).__name__} wants more than words and a picture to draw.")
+            raise RizbinError(f"{name or type(pipeline).__name__} wants more than words and an image to draw.")
 
     def __repr__(self) -> str:
         return f"<text-to-image model {self.name or type(self.pipeline).__name__}>"
@@ -118,7 +132,7 @@ class TextToImage:
         watch: Watch | None = None,
         attend: int = 0,
     ) -> GeneratedImage:
-        """A picture of `prompt`, from noise or from the picture `start` (see `rizbin.data.image_io.as_rgb`).
+        """An image of `prompt`, from noise or from the image `start` (see `rizbin.data.image_io.as_rgb`).
 
         guide: steers before each step, or says what is read in place of the prompt. watch: called after each step.
         attend: cells along a side of the attention maps that each frame keeps, 0 for none; none are kept where the
@@ -128,7 +142,7 @@ class TextToImage:
         sampling = sampling or Sampling()
         check(sampling)
         begin, notes = time.perf_counter(), []
-        pixels = None if start is None else as_rgb(start, name="the start picture")
+        pixels = None if start is None else as_rgb(start, name="the start image")
         height, width = self._size(sampling, pixels, notes)
         notes += self._cut_off(prompt)
         frames: list[DenoisingFrame] = []
@@ -147,20 +161,20 @@ class TextToImage:
                 image = self.decode(self._loop(prompt, sampling, height, width, pixels, guide, saw, attend))
                 if not frames:
                     notes.append(
-                        f"0 of {sampling.steps} steps are made at a strength of {sampling.strength:g}, so the picture "
+                        f"0 of {sampling.steps} steps are made at a strength of {sampling.strength:g}, so the image "
                         f"is the one it started from; give a strength of {1 / sampling.steps:.2g} or more."
                     )
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
                 raise
             raise RizbinError(
-                f"A picture of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
+                f"An image of {width}x{height} pixels does not fit into memory; lower --height and --width, or give "
                 "--half or --offload model."
             ) from error
         return GeneratedImage(image, frames, notes, time.perf_counter() - begin)
 
-    def timesteps(self, scheduler: Any, sampling: Sampling, *, from_picture: bool) -> Tensor:
-        """The timesteps that are made: all, or of a start picture the last `strength` of them."""
+    def timesteps(self, scheduler: Any, sampling: Sampling, *, from_image: bool) -> Tensor:
+        """The timesteps that are made: all, or of a start image the last `strength` of them."""
         try:
             scheduler.set_timesteps(sampling.steps, device=self.device)
         except (ValueError, ZeroDivisionError, IndexError) as error:
@@ -169,7 +183,7 @@ class TextToImage:
                 f"The scheduler {sampling.scheduler} cannot make {sampling.steps} steps ({error}); give fewer than "
                 f"{most}, or another scheduler."
             ) from error
-        if not from_picture:
+        if not from_image:
             return scheduler.timesteps
         made = min(int(sampling.steps * sampling.strength + 1e-9), sampling.steps)
         if not made:  # PNDM keeps one step more than it was asked for
@@ -189,8 +203,8 @@ class TextToImage:
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The latents at the end."""
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
-        timesteps = self.timesteps(scheduler, sampling, from_picture=start is not None)
-        # On the processor, so that a seed means the same picture on every device.
+        timesteps = self.timesteps(scheduler, sampling, from_image=start is not None)
+        # On the processor, so that a seed means the same image on every device.
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
         parts = (prompt,)
@@ -205,15 +219,16 @@ class TextToImage:
                 here = (self.unet, scheduler, latents, step, len(timesteps), timestep, words, generator, from_noise)
                 latents = guide(StepState(*here))
             with capture if capture is not None else nullcontext():
-                output = self.predict(scheduler, latents, timestep, words, sampling.guidance_scale)
-            clean = clean_latents(scheduler, output, latents, timestep).cpu()
-            saw(DenoisingFrame(step, float(timestep), clean, capture.mean_map().cpu() if capture is not None else None))
+                without, given = self.predictions(scheduler, latents, timestep, words, sampling.guidance_scale)
+            output = guided(without, given, sampling.guidance_scale)
+            attention = capture.mean_map().cpu() if capture is not None else None
+            saw(frame_of(scheduler, step, timestep, latents, (without, given, output), attention))
             latents = make_step(
                 scheduler, output, timestep, latents, step=step, from_noise=from_noise, generator=generator
             )
             if not torch.isfinite(latents).all():
                 raise RizbinError(
-                    f"Step {step + 1} gave numbers that are not finite, of which no picture can be made; give a lower "
+                    f"Step {step + 1} gave numbers that are not finite, of which no image can be made; give a lower "
                     "guidance, or leave --half."
                 )
         return latents
@@ -228,11 +243,11 @@ class TextToImage:
         start: Pixels | None,
         generator: torch.Generator,
     ) -> Float[Tensor, "1 channels rows columns"]:
-        """The latents before the first step: noise, or a start picture under as much of it as its strength says."""
+        """The latents before the first step: noise, or a start image under as much of it as its strength says."""
         factor = int(self.pipeline.vae_scale_factor)
         shape = (1, self.pipeline.vae.config.latent_channels, height // factor, width // factor)
         noise = torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
-        # Even the noisiest step lets a little of a picture through; a strength of 1 is to ignore it.
+        # Even the noisiest step lets a little of an image through; a strength of 1 is to ignore it.
         if start is None or sampling.strength == 1:
             return noise * scheduler.init_noise_sigma
         latents = self.encode(start, height, width)
@@ -240,10 +255,10 @@ class TextToImage:
 
     @torch.no_grad()
     def noised(self, start: Pixels, sampling: Sampling) -> Float[Tensor, "1 channels rows columns"]:
-        """A start picture's latents before the first step, scaled to signal and noise as the network sees them."""
+        """A start image's latents before the first step, scaled to signal and noise as the network sees them."""
         height, width = self._size(sampling, start, [])
         scheduler = scheduler_named(sampling.scheduler, self.pipeline.scheduler)
-        timesteps = self.timesteps(scheduler, sampling, from_picture=True)
+        timesteps = self.timesteps(scheduler, sampling, from_image=True)
         generator = torch.Generator().manual_seed(sampling.seed)
         latents = self._begin(scheduler, timesteps, sampling, height, width, start, generator)
         return scheduler.scale_model_input(latents, timesteps[0]) if len(timesteps) else latents
@@ -257,17 +272,25 @@ class TextToImage:
         guidance_scale: float,
     ) -> Float[Tensor, "1 channels rows columns"]:
         """The network's prediction by classifier-free guidance, moved away from the one without the prompt."""
+        return guided(*self.predictions(scheduler, latents, timestep, words, guidance_scale), guidance_scale)
+
+    def predictions(
+        self,
+        scheduler: Any,
+        latents: Float[Tensor, "1 channels rows columns"],
+        timestep: Tensor,
+        words: PromptEmbeddings,
+        guidance_scale: float,
+    ) -> tuple[Float[Tensor, "1 channels rows columns"] | None, Float[Tensor, "prompts channels rows columns"]]:
+        """What the network says with the negative prompt (None where nothing is guided), and with each prompt."""
         scaled = scheduler.scale_model_input(latents, timestep)
         count = len(words.given)
         if guidance_scale == 1 and count == 1:
-            return self._run_unet(scaled, timestep, words.given, words.more_given)
+            return None, self._run_unet(scaled, timestep, words.given, words.more_given)
         more = {name: torch.cat([words.more_without[name], value]) for name, value in words.more_given.items()}
         texts = torch.cat([words.without, words.given])
         predictions = self._run_unet(torch.cat([scaled] * (1 + count)), timestep, texts, more)
-        unconditional, conditional = predictions[:1], predictions[1:]
-        if count > 1:
-            return compose(unconditional, conditional[:, None], torch.full((count,), guidance_scale).to(predictions))
-        return unconditional + guidance_scale * (conditional - unconditional)
+        return predictions[:1], predictions[1:]
 
     def _run_unet(self, scaled: Tensor, timestep: Tensor, texts: Tensor, more: dict[str, Tensor]) -> Tensor:
         return self.unet(scaled, timestep, encoder_hidden_states=texts, added_cond_kwargs=more or None).sample
@@ -298,28 +321,28 @@ class TextToImage:
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "1 channels rows columns"]) -> Pixels:
-        """The picture that latents stand for."""
+        """The image that latents stand for."""
         vae = self.pipeline.vae
         shift = vae.config.get("shift_factor", None) or 0.0
         scaled = latents.to(self.device, vae.dtype) / vae.config.scaling_factor + shift
         pixels = vae.decode(scaled, return_dict=False)[0].float()
         if not torch.isfinite(pixels).all():
             raise RizbinError(
-                "The autoencoder gave numbers that are not finite, of which no picture can be made; leave --half."
+                "The autoencoder gave numbers that are not finite, of which no image can be made; leave --half."
             )
         return ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     @torch.no_grad()
-    def encode(self, picture: Pixels, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
-        """The latents of a picture, resized to `height` and `width`: the mean, so that nothing is drawn by chance."""
+    def encode(self, image: Pixels, height: int, width: int) -> Float[Tensor, "1 channels rows columns"]:
+        """The latents of an image, resized to `height` and `width`: the mean, so that nothing is drawn by chance."""
         import cv2
 
         vae = self.pipeline.vae
-        if picture.shape[:2] != (height, width):
-            shrinks = picture.shape[0] * picture.shape[1] > height * width
+        if image.shape[:2] != (height, width):
+            shrinks = image.shape[0] * image.shape[1] > height * width
             how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
-        pixels = torch.tensor(picture).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].to(self.device, vae.dtype) / 127.5 - 1
         encoded = vae.encode(pixels)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents * vae.config.scaling_factor
@@ -328,7 +351,7 @@ class TextToImage:
         own = self.side
         exact = [sampling.height or own, sampling.width or own]
         if start is not None and not sampling.height and not sampling.width:
-            # The shape of the picture at the size that the model is used to.
+            # The shape of the image at the size that the model is used to.
             share = own / min(start.shape[:2])
             exact = [round(side * share) for side in start.shape[:2]]
         sides = [max(round(side / self.divisor), 1) * self.divisor for side in exact]

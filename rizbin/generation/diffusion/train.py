@@ -37,7 +37,7 @@ from rizbin.training.settings import Presets, TrainerSettings, Training
 
 
 class LatentDiffusion(Method):
-    """A latent diffusion model on pictures with captions; what is kept is a pipeline folder of diffusers."""
+    """A latent diffusion model on images with captions; what is kept is a pipeline folder of diffusers."""
 
     name = "diffusion"
     arxiv = "2112.10752"
@@ -47,9 +47,9 @@ class LatentDiffusion(Method):
         size: DiffusionSize = DiffusionSize()
         """Sizes of the networks."""
         image_size: int = 64
-        """Side in pixels of the square pictures that it learns and draws; a multiple of 8."""
+        """Side in pixels of the square images that it learns and draws; a multiple of 8."""
         view: View.Settings = View.Settings()
-        """What is done to a picture; its size is `image_size`. Unchanged by default: it shall draw what it saw."""
+        """Augmentation of an image; its size is `image_size`. None by default, so that it draws what it saw."""
         tokenizer: Tokenizer.Settings = Tokenizer.Settings(context=32)
         """Tokenizer of the captions; longer ones are cut."""
         autoencoder_share: float = 0.12
@@ -119,23 +119,23 @@ class LatentDiffusion(Method):
 
     def step(self, batch: Batch, progress: Progress) -> Iterator[Minimize]:
         if batch.texts is None:
-            raise RizbinError("These pictures have no captions; drawing from words is learned from captions.")
-        pictures = signed(batch.views[0])
+            raise RizbinError("These images have no captions; drawing from words is learned from captions.")
+        images = signed(batch.views[0])
         share = self.settings.autoencoder_share
         if progress.fraction < share:
             part = progress.fraction / share
             # An autoencoder that rests from here on must have come to rest: its rate falls within its own part.
             rate = self.settings.autoencoder_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * part)) / 2)
-            for some in pictures.chunk(self.settings.autoencoder_updates):
+            for some in images.chunk(self.settings.autoencoder_updates):
                 yield self._keep(some.contiguous(memory_format=torch.channels_last), rate)
             return
         if not self.scale:  # measured once, when the autoencoder has come to rest, as arXiv 2112.10752, appendix G
             with torch.no_grad():
-                latents = self._encode(pictures).float()
+                latents = self._encode(images).float()
             self.scale.copy_(1 / parallel.mean(latents.var()).sqrt())
             self.slow.follow(self._learning, 0.0)
         begun = (progress.fraction - share) / (1 - share)
-        yield self._denoise(pictures, batch.texts, progress, rate=min(1.0, 0.02 + begun / 0.02))
+        yield self._denoise(images, batch.texts, progress, rate=min(1.0, 0.02 + begun / 0.02))
 
         done = progress.step - math.ceil(share * progress.steps)
         self.slow.follow(self._learning, min(self.settings.momentum, (1 + done) / (10 + done)))
@@ -144,16 +144,16 @@ class LatentDiffusion(Method):
     def _learning(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text": self.text}
 
-    def _keep(self, pictures: Float[Tensor, "batch 3 side side"], rate: float) -> Minimize:
+    def _keep(self, images: Float[Tensor, "batch 3 side side"], rate: float) -> Minimize:
         """One update of the autoencoder."""
-        made = self.autoencoder.decode(self._encode(pictures)).sample.float()
-        pixels, edges = (made - pictures).abs().mean(), edge_error(made, pictures)
+        made = self.autoencoder.decode(self._encode(images)).sample.float()
+        pixels, edges = (made - images).abs().mean(), edge_error(made, images)
         loss = pixels + self.settings.edges_weight * edges
         return Minimize(loss, records={"pixels": pixels, "edges": edges}, rate=rate)
 
     def _denoise(
         self,
-        pictures: Float[Tensor, "batch 3 side side"],
+        images: Float[Tensor, "batch 3 side side"],
         texts: Int[Tensor, "batch length"],
         progress: Progress,
         *,
@@ -161,8 +161,8 @@ class LatentDiffusion(Method):
     ) -> Minimize:
         """One update of UNet and text encoder."""
         with torch.no_grad():
-            latents = self._encode(pictures).float() * self.scale
-        draws = progress.uniform("times", len(pictures), 2, pictures.device)
+            latents = self._encode(images).float() * self.scale
+        draws = progress.uniform("times", len(images), 2, images.device)
         times = (draws[:, 0] * STEPS).long().clamp(max=STEPS - 1)
         noise = normal(progress, "noise", latents)
         keep, add = self.signal[times].sqrt()[:, None, None, None], (1 - self.signal[times]).sqrt()[:, None, None, None]
@@ -180,8 +180,8 @@ class LatentDiffusion(Method):
         }
         return Minimize(errors.mean(), records=records, rate=rate)
 
-    def _encode(self, pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels rows columns"]:
-        return self.autoencoder.encode(pictures).latents
+    def _encode(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch channels rows columns"]:
+        return self.autoencoder.encode(images).latents
 
     def _filled(self, texts: Int[Tensor, "batch length"], dropped: Tensor) -> Int[Tensor, "batch context"]:
         """The captions at full length, as pipelines give them, and none where dropped."""
@@ -216,14 +216,14 @@ class LatentDiffusion(Method):
     def cautions(self, work: Work) -> list[str]:
         if work.steps * work.batch < 50_000:
             return [
-                f"{work.steps * work.batch:,} pictures draw blobs in the right colors at best; shapes come after some "
+                f"{work.steps * work.batch:,} images draw blobs in the right colors at best; shapes come after some "
                 "30,000, names after 100,000."
             ]
         return []
 
 
 def signed(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures normalized as `data.views.normalize` does, in -1 to 1, as diffusers has them; channels last."""
+    """Images normalized as `data.views.normalize` does, in -1 to 1, as diffusers has them; channels last."""
     mean = torch.tensor(MEAN, device=images.device)[:, None, None]
     std = torch.tensor(STD, device=images.device)[:, None, None]
     return ((images.float() * std + mean) * 2 - 1).contiguous(memory_format=torch.channels_last)

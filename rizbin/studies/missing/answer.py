@@ -1,4 +1,4 @@
-"""From pictures' records to numbers and sentences: what is there, what it cost, what follows. No sentence is typed."""
+"""Computes the numbers of the study from the records of its images: objects present, cost, comparisons."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 
 from rizbin.studies.missing.chances import Paired, Share, auc, holm, middle, paired, resampled
 from rizbin.studies.missing.ways import (
-    LADDER,
     PLAIN,
+    REPAIR,
     WATCHED,
     Case,
     DrawnCase,
     Plan,
     best_of,
+    images_in,
     mean_seconds,
-    pictures_in,
 )
 
 SIGNS = {"intensity": -1, "spread": 1, "iou": 1, "distance": -1, "kl": -1, "total_variation": -1}
@@ -27,118 +27,119 @@ OVERLAPS = ("iou", "distance", "kl", "total_variation")
 
 Key = tuple[int, int]
 Verdicts = dict[tuple[str, Key], bool]
-"""Way and case -> whether the second judge sees all."""
+"""Way and case -> whether the second judge confirms all objects."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way of drawing in numbers."""
+    """The numbers of one way of drawing."""
 
     way: str
     share: Share
-    """Whole pictures, by the detector."""
+    """Images with all their objects, by the detector."""
     runs: tuple[float, ...]
-    """Percent, run by run."""
+    """The same in percent, run by run."""
     against_plain: Paired
     p: float
-    """Of the difference to plain, raised by Holm's rule among the cures."""
+    """p value of the difference from plain drawing, corrected by Holm's rule over the guidances."""
     second: Share
-    """Whole by the second judge; of none where there is no such judge."""
+    """Images with all their objects, by the second judge; 0 of 0 where there is no second judge."""
     seconds: float
-    """Of one core, a picture."""
+    """Seconds of one core for an image."""
     megabytes: float
     passes: float
-    """With gradient, a picture."""
-    pictures: float
-    """How many pictures, drawn and looked at, take as long."""
+    """Passes of the network with gradient for an image."""
+    images: float
+    """How many plain images can be drawn and verified in the same time."""
     rival: Share
-    """Best of that many, rounded up."""
+    """Best of that many plain images, rounded up."""
     against_rival: Paired
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the runs; nan of one."""
+        """Standard deviation over the runs; nan where there is only one run."""
         return stdev(self.runs) if len(self.runs) > 1 else math.nan
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """How well a number about attention tells a picture with a missing object from a whole one."""
+    """How well a statistic of attention predicts that an object is missing."""
 
     name: str
     auc: float
     interval: tuple[float, float]
     beyond_intensity: float
-    """Its area less intensity's."""
+    """Its area under the curve minus that of intensity."""
     beyond: tuple[float, float]
-    """Interval of that, by the same bootstrap."""
+    """Interval of that difference, by the same bootstrap."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that was found."""
+    """All numbers of the study."""
 
     rows: list[Row]
     predictors: list[Predictor]
     agreement: Share
-    """Of the ladder's verified pictures, those of which the second judge sees all."""
-    rungs: dict[str, tuple[int, int]]
-    """Rung of the ladder -> how often tried, how often its picture was kept."""
+    """Of the images that repair verified, those whose objects the second judge confirms too."""
+    stages: dict[str, tuple[int, int]]
+    """Stage of repair -> how often it was tried, how often its image was kept."""
     kinds: dict[str, tuple[Share, Share]]
-    """Kind of prompt -> plain and ladder."""
+    """Kind of prompt -> plain drawing and repair."""
     cases: int
-    things: Share
-    """Single things of plain pictures, by the detector."""
+    objects: Share
+    """Objects of plain images that are there, by the detector."""
     looking: float
-    """Seconds of one core that the detector takes for a picture."""
+    """Seconds of one core that the detector takes for an image."""
 
     def row(self, way: str) -> Row | None:
-        return next((one for one in self.rows if one.way == way), None)
+        return next((row for row in self.rows if row.way == way), None)
 
     @property
     def guidances(self) -> list[Row]:
-        return [one for one in self.rows if one.way not in (PLAIN, LADDER)]
+        return [row for row in self.rows if row.way not in (PLAIN, REPAIR)]
 
     @property
     def best(self) -> Row | None:
-        """The cure with most whole pictures; of equals the quicker one."""
-        return max(self.guidances, key=lambda one: (one.share.hits, -one.seconds), default=None)
+        """The guidance with most complete images; of equals the faster one."""
+        return max(self.guidances, key=lambda row: (row.share.hits, -row.seconds), default=None)
 
 
 def result_of(drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, second: Verdicts) -> Result:
-    """Numbers over all cases that every way was drawn for."""
-    threshold = plan.ladder.threshold
-    table = {(one.way, one.key): one for one in drawn if not one.other}
+    """Numbers over all cases that were drawn in every way."""
+    threshold = plan.strategy.threshold
+    table = {(case.way, case.key): case for case in drawn if not case.other}
     keys = [case.key for case in cases if all((way, case.key) in table for way in plan.ways)]
-    kept = [one for one in drawn if one.key in set(keys)]
+    complete = [case for case in drawn if case.key in set(keys)]
     whole = {way: [table[way, key].whole(threshold) for key in keys] for way in plan.ways}
     guidances: list[str] = list(plan.guidances)
     raised = dict(zip(guidances, holm([paired(whole[PLAIN], whole[way]).p for way in guidances]), strict=True))
     rows = [
-        _row(way, kept, keys, whole, table, second, threshold, raised.get(way)) for way in (PLAIN, *guidances, LADDER)
+        _row(way, complete, keys, whole, table, second, threshold, raised.get(way))
+        for way in (PLAIN, *guidances, REPAIR)
     ]
-    ladder = [table[LADDER, key] for key in keys]
+    repaired = [table[REPAIR, key] for key in keys]
     kinds: dict[str, tuple[Share, Share]] = {}
     for kind in sorted({case.prompt.kind for case in cases}):
         mine = {case.key for case in cases if case.prompt.kind == kind}
         places = [place for place, key in enumerate(keys) if key in mine]
-        both = [Share(sum(whole[way][one] for one in places), len(places)) for way in (PLAIN, LADDER)]
+        both = [Share(sum(whole[way][place] for place in places), len(places)) for way in (PLAIN, REPAIR)]
         kinds[kind] = (both[0], both[1])
     plain = [table[PLAIN, key] for key in keys]
-    verified = [second[LADDER, one.key] for one in ladder if one.whole(threshold) and (LADDER, one.key) in second]
-    values = [value >= threshold for one in plain for value in one.found.values()]
+    verified = [second[REPAIR, case.key] for case in repaired if case.whole(threshold) and (REPAIR, case.key) in second]
+    values = [value >= threshold for case in plain for value in case.found.values()]
     return Result(
         rows,
         predictors([table[WATCHED, key] for key in keys], whole[PLAIN]),
         Share(sum(verified), len(verified)),
         {
-            rung: (sum(one.tried.count(rung) for one in ladder), sum(one.kept == rung for one in ladder))
-            for rung in ("draw", *dict.fromkeys(plan.ladder.rungs))
+            stage: (sum(case.tried.count(stage) for case in repaired), sum(case.kept == stage for case in repaired))
+            for stage in ("draw", *dict.fromkeys(plan.strategy.stages))
         },
         kinds,
         len(keys),
         Share(sum(values), len(values)),
-        float(np.mean([one.looking for one in plain])) if plain else math.nan,
+        float(np.mean([case.looking for case in plain])) if plain else math.nan,
     )
 
 
@@ -154,14 +155,14 @@ def _row(
 ) -> Row:
     mine = [table[way, key] for key in keys]
     runs = sorted({run for run, _ in keys})
-    by_run = [[said for said, (run, _) in zip(whole[way], keys, strict=True) if run == one] for one in runs]
+    by_run = [[hit for hit, (run, _) in zip(whole[way], keys, strict=True) if run == run_number] for run_number in runs]
     seconds = mean_seconds(mine, way)
-    count = pictures_in(drawn, seconds) if keys else math.nan
+    count = images_in(drawn, seconds) if keys else math.nan
     rivals = best_of(drawn, math.ceil(count), threshold) if keys else {}
     rival = [rivals[key].whole(threshold) for key in keys]
     against = paired(whole[PLAIN], whole[way])
     seen = [second[way, key] for key in keys if (way, key) in second]
-    memory = [one.megabytes for one in mine if math.isfinite(one.megabytes)]
+    memory = [case.megabytes for case in mine if math.isfinite(case.megabytes)]
     return Row(
         way,
         Share(sum(whole[way]), len(keys)),
@@ -171,7 +172,7 @@ def _row(
         Share(sum(seen), len(seen)),
         seconds,
         max(memory, default=math.nan),
-        float(np.mean([one.passes for one in mine])) if mine else math.nan,
+        float(np.mean([case.passes for case in mine])) if mine else math.nan,
         count,
         Share(sum(rival), len(rival)),
         paired(rival, whole[way]),
@@ -180,9 +181,9 @@ def _row(
 
 def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Predictor]:
     """Each number's area under the curve, as the claim has its sign, best first; none without pairs of objects."""
-    known = [(one.statistics, said) for one, said in zip(watched, whole, strict=True) if one.statistics]
+    known = [(case.statistics, is_whole) for case, is_whole in zip(watched, whole, strict=True) if case.statistics]
     names = [name for name in SIGNS if known and all(name in statistics for statistics, _ in known)]
-    missing = np.array([not said for _, said in known], bool)
+    missing = np.array([not is_whole for _, is_whole in known], bool)
     if not names or missing.all() or not missing.any():
         return []
     scores = {name: np.array([SIGNS[name] * numbers[name] for numbers, _ in known], np.float64) for name in names}
@@ -190,25 +191,25 @@ def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Pred
     def areas(places: np.ndarray) -> list[float]:
         return [auc(scores[name][places], missing[places]) for name in names]
 
-    found, draws = areas(np.arange(len(known))), resampled(areas, len(known))
+    observed, draws = areas(np.arange(len(known))), resampled(areas, len(known))
     faint = names.index("intensity")
     made = [
         Predictor(
             name,
-            found[place],
+            observed[place],
             middle(draws[:, place]),
-            found[place] - found[faint],
+            observed[place] - observed[faint],
             middle(draws[:, place] - draws[:, faint]),
         )
         for place, name in enumerate(names)
     ]
-    return sorted(made, key=lambda one: -one.auc)
+    return sorted(made, key=lambda predictor: -predictor.auc)
 
 
 def swept(drawn: Sequence[DrawnCase], plan: Plan, thresholds: Sequence[float]) -> dict[str, list[float]]:
-    """Percent of whole pictures at each threshold, for every way."""
-    found = {}
-    for way in (PLAIN, *plan.guidances, LADDER):
-        mine = [one for one in drawn if one.way == way]
-        found[way] = [Share(sum(one.whole(at) for one in mine), len(mine)).percent for at in thresholds]
-    return found
+    """Percent of whole images at each threshold, for every way."""
+    curves = {}
+    for way in (PLAIN, *plan.guidances, REPAIR):
+        mine = [case for case in drawn if case.way == way]
+        curves[way] = [Share(sum(case.whole(at) for case in mine), len(mine)).percent for at in thresholds]
+    return curves

@@ -62,7 +62,7 @@ class Paired:
         """Exact two-sided McNemar: how often a fair coin parts the changed cases at least so unevenly."""
         changed = self.repaired + self.broken
         less = min(self.repaired, self.broken)
-        tail = sum(math.comb(changed, one) for one in range(less + 1)) / 2**changed
+        tail = sum(math.comb(changed, count) for count in range(less + 1)) / 2**changed
         return min(1.0, 2 * tail)
 
 
@@ -74,7 +74,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 
 def holm(values: Sequence[float]) -> list[float]:
     """p of several questions at once, each raised by Holm's rule (1979), in their order."""
-    order = sorted(range(len(values)), key=lambda one: values[one])
+    order = sorted(range(len(values)), key=lambda index: values[index])
     out, highest = [0.0] * len(values), 0.0
     for rank, place in enumerate(order):
         highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
@@ -101,8 +101,8 @@ def resampled(
 
 def middle(draws: Float[np.ndarray, " draws"]) -> tuple[float, float]:
     """The interval of the middle 95 percent; nan where no draw is a number."""
-    found = draws[np.isfinite(draws)]
-    if not len(found):
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
         return math.nan, math.nan
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)

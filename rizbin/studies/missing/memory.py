@@ -28,7 +28,7 @@ class Peak:
         self._before = math.nan
         with suppress(OSError):
             _RESET.write_text("5")
-            self._before = _kept("VmRSS")
+            self._before = _status_megabytes("VmRSS")
         return self
 
     def __exit__(
@@ -39,10 +39,10 @@ class Peak:
             return
         self.megabytes = math.nan
         with suppress(OSError):
-            self.megabytes = max(_kept("VmHWM") - self._before, 0.0)
+            self.megabytes = max(_status_megabytes("VmHWM") - self._before, 0.0)
 
 
-def _kept(name: str) -> float:
+def _status_megabytes(name: str) -> float:
     """Megabytes; nan where the system does not count it."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{name}:"):

@@ -1,4 +1,4 @@
-"""Prompts that name several things, by the templates of the benchmarks; each knows what its picture should show."""
+"""Prompts that name several objects, by the templates of the benchmarks; each knows what its image should show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ ALIKE = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and what its picture should show."""
+    """A prompt and what its image should show."""
 
     text: str
     objects: tuple[str, ...]
@@ -42,65 +42,65 @@ class Prompt:
     kind: str
     """A group whose share is reported: "animals", "never seen together"."""
     nouns: tuple[str, ...] = ()
-    """What a judge that knows no colors is asked for; empty: the objects."""
+    """The nouns, for a judge that knows no colors; empty: the objects."""
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """What a judge is asked for, one for each object."""
+    def queries(self) -> tuple[str, ...]:
+        """The phrases that a judge verifies, one for each object."""
         return self.nouns or self.objects
 
 
 def listed(objects: Sequence[str]) -> str:
     """ "a zebra and a frog", "a zebra, a frog and a taxi": how the embedded world's captions speak."""
-    words = [_with_article(one) for one in objects]
+    words = [_with_article(name) for name in objects]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def chained(objects: Sequence[str]) -> str:
     """ "a zebra and a frog and a taxi"."""
-    return " and ".join(_with_article(one) for one in objects)
+    return " and ".join(_with_article(name) for name in objects)
 
 
-def _with_article(thing: str) -> str:
+def _with_article(noun: str) -> str:
     # The one plural of Attend-and-Excite's lists.
-    return thing if thing.split()[-1] == "glasses" else article(thing)
+    return noun if noun.split()[-1] == "glasses" else article(noun)
 
 
 def world(names: Sequence[str], count: int = 2) -> list[Prompt]:
-    """ "a X and a Y" in both orders, more things in one; pairs that training never shows together are told apart."""
+    """ "a X and a Y" in both orders, more objects in one; pairs that training never shows together are told apart."""
     apart = {frozenset((names[i], names[j])) for i, j in held_out_pairs(tuple(names))}
     made = []
     for objects in _groups(names, count):
         unseen = any(frozenset(pair) in apart for pair in combinations(objects, 2))
         kind = "never seen together in training" if unseen else "pairs of the kind seen in training"
-        made.append(Prompt(listed(objects), objects, kind if count == 2 else f"{count} things"))
+        made.append(Prompt(listed(objects), objects, kind if count == 2 else f"{count} objects"))
     return made
 
 
 def geneval(names: Sequence[str], count: int = 2) -> list[Prompt]:
     """GenEval's two-object template, "a photo of a X and a Y" (arXiv 2310.11513), over these names."""
-    return [Prompt(f"a photo of {listed(one)}", one, f"{count} things") for one in _groups(names, count)]
+    return [Prompt(f"a photo of {listed(objects)}", objects, f"{count} objects") for objects in _groups(names, count)]
 
 
 def tiam(names: Sequence[str], count: int = 2) -> list[Prompt]:
     """TIAM's template, "a photo of a X and a Y", joined by "and" however many there are (arXiv 2307.05134)."""
-    return [Prompt(f"a photo of {chained(one)}", one, f"{count} things") for one in _groups(names, count)]
+    return [Prompt(f"a photo of {chained(objects)}", objects, f"{count} objects") for objects in _groups(names, count)]
 
 
 def colored(names: Sequence[str], count: int = 2, *, seed: int = 0) -> list[Prompt]:
-    """TIAM's template with a color for each thing, no color twice."""
+    """TIAM's template with a color for each object, no color twice."""
     random = np.random.default_rng(seed)
     made = []
     for nouns in _groups(names, count):
         colors = random.permutation(len(COLORS))[:count].tolist()
         objects = tuple(f"{COLORS[color]} {noun}" for color, noun in zip(colors, nouns, strict=True))
-        made.append(Prompt(f"a photo of {chained(objects)}", objects, f"{count} colored things", nouns))
+        made.append(Prompt(f"a photo of {chained(objects)}", objects, f"{count} colored objects", nouns))
     return made
 
 
 def similar() -> list[Prompt]:
     """Pairs that resemble each other, in both orders."""
-    return [Prompt(listed(one), one, "alike") for pair in ALIKE for one in (pair, pair[::-1])]
+    return [Prompt(listed(objects), objects, "alike") for pair in ALIKE for objects in (pair, pair[::-1])]
 
 
 def attend_and_excite(*, seed: int = 0) -> list[Prompt]:
@@ -111,22 +111,22 @@ def attend_and_excite(*, seed: int = 0) -> list[Prompt]:
     random = np.random.default_rng(seed)
 
     def some(count: int) -> list[str]:
-        return [COLORS[one] for one in random.permutation(len(COLORS))[:count].tolist()]
+        return [COLORS[index] for index in random.permutation(len(COLORS))[:count].tolist()]
 
     made = [Prompt(listed(pair), pair, "two animals") for pair in combinations(ANIMALS, 2)]
     for animal in ANIMALS:
-        for thing in OBJECTS:
-            objects = (animal, f"{some(1)[0]} {thing}")
-            made.append(Prompt(listed(objects), objects, "an animal and a colored object", (animal, thing)))
+        for noun in OBJECTS:
+            objects = (animal, f"{some(1)[0]} {noun}")
+            made.append(Prompt(listed(objects), objects, "an animal and a colored object", (animal, noun)))
     for pair in combinations(OBJECTS, 2):
-        one, other = some(2)
-        objects = (f"{one} {pair[0]}", f"{other} {pair[1]}")
+        first_color, other = some(2)
+        objects = (f"{first_color} {pair[0]}", f"{other} {pair[1]}")
         made.append(Prompt(listed(objects), objects, "two colored objects", pair))
     return made
 
 
 def from_file(path: Path) -> list[Prompt]:
-    """One prompt a line; after a tab, what its picture should show, with commas; else what the prompt seems to name.
+    """One prompt a line; after a tab, what its image should show, with commas; else what the prompt seems to name.
 
     Raises RizbinError for a file without prompts, or with one that names nothing.
     """
@@ -139,11 +139,11 @@ def from_file(path: Path) -> list[Prompt]:
         text, _, named = line.partition("\t")
         if not text.strip():
             continue
-        objects = tuple(one.strip() for one in named.split(",") if one.strip()) or tuple(objects_in(text))
+        objects = tuple(name.strip() for name in named.split(",") if name.strip()) or tuple(objects_in(text))
         if not objects:
             raise RizbinError(f'Line {number} of {path} names nothing; add what to look for after a tab: "{text}".')
-        nouns = () if named.strip() else tuple(one.noun for one in phrases_in(text))
-        made.append(Prompt(text.strip(), objects, f"{len(objects)} things", nouns))
+        nouns = () if named.strip() else tuple(phrase.noun for phrase in phrases_in(text))
+        made.append(Prompt(text.strip(), objects, f"{len(objects)} objects", nouns))
     if not made:
         raise RizbinError(f"{path} holds no prompt; give one a line.")
     return made
@@ -163,11 +163,11 @@ def prompts_named(what: str, names: Sequence[str], count: int = 2) -> list[Promp
     if what == "attend-and-excite":
         return attend_and_excite()
     if not 1 <= count <= len(names):
-        raise RizbinError(f"Prompts of {count} things cannot be made of {len(names)} names.")
+        raise RizbinError(f"Prompts of {count} objects cannot be made of {len(names)} names.")
     makers = {"world": world, "geneval": geneval, "tiam": tiam, "colored": colored}
     return makers[what](names, count)
 
 
 def _groups(names: Sequence[str], count: int) -> list[tuple[str, ...]]:
-    """Pairs in both orders; of more things each set once, or there would be tens of thousands."""
+    """Pairs in both orders; of more objects each set once, or there would be tens of thousands."""
     return list(permutations(names, count) if count <= 2 else combinations(names, count))

@@ -1,7 +1,7 @@
 """A second judge that no way of drawing ever asks: image-text encoders, calibrated where the truth is known.
 
-They may read a picture in three ways, and the one that decides best on true scenes is taken: words against the whole
-picture, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
+They may read an image in three ways, and the one that decides best on true scenes is taken: words against the whole
+image, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
 """
 
 from collections.abc import Sequence
@@ -33,50 +33,50 @@ class Accuracy:
 
     name: str
     matthews: float
-    found: float
-    """Percent of the things that are there."""
+    recall: float
+    """Percent of the objects that are there."""
     invented: float
-    """Percent of the things that are not."""
+    """Percent of the objects that are not."""
     whole: float
-    """Percent of the scenes of which it says that all their things are there."""
+    """Percent of the scenes of which it says that all their objects are there."""
 
 
 def accuracy(
-    name: str, said: Bool[np.ndarray, "pictures names"], truth: Bool[np.ndarray, "pictures names"]
+    name: str, verdicts: Bool[np.ndarray, "images names"], truth: Bool[np.ndarray, "images names"]
 ) -> Accuracy:
     """How a judge's verdicts stand to the truth."""
     return Accuracy(
         name,
-        matthews(said.ravel(), truth.ravel()),
-        100 * float(said[truth].mean()),
-        100 * float(said[~truth].mean()),
-        100 * float((said | ~truth).all(axis=1).mean()),
+        matthews(verdicts.ravel(), truth.ravel()),
+        100 * float(verdicts[truth].mean()),
+        100 * float(verdicts[~truth].mean()),
+        100 * float((verdicts | ~truth).all(axis=1).mean()),
     )
 
 
-def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray, "pictures names"]:
+def truth_of(samples: Sequence[Sample], names: Sequence[str]) -> Bool[np.ndarray, "images names"]:
     """Which names each sample holds."""
     return np.array([[name in sample.names for name in names] for sample in samples], bool)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What each of the encoders makes of pictures."""
+    """What each of the encoders makes of images."""
 
-    whole: tuple[Float[np.ndarray, "pictures _"], ...]
-    places: tuple[Float[np.ndarray, "pictures _ _ _"], ...]
+    whole: tuple[Float[np.ndarray, "images _"], ...]
+    places: tuple[Float[np.ndarray, "images _ _ _"], ...]
 
     @property
-    def pooled(self) -> Float[np.ndarray, "pictures embedding"]:
-        """All of them as one unit vector for each picture."""
+    def pooled(self) -> Float[np.ndarray, "images embedding"]:
+        """All of them as one unit vector for each image."""
         return np.concatenate(self.whole, axis=1) / len(self.whole) ** 0.5
 
 
 class SecondJudge:
-    """Says of pictures which names they show.
+    """Says of images which names they show.
 
     accuracies: of every reading, on scenes that it was not fitted to; the best is `reading`. pooled: the true scenes'
-    embeddings, which pictures may be compared with.
+    embeddings, which images may be compared with.
     """
 
     def __init__(self, pairs: Sequence[ImageTextPair], source: Source) -> None:
@@ -84,7 +84,7 @@ class SecondJudge:
         self.pairs, self.names = [pair.eval() for pair in pairs], tuple(source.categories)
         samples = first_samples(source, FITTED + CHECKED)
         if not self.names or len(samples) < 8 or not any(sample.names for sample in samples):
-            raise RizbinError(f"{source.name} does not say what its pictures hold, so no second judge can be fitted.")
+            raise RizbinError(f"{source.name} does not say what its images hold, so no second judge can be fitted.")
         encoded = self.encode([sample.image for sample in samples])
         truth = truth_of(samples, self.names)
         self._words = [embedded(pair, self.names) for pair in self.pairs]
@@ -98,41 +98,41 @@ class SecondJudge:
             # `calibrate` reads scores of 0 to 1.
             flat = _squeezed((scores[fitted] - mean) / spread).ravel()
             self._thresholds[name] = calibrate(flat, truth[fitted].ravel()).threshold
-            self.accuracies.append(accuracy(name, self._said(name, scores[~fitted]), truth[~fitted]))
-        self.accuracies.sort(key=lambda one: -one.matthews)
+            self.accuracies.append(accuracy(name, self._verdicts(name, scores[~fitted]), truth[~fitted]))
+        self.accuracies.sort(key=lambda measured: -measured.matthews)
         self.reading = self.accuracies[0].name
         several = truth.sum(axis=1) >= 2
         self.scenes = [sample.image for sample, some in zip(samples, several, strict=True) if some]
         self.pooled = encoded.pooled[several]
 
-    def encode(self, pictures: Sequence[Pixels]) -> Encoded:
-        """Pictures of any sizes."""
-        pooled, places = zip(*(_encoded(pair, pictures) for pair in self.pairs), strict=True)
+    def encode(self, images: Sequence[Pixels]) -> Encoded:
+        """Images of any sizes."""
+        pooled, places = zip(*(_encoded(pair, images) for pair in self.pairs), strict=True)
         return Encoded(pooled, places)
 
-    def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "pictures names"]:
-        """Which names each picture shows, by the best reading."""
-        return self._said(self.reading, self.readings(encoded)[self.reading])
+    def __call__(self, encoded: Encoded) -> Bool[np.ndarray, "images names"]:
+        """Which names each image shows, by the best reading."""
+        return self._verdicts(self.reading, self.readings(encoded)[self.reading])
 
-    def _said(self, name: str, scores: Float[np.ndarray, "pictures names"]) -> Bool[np.ndarray, "pictures names"]:
+    def _verdicts(self, name: str, scores: Float[np.ndarray, "images names"]) -> Bool[np.ndarray, "images names"]:
         mean, spread = self._scales[name]
         return _squeezed((scores - mean) / spread) >= self._thresholds[name]
 
-    def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "pictures names"]]:
+    def readings(self, encoded: Encoded) -> dict[str, Float[np.ndarray, "images names"]]:
         """What each of the three ways of reading says of each name: higher, more likely there."""
-        against_whole = [one @ words.T for one, words in zip(encoded.whole, self._words, strict=True)]
-        maps = [one @ words.T for one, words in zip(encoded.places, self._words, strict=True)]
+        against_whole = [features @ words.T for features, words in zip(encoded.whole, self._words, strict=True)]
+        maps = [features @ words.T for features, words in zip(encoded.places, self._words, strict=True)]
         # What is close to all words alike is ground.
-        against_places = [(one - one.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for one in maps]
+        against_places = [(scores - scores.mean(axis=-1, keepdims=True)).max(axis=(1, 2)) for scores in maps]
         # A mean of cosines: of several encoders the one whose cosines spread more has more to say.
         return {
-            "words against the whole picture": np.mean(against_whole, axis=0),
+            "words against the whole image": np.mean(against_whole, axis=0),
             "words against places": np.mean(against_places, axis=0),
             "a linear layer on frozen features": self._features(encoded) @ self._weights,
         }
 
     def _fit_linear(
-        self, encoded: Encoded, truth: Bool[np.ndarray, "pictures names"], fitted: Bool[np.ndarray, " pictures"]
+        self, encoded: Encoded, truth: Bool[np.ndarray, "images names"], fitted: Bool[np.ndarray, " images"]
     ) -> None:
         """Ridge regression of each name's presence, in closed form."""
         self._standard = None
@@ -142,8 +142,8 @@ class SecondJudge:
         gram = x.T @ x + STIFFNESS * np.eye(x.shape[1])
         self._weights = np.linalg.solve(gram, x.T @ (2.0 * truth[fitted] - 1))
 
-    def _features(self, encoded: Encoded) -> Float[np.ndarray, "pictures features"]:
-        most, mean = ([how(one, axis=(1, 2)) for one in encoded.places] for how in (np.max, np.mean))
+    def _features(self, encoded: Encoded) -> Float[np.ndarray, "images features"]:
+        most, mean = ([how(features, axis=(1, 2)) for features in encoded.places] for how in (np.max, np.mean))
         features = np.concatenate([*encoded.whole, *most, *mean], axis=1).astype(np.float64)
         if self._standard is None:
             return features
@@ -153,16 +153,16 @@ class SecondJudge:
 
 @torch.no_grad()
 def _encoded(
-    pair: ImageTextPair, pictures: Sequence[Pixels]
-) -> tuple[Float[np.ndarray, "pictures dim"], Float[np.ndarray, "pictures rows columns dim"]]:
-    """The unit vectors of pictures and of their places."""
+    pair: ImageTextPair, images: Sequence[Pixels]
+) -> tuple[Float[np.ndarray, "images dim"], Float[np.ndarray, "images rows columns dim"]]:
+    """The unit vectors of images and of their places."""
     size, device = pair.image_size, next(pair.parameters()).device
     pooled, places = [], []
-    for start in range(0, len(pictures), BATCH):
-        some = np.stack([whole(one, size) for one in pictures[start : start + BATCH]])
-        images = normalize(torch.from_numpy(some).to(device))
-        pooled.append(pair.encode_images(images).float().cpu().numpy())
-        places.append(pair.dense(images).float().cpu().numpy())
+    for start in range(0, len(images), BATCH):
+        some = np.stack([whole(image, size) for image in images[start : start + BATCH]])
+        normalized = normalize(torch.from_numpy(some).to(device))
+        pooled.append(pair.encode_images(normalized).float().cpu().numpy())
+        places.append(pair.dense(normalized).float().cpu().numpy())
     return np.concatenate(pooled), np.concatenate(places)
 
 
@@ -170,16 +170,14 @@ def _squeezed(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"
     return 1 / (1 + np.exp(-np.clip(values, -30, 30)))
 
 
-def kernel_distance(
-    ours: Float[np.ndarray, "pictures embedding"], true: Float[np.ndarray, "scenes embedding"]
-) -> float:
+def kernel_distance(ours: Float[np.ndarray, "images embedding"], true: Float[np.ndarray, "scenes embedding"]) -> float:
     """How far a set of embeddings is from another, 0 for the same kind (it may fall a little below), without bias.
 
     Squared maximum mean discrepancy with the kernel (x.y / dim + 1)^3 of unit vectors times the root of their length.
     Source: kernel inception distance, Binkowski et al., arXiv 1801.01401. Differs: the features are the judge's.
     """
     dim = ours.shape[1]
-    a, b = (one.astype(np.float64) * dim**0.5 for one in (ours, true))
+    a, b = (embeddings.astype(np.float64) * dim**0.5 for embeddings in (ours, true))
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return (x @ y.T / dim + 1) ** 3
@@ -193,10 +191,10 @@ def kernel_distance(
     return inside(a) + inside(b) - 2 * float(kernel(a, b).mean())
 
 
-def variation(pictures: Sequence[Pixels]) -> float:
+def variation(images: Sequence[Pixels]) -> float:
     """Mean absolute difference of neighboring pixels, 0 to 255, down and across: edges, and noise."""
-    found = []
-    for picture in pictures:
-        values = picture.astype(np.float32)
-        found.append(float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
-    return float(np.mean(found)) if found else float("nan")
+    differences = []
+    for image in images:
+        values = image.astype(np.float32)
+        differences.append(float(np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2)
+    return float(np.mean(differences)) if differences else float("nan")

@@ -1,4 +1,4 @@
-"""Does anything help against forgotten objects? All ways on the same prompts and seeds, two judges, one page."""
+"""Study of missing objects: all ways of drawing on the same prompts and seeds, two judges, one page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,20 +19,21 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.reports.examples import first_samples
-from rizbin.studies.missing.answer import Verdicts, result_of
+from rizbin.studies.missing.answer import Result, Verdicts, result_of
 from rizbin.studies.missing.page import show
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
-from rizbin.studies.missing.verdict import sentences
-from rizbin.studies.missing.ways import LADDER, PLAIN, Case, DrawnCase, Plan, Studio, cases_of
+from rizbin.studies.missing.verdict import answer
+from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, Studio, cases_of
+from rizbin.studies.verdict import publish
 
-QUESTION = "Objects that are asked for and not drawn: what helps, and is it worth its time?"
+QUESTION = "Missing objects: which guidance helps, and is it worth its time?"
 CHECKED = 200
-"""True scenes on which the detector is measured: five seconds of one core."""
+"""Number of true scenes on which the detector is measured, which takes five seconds of one core."""
 
 
 def write_study(
-    painter: TextToImage,
+    text_to_image: TextToImage,
     verifier: Verifier,
     prompts: Sequence[Prompt],
     folder: Path,
@@ -41,67 +42,79 @@ def write_study(
     source: Source | None = None,
     pairs: Sequence[ImageTextPair] = (),
     target: Path | None = None,
-    asked: dict[str, object] | None = None,
+    identity: dict[str, object] | None = None,
     bar: MakeBar | None = None,
+    small: str = "",
 ) -> Path:
-    """Draws what is not drawn yet in `folder` and writes the page; returns its path.
+    """Draws in `folder` what is not drawn yet and writes the page; returns its path.
 
     Args:
-        painter: Of a model with a UNet.
-        verifier: Looks in every way, and steers the ladder.
+        text_to_image: A model with a UNet.
+        verifier: Verifies the images of every way, and steers the repair.
         prompts: See `prompts.prompts_named`.
-        folder: Of the study; it goes on where it was stopped.
+        folder: Folder of the study; it goes on where it was stopped.
         plan: What is drawn.
-        source: True pictures whose things are known: judges are measured on them.
-        pairs: Of the second judge; none, or no `source`: there is none.
+        source: True images whose objects are known; the judges are measured on them.
+        pairs: Encoders of the second judge; without them, or without `source`, there is none.
         target: The page; None: study.html in the folder.
-        asked: What else the folder shall remember, so that another study does not go on in it.
-        bar: Shows how far it is.
+        identity: What else identifies the study, so that no other study goes on in its folder.
+        bar: Makes a progress bar.
+        small: A sentence for a page of a small size.
 
     Raises RizbinError when the folder holds another study, and for models that cannot be steered.
     """
-    if painter.unet is None:
-        raise RizbinError(f"{painter.name} has no UNet, whose attention could be guided; study another model.")
+    if text_to_image.unet is None:
+        raise RizbinError(f"{text_to_image.name} has no UNet, whose attention could be guided; study another model.")
     run = RunFolder(folder)
-    # Which prompts there are belongs to what was asked: files change.
-    texts = [one.text for one in prompts]
-    run.create_or_resume({**(asked or {}), "plan": asdict(plan), "prompts": texts})
+    # The prompts belong to the identity of the study: their file may change.
+    texts = [prompt.text for prompt in prompts]
+    run.create_or_resume({**(identity or {}), "plan": _recorded(plan), "prompts": texts})
     try:
         cases = cases_of(prompts, plan)
-        drawn = Studio(painter, verifier, run, plan, cases).work(bar)
+        drawn = Studio(text_to_image, verifier, run, plan, cases).work(bar)
     finally:
         run.release()
     judge = SecondJudge(pairs, source) if pairs and source is not None else None
     verdicts, quality = _judged(judge, drawn, cases, plan, folder) if judge is not None else ({}, {})
     result = result_of(drawn, cases, plan, verdicts)
-    accuracies = [] if source is None else [_measured(verifier, source, plan.ladder.threshold)]
+    accuracies = [] if source is None else [_measured(verifier, source, plan.strategy.threshold)]
     if judge is not None:
-        accuracies += [_renamed(one, judge.reading) for one in judge.accuracies]
-    machine = describe()
-    spent = sum(one.seconds + one.looking for one in drawn) / 60
-    page = Page(
-        QUESTION,
-        subtitle=f"{Path(painter.name).name}, {result.cases} pairs of prompt and seed in {plan.runs} runs, each drawn "
-        f"in {len(plan.ways)} ways · {spent:.0f} minutes of one core · {machine.get('cpu')} · "
-        f"commit {machine.get('commit')}",
-    )
-    verdict, *more = sentences(result)
-    page.lead(verdict)
-    for sentence in more:
-        page.text(sentence)
-    page.heading("How it was asked")
+        accuracies += [_renamed(reading, judge.reading) for reading in judge.accuracies]
+    page = _begun_page(text_to_image.name, plan, result, drawn)
+    verdict = answer(result)
+    verdict.show(page, small=small)
+    page.heading("Design")
     page.text(_design(prompts, plan, judge))
     show(page, result, drawn, cases, plan, folder, quality, accuracies)
     if source is not None and source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
-    return page.write(target or folder / "study.html")
+    return publish(page, verdict, target or folder / "study.html", small=small)
+
+
+def _begun_page(model: str, plan: Plan, result: Result, drawn: Sequence[DrawnCase]) -> Page:
+    """The page with its title and with what the study took."""
+    machine = describe()
+    spent = sum(case.seconds + case.looking for case in drawn) / 60
+    return Page(
+        QUESTION,
+        subtitle=f"{Path(model).name}, {result.cases} pairs of prompt and seed in {plan.runs} runs, each "
+        f"drawn in {len(plan.ways)} ways · {spent:.0f} minutes of one core · {machine.get('cpu')} · "
+        f"commit {machine.get('commit')}",
+    )
+
+
+def _recorded(plan: Plan) -> dict[str, object]:
+    """The plan as settings.json holds it, under the names that folders of earlier studies have."""
+    fields = asdict(plan)
+    strategy = fields.pop("strategy")
+    return {**fields, "ladder": {"rungs": strategy.pop("stages"), **strategy}}
 
 
 def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) -> str:
     sampling = plan.sampling
     second = (
-        f"A second judge that no way asks says what it sees beside it: {_counted(len(judge.pairs))} read by "
+        f"A second judge, which no way of drawing uses, verifies too: {_counted(len(judge.pairs))} read by "
         f"{judge.reading}, the reading that decides best on true scenes."
         if judge is not None
         else "There is no second judge."
@@ -109,10 +122,10 @@ def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) ->
     return (
         f"{plan.runs} runs of {plan.seeds} pairs of a prompt and a first noise, from {len(prompts)} prompts in an "
         f'order drawn by lot (seed {plan.seed}), such as "{prompts[0].text}". Every way draws the same pairs with '
-        f"{sampling.steps} steps of {sampling.scheduler} and a guidance of {sampling.guidance_scale:g}. A detector "
-        f"looks for each thing among all names of the study; from a probability of {plan.ladder.threshold:g} it counts "
-        f"as there. "
-        f"{_scaled(plan)}{second} Time is that of one core, measured for each picture."
+        f"{sampling.steps} steps of {sampling.scheduler} and a guidance scale of {sampling.guidance_scale:g}. A "
+        f"detector looks for each object among all names of the study; from a probability of "
+        f"{plan.strategy.threshold:g} the object counts as there. "
+        f"{_scaled(plan)}{second} Time is that of one core, measured for each image."
     )
 
 
@@ -121,41 +134,46 @@ def _counted(encoders: int) -> str:
 
 
 def _scaled(plan: Plan) -> str:
-    """What was set otherwise than in the papers, in a sentence."""
-    told = ", ".join(f"{cure} {scale:g}" for cure, scale in plan.scales)
-    return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {told}. " if told else ". ")
+    """A sentence about settings that differ from the papers."""
+    scales = ", ".join(f"{guidance} {scale:g}" for guidance, scale in plan.scales)
+    return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {scales}. " if scales else ". ")
 
 
 def _judged(
     judge: SecondJudge, drawn: Sequence[DrawnCase], cases: Sequence[Case], plan: Plan, folder: Path
 ) -> tuple[Verdicts, dict[str, tuple[float, float]]]:
-    """What the second judge sees in every way's pictures, and how far these are from true scenes."""
+    """Verdicts of the second judge on the images of every way, and the distance of these images from true scenes."""
     prompts = {case.key: case.prompt for case in cases}
     edges = variation(judge.scenes)
     verdicts: Verdicts = {}
     quality: dict[str, tuple[float, float]] = {}
-    for way in (PLAIN, *plan.guidances, LADDER):
-        mine = [one for one in drawn if one.way == way and one.key in prompts]
+    for way in (PLAIN, *plan.guidances, REPAIR):
+        mine = [case for case in drawn if case.way == way and case.key in prompts]
         if not mine:
             continue
-        pictures = [read_image(one.file(folder)) for one in mine]
-        encoded = judge.encode(pictures)
-        for one, seen in zip(mine, judge(encoded), strict=True):
-            wanted = prompts[one.key].asked
-            if all(name in judge.names for name in wanted):
-                verdicts[way, one.key] = all(bool(seen[judge.names.index(name)]) for name in wanted)
-        quality[way] = kernel_distance(encoded.pooled, judge.pooled), variation(pictures) / edges
+        images = [read_image(case.file(folder)) for case in mine]
+        encoded = judge.encode(images)
+        for drawn_case, seen in zip(mine, judge(encoded), strict=True):
+            names = prompts[drawn_case.key].queries
+            if all(name in judge.names for name in names):
+                verdicts[way, drawn_case.key] = all(bool(seen[judge.names.index(name)]) for name in names)
+        quality[way] = kernel_distance(encoded.pooled, judge.pooled), variation(images) / edges
     return verdicts, quality
 
 
 def _measured(verifier: Verifier, source: Source, threshold: float) -> Accuracy:
-    """The detector on true scenes."""
+    """Accuracy of the detector on true scenes."""
     samples = first_samples(source, CHECKED)
-    said = np.array(
-        [[one.probability >= threshold for one in verifier(sample.image, source.categories)] for sample in samples]
+    present = np.array(
+        [
+            [presence.probability >= threshold for presence in verifier(sample.image, source.categories)]
+            for sample in samples
+        ]
     )
-    return accuracy("the detector", said, truth_of(samples, source.categories))
+    return accuracy("the detector", present, truth_of(samples, source.categories))
 
 
-def _renamed(one: Accuracy, reading: str) -> Accuracy:
-    return replace(one, name=f"the second judge, {one.name}" + (" (taken)" if one.name == reading else ""))
+def _renamed(measured: Accuracy, reading: str) -> Accuracy:
+    return replace(
+        measured, name=f"the second judge, {measured.name}" + (" (taken)" if measured.name == reading else "")
+    )

@@ -1,6 +1,6 @@
-"""Draws the same prompts with the same seeds in every way, and writes down what a detector found and what it cost.
+"""Draws the same prompts with the same seeds in every way, and records what a detector found and what it cost.
 
-One line of JSON for each picture, written when it is made: killed at any moment and started again, a study goes on.
+Each image is recorded as one line of JSON when it is made: a study that was killed goes on when it is started again.
 """
 
 import math
@@ -25,13 +25,14 @@ from rizbin.generation.film import Pixels, write_png
 from rizbin.studies.missing.memory import Peak
 from rizbin.studies.missing.prompts import Prompt
 
-PLAIN, WATCHED, LADDER, OTHER = "plain", "watched", "ladder", "other seed"
-"""Ways beside the cures: drawn as it is; the same again with its attention kept, which costs time; draw, look and
-repair; the same prompt from another seed, for best-of-N."""
+PLAIN, WATCHED, REPAIR, OTHER = "plain", "watched", "ladder", "other seed"
+"""Ways of drawing beside the attention guidances: plain sampling; the same with its attention maps kept, which costs
+time; drawing, verifying and repairing (its name in the records of a study is "ladder"); and the same prompt from
+another seed, for best-of-N."""
 APART = 1000
-"""Between the seeds of two cases: more than a ladder or best-of-N ever goes on from one."""
+"""Between the seeds of two cases: more than repair or best-of-N ever adds to a seed."""
 MOST_OTHERS = 16
-"""Pictures of best-of-N at most, so that a search for a noise that takes minutes does not ask for a hundred."""
+"""Most images of best-of-N, so that a slow guidance such as the search for a noise does not ask for a hundred."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +40,19 @@ class Plan:
     """What is drawn."""
 
     runs: int = 3
-    """Groups of cases: how far their results lie apart says what chance does."""
+    """Groups of cases; the spread of their results shows the influence of chance."""
     seeds: int = 200
-    """Cases of a run: a prompt and a first noise each."""
+    """Cases of a run, each a prompt and a first noise."""
     seed: int = 0
-    """Another one draws other prompts and other noises: choose settings on one, report another."""
+    """Seed of prompts and noises: choose settings with one seed, report the results of another."""
     guidances: tuple[GuidanceKind, ...] = GUIDANCE_KINDS[1:]
-    """Compared with drawing plainly; empty: only the ladder and other seeds are."""
+    """Attention guidances that are compared with plain drawing; empty: only repair and other seeds are."""
     scales: tuple[tuple[GuidanceKind, float], ...] = ()
-    """Of the updates of some cures; the others keep the papers' 20. Choose them on another `seed`."""
+    """Scales of the updates of some guidances; the others use the papers' 20. Choose them with another `seed`."""
     sampling: Sampling = Sampling(steps=15, guidance_scale=4.0, scheduler="dpm++")
-    """Of every way; its seed is the case's."""
-    ladder: RepairStrategy = RepairStrategy()
-    """Draw, look, repair. Its threshold is where an object counts as there in every way."""
+    """Sampling settings of every way; the seed is the case's."""
+    strategy: RepairStrategy = RepairStrategy()
+    """Strategy of the repair. From its threshold on an object counts as there in every way."""
 
     def __post_init__(self) -> None:
         if min(self.runs, self.seeds) < 1:
@@ -59,8 +60,8 @@ class Plan:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """Drawn for every case."""
-        return (PLAIN, WATCHED, *self.guidances, LADDER)
+        """The ways in which every case is drawn."""
+        return (PLAIN, WATCHED, *self.guidances, REPAIR)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Case:
 
     run: int
     number: int
-    """In the run."""
+    """Number of the case in its run."""
     prompt: Prompt
     seed: int
 
@@ -93,33 +94,33 @@ def cases_of(prompts: Sequence[Prompt], plan: Plan) -> list[Case]:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One picture of a case."""
+    """One image of a case."""
 
     way: str
     run: int
     number: int
     other: int
-    """Of another seed, how many on; else 0."""
+    """How far the seed is from the case's own; 0 for the case's own seed."""
     found: dict[str, float]
-    """Probability of each thing."""
+    """Probability of each object."""
     seconds: float
-    """Of one core, drawing."""
+    """Seconds of one core that drawing took."""
     looking: float
-    """Of one core, the detector; of a ladder both stand in `seconds`."""
+    """Seconds of one core that the detector took; with repair they are part of `seconds`."""
     megabytes: float
-    """Most memory while it was drawn, beyond what there was before; nan where the system does not say."""
+    """Peak memory of the drawing beyond what was used before it, in MB; nan where the system does not report it."""
     tried: tuple[str, ...] = ()
-    """Rungs of a ladder, in order."""
+    """Stages that repair tried, in order."""
     kept: str = ""
-    """The rung whose picture a ladder kept."""
+    """The stage whose image repair kept."""
     statistics: dict[str, float] | None = None
-    """Of the attention maps, of a watched drawing."""
+    """Statistics of the attention maps; None where the maps were not kept."""
     passes: int = 0
-    """With gradient."""
+    """Number of passes of the network with gradient."""
 
     def whole(self, threshold: float) -> bool:
-        """Whether all is there."""
-        return all(one >= threshold for one in self.found.values())
+        """Whether every object is there."""
+        return all(probability >= threshold for probability in self.found.values())
 
     @property
     def least(self) -> float:
@@ -131,23 +132,23 @@ class DrawnCase:
         return self.run, self.number
 
     def file(self, folder: Path) -> Path:
-        """Its picture."""
+        """The file of its image."""
         return folder / "pictures" / f"{self.run}-{self.number:04d}-{self.way.replace(' ', '-')}-{self.other}.png"
 
 
 class Studio:
-    """Draws what is not drawn yet."""
+    """Draws every way of every case that is not drawn yet."""
 
     def __init__(
-        self, painter: TextToImage, verifier: Verifier, run: RunFolder, plan: Plan, cases: Sequence[Case]
+        self, text_to_image: TextToImage, verifier: Verifier, run: RunFolder, plan: Plan, cases: Sequence[Case]
     ) -> None:
-        self.painter, self.verifier, self.run, self.plan, self.cases = painter, verifier, run, plan, cases
+        self.text_to_image, self.verifier, self.run, self.plan, self.cases = text_to_image, verifier, run, plan, cases
         self.peak = Peak()
         self.drawn = read_drawn(run)
 
     def work(self, bar: MakeBar | None = None) -> list[DrawnCase]:
-        """Every way for every case, then the other seeds that best-of-N is made of; all there is afterwards."""
-        known = {(one.way, *one.key) for one in self.drawn}
+        """Draws every way for every case, then the other seeds of best-of-N; returns all drawn cases."""
+        known = {(case.way, *case.key) for case in self.drawn}
         # All ways of a case one after the other, so that a busy machine is busy for all of them.
         left = [(way, case) for case in self.cases for way in self.plan.ways if (way, *case.key) not in known]
         with advancing(bar, len(left), "drawing every way") as advance:
@@ -158,10 +159,10 @@ class Studio:
         return self.drawn
 
     def _draw_others(self, bar: MakeBar | None) -> None:
-        """Other seeds of the cases that are not whole, as many as fit into the dearest cure's time."""
-        most = most_pictures(self.drawn, self.plan.guidances)
-        known = {(*one.key, one.other): one for one in self.drawn if one.way in (PLAIN, OTHER)}
-        threshold = self.plan.ladder.threshold
+        """Draws other seeds of the cases that lack an object, as many as fit into the time of the slowest guidance."""
+        most = most_images(self.drawn, self.plan.guidances)
+        known = {(*case.key, case.other): case for case in self.drawn if case.way in (PLAIN, OTHER)}
+        threshold = self.plan.strategy.threshold
         with advancing(bar, len(self.cases), "drawing other seeds") as advance:
             for case in self.cases:
                 whole = known[*case.key, 0].whole(threshold)
@@ -175,80 +176,82 @@ class Studio:
                 advance(1)
 
     def _keep(self, drawn: DrawnCase, image: Pixels) -> DrawnCase:
-        # The picture first: a line of the record says that it is there.
+        # The image is written first: a line of the record means that it is there.
         write_png(image, drawn.file(self.run.path))
         self.run.metrics.append({**asdict(drawn), "tried": list(drawn.tried)})
         self.drawn.append(drawn)
         return drawn
 
     def _one(self, way: str, case: Case) -> tuple[DrawnCase, Pixels]:
-        if way == LADDER:
-            return self._ladder(case)
+        if way == REPAIR:
+            return self._repaired(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
-        cures: dict[str, GuidanceKind] = {one: one for one in self.plan.guidances}
-        cure = cures.get(way, "none")
+        kinds: dict[str, GuidanceKind] = {kind: kind for kind in self.plan.guidances}
+        kind = kinds.get(way, "none")
         guide: Any = None
         attend = 0
         if way == WATCHED:
-            attend = resolution_of(self.painter)
+            attend = resolution_of(self.text_to_image)
         begin = time.process_time()
         with self.peak:
-            if cure != "none":
+            if kind != "none":
                 guide, _ = steering(
-                    self.painter,
+                    self.text_to_image,
                     case.prompt.text,
-                    cure,
+                    kind,
                     objects=case.prompt.objects,
-                    scale=dict(self.plan.scales).get(cure, SCALE),
+                    scale=dict(self.plan.scales).get(kind, SCALE),
                 )
-            painted = self.painter.paint(case.prompt.text, sampling, guide=guide, attend=attend)
+            painted = self.text_to_image.paint(case.prompt.text, sampling, guide=guide, attend=attend)
         seconds = time.process_time() - begin
-        passes = sum(int(one.get("passes", 0)) for one in getattr(guide, "records", ()))
-        made = self._looked(way, case, 0, painted.image, seconds)
+        passes = sum(int(record.get("passes", 0)) for record in getattr(guide, "records", ()))
+        made = self._verified(way, case, 0, painted.image, seconds)
         statistics = self._statistics(case.prompt, painted) if way == WATCHED else None
         return replace(made, passes=passes, statistics=statistics), painted.image
 
     def _other(self, case: Case, other: int) -> tuple[DrawnCase, Pixels]:
         begin = time.process_time()
         with self.peak:
-            painted = self.painter.paint(case.prompt.text, replace(self.plan.sampling, seed=case.seed + other))
-        return self._looked(OTHER, case, other, painted.image, time.process_time() - begin), painted.image
+            painted = self.text_to_image.paint(case.prompt.text, replace(self.plan.sampling, seed=case.seed + other))
+        return self._verified(OTHER, case, other, painted.image, time.process_time() - begin), painted.image
 
-    def _looked(self, way: str, case: Case, other: int, image: Pixels, seconds: float) -> DrawnCase:
+    def _verified(self, way: str, case: Case, other: int, image: Pixels, seconds: float) -> DrawnCase:
         begin = time.process_time()
-        looked = self.verifier(image, case.prompt.asked)
-        found = {name: one.probability for name, one in zip(case.prompt.objects, looked, strict=True)}
+        presences = self.verifier(image, case.prompt.queries)
+        probabilities = {
+            name: presence.probability for name, presence in zip(case.prompt.objects, presences, strict=True)
+        }
         looking = time.process_time() - begin
-        return DrawnCase(way, *case.key, other, found, seconds, looking, self.peak.megabytes)
+        return DrawnCase(way, *case.key, other, probabilities, seconds, looking, self.peak.megabytes)
 
-    def _ladder(self, case: Case) -> tuple[DrawnCase, Pixels]:
-        plain = next((one for one in self.drawn if one.way == PLAIN and one.key == case.key), None)
-        if plain is not None and plain.whole(self.plan.ladder.threshold):
-            # It would draw that very picture, look and stop.
+    def _repaired(self, case: Case) -> tuple[DrawnCase, Pixels]:
+        plain = next((drawn for drawn in self.drawn if drawn.way == PLAIN and drawn.key == case.key), None)
+        if plain is not None and plain.whole(self.plan.strategy.threshold):
+            # Repair would draw exactly this image, verify it and stop.
             image = _read(plain.file(self.run.path))
             cost = plain.seconds + plain.looking
-            return replace(plain, way=LADDER, seconds=cost, looking=0.0, tried=("draw",), kept="draw"), image
+            return replace(plain, way=REPAIR, seconds=cost, looking=0.0, tried=("draw",), kept="draw"), image
         begin = time.process_time()
         with self.peak:
             made = repair(
-                self.painter,
+                self.text_to_image,
                 case.prompt.text,
                 _ByNoun(self.verifier, case.prompt),
                 sampling=replace(self.plan.sampling, seed=case.seed),
-                ladder=self.plan.ladder,
+                strategy=self.plan.strategy,
                 objects=case.prompt.objects,
             )
         seconds = time.process_time() - begin
-        found = {name: one.probability for name, one in made.best.found.items()}
-        tried = tuple(one.how for one in made.attempts)
-        drawn = DrawnCase(LADDER, *case.key, 0, found, seconds, 0.0, self.peak.megabytes, tried, made.best.how)
+        probabilities = {name: presence.probability for name, presence in made.best.presences.items()}
+        tried = tuple(attempt.how for attempt in made.attempts)
+        drawn = DrawnCase(REPAIR, *case.key, 0, probabilities, seconds, 0.0, self.peak.megabytes, tried, made.best.how)
         return drawn, made.best.image
 
     def _statistics(self, prompt: Prompt, painted: GeneratedImage) -> dict[str, float] | None:
-        """Of the objects' maps, the mean over the first half of the steps, where it is decided what goes where."""
-        spans, _ = spans_of(prompt.text, list(prompt.objects), self.painter.pipeline.tokenizer)
+        """Statistics of the objects' attention maps, mean over the first half of the steps, which decide the layout."""
+        spans, _ = spans_of(prompt.text, list(prompt.objects), self.text_to_image.pipeline.tokenizer)
         early = [frame.attention for frame in painted.frames[: max(len(painted.frames) // 2, 1)]]
-        maps = [one for one in early if one is not None]
+        maps = [attention for attention in early if attention is not None]
         if not spans or not maps:
             return None
         mean = torch.stack(maps).mean(dim=0)
@@ -257,60 +260,65 @@ class Studio:
 
 @dataclass(frozen=True)
 class _ByNoun:
-    """Asks the judge for the nouns of things that have a color in the prompt."""
+    """Asks the verifier for the nouns of objects that have a color in the prompt."""
 
     verifier: Verifier
     prompt: Prompt
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
-        nouns = dict(zip(self.prompt.objects, self.prompt.asked, strict=True))
-        return self.verifier(picture, [nouns[one] for one in phrases])
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> Sequence[ObjectPresence]:
+        nouns = dict(zip(self.prompt.objects, self.prompt.queries, strict=True))
+        return self.verifier(image, [nouns[phrase] for phrase in phrases])
+
+
+def name_of(way: str) -> str:
+    """The name of a way on the page; in the records repair has another."""
+    return "repair" if way == REPAIR else way
 
 
 def read_drawn(run: RunFolder) -> list[DrawnCase]:
-    """What the study's folder knows; lines that a kill tore are drawn again."""
+    """The drawn cases recorded in the study's folder; those of incomplete lines are drawn again."""
     made = {}
     for line in run.metrics.read():
         line = {**line, "tried": tuple(line["tried"])}
         if line["megabytes"] is None:
             line["megabytes"] = math.nan
-        one = DrawnCase(**line)
-        made[one.way, *one.key, one.other] = one
+        case = DrawnCase(**line)
+        made[case.way, *case.key, case.other] = case
     return list(made.values())
 
 
 def mean_seconds(drawn: Sequence[DrawnCase], way: str) -> float:
-    """Of one core, drawing a picture; nan of none."""
-    seconds = [one.seconds for one in drawn if one.way == way]
+    """Seconds of one core for drawing an image; nan where there is none."""
+    seconds = [case.seconds for case in drawn if case.way == way]
     return sum(seconds) / len(seconds) if seconds else math.nan
 
 
-def pictures_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
-    """How many pictures can be drawn plainly and looked at in the time; 1 at least."""
-    plain = [one.seconds + one.looking for one in drawn if one.way == PLAIN]
+def images_in(drawn: Sequence[DrawnCase], seconds: float) -> float:
+    """How many images can be drawn plainly and verified in the time; 1 at least."""
+    plain = [case.seconds + case.looking for case in drawn if case.way == PLAIN]
     return max(seconds * len(plain) / sum(plain), 1.0)
 
 
-def most_pictures(drawn: Sequence[DrawnCase], cures: Sequence[str]) -> int:
-    """Of best-of-N with the dearest cure's time, rounded up in its favor; 2 at least, `MOST_OTHERS` at most."""
-    dearest = max((mean_seconds(drawn, cure) for cure in cures), default=0.0)
-    return min(max(math.ceil(pictures_in(drawn, dearest)), 2), MOST_OTHERS)
+def most_images(drawn: Sequence[DrawnCase], guidances: Sequence[str]) -> int:
+    """N of best-of-N within the time of the slowest guidance, rounded up; 2 at least, `MOST_OTHERS` at most."""
+    slowest = max((mean_seconds(drawn, way) for way in guidances), default=0.0)
+    return min(max(math.ceil(images_in(drawn, slowest)), 2), MOST_OTHERS)
 
 
 def best_of(drawn: Sequence[DrawnCase], count: int, threshold: float) -> dict[tuple[int, int], DrawnCase]:
-    """For each case the best of its first `count` pictures: the first that is whole, else the surest.
+    """For each case the best of its first `count` images: the first that is whole, else the one with most objects.
 
-    Drawn is only until one is whole; what would have come after it would not have been kept.
+    Other seeds are drawn only until an image is whole; later ones would not have been chosen.
     """
     series: dict[tuple[int, int], list[DrawnCase]] = {}
-    for one in drawn:
-        if one.way in (PLAIN, OTHER) and one.other < count:
-            series.setdefault(one.key, []).append(one)
-    return {key: max(some, key=lambda one: (_there(one, threshold), one.least)) for key, some in series.items()}
+    for case in drawn:
+        if case.way in (PLAIN, OTHER) and case.other < count:
+            series.setdefault(case.key, []).append(case)
+    return {key: max(some, key=lambda case: (_there(case, threshold), case.least)) for key, some in series.items()}
 
 
-def _there(one: DrawnCase, threshold: float) -> int:
-    return sum(value >= threshold for value in one.found.values())
+def _there(case: DrawnCase, threshold: float) -> int:
+    return sum(value >= threshold for value in case.found.values())
 
 
 def _read(path: Path) -> Pixels:

@@ -4,17 +4,25 @@ Papers: BYOL, arXiv 2006.07733, tables 5a and 19 (ImageNet, ResNet-50, 300 epoch
 2104.14294, section 5.3; SimSiam, arXiv 2011.10566; DirectPred, arXiv 2102.06810.
 """
 
+from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
 from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
 
 BYOL, SIMCLR, DINO = "BYOL", "SimCLR", "DINO"
 NO_NEGATIVES = "SimCLR without negatives"
 NORMED = "the same, its head ending in batch norm"
 """SimCLR's own file; the rows above and below it have BYOL's head, which ends without."""
 LINEAR = "BYOL with a linear predictor"
+FIXED = "BYOL, target: a random network"
+GUARDS = ("BYOL without predictor", "BYOL without stop-gradient")
+CODES = ("DINO without centering", "DINO without sharpening")
+LEARNED = 5.0
+"""Points of k-NN over raw pixels and random weights under which a row has too little that it could lose."""
 
 
 def variants() -> list[Variant]:
@@ -37,7 +45,7 @@ def variants() -> list[Variant]:
         row("BYOL without predictor", 0.2, True, predictor=False),
         row("BYOL without stop-gradient", 0.3, True, stop_gradient=False),
         row("BYOL, target: the network itself", 5.5, None, target="copy"),
-        row("BYOL, target: a random network", 18.8, False, target="fixed"),
+        row(FIXED, 18.8, False, target="fixed"),
         row("neither predictor nor momentum", 0.1, True, predictor=False, target="copy"),
         row(NO_NEGATIVES, 0.1, True, **bare),
         Variant(
@@ -59,64 +67,134 @@ def variants() -> list[Variant]:
     ]
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
-    half = results.seeds / 2
-
-    def stands(name: str) -> bool:
-        return results.flagged(name) <= half and gain(results, name) > 0
-
-    def falls(name: str) -> bool:
-        return results.flagged(name) > half
-
-    said = []
-    needs = stands(SIMCLR) and falls(NO_NEGATIVES)
-    with_them, without = results.shown(SIMCLR, "knn"), results.shown(NO_NEGATIVES, "knn")
-    said.append(
-        f"SimCLR {'needs' if needs else 'was not shown to need'} its negatives: with them {with_them} percent of the "
-        f"pictures are named rightly by their nearest neighbors, without them {without}; the spread of the projections "
-        f"is then {results.shown(NO_NEGATIVES, 'projection_std', 2)} (1 is even, 0 constant), and the alarm stood in "
-        f"{results.flagged(NO_NEGATIVES)} of {results.seeds} seeds."
-    )
-    guards = ("BYOL without predictor", "BYOL without stop-gradient")
-    fallen = [name for name in guards if falls(name)]
-    kept = [name for name in guards if not falls(name)]
-    said.append(
-        f"BYOL {'does without them' if stands(BYOL) else 'did not do without them'}: "
-        f"{results.shown(BYOL, 'knn')} percent, spread {results.shown(BYOL, 'projection_std', 2)}."
-        + (f" What holds it is taken away in {' and in '.join(fallen)}: flagged as collapsed." if fallen else "")
-        + (
-            f" At this scale {' and '.join(kept)} did not collapse within the run, as the paper reports."
-            if kept
-            else ""
+def answer(results: Results) -> StudyVerdict:
+    """One verdict over the claims whose rows were trained: about negatives, about BYOL's guards, about DINO's code."""
+    claims = [
+        claim(results, *rows)
+        for claim, rows in (
+            (_of_negatives, (SIMCLR, (NO_NEGATIVES,))),
+            (_of_guards, (BYOL, GUARDS)),
+            (_of_codes, (DINO, CODES)),
         )
+        if results.trained(rows[0], *rows[1])
+    ]
+    kinds = [kind for kind, _ in claims]
+    kind: Kind = NOT_TESTABLE if NOT_TESTABLE in kinds else REFUTED if REFUTED in kinds else SHOWN
+    # The sentence of the claim that decides comes first.
+    reason = next(sentence for claimed, sentence in claims if claimed == kind)
+    others = [sentence for _, sentence in claims if sentence != reason]
+    return StudyVerdict(kind, reason, _delivered(results), (*others, *_more(results)))
+
+
+def _stands(results: Results, name: str) -> bool:
+    return results.flagged(name) <= results.seeds / 2 and gain(results, name) > 0
+
+
+def _falls(results: Results, name: str) -> bool:
+    return results.flagged(name) > results.seeds / 2
+
+
+def _claimed(results: Results, healthy: str, without: Sequence[str]) -> Kind:
+    """Whether what was taken away held the network apart: it stands with it and falls without."""
+    if gain(results, healthy) < LEARNED and not _falls(results, healthy):
+        return NOT_TESTABLE
+    return SHOWN if _stands(results, healthy) and all(_falls(results, name) for name in without) else REFUTED
+
+
+def _too_little(results: Results, healthy: str) -> str:
+    return (
+        f"Too little was learned to say what holds {healthy}: it names {gain(results, healthy):+.1f} points beside the "
+        f"better of raw pixels and random weights, and {LEARNED:g} are the least that could be lost."
     )
+
+
+def _of_negatives(results: Results, healthy: str, without: Sequence[str]) -> tuple[Kind, str]:
+    kind = _claimed(results, healthy, without)
+    if kind == NOT_TESTABLE:
+        return kind, _too_little(results, healthy)
+    needs = "needs" if kind == SHOWN else "was not shown to need"
+    return kind, (
+        f"SimCLR {needs} its negatives: with them {results.shown(SIMCLR, 'knn')} percent of the images are named "
+        f"rightly by their nearest neighbors, without them {results.shown(NO_NEGATIVES, 'knn')}; the spread of the "
+        f"projections is then {results.shown(NO_NEGATIVES, 'projection_std', 2)} (1 is even, 0 constant), and the "
+        f"alarm stood in {results.flagged(NO_NEGATIVES)} of {results.seeds} seeds."
+    )
+
+
+def _of_guards(results: Results, healthy: str, without: Sequence[str]) -> tuple[Kind, str]:
+    kind = _claimed(results, healthy, without)
+    if kind == NOT_TESTABLE:
+        return kind, _too_little(results, healthy)
+    fallen = [name for name in without if _falls(results, name)]
+    standing = [name for name in without if name not in fallen]
+    return kind, (
+        f"BYOL {'does without negatives' if _stands(results, BYOL) else 'did not do without negatives'}: "
+        f"{results.shown(BYOL, 'knn')} percent, spread {results.shown(BYOL, 'projection_std', 2)}"
+        + (f"; {' and '.join(fallen)} collapsed, by the alarm" if fallen else "")
+        + (f"; {' and '.join(standing)} did not collapse within the run, unlike in the paper" if standing else "")
+        + "."
+    )
+
+
+def _of_codes(results: Results, healthy: str, without: Sequence[str]) -> tuple[Kind, str]:
+    kind = _claimed(results, healthy, without)
+    if kind == NOT_TESTABLE:
+        return kind, _too_little(results, healthy)
+    alarms = ", ".join(f"{name} in {results.flagged(name)}" for name in without)
+    return kind, (
+        f"DINO names {results.shown(DINO, 'knn')} percent with centering and sharpening, and the alarm stood in "
+        f"{results.flagged(DINO)} of {results.seeds} seeds; of the same number of seeds it stood for {alarms}."
+    )
+
+
+def _delivered(results: Results) -> str:
+    """What was taken away is there in the healthy row: it learned, and its projections are spread."""
+    rows = [name for name in (SIMCLR, BYOL, DINO) if results.trained(name)]
+    lines = "; ".join(
+        f"{name} names {gain(results, name):+.1f} points beside the better of raw pixels and random weights, its "
+        f"projections have a spread of {results.mean(name, 'projection_std'):.2f}"
+        for name in rows
+    )
+    arrived = all(gain(results, name) >= LEARNED for name in rows)
+    return f"{'Delivered' if arrived else 'Not delivered'}: what something is taken away from has learned: {lines}."
+
+
+def _more(results: Results) -> list[str]:
+    """What else the rows say, each only where its rows were trained."""
+    sentences = []
+    if results.trained(BYOL, FIXED):
+        gaps = results.gaps(BYOL, FIXED, "knn")
+        place = "lies beyond" if beyond_chance(gaps) else "lies within"
+        sentences.append(
+            f"That is about collapse, not about how good the features are: against a target that is a random network "
+            f"and never moves ({results.shown(FIXED, 'knn')} percent), BYOL has {mean(gaps):+.1f} points, which "
+            f"{place} the spread of the seeds."
+        )
     x, y = results.curve(LINEAR, "eigen_alignment")
     if x:
-        said.append(
-            f"Why a predictor can hold it: a linear one comes to share its eigenvectors with the correlation of the "
-            f"projections (alignment {y[0]:.2f} at step {x[0]:.0f}, {y[-1]:.2f} at the end; 1 is equal), so that it "
-            "stretches what the network already tells apart and leaves the rest (DirectPred)."
+        sentences.append(
+            f"A linear predictor comes to share its eigenvectors with the correlation of the projections (alignment "
+            f"{y[0]:.2f} at step {x[0]:.0f}, {y[-1]:.2f} at the end; 1 is equal), as DirectPred says; the alarm stood "
+            f"for that run in {results.flagged(LINEAR)} of {results.seeds} seeds"
+            + (", so this does not show that it is what holds BYOL." if _falls(results, LINEAR) else ".")
         )
-    flagged = [one.name for one in variants() if falls(one.name)]
+    flagged = [
+        variant.name for variant in variants() if results.trained(variant.name) and _falls(results, variant.name)
+    ]
     if flagged:
         best = max(flagged, key=lambda name: results.mean(name, "knn"))
-        said.append(
+        sentences.append(
             f"A collapse of the projections is not at once one of the features: {best}, though flagged, still names "
             f"{results.shown(best, 'knn')} percent (random weights {results.shown(best, 'knn_random')}, raw pixels "
             f"{results.shown(best, 'knn_pixels')}). Watch the projections; the neighbors tell late."
         )
-    wrong = [
-        one.name
-        for one in variants()
-        if (one.collapses is True and not falls(one.name)) or (one.collapses is False and falls(one.name))
-    ]
-    agree = sum(one.collapses is not None for one in variants()) - len(wrong)
-    said.append(
-        f"{agree} of {agree + len(wrong)} rows agree with the papers about collapse"
+    judged = [variant for variant in variants() if results.trained(variant.name) and variant.collapses is not None]
+    wrong = [variant.name for variant in judged if variant.collapses is not _falls(results, variant.name)]
+    sentences.append(
+        f"{len(judged) - len(wrong)} of {len(judged)} rows agree with the papers about collapse"
         + (f"; otherwise at this scale: {', '.join(wrong)}." if wrong else ".")
     )
-    return said
+    return sentences
 
 
 def show(page: Page, results: Results) -> None:

@@ -9,8 +9,9 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
-from rizbin.studies.lab import Results, Study, Variant, beyond_chance
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance, interval, judged
 from rizbin.studies.pairs import COLUMNS, apart, measure_pair, table
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 
 REMOVAL, DISTILLATION, RECONSTRUCTION = "token removal", "self-distillation", "reconstruction"
@@ -28,6 +29,9 @@ _PARTS: dict[str, dict[str, Any]] = {
     RECONSTRUCTION: {"reconstruction": True},
 }
 _NONE: dict[str, Any] = {"selection": "none", "distillation": False, "reconstruction": False, "late_start": 0.0}
+_SUBSETS = tuple(product((False, True), repeat=3))
+CHANCE_KEPT = 55.0
+"""Percent of the object pixels that half of the tokens must hold more than: chance would keep 50."""
 EQUAL_TIME = 2.5
 """How many times the steps of the start's recipe take as long as one with all three techniques; the page shows what
 they took."""
@@ -114,8 +118,59 @@ def factor(results: Results, part: str, name: str) -> list[float]:
     return [mean(values) for values in gaps.values()]
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
+WORTH = 1.0
+"""Points of linear mIoU under which nobody would pay for a technique."""
+DECIDES = "segmentation/linear/miou"
+
+
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers."""
+    everything = name_of(tuple(_PARTS))
+    parts = [part for part in _PARTS if factor(results, part, DECIDES)]
+    arrived = {part: has_arrived(results, part) for part in parts}
+    kinds = {part: judged(factor(results, part, DECIDES), delivered=arrived[part], least=WORTH) for part in parts}
+    together = results.gaps(everything, PHRASES, DECIDES)
+    if not parts:  # a small size, without all subsets: the three together against none of them
+        arrived = {part: has_arrived(results, part) for part in _PARTS if results.trained(everything)}
+        kinds = {"all three together": judged(together, delivered=all(arrived.values()), least=WORTH)}
+    raising = [part for part, kind in kinds.items() if kind == SHOWN]
+    kind = SHOWN if raising else NOT_TESTABLE if NOT_TESTABLE in kinds.values() else REFUTED
+    effects = {part: factor(results, part, DECIDES) for part in parts} or {"all three together": together}
+    ranges = ", ".join(
+        f"{part} {mean(gaps):+.1f} ({interval(gaps)[0]:+.1f} to {interval(gaps)[1]:+.1f})"
+        if len(gaps) > 1
+        else f"{part} {mean(gaps):+.1f} (one seed)"
+        for part, gaps in effects.items()
+        if gaps
+    )
+    missing = [part for part, here in arrived.items() if not here]
+    untold = (
+        f"{' and '.join(missing)} did not arrive" if missing else "These seeds cannot tell whether the techniques do"
+    )
+    ends = {
+        SHOWN: f"{' and '.join(raising)}: linear mIoU rises beyond the spread of seeds",
+        REFUTED: "None of the techniques raises linear mIoU by as much as a point at this length",
+        NOT_TESTABLE: f"{untold}, so what they are worth for linear mIoU at this length stays open",
+    }
+    reason = (
+        f"{ends[kind][:1].upper()}{ends[kind][1:]}: {ranges or 'not measured'}, in points with 95 percent intervals."
+    )
+    checks = delivered(results) or ["Not delivered: nothing that could be hidden was measured."]
+    more = [*checks[1:], *_effects(results, everything)]
+    return StudyVerdict(kind, reason, checks[0], tuple(more))
+
+
+def has_arrived(results: Results, part: str) -> bool:
+    """Whether a technique did what it is for: objects were hidden and predicted, or what was kept holds them."""
+    name = name_of((part,)) if results.trained(name_of((part,))) else name_of(tuple(_PARTS))
+    if part == REMOVAL:
+        return results.mean(name, "tokens/object_pixels_kept") > CHANCE_KEPT
+    hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
+    return hidden >= chance / 2
+
+
+def _effects(results: Results, everything: str) -> list[str]:
+    """What each technique and their company moved, each only where its rows were trained."""
     sentences = []
     for part in _PARTS:
         effects = []
@@ -123,31 +178,30 @@ def answer(results: Results) -> list[str]:
             if gaps := factor(results, part, name):
                 beyond = "beyond" if beyond_chance(gaps) else "within"
                 effects.append(f"{mean(gaps):+.1f} {COLUMNS[name]} ({beyond} the spread)")
-        listed = "; ".join(effects) or "not measured"
-        sentences.append(f"{part.capitalize()}, over the four pairs of branches that differ in it: {listed}.")
-    gains = {part: factor(results, part, "segmentation/linear/miou") for part in _PARTS}
-    clear = [part for part in _PARTS if beyond_chance(gains[part]) and mean(gains[part]) > 0]
-    verdict = (
-        f"Of the three techniques, {' and '.join(clear)} raise{'s' if len(clear) == 1 else ''} linear mIoU beyond the "
-        "spread of seeds at this length."
-        if clear
-        else "None of the three techniques raises linear mIoU beyond the spread of seeds at this length."
-    )
-    everything = name_of(tuple(_PARTS))
+        if effects:
+            pairs = f"over the {'four ' if _all_subsets(results) else ''}pairs of branches that differ in it"
+            sentences.append(f"{part.capitalize()}, {pairs}: {'; '.join(effects)}.")
     phrase = ", ".join(f"{apart(results, PHRASES, CLIP, name)} {COLUMNS[name]}" for name in MEASURED)
     cost = results.mean(everything, "milliseconds") / max(results.mean(PHRASES, "milliseconds"), 1e-9)
     longer = ", ".join(f"{apart(results, everything, LONGER, name)} {COLUMNS[name]}" for name in MEASURED)
     paper = ", ".join(f"{apart(results, PAPER, CLIP, name)} {COLUMNS[name]}" for name in MEASURED)
-    return [
-        verdict,
-        f"The phrase term, against CLIP for as many steps: {phrase}.",
-        *sentences,
-        f"A step with all three costs {cost:.1f} times one without; against {EQUAL_TIME:g} times the steps without "
-        f"them: {longer}.",
-        f"The paper's setting, against CLIP: {paper}.",
-        classifier(results),
-        *delivered(results),
-    ]
+    if results.trained(PHRASES, CLIP):
+        sentences.insert(0, f"The phrase term, against CLIP for as many steps: {phrase}.")
+    if results.trained(everything, LONGER):
+        sentences.append(
+            f"A step with all three costs {cost:.1f} times one without; against {EQUAL_TIME:g} times the steps without "
+            f"them: {longer}."
+        )
+    if results.trained(PAPER, CLIP):
+        sentences.append(f"The paper's setting, against CLIP: {paper}.")
+    if results.trained(CLASSIFIER, PHRASES):
+        sentences.append(classifier(results))
+    return sentences
+
+
+def _all_subsets(results: Results) -> bool:
+    subsets = (name_of(tuple(part for part, on in zip(_PARTS, chosen, strict=True) if on)) for chosen in _SUBSETS)
+    return results.trained(*subsets)
 
 
 def classifier(results: Results) -> str:
@@ -166,7 +220,10 @@ def classifier(results: Results) -> str:
 def delivered(results: Results) -> list[str]:
     """Whether each treatment arrived, in sentences."""
     sentences = []
-    for name in (name_of((DISTILLATION,)), name_of((RECONSTRUCTION,)), PAPER):
+    everything = name_of(tuple(_PARTS))
+    for name in (name_of((DISTILLATION,)), name_of((RECONSTRUCTION,)), everything, PAPER):
+        if not results.trained(name):
+            continue
         hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
         arrived = hidden >= chance / 2
         sentences.append(
@@ -174,6 +231,14 @@ def delivered(results: Results) -> list[str]:
             f"the object pixels (of all patches {chance:.0f})"
             + ("." if arrived else ", so nothing can be concluded about predicting objects.")
         )
+    for name in (name_of((REMOVAL,)), everything):
+        value = results.mean(name, "tokens/object_pixels_kept")
+        if value == value:
+            arrived = "Delivered" if value > CHANCE_KEPT else "Not delivered"
+            sentences.append(
+                f"{arrived}: what the attention of {name.removeprefix('and ')} keeps holds {value:.0f} percent of the "
+                "object pixels (chance would keep 50)."
+            )
     for name in (name_of((DISTILLATION,)), PAPER):
         target = results.mean(name, "target/objects")
         if target == target:

@@ -9,7 +9,8 @@ from statistics import mean
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant, beyond_chance
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 LEARNED, COSINE, NONE = "LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"
 UNDRAWN = "LoGo, small crops not drawn to large ones"
@@ -40,43 +41,71 @@ def variants() -> list[Variant]:
     ]
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
+WORTH = 1.0
+"""Points of k-NN under which a repulsion would be worth nothing."""
+
+
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers."""
     gained = results.gaps(LEARNED, NONE, "knn")
-    if not beyond_chance(gained):
-        verdict = "The repulsion between small crops made no difference that these seeds can tell"
-    else:
-        verdict = f"The learned repulsion {'helps' if mean(gained) > 0 else 'harms'}"
-    alike = {name: results.curve(name, "local_local")[1][-1] for name in (LEARNED, COSINE, NONE)}
-    apart = {name: alike[name] - results.curve(name, "local_other")[1][-1] for name in (LEARNED, COSINE, NONE)}
-    if apart[NONE] - apart[LEARNED] < DELIVERED:
-        # The treatment before its outcome: what did not push crops apart cannot show what pushing them apart is worth.
-        verdict = (
-            f"Not delivered: with the learned repulsion the cosine of two small crops of a picture ends as far above "
-            f"that of two pictures ({apart[LEARNED]:.3f}) as without ({apart[NONE]:.3f}), so nothing can be concluded "
-            "about repelling them"
-        )
+    rows = [name for name in (LEARNED, COSINE, NONE) if results.trained(name)]
+    alike = {name: results.curve(name, "local_local")[1][-1] for name in rows}
+    apart = {name: alike[name] - results.curve(name, "local_other")[1][-1] for name in rows}
+    # The treatment before its outcome: what did not push crops apart cannot show what pushing them apart is worth.
+    arrived = apart[NONE] - apart[LEARNED] >= DELIVERED
+    kind = judged(gained, delivered=arrived, least=WORTH)
+    verdict = {
+        SHOWN: "The learned repulsion between small crops helps",
+        REFUTED: "The learned repulsion between small crops harms"
+        if beyond_chance(gained)
+        else f"The learned repulsion between small crops is worth less than {WORTH:g} point",
+        NOT_TESTABLE: "Whether small crops should repel each other cannot be told from these seeds"
+        if arrived
+        else "Nothing can be concluded about repelling small crops, since the repulsion did not push them apart",
+    }[kind]
     right = results.curve(LEARNED, "affinity/right")[1]
-    crops = [results.mean(name, "knn") for name in DINOS.values()]
-    drawn = results.mean(NONE, "knn") - results.mean(UNDRAWN, "knn")
-    return [
-        f"{verdict}: k-NN {results.shown(LEARNED, 'knn')} percent with it, {results.shown(COSINE, 'knn')} where the "
-        f"cosine repels, {results.shown(NONE, 'knn')} without.",
-        f"What it does to the embeddings: at the end the two small crops of a picture have a cosine of "
-        f"{alike[LEARNED]:.3f} with the learned affinity, {alike[COSINE]:.3f} with the cosine and {alike[NONE]:.3f} "
-        f"without repulsion; this is {apart[LEARNED]:.3f}, {apart[COSINE]:.3f} and {apart[NONE]:.3f} above that of "
-        f"small crops of two pictures. The affinity tells pairs of one picture from pairs of two in "
-        f"{100 * right[-1]:.0f} percent (50 is chance).",
-        f"Drawing small crops to the large ones is worth {drawn:+.1f} points by itself.",
-        f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} with "
-        "six; the paper has 67.8, 71.5 and 73.8.",
-    ]
+    called = {LEARNED: "with the learned affinity", COSINE: "where the cosine repels", NONE: "without repulsion"}
+    shares = ", ".join(f"{results.shown(name, 'knn')} {called[name]}" for name in rows)
+    cosines = ", ".join(f"{alike[name]:.3f} {called[name]}" for name in rows)
+    above = ", ".join(f"{apart[name]:.3f}" for name in rows)
+    return StudyVerdict(
+        kind,
+        f"{verdict}: k-NN in percent is {shares}.",
+        f"{'Delivered' if arrived else 'Not delivered'}: at the end the two small crops of an image have a cosine of "
+        f"{cosines}; this is {above} above that of small crops of two images, and the repulsion counts as there from a "
+        f"fall of {DELIVERED:g} on. The affinity tells pairs of one image from pairs of two in {100 * right[-1]:.0f} "
+        "percent (50 is chance).",
+        tuple(_beside(results)),
+    )
+
+
+def _beside(results: Results) -> list[str]:
+    """What attraction and DINO's small crops are worth, where their rows were trained."""
+    sentences = []
+    if results.trained(NONE, UNDRAWN):
+        drawn = results.gaps(NONE, UNDRAWN, "knn")
+        certainty = "beyond the spread of the seeds" if beyond_chance(drawn) else "within the spread of the seeds"
+        sentences.append(
+            f"Drawing small crops to the large ones is worth {mean(drawn):+.1f} points by itself ({certainty})."
+        )
+    if results.trained(*DINOS.values()):
+        crops = [results.mean(name, "knn") for name in DINOS.values()]
+        many = results.gaps(DINOS[6], DINOS[0], "knn")
+        certainty = "beyond" if beyond_chance(many) else "within"
+        sentences.append(
+            f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} "
+            f"with six ({mean(many):+.1f} points, {certainty} the spread of the seeds); the paper has 67.8, 71.5 "
+            "and 73.8."
+        )
+    return sentences
 
 
 def show(page: Page, results: Results) -> None:
     grid(page, variants(), results, unit="Paper, k-NN")
     rows: list[list[Cell]] = []
     for name in (LEARNED, COSINE, NONE, UNDRAWN, SIMSIAM, BYOL):
+        if not results.trained(name):
+            continue
         ends = [results.curve(name, record)[1] for record in ("global_global", "local_global", "local_local")]
         rows.append([name, *(Number(f"{end[-1]:.3f}", end[-1]) for end in ends)])
     page.table(

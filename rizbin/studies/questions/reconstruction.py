@@ -5,6 +5,7 @@ Papers: DetailCLIP, arXiv 2409.06809; MAE, arXiv 2111.06377; AttMask, arXiv 2203
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import cv2
@@ -21,9 +22,10 @@ from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
-from rizbin.studies.lab import Numbers, Results, Study, Variant
+from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.mechanism import mechanism
 from rizbin.studies.pairs import MECHANISM_IMAGES, SMALL, WORLD, apart
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import load_run
 
@@ -87,9 +89,9 @@ def variants() -> list[Variant]:
     ]
 
 
-def texture(picture: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]) -> float:
+def texture(image: UInt8[np.ndarray, "size size 3"], mask: Bool[np.ndarray, "size size"]) -> float:
     """Mean length of the gray gradient inside the mask, its rim left out: how much detail there is in it."""
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     inside = inside if inside.any() else mask
     across, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
@@ -103,13 +105,17 @@ def thinness(mask: Bool[np.ndarray, "size size"]) -> float:
 
 
 @torch.no_grad()
-def measure(folder: Path) -> Numbers:
-    """What was hidden and how well it was predicted; segmentation; objects localized by thirds of their properties."""
+def measure(folder: Path, images: int = 0) -> Numbers:
+    """What was hidden and how well it was predicted; segmentation; objects localized by thirds of their properties.
+
+    images: of each world; 0: as many as the study takes.
+    """
+    images = images or IMAGES
     run = load_run(folder)
     pair, method = run.encoder, run.method
     assert isinstance(pair, ImageTextPair) and isinstance(method, DetailCLIP)  # this study trains nothing else
     train, test = (open_source(WORLD, split=part, size=pair.image_size) for part in ("train", "test"))
-    settings = Evaluation.Settings(baseline=False, dense_images=0, images=IMAGES, train_images=IMAGES)
+    settings = Evaluation.Settings(baseline=False, dense_images=0, images=images, train_images=images)
     report = evaluate(
         pair, test, train_source=train, settings=settings, look=method.look, reconstruct=method.reconstruct
     )
@@ -119,27 +125,27 @@ def measure(folder: Path) -> Numbers:
             numbers |= {f"{measurement.name}/{rival}": value for rival, value in measurement.references}
     seen, _ = read(test, MECHANISM_IMAGES, pair.image_size, seed=0, advance=lambda _: None)
     numbers |= mechanism(method, LabeledImages.of(seen, test.categories, pair.image_size, pair.grid))
-    return numbers | _thirds(pair)
+    return numbers | _thirds(pair, images)
 
 
-def _thirds(pair: ImageTextPair) -> Numbers:
+def _thirds(pair: ImageTextPair, count: int) -> Numbers:
     """Percent of objects of hard scenes localized, in the lower and upper third of each property."""
     source = open_source(SMALL, split="test", size=pair.image_size)
-    seen, _ = read(source, IMAGES, pair.image_size, seed=0, advance=lambda _: None)
-    pictures = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
+    seen, _ = read(source, count, pair.image_size, seed=0, advance=lambda _: None)
+    images = LabeledImages.of(seen, source.categories, pair.image_size, pair.grid)
     words = embed_categories(pair, source.categories, "scenes", batch=100)
     known = set(source.categories)
-    objects = [(image, mask) for image in seen for name, mask in image.things if name in known]
+    objects = [(image, mask) for image in seen for name, mask in image.objects if name in known]
     properties = {
         "texture": torch.tensor([texture(image.pixels, mask) for image, mask in objects]),
         "thinness": torch.tensor([thinness(mask) for _, mask in objects]),
         "size": torch.tensor([float(mask.mean()) for _, mask in objects]),
     }
-    place = torch.searchsorted(pictures.masked, pictures.objects.picture)
-    embedded = embed(pair, pictures, words, dense=len(pictures.masked), advance=lambda _: None, batch=100)
-    scores = under_masks(embedded.scores["plain"], pictures.objects.cover, place)
-    present = pictures.right[pictures.objects.picture]
-    hits = 100 * above_absent(scores, pictures.objects.category, present).double()
+    place = torch.searchsorted(images.masked, images.objects.image)
+    embedded = embed(pair, images, words, dense=len(images.masked), advance=lambda _: None, batch=100)
+    scores = under_masks(embedded.scores["plain"], images.objects.cover, place)
+    present = images.right[images.objects.image]
+    hits = 100 * above_absent(scores, images.objects.category, present).double()
     numbers = {"localized/all": hits.mean().item()}
     for kind, values in properties.items():
         low, high = torch.quantile(values, torch.tensor([1 / 3, 2 / 3], dtype=values.dtype))
@@ -148,44 +154,84 @@ def _thirds(pair: ImageTextPair) -> Numbers:
     return numbers
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
-    error = "reconstruction/hidden/object_patches"
-    errors = {name: results.mean(name, error) for name in (PAPER, RANDOM, ATTENDED, LOW)}
+WORTH = 0.5
+"""Points of linear mIoU under which the pixel term would be worth nothing."""
+ERROR = "reconstruction/hidden/object_patches"
+MIOU, BOUNDARY = "segmentation/linear/miou", "segmentation/linear/boundary_iou"
+
+
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers; the claim is that predicting pixels helps segmentation."""
+    ways = [name for name in (PAPER, RANDOM, ATTENDED, LOW) if results.trained(name)]
+    errors = {name: results.mean(name, ERROR) for name in ways}
     best = min(errors, key=lambda name: errors[name])
-    neighbors = results.mean(best, f"{error}/mean of visible neighbors")
+    neighbors = results.mean(best, f"{ERROR}/mean of visible neighbors")
+    hidden, chance = results.mean(RANDOM, "hidden/object_pixels"), results.mean(RANDOM, "hidden/chance")
+    # What is no better than the mean of what is seen beside it was not predicted.
+    predicted, arrived = errors[best] < neighbors, hidden > chance / 2
+    kind = judged(results.gaps(RANDOM, WITHOUT, MIOU), delivered=predicted and arrived, least=WORTH)
+    moved = (
+        f"with random patches hidden, {apart(results, RANDOM, WITHOUT, MIOU)} linear mIoU and "
+        f"{apart(results, RANDOM, WITHOUT, BOUNDARY)} boundary IoU"
+    )
+    reason = {
+        SHOWN: f"Predicting pixels helps segmentation: {moved}.",
+        REFUTED: f"Predicting pixels does not help segmentation here: {moved}.",
+        NOT_TESTABLE: f"Whether predicting pixels helps segmentation cannot be told from these seeds: {moved}."
+        if predicted and arrived
+        else "Hidden patches were not predicted, so what predicting them is worth stays open: of hidden object patches "
+        f"the least error, {results.shown(best, ERROR, 2)} with {best}, is not below that of the mean of the visible "
+        f"neighbors, {neighbors:.2f} (a flat patch has 1); {moved}.",
+    }[kind]
+    checks = []
+    for name in (way for way in (RANDOM, PAPER, ATTENDED) if way in ways):
+        share, patches = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
+        there = "Delivered" if share > patches / 2 else "Not delivered"
+        checks.append(
+            f"{there}: with {name}, {share:.0f} percent of the object pixels are hidden, and hidden object patches are "
+            f"predicted with an error of {results.shown(name, ERROR, 2)} (the mean of the visible neighbors: "
+            f"{results.mean(name, f'{ERROR}/mean of visible neighbors'):.2f})."
+        )
+    return StudyVerdict(kind, reason, checks[0], (*checks[1:], *_low_resolution(results), _kinds(results)))
+
+
+def _low_resolution(results: Results) -> list[str]:
+    """What comes back from half the resolution, beside bicubic enlargement, where that row was trained."""
+    if not results.trained(LOW):
+        return []
+    psnr, edges = "reconstruction/low_resolution_2/psnr", "reconstruction/low_resolution_2/edge_energy"
+    gained = results.mean(LOW, psnr) - results.mean(LOW, f"{psnr}/bicubic enlargement")
+    return [
+        f"From half the resolution, object pixels come back with {results.shown(LOW, psnr, 2)} dB and "
+        f"{results.shown(LOW, edges, 2)} of the true edge energy; bicubic enlargement alone has "
+        f"{results.mean(LOW, f'{psnr}/bicubic enlargement'):.2f} dB and "
+        f"{results.mean(LOW, f'{edges}/bicubic enlargement'):.2f}, so the network adds {gained:+.2f} dB. For "
+        f"segmentation that is {apart(results, LOW, WITHOUT, MIOU)} linear mIoU and "
+        f"{apart(results, LOW, WITHOUT, BOUNDARY)} boundary IoU."
+    ]
+
+
+def _kinds(results: Results) -> str:
+    """Which kind of object changes most, and whether the seeds can tell."""
     thirds = {
         f"{'' if side == 'high' else 'not '}{word}": f"localized/{kind}/{side}"
         for kind, word in KINDS.items()
         for side in ("high", "low")
     }
-    most = max(thirds, key=lambda name: results.mean(RANDOM, thirds[name]) - results.mean(WITHOUT, thirds[name]))
-    psnr, edges = "reconstruction/low_resolution_2/psnr", "reconstruction/low_resolution_2/edge_energy"
-    delivered = []
-    for name in (PAPER, RANDOM, ATTENDED):
-        hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
-        arrived = "Delivered" if hidden > chance / 2 else "Not delivered"
-        delivered.append(f"{arrived}: with {name}, {hidden:.0f} percent of the object pixels are hidden.")
-    return [
-        f"Of hidden object patches, {best} predicts most: an error of {results.shown(best, error, 2)}, where a flat "
-        f"patch has 1 and the mean of the visible neighbors {neighbors:.2f}; with {PAPER} it is "
-        f"{results.shown(PAPER, error, 2)}.",
-        *delivered,
-        f"For segmentation: {apart(results, RANDOM, WITHOUT, 'segmentation/linear/miou')} linear mIoU and "
-        f"{apart(results, RANDOM, WITHOUT, 'segmentation/linear/boundary_iou')} boundary IoU at random; "
-        f"{apart(results, LOW, WITHOUT, 'segmentation/linear/miou')} and "
-        f"{apart(results, LOW, WITHOUT, 'segmentation/linear/boundary_iou')} from half the resolution.",
-        f"From half the resolution, object pixels come back with {results.shown(LOW, psnr, 2)} dB and "
-        f"{results.shown(LOW, edges, 2)} of the true edge energy; bicubic enlargement alone has "
-        f"{results.mean(LOW, f'{psnr}/bicubic enlargement'):.2f} dB and "
-        f"{results.mean(LOW, f'{edges}/bicubic enlargement'):.2f}.",
-        f"Of the kinds of objects, those that are {most} change most in how often they are localized: "
-        f"{apart(results, RANDOM, WITHOUT, thirds[most])}.",
-    ]
+    gaps = {name: results.gaps(RANDOM, WITHOUT, key) for name, key in thirds.items()}
+    certain = [name for name, values in gaps.items() if beyond_chance(values)]
+    most = max(certain or thirds, key=lambda name: abs(mean(gaps[name])) if gaps[name] else 0.0)
+    changed = apart(results, RANDOM, WITHOUT, thirds[most])
+    if not certain:
+        return (
+            "No kind of object is localized more or less often beyond the spread of the seeds; those that are "
+            f"{most} move most: {changed}."
+        )
+    return f"Of the kinds of objects, those that are {most} move most in how often they are localized: {changed}."
 
 
 def show(page: Page, results: Results) -> None:
-    names = [variant.name for variant in variants()]
+    names = [variant.name for variant in variants() if results.trained(variant.name)]
     rows: list[list[Cell]] = [
         [name, *(Number(results.shown(name, key, 2), results.mean(name, key)) for key in COLUMNS)] for name in names
     ]

@@ -1,4 +1,4 @@
-"""Which tokens should meet the caption when captions leave things out: all, half by attention, half by chance.
+"""Which tokens should meet the caption when captions leave objects out: all, half by attention, half by chance.
 
 Papers: A-CLIP, arXiv 2212.08653; DetailCLIP, arXiv 2409.06809; FLIP, arXiv 2212.00794 (random removal).
 """
@@ -14,7 +14,8 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
-from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance
+from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
+from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import load_run
 
@@ -53,9 +54,9 @@ def variants() -> list[Variant]:
     """CLIP and phrases on what is kept; no other technique, so that the choice of tokens speaks alone."""
     begin, rows = start(), []
     ways = ((ALL, "none", 1.0), (ATTENTION, "attention", 1.0), (RANDOM, "random", 1.0))
-    asked = [(distractors, way) for distractors in DISTRACTORS for way in ways]
-    asked += [(distractors, (UNTIL, "attention", 2 / 3)) for distractors in DISTRACTORS]
-    for distractors, (how, selection, share) in asked:
+    rows_wanted = [(distractors, way) for distractors in DISTRACTORS for way in ways]
+    rows_wanted += [(distractors, (UNTIL, "attention", 2 / 3)) for distractors in DISTRACTORS]
+    for distractors, (how, selection, share) in rows_wanted:
         settings = replace(
             begin.settings, selection=selection, selection_share=share, teacher_resolution="half", block=2
         )
@@ -65,34 +66,48 @@ def variants() -> list[Variant]:
     return rows
 
 
-def measure(folder: Path) -> Numbers:
-    """On scenes with as many distractors as the branch was trained with, of another world."""
+def measure(folder: Path, images: int = 0) -> Numbers:
+    """On scenes with as many distractors as the branch was trained with, of another world.
+
+    images: how many of them; 0: as many as an evaluation takes.
+    """
     run = load_run(folder)
     pair = run.encoder
     assert isinstance(pair, ImageTextPair)  # this study trains nothing else
     spec = run.training.data.replace("seed=0", "seed=2")
     test = open_source(spec, split="test", size=pair.image_size)
-    report = evaluate(pair, test, settings=Evaluation.Settings(baseline=False, dense_images=0), look=run.method.look)
+    settings = Evaluation.Settings(baseline=False, dense_images=0)
+    settings = replace(settings, images=images) if images else settings
+    report = evaluate(pair, test, settings=settings, look=run.method.look)
     return {measurement.name: measurement.value for measurement in report.measurements}
 
 
-def gaps(results: Results, one: str, other: str, distractors: int, name: str) -> list[float]:
+def gaps(results: Results, how: str, other: str, distractors: int, name: str) -> list[float]:
     """By how much one way lies above the other, seed by seed."""
-    return results.gaps(name_of(one, distractors), name_of(other, distractors), name)
+    return results.gaps(name_of(how, distractors), name_of(other, distractors), name)
 
 
-def answer(results: Results) -> list[str]:
-    """The verdict in sentences, each from the numbers."""
-    few, most = DISTRACTORS[0], DISTRACTORS[-1]
+BESIDE = {
+    UNTIL: "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all "
+    "of them from the start",
+    RANDOM: "Against half of them at random",
+}
+"""Way -> how the sentence about it begins."""
+WORTH = 1.0
+"""Points of zero-shot top-1 under which a choice of tokens would be worth nothing."""
+
+
+def answer(results: Results) -> StudyVerdict:
+    """The verdict and its sentences, each from the numbers; the claim is that the attended half beats all tokens."""
+    trained = [number for number in DISTRACTORS if results.trained(name_of(ALL, number), name_of(ATTENTION, number))]
+    few, most = trained[0], trained[-1]
     top1 = "zero_shot/top1"
 
-    def apart(one: str, other: str, distractors: int) -> str:
-        values = gaps(results, one, other, distractors, top1)
+    def apart(how: str, other: str, distractors: int) -> str:
+        values = gaps(results, how, other, distractors, top1)
         return f"{mean(values):+.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
 
-    kept_pixels = {
-        number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in DISTRACTORS
-    }
+    kept_pixels = {number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in trained}
     delivered = all(value > 55 for value in kept_pixels.values())
     growth = [
         b - a
@@ -100,36 +115,55 @@ def answer(results: Results) -> list[str]:
             gaps(results, ATTENTION, ALL, few, top1), gaps(results, ATTENTION, ALL, most, top1), strict=True
         )
     ]
-    costs = {how: mean(results.mean(name_of(how, n), "milliseconds") for n in DISTRACTORS) for how in (ALL, ATTENTION)}
+    costs = {how: mean(results.mean(name_of(how, n), "milliseconds") for n in trained) for how in (ALL, ATTENTION)}
     gains = mean(gaps(results, ATTENTION, ALL, most, top1)) >= 0
-    verdict = (
-        f"Against all tokens, half of them by attention gives {apart(ATTENTION, ALL, few)} top-1 without distractors "
-        f"and {apart(ATTENTION, ALL, most)} with up to {most}: the {'gain' if gains else 'loss'} "
+    kind = judged(gaps(results, ATTENTION, ALL, most, top1), delivered=delivered, least=WORTH)
+    begins = {
+        SHOWN: "Choosing by attention pays",
+        REFUTED: "Choosing by attention does not pay",
+        NOT_TESTABLE: "Whether choosing by attention pays cannot be told from these seeds"
+        if delivered
+        else "Attention did not choose objects",
+    }[kind]
+    reason = (
+        f"{begins}: against all tokens, half of them by attention gives {apart(ATTENTION, ALL, few)} top-1 "
+        f"{_with(few)} and {apart(ATTENTION, ALL, most)} {_with(most)}; the {'gain' if gains else 'loss'} "
         + (
             f"{'grows' if (mean(growth) > 0) == gains else 'shrinks'} with distractors beyond the spread."
             if beyond_chance(growth)
             else "does not change with distractors beyond the spread."
         )
     )
-    return [
-        verdict,
+    pairs = {UNTIL: (UNTIL, ALL), RANDOM: (ATTENTION, RANDOM)}
+    sentences = [
+        f"{says}: {apart(*pairs[how], few)} top-1 {_with(few)}, {apart(*pairs[how], most)} {_with(most)}."
+        for how, says in BESIDE.items()
+        if results.trained(name_of(how, few), name_of(how, most))
+    ]
+    return StudyVerdict(
+        kind,
+        reason,
         f"{'Delivered' if delivered else 'Not delivered'}: the half that attention keeps holds "
         + ", ".join(f"{value:.0f} percent of the object pixels with up to {n}" for n, value in kept_pixels.items())
         + " distractors; chance would keep 50.",
-        f"Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all of "
-        f"them from the start: {apart(UNTIL, ALL, few)} top-1 without distractors, {apart(UNTIL, ALL, most)} with up "
-        f"to {most}.",
-        f"Against half of them at random: {apart(ATTENTION, RANDOM, few)} top-1 without distractors, "
-        f"{apart(ATTENTION, RANDOM, most)} with up to {most}.",
-        f"A step on half of the tokens by attention costs {costs[ATTENTION] / max(costs[ALL], 1e-9):.2f} of one on "
-        "all, at 64 pixels, where the convolutional stem and the text tower are most of a step and save nothing; at "
-        "224 pixels see benchmarks/step.py.",
-    ]
+        (
+            *sentences,
+            f"A step on half of the tokens by attention costs {costs[ATTENTION] / max(costs[ALL], 1e-9):.2f} of one on "
+            "all, at 64 pixels, where the convolutional stem and the text tower work on all tokens; at 224 pixels see "
+            "benchmarks/step.py.",
+        ),
+    )
+
+
+def _with(distractors: int) -> str:
+    return f"with up to {distractors} distractors" if distractors else "without distractors"
 
 
 def show(page: Page, results: Results) -> None:
     groups: dict[str, list[list[Cell]]] = {}
     for variant in variants():
+        if not results.trained(variant.name):
+            continue
         numbers = [Number(results.shown(variant.name, name), results.mean(variant.name, name)) for name in COLUMNS]
         groups.setdefault(variant.group, []).append([variant.name, *numbers])
     page.table(
@@ -144,12 +178,13 @@ def show(page: Page, results: Results) -> None:
             y=[results.mean(name_of(how, number), "zero_shot/top1") for number in DISTRACTORS],
         )
         for how in (ALL, ATTENTION, RANDOM, UNTIL)
+        if results.trained(name_of(how, DISTRACTORS[-1]))
     ]
     page.curves("Zero-shot top-1 by distractors, percent", lines, x_label="most distractors in a scene")
 
 
 STUDY = Study(
-    question="Which tokens should meet the caption, when it leaves things out?",
+    question="Which tokens should meet the caption, when it leaves objects out?",
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps on easy scenes with up to 4 objects "
     f"that captions never name. From its weights, branches of {STEPS} steps on scenes with none, up to 4 and up to 8 "
     "such distractors: all tokens meet the caption, the half that a slowly following teacher attends to (which sees "

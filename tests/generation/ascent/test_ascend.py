@@ -32,7 +32,7 @@ def test_it_climbs_and_the_same_seed_gives_the_same_bits(form: Any) -> None:
     assert all(last > first for first, last in zip(made.scores[0], made.scores[-1], strict=True))
     other = ascend([toy()], WISHES, settings=replace(settings, seed=1))
     assert not torch.equal(made.exact, other.exact)
-    assert made.pictures[0].shape == (16, 16, 3) and made.pictures[0].dtype == np.uint8
+    assert made.images[0].shape == (16, 16, 3) and made.images[0].dtype == np.uint8
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "sign"])
@@ -71,7 +71,7 @@ def test_what_was_stopped_goes_on_with_the_same_bits(optimizer: Any, tmp_path: P
     assert seen == [5, 6] and equal(gone_on, whole)
     assert [frame.step for frame in gone_on.frames] == [frame.step for frame in whole.frames]
     for one, other in zip(gone_on.frames, whole.frames, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one.pictures, other.pictures, strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(one.images, other.images, strict=True))
     more = replace(settings, seed=3)
     other = ascend([toy()], WISHES, settings=more, folder=tmp_path, watch=lambda frame: seen.append(frame.step))
     assert other.steps == 6 and seen[2:] == [1, 2, 3, 4, 5, 6], "another picture is not gone on with"
@@ -80,8 +80,8 @@ def test_what_was_stopped_goes_on_with_the_same_bits(optimizer: Any, tmp_path: P
 def test_a_score_that_is_no_number_stops_it_with_the_last_good_picture() -> None:
     with pytest.raises(AscentDiverged, match=r"not finite at step 2.*step 1 is kept") as stopped:
         ascend([Broken()], [[TextTarget(text="a fox")]], settings=replace(QUICK, copies=2, chunk=1, optimizer="sgd"))
-    kept = stopped.value.kept
-    assert kept.steps == 1 and torch.isfinite(kept.exact).all() and kept.pictures[0].shape == (16, 16, 3)
+    kept = stopped.value.last_good
+    assert kept.steps == 1 and torch.isfinite(kept.exact).all() and kept.images[0].shape == (16, 16, 3)
 
 
 def test_it_tells_the_time_and_every_step() -> None:
@@ -89,9 +89,9 @@ def test_it_tells_the_time_and_every_step() -> None:
     seen: list[AscentFrame] = []
     made = ascend([toy()], WISHES, settings=QUICK, say=said.append, watch=seen.append)
     assert len(said) == 1 and "6 steps of" in said[0] and said[0].startswith("about")
-    assert [frame.step for frame in seen] == [1, 2, 3, 4, 5, 6] and len(seen[0].pictures) == 2
+    assert [frame.step for frame in seen] == [1, 2, 3, 4, 5, 6] and len(seen[0].images) == 2
     assert made.frames[0].step == 1 and made.frames[-1].step == 6 and len(made.frames) <= 10
-    assert np.array_equal(made.frames[-1].pictures[0], made.pictures[0])
+    assert np.array_equal(made.frames[-1].images[0], made.images[0])
 
 
 def test_a_start_a_mask_and_a_bound_are_kept() -> None:
@@ -102,26 +102,26 @@ def test_a_start_a_mask_and_a_bound_are_kept() -> None:
     assert torch.equal(made.exact[..., :12], start.expand(2, -1, -1, -1)[..., :12])
     moved = (made.exact - start).abs()
     assert 0.001 < moved.max() < 0.21
-    with pytest.raises(RizbinError, match=r"mask has 16x16 pixels and the picture 24x16"):
+    with pytest.raises(RizbinError, match=r"mask has 16x16 pixels and the image 24x16"):
         ascend([toy()], WISHES, settings=QUICK, start=start, mask=mask[..., :16])
-    with pytest.raises(RizbinError, match="3 start pictures do not fit 2"):
+    with pytest.raises(RizbinError, match="3 start images do not fit 2"):
         ascend([toy()], WISHES, settings=QUICK, start=start.repeat(3, 1, 1, 1))
 
 
 def test_the_canvas_may_be_larger_than_what_the_encoder_sees() -> None:
     made = ascend([toy(size=8)], WISHES, settings=replace(QUICK, size=40))
-    assert made.pictures[0].shape == (40, 40, 3) and (made.exact[0] - 0.5).abs().max() > 0.05
+    assert made.images[0].shape == (40, 40, 3) and (made.exact[0] - 0.5).abs().max() > 0.05
     room = ascend(
         [toy(size=16)], WISHES, settings=replace(QUICK, size=0, steps=1, room=True, augment=Augment(shift=0.25))
     )
-    assert room.pictures[0].shape == (24, 24, 3), "the encoder's side and a shift at each edge"
-    assert ascend([toy()], WISHES, settings=replace(QUICK, size=0, steps=1)).pictures[0].shape == (16, 16, 3)
+    assert room.images[0].shape == (24, 24, 3), "the encoder's side and a shift at each edge"
+    assert ascend([toy()], WISHES, settings=replace(QUICK, size=0, steps=1)).images[0].shape == (16, 16, 3)
 
 
 def test_a_stranger_with_two_methods_is_enough() -> None:
     picture = torch.rand(3, 8, 8)
     # A random picture is nothing but grain.
-    made = ascend([Wordless()], [[ImageTarget(picture=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
+    made = ascend([Wordless()], [[ImageTarget(image=picture)]], settings=replace(QUICK, size=8, steps=20, smooth=0.0))
     assert made.scores[-1][0] > made.scores[0][0]
     with pytest.raises(RizbinError, match="reads no words"):
         ascend([Wordless()], [[TextTarget(text="a fox")]], settings=QUICK)

@@ -34,7 +34,7 @@ def test_words_and_embeddings_are_a_weighted_sum_of_cosines() -> None:
             TextTarget(text="a fox"),
             TextTarget(text="a bee", weight=0.3),
             TextTarget(text="a bus", weight=-0.3),
-            ImageTarget(picture=shown),
+            ImageTarget(image=shown),
         ],
         [TextTarget(text="an owl")],
     ]
@@ -67,10 +67,10 @@ def test_content_is_place_by_place_and_style_is_not() -> None:
     encoder, picture = toy(), torch.rand(3, 16, 16)
     turned = picture.roll(8, dims=-1)
     views = torch.stack([picture, turned])
-    content = Bound(encoder, [[ContentTarget(picture=picture, layer="mix")]], CANVAS)
+    content = Bound(encoder, [[ContentTarget(image=picture, layer="mix")]], CANVAS)
     same, moved = content.scores(views, slice(0, 1), as_they_are)[0]
     assert same > 0.999 and moved < 0.9
-    style = Bound(encoder, [[StyleTarget(picture=picture, layer="mix")]], CANVAS)
+    style = Bound(encoder, [[StyleTarget(image=picture, layer="mix")]], CANVAS)
     same, moved = style.scores(views, slice(0, 1), as_they_are)[0]
     assert same > 0.999 and moved > 0.98
 
@@ -78,7 +78,7 @@ def test_content_is_place_by_place_and_style_is_not() -> None:
 def test_content_lies_as_the_copies_do() -> None:
     encoder, picture = toy(size=8), torch.rand(1, 3, 16, 16)
     made = draw(Augment(shift=0.25, noise=0.0), CANVAS, 8, 0, 0, 3)
-    bound = Bound(encoder, [[ContentTarget(picture=picture[0], layer="mix")]], CANVAS)
+    bound = Bound(encoder, [[ContentTarget(image=picture[0], layer="mix")]], CANVAS)
     assert made.down or made.across
     assert bound.scores(made.apply(picture), slice(0, 1), made.placed)[0] > 0.999
 

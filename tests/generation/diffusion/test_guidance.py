@@ -246,7 +246,7 @@ def test_settings_out_of_range_are_said(change: Callable[[], Guidance.Settings],
 
 def test_two_pictures_at_once_and_a_broken_gradient_are_said() -> None:
     model, (latents, embeddings) = unet(), inputs()
-    with pytest.raises(RizbinError, match="one picture at a time"):
+    with pytest.raises(RizbinError, match="one image at a time"):
         Guidance(ONCE).steer(model, ddim(), latents.repeat(2, 1, 1, 1), 0, 50, 500, embeddings, SPANS)
     with pytest.raises(RizbinError, match="not finite"):
         steered(ONCE, model, latents=latents * float("inf"))

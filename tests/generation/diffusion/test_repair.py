@@ -22,9 +22,9 @@ class Scripted:
         self.said = list(said)
         self.seen: list[Pixels] = []
 
-    def __call__(self, picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         assert list(phrases) == ["zebra", "frog"]
-        self.seen.append(picture)
+        self.seen.append(image)
         box = (0.0, 0.0, 16.0, 16.0)
         said = self.said[min(len(self.seen), len(self.said)) - 1]
         return [ObjectPresence(value, box if value >= 0.5 else None) for value in said]
@@ -38,18 +38,18 @@ def test_it_stops_when_all_is_there() -> None:
 
 
 def test_rungs_come_in_order_and_each_gets_its_tries() -> None:
-    made = repair(painter(), PROMPT, Scripted((0.9, 0.1)), sampling=QUICK, ladder=RepairStrategy(seeds=2, places=1))
+    made = repair(painter(), PROMPT, Scripted((0.9, 0.1)), sampling=QUICK, strategy=RepairStrategy(seeds=2, places=1))
     assert [one.how for one in made.attempts] == ["draw", "attention", "place", "reseed", "reseed"]
     assert [one.seed for one in made.attempts] == [0, 0, 0, 1, 2]
     assert not made.whole
-    only = repair(painter(), PROMPT, Scripted((0.9, 0.1)), sampling=QUICK, ladder=RepairStrategy(rungs=()))
+    only = repair(painter(), PROMPT, Scripted((0.9, 0.1)), sampling=QUICK, strategy=RepairStrategy(stages=()))
     assert [one.how for one in only.attempts] == ["draw"]
 
 
 def test_the_best_is_kept_and_never_a_worse_one() -> None:
     """One there, then none, one again but surer, then one: the surer of equals is kept."""
     verifier = Scripted((0.9, 0.2), (0.3, 0.1), (0.6, 0.4), (0.9, 0.3))
-    made = repair(painter(), PROMPT, verifier, sampling=QUICK, ladder=RepairStrategy(rungs=("reseed",), seeds=3))
+    made = repair(painter(), PROMPT, verifier, sampling=QUICK, strategy=RepairStrategy(stages=("reseed",), seeds=3))
     assert made.best is made.attempts[2]
     np.testing.assert_array_equal(made.best.image, verifier.seen[2])
     record = made.record(0.5)
@@ -60,14 +60,14 @@ def test_the_best_is_kept_and_never_a_worse_one() -> None:
         PROMPT,
         Scripted((0.9, 0.2), (0.9, 0.2)),
         sampling=QUICK,
-        ladder=RepairStrategy(rungs=("reseed",), seeds=1),
+        strategy=RepairStrategy(stages=("reseed",), seeds=1),
     )
     assert first.best is first.attempts[0]  # of equals the first
 
 
 def test_a_free_place_is_drawn_anew_and_nothing_else() -> None:
     verifier = Scripted((0.9, 0.1))
-    repair(painter(), PROMPT, verifier, sampling=QUICK, ladder=RepairStrategy(rungs=("place",), places=1))
+    repair(painter(), PROMPT, verifier, sampling=QUICK, strategy=RepairStrategy(stages=("place",), places=1))
     before, after = verifier.seen
     changed = (before != after).any(axis=-1)
     assert not changed[:12, :12].any()  # the zebra's corner
@@ -85,7 +85,7 @@ def test_free_places_avoid_what_is_there() -> None:
 
 
 def test_prompts_without_objects_are_drawn_once() -> None:
-    def never(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def never(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         raise AssertionError("nothing is to be looked for")
 
     made = repair(painter(), "", never, sampling=QUICK)
@@ -93,7 +93,7 @@ def test_prompts_without_objects_are_drawn_once() -> None:
 
 
 def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
-    def absent(picture: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+    def absent(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         return [ObjectPresence(0.1) for _ in phrases]
 
     made = repair(
@@ -101,15 +101,15 @@ def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
         "a zebra",
         absent,
         sampling=QUICK,
-        ladder=RepairStrategy(rungs=("attention",), guidance="center-distance"),
+        strategy=RepairStrategy(stages=("attention",), guidance="center-distance"),
     )
     assert [one.how for one in made.attempts] == ["draw", "attention"]
-    assert any("in place of center-distance, attend-and-excite" in note for note in made.notes)
+    assert any("attend-and-excite guides in place of center-distance" in note for note in made.notes)
 
 
 def test_a_verifier_that_miscounts_is_our_fault() -> None:
     with pytest.raises(ValueError, match="zip"):
-        repair(painter(), PROMPT, lambda picture, phrases: [ObjectPresence(1.0)], sampling=QUICK)
+        repair(painter(), PROMPT, lambda image, phrases: [ObjectPresence(1.0)], sampling=QUICK)
 
 
 def test_settings_are_errors_in_words() -> None:

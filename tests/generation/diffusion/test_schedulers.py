@@ -87,7 +87,7 @@ def test_a_start_picture_takes_its_share_of_the_steps(name: str, strength: float
     sampling = Sampling(steps=5, scheduler=name, strength=strength, guidance_scale=2.0)
     painted = painter().paint("a zebra", sampling, start=start)
     scheduler = scheduler_named(name, painter().pipeline.scheduler)
-    steps = painter().timesteps(scheduler, sampling, from_picture=True)
+    steps = painter().timesteps(scheduler, sampling, from_image=True)
     assert [frame.timestep for frame in painted.frames] == [float(one) for one in steps]
     if strength == 0:
         assert not painted.frames
@@ -160,5 +160,5 @@ def test_pndm_of_a_picture_takes_its_first_step_in_two_looks() -> None:
         for skips in (True, False):
             scheduler = scheduler_named("pndm", own)
             scheduler.register_to_config(skip_prk_steps=skips)
-            made = painter().timesteps(scheduler, Sampling(steps=10, strength=strength), from_picture=True)
+            made = painter().timesteps(scheduler, Sampling(steps=10, strength=strength), from_image=True)
             assert made.tolist() == expected

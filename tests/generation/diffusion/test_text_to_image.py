@@ -23,7 +23,7 @@ from rizbin.generation.diffusion.attention_guidance import (
     resolution_of,
     steering,
 )
-from rizbin.generation.diffusion.drawing import seen
+from rizbin.generation.diffusion.drawing import predicted_images
 from rizbin.generation.diffusion.guidance import Guidance
 from rizbin.generation.diffusion.loading import load_pipeline
 from rizbin.generation.diffusion.noise import InitialNoise
@@ -104,7 +104,7 @@ def test_a_start_picture_is_the_same_through_every_door(tmp_path: Path) -> None:
     first = painter().paint("a cat", how, start=one).image
     for start in (tmp_path / "a.png", Image.open(tmp_path / "a.png"), np.asfortranarray(one), one / 255):
         np.testing.assert_array_equal(painter().paint("a cat", how, start=start).image, first)
-    with pytest.raises(RizbinError, match="the start picture has float64 values from 0 to 255"):
+    with pytest.raises(RizbinError, match="the start image has float64 values from 0 to 255"):
         painter().paint("a cat", how, start=one.astype(float))
 
 
@@ -163,7 +163,7 @@ def test_a_first_noise_is_searched_and_steps_go_on_from_it() -> None:
     assert (made[0].image == made[1].image).all(), "the same seed, the same picture"
     assert (made[0].image != painter().paint("a zebra and a frog", QUICK).image).any()
     guide, _ = steering(painter(), "a zebra and a frog", "initial-noise")
-    with pytest.raises(RizbinError, match="choose another cure"):
+    with pytest.raises(RizbinError, match="choose another guidance"):
         painter().paint("a zebra and a frog", QUICK, guide=guide, start=np.zeros((32, 32, 3), np.uint8))
 
 
@@ -247,10 +247,10 @@ def test_a_strip_has_the_first_step_and_the_last() -> None:
     painted = painter().paint("a zebra", Sampling(steps=9))
     some = chosen(painted.frames, 4)
     assert [frame.step for frame in some] == [0, 3, 5, 8]
-    strip = seen(painter(), painted.frames, most=4)
+    strip = predicted_images(painter(), painted.frames, most=4)
     assert strip[0][1] == "step 1, t 889"
     assert sheet([strip], side=64).shape == (64 + 18 + 12, 4 * 70 + 6, 3)
-    with pytest.raises(RizbinError, match="no pictures"):
+    with pytest.raises(RizbinError, match="no images"):
         sheet([])
 
 

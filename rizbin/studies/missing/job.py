@@ -1,4 +1,4 @@
-"""Opens what the study of missing objects is asked about, by name: what the command does."""
+"""The study of missing objects as a job: opens its models and data by name."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ class StudyMissingObjects:
     compare."""
 
     model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
-    """As for generate; a model with a UNet."""
+    """The text-to-image model, as for generate; it must have a UNet."""
     judge: Annotated[Place, Argument(check="model")] = "detector-mini"
     """A detector, which says what is there and steers the repair."""
     second_judge: tuple[str, ...] = ("detailclip-mini", "clip-mini")
@@ -38,22 +38,22 @@ class StudyMissingObjects:
     objects: int = 2
     """Objects in a prompt that is made of names."""
     data: Annotated[str, Argument(check="data")] = "scenes:drawn,categories=16"
-    """Images whose objects are known: their names, and scenes that tell how good judges are. Empty: none."""
+    """Images whose objects are known: their names, and scenes on which the judges are measured. Empty: none."""
     guidances: tuple[GuidanceKind, ...] = GUIDANCE_KINDS[1:]
     """Attention guidances to compare."""
     scales: tuple[str, ...] = ()
     """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
     --seed. The repair takes that of its guidance."""
-    rungs: tuple[Stage, ...] = RepairStrategy().rungs
+    stages: tuple[Stage, ...] = RepairStrategy().stages
     """Stages of the repair, in order."""
     others: int = RepairStrategy().seeds
-    """Other seeds that the repair tries at most."""
+    """Most other seeds that the repair tries."""
     seeds: int = 200
     """Pairs of a prompt and a first noise in each run."""
     runs: int = 3
-    """How many such groups."""
+    """Number of runs, whose spread shows the influence of chance."""
     seed: int = 0
-    """Another one draws other prompts and noises."""
+    """Seed of the order of prompts and of the noises."""
     steps: int = 15
     """Denoising steps of every image."""
     guidance_scale: float = 4.0
@@ -63,7 +63,9 @@ class StudyMissingObjects:
     threshold: float = 0.5
     """Probability from which an object counts as there."""
     plan: Annotated[Plan | None, HIDDEN] = None
-    """All of what is drawn, in place of the flags above."""
+    """The complete plan, in place of the flags above."""
+    small: Annotated[str, HIDDEN] = ""
+    """A sentence for the page that says how this is smaller than the whole study."""
     run: Annotated[Place, Argument()] = "runs/study-missing-objects"
     """Folder of the study; the same command goes on there."""
     output: Annotated[Place | None, Argument(short=("-o",))] = None
@@ -83,14 +85,14 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
     if plan.seed < 0:
         raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
     device, quiet = str(choose(settings.device)), settings.quiet
-    painter = load_text_to_image(model, device=device)
+    text_to_image = load_text_to_image(model, device=device)
     source = open_source(data, split="test", size=64) if data else None
     chosen = prompts_named(str(prompts), source.categories if source is not None else (), settings.objects)
     known = source.categories if source is not None else ()
-    among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.asked))))
+    among = tuple(dict.fromkeys((*known, *(name for prompt in chosen for name in prompt.queries))))
     pairs = [_reading(name) for name in settings.second_judge if name] if source is not None else []
     return write_study(
-        painter,
+        text_to_image,
         judge_by(judge, among=among, device=device),
         chosen,
         Path(settings.run),
@@ -98,17 +100,18 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
         source=source,
         pairs=pairs,
         target=Path(settings.output) if settings.output else None,
-        asked={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
+        identity={"model": Path(model).name, "judge": Path(judge).name, "family": Path(prompts).name, "data": data},
         bar=lambda total, label: Bar(total, label, quiet=quiet),
+        small=settings.small,
     )
 
 
 def _plan(settings: StudyMissingObjects) -> Plan:
-    """What is drawn, as the flags say."""
+    """The plan that the flags describe."""
     if settings.plan is not None:
         return settings.plan
     scales = tuple(_scale(text) for text in settings.scales)
-    ladder = RepairStrategy(rungs=settings.rungs, seeds=settings.others, threshold=settings.threshold)
+    strategy = RepairStrategy(stages=settings.stages, seeds=settings.others, threshold=settings.threshold)
     return Plan(
         runs=settings.runs,
         seeds=settings.seeds,
@@ -116,16 +119,16 @@ def _plan(settings: StudyMissingObjects) -> Plan:
         guidances=settings.guidances,
         sampling=Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, scheduler=settings.scheduler),
         scales=scales,
-        ladder=replace(ladder, scale=dict(scales).get(ladder.guidance, ladder.scale)),
+        strategy=replace(strategy, scale=dict(scales).get(strategy.guidance, strategy.scale)),
     )
 
 
 def _scale(text: str) -> tuple[Any, float]:
-    """A guidance and the scale of its updates."""
-    cure, _, number = text.partition("=")
+    """A guidance and the scale of its updates, from GUIDANCE=NUMBER."""
+    guidance, _, number = text.partition("=")
     try:
-        if cure in GUIDANCE_KINDS[1:]:
-            return cure, float(number)
+        if guidance in GUIDANCE_KINDS[1:]:
+            return guidance, float(number)
     except ValueError:
         pass
     raise RizbinError(f"{text!r} is no scale of a guidance; write one such as center-distance=60.")

@@ -1,0 +1,284 @@
+"""The desk: one process that keeps models, features and proposals at hand, and answers what the page asks at once.
+
+`python -m rizbin.studio.desk FOLDER`: a question a line on standard input, an answer a line on standard output, both
+JSON. Each answer comes from the functions that the command line calls; what is kept is only what they returned.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rizbin.core.devices import BEST, choose
+from rizbin.core.errors import RizbinError
+from rizbin.detection.detections import Detections, Proposals
+from rizbin.detection.detector import Detector
+from rizbin.detection.explain import explain
+from rizbin.detection.phrases import read_phrases
+from rizbin.detection.presence import Calibration, verify
+from rizbin.detection.write import ImageDetections, coco
+from rizbin.models.encoder import Encoder
+from rizbin.studio.places import Places
+from rizbin.visualization.inputs import ShownImage, read_images
+from rizbin.visualization.passes import over
+from rizbin.visualization.pca import foregrounds, joint_colors
+from rizbin.visualization.similarity import similarity_to, unit
+from rizbin.visualization.words import similarities
+from rizbin.workflows.detect import phrases_of
+from rizbin.workflows.load import calibration_of, load_detector, load_encoder
+
+MODELS, FEATURES, PROPOSALS = 4, 64, 32
+"""How many of each are kept; of more, those that were used last."""
+SCENES = ("easy", "several", "hard", "single", "detail")
+SCENE_SIDE = 256
+
+
+class Shelf:
+    """Keeps the last `most` results by their key."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is kept under the key, made where there is nothing."""
+        if key not in self.held:
+            self.held[key] = make()
+        self.held.move_to_end(key)
+        while len(self.held) > self.most:
+            self.held.popitem(last=False)
+        return self.held[key]
+
+
+class Desk:
+    """Answers by the question's `do`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.places = Places(folder, folder)
+        self.models, self.features, self.proposals = Shelf(MODELS), Shelf(FEATURES), Shelf(PROPOSALS)
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one question."""
+        rest = {name: value for name, value in question.items() if name != "do"}
+        return getattr(self, f"do_{question['do']}")(**rest)
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    def do_look(self, model: str, pictures: list[str]) -> dict[str, Any]:
+        """What the page needs to know of a model and some pictures; computes and keeps their features."""
+        encoder, shown = self._encoder(model), [self._shown(model, name) for name in pictures]
+        grids = [list(self._patches(model, name).shape[:2]) for name in pictures]
+        sizes = [list(picture.image.shape[:2]) for picture in shown]
+        able = {"attends": encoder.attends, "words": encoder.localizes}
+        return {"grids": grids, "sizes": sizes, "repr": repr(encoder), **able}
+
+    def do_similar(self, model: str, pictures: list[str], row: int, column: int) -> dict[str, Any]:
+        """The cosine of every patch of each picture with one patch of the first."""
+        first = self._patches(model, pictures[0])
+        maps = [similarity_to(first, row, column)]
+        # The chosen patch laid beside another picture's as one more row: the same function for both.
+        for name in pictures[1:]:
+            other = self._patches(model, name)
+            cosines = unit(other) @ unit(first[row, column])
+            maps.append(cosines)
+        return {"maps": [_rounded(values) for values in maps]}
+
+    def do_attention(self, model: str, pictures: list[str], layer: int = -1) -> dict[str, Any]:
+        """The attention of CLS in each picture, for each head of one layer."""
+        encoder = self._encoder(model)
+        heads = [
+            self.features.get(
+                ("attention", model, name, layer),
+                lambda name=name: over(
+                    encoder, [self._shown(model, name).image], lambda batch: encoder.attention_rows(batch, layer=layer)
+                )[0],
+            )
+            for name in pictures
+        ]
+        return {"heads": [[_rounded(head, 5) for head in rows] for rows in heads]}
+
+    def do_pca(self, model: str, pictures: list[str]) -> dict[str, Any]:
+        """One color a patch, the main directions common to all pictures."""
+        patches = [self._patches(model, name) for name in pictures]
+        colors = joint_colors(patches, foregrounds(patches))
+        return {"colors": [image.tolist() for image in colors]}
+
+    def do_words(self, model: str, pictures: list[str], words: list[str]) -> dict[str, Any]:
+        """The cosine of each patch with each word."""
+        encoder = self._encoder(model)
+        maps = [similarities(encoder, self._shown(model, name).image, words) for name in pictures]
+        return {"maps": [[_rounded(word) for word in image] for image in maps]}
+
+    # ---- finding -------------------------------------------------------------------------------------------------
+
+    def do_find(self, model: str, picture: str, phrases: list[str], distractors: list[str]) -> dict[str, Any]:
+        """The verdict on each phrase; keeps the proposals, from which `do_choose` takes boxes."""
+        detector = self._detector(model)
+        file = self.places.picture(picture)
+        proposals = self._proposals(model, picture, phrases, distractors)
+        calibration = calibration_of(detector) or Calibration()
+        verdicts = verify(detector, file, phrases_of(phrases), rivals=phrases_of(distractors), calibration=calibration)
+        own = len(read_phrases(phrases))
+        return {
+            "names": list(proposals.names[:own]),
+            "verdicts": [
+                {"name": each.name, "state": each.state, "probability": round(each.probability, 4), "count": each.count}
+                for each in verdicts
+            ],
+            "notes": list(proposals.notes),
+            "size": [proposals.width, proposals.height],
+            "threshold": calibration.threshold,
+        }
+
+    def do_choose(
+        self, model: str, picture: str, phrases: list[str], distractors: list[str], thresholds: dict[str, float]
+    ) -> dict[str, Any]:
+        """Boxes above each phrase's own threshold: no pass through the network."""
+        proposals = self._proposals(model, picture, phrases, distractors)
+        chosen = proposals.choose(0.3, thresholds=thresholds)
+        own = len(read_phrases(phrases))
+        boxes = [
+            {"name": label, "score": round(float(score), 4), "box": [round(float(side), 2) for side in box]}
+            for label, kind, score, box in zip(chosen.labels, chosen.classes, chosen.scores, chosen.boxes, strict=True)
+            if kind < own
+        ]
+        return {"boxes": boxes}
+
+    def do_why(self, model: str, picture: str, phrases: list[str]) -> dict[str, Any]:
+        """The best boxes explained: words, and what the place looks like."""
+        explanations = explain(self._detector(model), self.places.picture(picture), phrases_of(phrases), most=3)
+        return {
+            "boxes": [
+                {
+                    "name": each.name,
+                    "score": round(each.score, 4),
+                    "box": [round(float(side), 1) for side in each.box],
+                    "words": [[word, round(float(score), 4)] for word, score in each.words],
+                    "without": round(float(each.without), 4),
+                    "elsewhere": round(float(each.elsewhere), 4),
+                    "honest": bool(each.honest),
+                    "map": _rounded(_coarse(each.similarity, 48)),
+                }
+                for each in explanations
+            ]
+        }
+
+    def do_coco(
+        self, picture: str, title: str, names: list[str], boxes: list[dict[str, Any]], size: list[int]
+    ) -> dict[str, Any]:
+        """Boxes, corrected by hand or not, as COCO's JSON."""
+        self.places.picture(picture)
+        places = [names.index(box["name"]) for box in boxes]
+        detections = Detections(
+            np.array([box["box"] for box in boxes], np.float32).reshape(-1, 4),
+            np.array(places, np.int64),
+            np.array([box["score"] for box in boxes], np.float32),
+            tuple(names),
+            np.arange(len(boxes)),
+        )
+        return {"coco": coco([ImageDetections(title, size[0], size[1], detections)], names)}
+
+    # ---- searching and scenes ------------------------------------------------------------------------------------
+
+    def do_search(self, model: str, pictures: list[str], words: str, like: str) -> dict[str, Any]:
+        """The pictures nearest to the words, or to one picture, by cosine; each picture is embedded once."""
+        encoder = self._encoder(model)
+        rows = {name: self._embedding(model, encoder, name) for name in pictures}
+        query = rows[like] if like else encoder.encode_text(words)[0].float().cpu().numpy()
+        scores = {name: float(row @ query) for name, row in rows.items() if name != like}
+        ranked = sorted(scores.items(), key=lambda item: -item[1])
+        return {"found": [[name, round(score, 4)] for name, score in ranked]}
+
+    def do_scene(self, preset: str, number: int) -> dict[str, Any]:
+        """A scene of the embedded world as PNG in `incoming`, with its caption."""
+        from PIL import Image
+
+        from rizbin.data.open import open_source
+
+        if preset not in SCENES:
+            raise RizbinError(f"There are no scenes {preset!r}; there are {', '.join(SCENES)}.")
+        sample = open_source(f"scenes:{preset}", split="test", size=SCENE_SIDE)[int(number) % 100_000]
+        held = io.BytesIO()
+        Image.fromarray(sample.image).save(held, "PNG")
+        target = self.places.incoming / f"scene-{os.getpid()}"
+        target.write_bytes(held.getvalue())
+        return {"file": target.name, "caption": sample.caption}
+
+    # ---- what is kept --------------------------------------------------------------------------------------------
+
+    def _encoder(self, model: str) -> Encoder:
+        return self.models.get(("encoder", model), lambda: load_encoder(model, device=str(choose(BEST))))
+
+    def _detector(self, model: str) -> Detector:
+        return self.models.get(("detector", model), lambda: load_detector(model, device=str(choose(BEST))))
+
+    def _shown(self, model: str, name: str) -> ShownImage:
+        """The picture at the size at which the model sees it."""
+        path = str(self.places.picture(name))
+        return self.features.get(("shown", model, name), lambda: read_images(path, self._encoder(model)).shown[0])
+
+    def _patches(self, model: str, name: str) -> np.ndarray:
+        """Patch features [rows columns dim]."""
+        encoder = self._encoder(model)
+        make = lambda: over(encoder, [self._shown(model, name).image], encoder.patches)[0]  # noqa: E731
+        return self.features.get(("patches", model, name), make)
+
+    def _embedding(self, model: str, encoder: Encoder, name: str) -> np.ndarray:
+        """The unit vector of a picture, kept on disk."""
+        safe = "".join(letter if letter.isalnum() else "-" for letter in model)[-60:]
+        file = self.places.cache / f"embedding-{safe}-{name}.npy"
+        if file.is_file() and not file.is_symlink():
+            return np.load(file, allow_pickle=False)
+        row = encoder.encode_image(self.places.picture(name))[0].float().cpu().numpy()
+        np.save(file, row)
+        return row
+
+    def _proposals(self, model: str, picture: str, phrases: Sequence[str], distractors: Sequence[str]) -> Proposals:
+        key = (model, picture, tuple(phrases), tuple(distractors))
+        file = self.places.picture(picture)
+        targets = [*read_phrases(phrases), *(read_phrases(distractors) if distractors else ())]
+        return self.proposals.get(key, lambda: self._detector(model).detect([file], targets)[0])
+
+
+def _coarse(values: np.ndarray, most: int) -> np.ndarray:
+    """A map with at most `most` rows and columns."""
+    step = max(1, -(-max(values.shape) // most))
+    return values[::step, ::step]
+
+
+def _rounded(values: np.ndarray, digits: int = 4) -> list[list[float]]:
+    return np.round(values.astype(np.float64), digits).tolist()
+
+
+def main(folder: str) -> int:
+    """Answers until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to take
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no answer
+    desk = Desk(Path(folder))
+    for line in sys.stdin:
+        try:
+            answer = desk.answer(json.loads(line))
+        except RizbinError as error:
+            answer = {"error": " ".join(str(error).split())}
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            answer = {"error": f"A fault of Rizbin ({type(error).__name__}: {error}); its trace is in the terminal."}
+        with contextlib.suppress(BrokenPipeError):
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
