@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -66,8 +67,14 @@ def _stills(files: Sequence[Path], folder: Path) -> list[Path]:
         if listed:
             names = sorted(file.relative_to(folder).as_posix() for file in listed)
             counts = counted(len(listed), kind, many)
-            progress.warn(f"{counts} left out of {folder}{such_as(names)}; what is named by itself is looked at.")
+            _say_once(f"{counts} left out of {folder}{such_as(names)}; what is named by itself is looked at.")
     return [file for file in files if file not in left_out]
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Folders are looked through twice: before a network is loaded, and when it is there."""
+    progress.warn(text)
 
 
 def _is_film(file: Path) -> bool:

@@ -7,7 +7,7 @@ at a time, of each record only what is used is kept, and that packed (`PackedRec
 import codecs
 import json
 import marshal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -26,29 +26,27 @@ _NEAR_END = 16
 class PackedRecords(Sequence[Record]):
     """PackedRecords of which only some fields are kept, packed; each is unpacked anew when it is asked for."""
 
-    def __init__(self, fields: tuple[str, ...]) -> None:
+    def __init__(self, fields: tuple[str, ...], packed: Iterable[bytes] = ()) -> None:
         self.fields = fields
-        self._packed: list[bytes] = []
+        self.packed = list(packed)
 
     def append(self, record: Record) -> None:
         """Takes the kept fields of a record in. Raises ValueError for one that is too deep to be packed."""
         # marshal writes numbers, texts and lists of them in a fraction of their size in memory, and it reads here
         # nothing but what it wrote a moment before. `...` stands for a field that is not there, which JSON has none of.
-        self._packed.append(marshal.dumps(tuple(record.get(field, ...) for field in self.fields)))
+        self.packed.append(marshal.dumps(tuple(record.get(field, ...) for field in self.fields)))
 
     def drained(self) -> Iterator[Record]:
         """Each record in order, given up once it was handed out, so that nothing is held twice."""
-        self._packed.reverse()
-        while self._packed:
-            yield self._unpacked(self._packed.pop())
+        self.packed.reverse()
+        while self.packed:
+            yield self._unpacked(self.packed.pop())
 
     def __add__(self, other: "PackedRecords") -> "PackedRecords":
-        both = PackedRecords(self.fields)
-        both._packed = self._packed + other._packed
-        return both
+        return PackedRecords(self.fields, [*self.packed, *other.packed])
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self.packed)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -56,8 +54,8 @@ class PackedRecords(Sequence[Record]):
     def __getitem__(self, index: slice) -> "list[Record]": ...
     def __getitem__(self, index: int | slice) -> "Record | list[Record]":
         if isinstance(index, slice):
-            return [self._unpacked(packed) for packed in self._packed[index]]
-        return self._unpacked(self._packed[index])
+            return [self._unpacked(packed) for packed in self.packed[index]]
+        return self._unpacked(self.packed[index])
 
     def _unpacked(self, packed: bytes) -> Record:
         return {

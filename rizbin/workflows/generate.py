@@ -167,9 +167,10 @@ def _draw(
     objects: Sequence[str] = (),
 ) -> list[SavedImage]:
     """Draws each prompt with `count` seeds; `start` is the image of the file `path`, where one is redrawn."""
+    sampling, folder = part(settings, Sampling), Path(settings.output)
+    drawing.check_request(prompts, sampling, count)
     device = str(choose(settings.device))
     text_to_image = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
-    sampling, folder = part(settings, Sampling), Path(settings.output)
     about: dict[str, object] = {
         **_about(settings, device),
         "guidance": guidance,
@@ -222,6 +223,7 @@ def repair(settings: Repair) -> list[Repaired]:
     prompts = prompts_of(settings.prompts)
     if not prompts:
         raise RizbinError('Say what to draw: rizbin repair "a zebra and a frog".')
+    drawing.check_request(prompts, part(settings, Sampling), 1)
     device = str(choose(settings.device))
     text_to_image = load_text_to_image(settings.model, device=device, half=settings.half, offload=settings.offload)
     verifier = judge_by(settings.judge, among=settings.among, device=device)

@@ -15,6 +15,7 @@ from rizbin.generation.diffusion.sampling import (
     GeneratedImage,
     Guide,
     Sampling,
+    check,
     fingerprint,
 )
 from rizbin.generation.diffusion.text_to_image import TextToImage
@@ -42,6 +43,17 @@ class SavedImage:
     painted: GeneratedImage
 
 
+def check_request(prompts: Sequence[str], sampling: Sampling, count: int) -> None:
+    """Raises RizbinError for what cannot be drawn, whatever the model: before one is loaded."""
+    check(sampling)
+    if count < 1:
+        raise RizbinError(f"{count} images are none; give --count 1 or more.")
+    if not prompts:
+        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
+    if sampling.seed + count - 1 > SEEDS[1]:
+        raise RizbinError(f"The {count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
+
+
 def draw(
     text_to_image: TextToImage,
     prompts: Sequence[str],
@@ -64,12 +76,7 @@ def draw(
     tells of each image. Stopped by Ctrl-C it keeps what is drawn. Raises RizbinError for what cannot be drawn or
     written.
     """
-    if count < 1:
-        raise RizbinError(f"{count} images are none; give --count 1 or more.")
-    if not prompts:
-        raise RizbinError('Say what to draw: rizbin generate "a zebra and a frog".')
-    if sampling.seed + count - 1 > SEEDS[1]:
-        raise RizbinError(f"{count} seeds from {sampling.seed} on need more than 64 bits; give a smaller seed.")
+    check_request(prompts, sampling, count)
     made: list[SavedImage] = []
     total = len(prompts) * count * _steps_made(text_to_image, sampling, start is not None)
     with advancing(bar, total, "drawing") as advance:

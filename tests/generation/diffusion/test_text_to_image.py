@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -269,7 +270,9 @@ def test_a_gif_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         write_gif([np.zeros((8, 8, 3), np.uint8)], tmp_path / "file" / "film.gif")
 
 
-def test_folders_that_are_no_pipeline_say_what_lacks(folder: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_pipeline_say_what_lacks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RizbinError, match="lacks model_index"):
         load_pipeline(tmp_path)
     for lacking, says in (
@@ -289,6 +292,15 @@ def test_folders_that_are_no_pipeline_say_what_lacks(folder: Path, tmp_path: Pat
     (strange / "model_index.json").write_text(json.dumps({**index, "_class_name": "MyPipeline"}))
     with pytest.raises(RizbinError, match="code beside weights is never run"):
         load_pipeline(strange)
+
+    class HalfInstalled:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("Failed to import diffusers.pipelines:\nNo module named 'accelerate'")
+
+    with monkeypatch.context() as replaced:
+        replaced.setitem(sys.modules, "diffusers", HalfInstalled())
+        with pytest.raises(RizbinError, match=r"cannot be imported \(No module named 'accelerate'\); install what"):
+            load_pipeline(folder)
     (strange / "model_index.json").write_text("{")
     with pytest.raises(RizbinError, match="cannot be read"):
         load_pipeline(strange)
