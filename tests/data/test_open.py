@@ -67,7 +67,7 @@ def test_what_is_no_data_is_explained(spec: str, empty_folder: Path) -> None:
 def test_unknown_options_are_explained(spec: str) -> None:
     with pytest.raises(
         RizbinError,
-        match=r"scenes do not know '.*preset=easy\|several\|drawn\|hard\|single\|tinted\|group\|detail, categories=NUMBER",
+        match=r"scenes do not know '.*=easy\|several\|drawn\|hard\|single\|tinted\|group\|detail, categories=NUMBER",
     ):
         open_source(spec)
 
