@@ -89,7 +89,7 @@ def write_study(
     names = source.categories
     samples, _ = images_with(source, set(names), settings)
     if len(samples) < 2 or len(names) < 2:
-        raise RizbinError(f"The source '{source.name}' has not two pictures with objects of two names.")
+        raise RizbinError(f"The source '{source.name}' has not two images with objects of two names.")
     image_arrays = [sample.image for sample in samples]
     proposals: list[list[Proposals]] = []
     for label, alone in (("asking for all at once", False), ("asking one by one", True)):
@@ -297,7 +297,7 @@ def _show(
             )
         ],
     )
-    page.heading("What a score means")
+    page.heading("Calibration")
     page.text("Of all questions with about the same probability, the share in which the thing was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
     for way, (_, _, probability, there) in verdict_of.items():
