@@ -276,11 +276,10 @@ def _strings(cls: type) -> dict[str, str]:
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     texts = {}
     for line, below in pairwise(body):
-        named = isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-        if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            text = below.value.value
-            if isinstance(text, str):
-                texts[line.target.id] = " ".join(text.split())  # type: ignore[union-attr]
+        if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+            texts[line.target.id] = " ".join(below.value.value.split())
     return texts
 
 

@@ -215,6 +215,7 @@ class App:
             if quiet > 15:
                 quiet = 0.0
                 yield ": still here\n\n"
+            # Jobs say what they do in files, which outlive this process; these are looked at, tick by tick.
             await asyncio.sleep(TICK)
 
     # ---- the desk ------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from rizbin.detection.presence import Calibration, verify
 from rizbin.detection.write import ImageDetections, coco
 from rizbin.models.encoder import Encoder
 from rizbin.studio.places import Places
+from rizbin.studio.words import line_of
 from rizbin.visualization.inputs import ShownImage, read_images
 from rizbin.visualization.passes import over
 from rizbin.visualization.pca import foregrounds, joint_colors
@@ -189,13 +190,22 @@ class Desk:
     # ---- searching and scenes ------------------------------------------------------------------------------------
 
     def do_search(self, model: str, pictures: list[str], words: str, like: str) -> dict[str, Any]:
-        """The pictures nearest to the words, or to one picture, by cosine; each picture is embedded once."""
+        """The pictures nearest to the words, or to one picture, by cosine, and the commands that find them as well.
+
+        Each picture is embedded once for each model.
+        """
         encoder = self._encoder(model)
         rows = {name: self._embedding(model, encoder, name) for name in pictures}
         query = rows[like] if like else encoder.encode_text(words)[0].float().cpu().numpy()
         scores = {name: float(row @ query) for name, row in rows.items() if name != like}
         ranked = sorted(scores.items(), key=lambda item: -item[1])
-        return {"found": [[name, round(score, 4)] for name, score in ranked]}
+        table = "vectors.npz"
+        query_words = ["--image", str(self.places.picture(like))] if like else [words]
+        line = (
+            f"{line_of(['embed', str(self.places.pictures), '--model', model, '-o', table])} && "
+            f"{line_of(['search', *query_words, '--in', table])}"
+        )
+        return {"nearest": [[name, round(score, 4)] for name, score in ranked], "line": line}
 
     def do_scene(self, preset: str, number: int) -> dict[str, Any]:
         """A scene of the embedded world as PNG in `incoming`, with its caption."""
@@ -228,8 +238,9 @@ class Desk:
     def _patches(self, model: str, name: str) -> np.ndarray:
         """Patch features [rows columns dim]."""
         encoder = self._encoder(model)
-        make = lambda: over(encoder, [self._shown(model, name).image], encoder.patches)[0]  # noqa: E731
-        return self.features.get(("patches", model, name), make)
+        return self.features.get(
+            ("patches", model, name), lambda: over(encoder, [self._shown(model, name).image], encoder.patches)[0]
+        )
 
     def _embedding(self, model: str, encoder: Encoder, name: str) -> np.ndarray:
         """The unit vector of a picture, kept on disk."""

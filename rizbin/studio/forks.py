@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 
@@ -15,7 +16,7 @@ def main() -> int:
     """Forks until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to take
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel takes away what has ended
-    import torch  # noqa: F401  # for all jobs at once
+    import_module("torch")  # once, for all jobs
 
     from rizbin.studio import work
 

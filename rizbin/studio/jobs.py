@@ -37,7 +37,7 @@ class StudioJob:
     """One job as its folder tells it."""
 
     folder: Path
-    asked: dict[str, Any]
+    request: dict[str, Any]
     terminated: float = 0.0
     """When SIGTERM was sent; 0 for not yet."""
     started: float = 0.0
@@ -52,7 +52,7 @@ class StudioJob:
     @property
     def lane(self) -> tuple[str, bool]:
         """The queue that it stands in: its device, and whether it is one of the slow ones."""
-        return self.asked.get("device", "cpu"), self.asked["words"][0] in SLOW
+        return self.request.get("device", "cpu"), self.request["words"][0] in SLOW
 
     def record(self, name: str) -> dict[str, Any] | None:
         """A JSON file of its folder; None where there is none yet, or half of one."""
@@ -80,7 +80,7 @@ class StudioJob:
         }
         return {
             **shown,
-            **{name: self.asked.get(name) for name in ("line", "words", "panel", "created", "title", "run", "given")},
+            **{name: self.request.get(name) for name in ("line", "words", "panel", "created", "title", "run", "given")},
         }
 
     def events(self, start: int) -> tuple[list[dict[str, Any]], int]:
@@ -120,12 +120,12 @@ class Queue:
             record = job.record("job.json")
             if record is None or not isinstance(record.get("words"), list):
                 continue
-            job.asked = record
+            job.request = record
             process = job.record("process.json")
             job.started = float(process["since"]) if process else 0.0
             job.state()
             self.jobs[job.name] = job
-        self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].asked.get("created", 0)))
+        self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].request.get("created", 0)))
 
     def add(self, request: dict[str, Any], *, name: str = "") -> StudioJob:
         """Puts a job into its queue. Raises RizbinError when too many wait."""
@@ -134,7 +134,7 @@ class Queue:
         folder = self.folder / (name or new_name())
         folder.mkdir(mode=0o700)
         job = StudioJob(folder, {**request, "created": time.time()})
-        outputs.write(folder / "job.json", json.dumps(job.asked))
+        outputs.write(folder / "job.json", json.dumps(job.request))
         self.jobs[job.name] = job
         self.version += 1
         return job

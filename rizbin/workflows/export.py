@@ -87,7 +87,7 @@ def _encoder(loaded: Loaded, target: Path, settings: Export) -> Format:
     if is_published(network):
         if reason := can_give_back(network):
             raise RizbinError(f"{reason} Export it as onnx, or use the run's folder.")
-        library: Format = network.origin.library  # type: ignore[assignment]
+        library: Format = network.origin.library
         form = _fitting(settings.format, (library, "onnx"), f"{name} began with a model of {library}")
         save_published(network, target, half=settings.half)
         write_sums(target)

@@ -43,8 +43,8 @@ class Served:
             [sys.executable, "-m", "rizbin", *words, "--port", str(self.port)], stdout=subprocess.PIPE, text=True
         )
         for line in self.process.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/#token=\S+", line):
-                self.link, self.port = found.group(), int(found.group(1))
+            if address := re.search(r"http://127\.0\.0\.1:(\d+)/#token=\S+", line):
+                self.link, self.port = address.group(), int(address.group(1))
                 return
         raise AssertionError("the studio printed no link")
 
@@ -359,15 +359,16 @@ def test_searching_agrees_with_python(page: Any, served: Served) -> None:
     page.get_by_label("Words to search for").fill("an octopus")
     page.keyboard.press("Enter")
     page.wait_for_selector(".grid figure >> nth=1")
-    found = page.evaluate("window.studioFound")
+    nearest = page.evaluate("window.studioFound")
+    assert "rizbin search 'an octopus' --in vectors.npz" in page.locator("code").all_inner_texts()[-1]
     encoder = load_encoder("detailclip-mini")
-    files = [served.folder / "studio" / "pictures" / f"{name}.png" for name, _ in found]
+    files = [served.folder / "studio" / "pictures" / f"{name}.png" for name, _ in nearest]
     right = encoder.similarity(files, ["an octopus"])[:, 0].tolist()
-    assert np.allclose([score for _, score in found], right, atol=1e-3) and right == sorted(right, reverse=True)
+    assert np.allclose([score for _, score in nearest], right, atol=1e-3) and right == sorted(right, reverse=True)
     page.evaluate("window.studioFound = null")
     page.locator(".grid figure button").first.click()
     until(page, "window.studioFound !== null")
-    assert len(page.evaluate("window.studioFound")) == len(found) - 1
+    assert len(page.evaluate("window.studioFound")) == len(nearest) - 1
 
 
 def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served: Served) -> None:
@@ -422,8 +423,8 @@ def test_every_panel_is_accessible_and_fits(page: Any, served: Served, language:
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.dir") == ("rtl" if language == "fa" else "ltr")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, panel
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
         assert (language == "fa") == bool(re.search("[\u0600-\u06ff]", page.locator("h1").inner_text()))
 
 

@@ -17,7 +17,7 @@ export function show(place, shared, opened) {
   const modes = tabs({ generate: t("fromWords"), edit: t("fromPicture"), repair: t("repair") }, held.mode, (mode) => { held.mode = mode; load(); }, t("draw"));
   const stage = h("div.stage", {}, h("div.view", {}, empty("draw", t("drawEmpty"), t("drawEmptyHint"),
     h("button", { type: "button", onclick: () => { prompt.field.value = "a zebra and a frog"; settings?.set("guidance_scale", 4); check(); start.focus(); } }, t("example")))));
-  const asked = () => ({
+  const request = () => ({
     command: held.mode, panel: "draw", title: prompt.field.value,
     given: { [held.mode === "edit" ? "prompt" : "prompts"]: [prompt.field.value.trim()], ...(held.mode === "edit" ? { image: chosen } : {}), ...settings.given() },
   });
@@ -36,14 +36,14 @@ export function show(place, shared, opened) {
     clearTimeout(soon);
     soon = setTimeout(async () => {
       if (!settings || !prompt.field.value.trim() || (held.mode === "edit" && !chosen)) { problem.hidden = true; return; }
-      try { line.say((await api.post("check", asked())).line); problem.hidden = true; } catch (error) { problem.textContent = error.message; problem.hidden = false; }
+      try { line.say((await api.post("check", request())).line); problem.hidden = true; } catch (error) { problem.textContent = error.message; problem.hidden = false; }
     }, 250);
   }
   prompt.field.addEventListener("input", check);
   const go = tries(async (event) => {
     event.preventDefault();
     if (!prompt.field.value.trim()) { prompt.field.focus(); return; }
-    const made = await api.post("jobs", asked());
+    const made = await api.post("jobs", request());
     history.replaceState(null, "", `#/draw/${made.id}`);
     watch(made.id);
   });

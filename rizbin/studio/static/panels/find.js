@@ -18,10 +18,10 @@ export function show(place, shared) {
     shelf.show(); if (held.picture) suggest(titles.get(held.picture)); if (!answer) start();
   } });
   // A scene's caption names what is in it: offered where nothing has been typed.
-  function suggest(one) {
-    if (held.typed || !one?.caption) return;
-    const found = [...one.caption.matchAll(/\b(an?) ([a-z][a-z -]*?)(?=,| and | on | in | with | left | right | above | below |$)/g)].map((match) => `${match[1]} ${match[2]}`).filter((each) => !/scene|picture|drawing|photo/.test(each));
-    if (found.length) { phrases.field.value = held.phrases = found.join("\n"); }
+  function suggest(scene) {
+    if (held.typed || !scene?.caption) return;
+    const names = [...scene.caption.matchAll(/\b(an?) ([a-z][a-z -]*?)(?=,| and | on | in | with | left | right | above | below |$)/g)].map((match) => `${match[1]} ${match[2]}`).filter((each) => !/scene|picture|drawing|photo/.test(each));
+    if (names.length) { phrases.field.value = held.phrases = names.join("\n"); }
   }
   phrases.field.addEventListener("input", () => { held.typed = Boolean(phrases.field.value.trim()); });
   const question = () => ({ model: held.model, picture: held.picture, phrases: lines(held.phrases), distractors: lines(held.distractors) });

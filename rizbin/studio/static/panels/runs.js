@@ -15,8 +15,8 @@ export function show(place, shared) {
   logs.className = "check"; logs.prepend(logs.field);
   const stage = h("div.card"), fields = h("div"), line = command(""), method = select(t("method"), Object.keys(shared.start.methods).map((name) => [name, name]), held.method, (name) => { held.method = name; load(); });
   const about = h("p.quiet", { lang: "en", dir: "ltr" });
-  const asked = () => ({ command: `train ${held.method}`, panel: "runs", title: `train ${held.method}`, given: settings.given() });
-  const check = async () => { try { line.say((await api.post("check", asked())).line); } catch (error) { line.say(error.message); } };
+  const request = () => ({ command: `train ${held.method}`, panel: "runs", title: `train ${held.method}`, given: settings.given() });
+  const check = async () => { try { line.say((await api.post("check", request())).line); } catch (error) { line.say(error.message); } };
   async function load() {
     const { flags } = await api.get(`form?command=train ${held.method}`);
     about.textContent = shared.start.methods[held.method];
@@ -25,7 +25,7 @@ export function show(place, shared) {
   }
   const begin = tries(async (event) => {
     event.preventDefault();
-    const job = await api.post("jobs", asked());
+    const job = await api.post("jobs", request());
     held.chosen ??= new Set(); held.chosen.add(job.run);
     await refresh();
   });

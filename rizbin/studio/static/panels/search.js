@@ -19,14 +19,14 @@ export function show(place, shared) {
     if (!pictures.length || (!held.like && !held.words)) return;
     stage.setAttribute("aria-busy", "true");
     try {
-      const { found } = await api.post("ask/search", { model: held.model, pictures, words: held.words, like: held.like });
+      const { nearest, line: spelled } = await api.post("ask/search", { model: held.model, pictures, words: held.words, like: held.like });
       if (mine !== turn) return;
       const what = held.like ? titles.get(held.like)?.caption || titles.get(held.like)?.title || t("thePicture") : held.words;
-      line.say(held.like ? `python -c "import rizbin; m = rizbin.load('${held.model}'); print(m.encode_image('A.png') @ m.encode_image('B.png').T)"` : `python -c "import rizbin; print(rizbin.load('${held.model}').similarity(['A.png', 'B.png'], ['${held.words.replaceAll(/['"\\]/g, "")}']))"`);
-      stage.replaceChildren(h("h2", { dir: "auto" }, t("nearest", { what })), h("div.grid", {}, found.slice(0, 60).map(([name, score]) => h("figure", {},
+      line.say(spelled);
+      stage.replaceChildren(h("h2", { dir: "auto" }, t("nearest", { what })), h("div.grid", {}, nearest.slice(0, 60).map(([name, score]) => h("figure", {},
         h("button", { type: "button", "aria-label": `${t("like")}: ${titles.get(name)?.caption ?? ""}`, onclick: () => { held.like = name; shelf.show(); run(); } }, image(`pictures/${name}.png`)),
         h("figcaption.number", { dir: "auto" }, `${number(score, 2)} · ${titles.get(name)?.caption || titles.get(name)?.title || ""}`)))), h("div.fields", {}, h("span.label", {}, t("command")), line));
-      window.studioFound = found;
+      window.studioFound = nearest;
     } finally { stage.removeAttribute("aria-busy"); }
   });
   function blank() { stage.replaceChildren(h("div.view", {}, empty("search", t("searchEmpty"), t("searchEmptyHint")))); }
