@@ -15,6 +15,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import BarCell, Cell, Number
 from rizbin.studies.lab import Numbers, Results, Variant
+from rizbin.workflows.diagnostics import MEMORY as WATCHED
 from rizbin.workflows.diagnostics import CollapseDiagnostics
 from rizbin.workflows.presets import Training, preset
 from rizbin.workflows.runs import build, load_run
@@ -85,6 +86,8 @@ def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str
 
 def curves(page: Page, results: Results, title: str, record: str, variants: Sequence[str]) -> None:
     """A chart of one record over the run, a line a variant, mean over seeds."""
+    if record == "knn":  # by fewer images than the table's, so that looking costs little; the level is lower
+        title += f", {WATCHED} images in memory"
     lines = [Series(name=name, x=x, y=y) for name in variants for x, y in [results.curve(name, record)] if x]
     if lines:
         page.curves(title, lines)
