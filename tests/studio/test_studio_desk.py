@@ -28,6 +28,9 @@ def test_searching_spells_the_commands_that_find_the_same(
     embed, search = answer["line"].split(" && ")
     assert cli.main([*shlex.split(embed)[1:], "--quiet"]) == 0
     assert cli.main(shlex.split(search)[1:]) == 0
-    query = {"image": desk.places.picture(names[1])} if by_image else {"words": "an octopus"}
-    hits = [Path(hit.file).stem for hit in rizbin.search(vectors="vectors.npz", **query).hits]
+    if by_image:
+        results = rizbin.search(image=desk.places.picture(names[1]), vectors="vectors.npz")
+    else:
+        results = rizbin.search("an octopus", vectors="vectors.npz")
+    hits = [Path(hit.file).stem for hit in results.hits]
     assert [name for name, _ in answer["nearest"]] == [name for name in hits if not by_image or name != names[1]]
