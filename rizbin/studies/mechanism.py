@@ -9,15 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.views import normalize
 from rizbin.evaluation.embed import LabeledImages
 from rizbin.losses.distill import teacher_distribution
 from rizbin.methods.detailclip import DetailCLIP
-from rizbin.training.method import Batch, Progress
+from rizbin.reports.architecture import trace
 
-TERMS = ("contrast", "phrase", "cls", "patch", "visible", "pixels", "residual")
-"""Those of DetailCLIP's records whose gradient is followed."""
 MOST = 128
 """Images of one batch: shares of gradient then move by less than a percent from batch to batch."""
 
@@ -48,30 +45,11 @@ def mechanism(method: DetailCLIP, images: LabeledImages) -> dict[str, float]:
 
 def _gradients(method: DetailCLIP, images: Tensor, captions: list[str], objects: Tensor) -> dict[str, float]:
     """Where each term's gradient falls."""
-    tokenizer = method.tokenizer
-    assert tokenizer is not None
-    phrases = None
-    if method.most_phrases:
-        split = [(phrases_of(caption) or [caption])[: method.most_phrases] for caption in captions]
-        phrases = torch.stack(
-            [F.pad(tokenizer.encode(parts), (0, 0, 0, method.most_phrases - len(parts))) for parts in split]
-        )
-    images = images.clone().requires_grad_()
-    views, count = len(method.views), len(images)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(views, count, 4)
-    flips = torch.zeros(views, count, dtype=torch.bool)
-    batch = Batch([images] * views, whole, flips, tokenizer.trim(tokenizer.encode(captions)), phrases=phrases)
-    with torch.enable_grad():
-        records = next(iter(method.step(batch, Progress(99, 100)))).records
-        numbers = {}
-        for name in TERMS:
-            term = records.get(name)
-            if not isinstance(term, Tensor) or not term.requires_grad:
-                continue
-            (gradient,) = torch.autograd.grad(term, images, retain_graph=True)
-            energy = gradient.double().square().sum(dim=1)
-            share = (energy * objects).sum() / energy.sum().clamp(min=1e-30)
-            numbers[f"gradient/{name}"] = (share / objects.double().mean()).item()
+    numbers = {}
+    for name, gradient in trace(method, images, captions).gradients.items():
+        energy = gradient.double().square()
+        share = (energy * objects).sum() / energy.sum().clamp(min=1e-30)
+        numbers[f"gradient/{name}"] = (share / objects.double().mean()).item()
     return numbers
 
 

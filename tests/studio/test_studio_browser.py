@@ -375,7 +375,7 @@ def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served
     go(page, served, "runs")
     page.get_by_label("Method").select_option("clip")
     until(page, "document.querySelector('main .command code').textContent.includes('train clip')")
-    page.locator('label:has-text("steps") input').first.fill("30")
+    page.locator('label:has-text("steps") input').first.fill("400")
     page.locator('label:has-text("batch") input').first.fill("8")
     page.get_by_text("More settings").click()
     page.get_by_role("checkbox", name="report", exact=True).uncheck()
@@ -385,9 +385,9 @@ def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Go on").click()
     page.wait_for_selector(".item .chip.done")
-    assert json.loads((run / "finished.json").read_text())["steps"] == 30
+    assert json.loads((run / "finished.json").read_text())["steps"] == 400
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps)) and steps[-1] == 30
+    assert steps == sorted(set(steps)) and steps[-1] == 400
 
 
 def test_the_page_is_learned_from_questions(page: Any, served: Served) -> None:
