@@ -131,7 +131,7 @@ def _torch() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "GPUs": ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GiB)" for gpu in gpus) or "none",
         "CUDA built in": torch.version.cuda or "no",
-        "processes talk by": ", ".join(name for name, there in backends.items() if there) or "nothing",
+        "distributed backends": ", ".join(name for name, there in backends.items() if there) or "none",
         "vector unit": torch.backends.cpu.get_cpu_capability(),
     }
 

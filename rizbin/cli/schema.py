@@ -140,7 +140,7 @@ def _training(method: str) -> dict[str, Any]:
 
 
 def _fingerprint(method: str) -> str:
-    """Of the file that defines the method; empty where it lies elsewhere."""
+    """Hash of the file that defines the method; empty where it lies elsewhere."""
     files = [folder / f"{method}.py" for folder in _method_folders()]
     return "".join(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file())
 

@@ -50,7 +50,7 @@ class Argument:
     many: bool = False
     """Whether it takes several values; a tuple of any length does by itself."""
     name: str = ""
-    """Of the flag, where the field has another name."""
+    """Name of the flag where the field has another."""
     short: tuple[str, ...] = ()
     """Other spellings: ("-o",)."""
     check: Checked = ""
@@ -72,11 +72,11 @@ class Flag:
     name: str
     """Dotted name of the field from the settings class: "trainer.learning_rate"."""
     flag: str
-    """As it is typed, without dashes: "trainer.learning-rate"."""
+    """The flag as it is typed, without dashes: "trainer.learning-rate"."""
     kinds: tuple[str, ...]
     """str, int, float or bool; several where the value may be any of these."""
     default: Any = None
-    """As JSON holds it. Without meaning where `required`."""
+    """Default as JSON holds it; without meaning where `required`."""
     required: bool = False
     choices: tuple[Any, ...] = ()
     """The values that are allowed, besides those of `kinds`; then `kinds` may be empty."""

@@ -29,7 +29,7 @@ class Measurement:
     name: str
     """A stable path: "zero_shot/top1"."""
     value: float
-    """In `unit`."""
+    """Value in `unit`."""
     protocol: str
     """One sentence that says exactly how the value came about, made from the settings used."""
     unit: Literal["percent", "rank", "relative", "decibel", "number"] = "percent"

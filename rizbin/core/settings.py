@@ -81,7 +81,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
 
 
 ADDED = "added"
-"""In a field's metadata: it came after files had been written without it, and there means its default."""
+"""Key in a field's metadata: the field is younger than files written without it, which mean its default."""
 _ABSENT = object()
 
 

@@ -13,7 +13,8 @@ from rizbin.data.records import PackedRecords, Record, read_lists
 
 Id = int | str
 MOST_BYTES = 4 * 2**30
-"""Of a file; that of Objects365, the largest in use, has three gibibytes. About as many are held in memory."""
+"""Largest file that is read; that of Objects365, the largest in use, has three gibibytes. About as many are held in
+memory."""
 FIELDS = {
     "images": ("id", "file_name", "width", "height"),
     "annotations": ("id", "image_id", "category_id", "caption", "iscrowd", "bbox", "segmentation"),
@@ -29,7 +30,7 @@ class CocoFile:
     images: Sequence[Record]
     annotations: PackedRecords
     names: dict[Id, str]
-    """Of categories, by their id."""
+    """Name of each category by its id."""
     ambiguous: dict[Id, str]
     """Ids that stand for several categories, with those."""
 

@@ -16,7 +16,7 @@ Mask = Bool[np.ndarray, "height width"]
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels."""
 MOST_CROSSINGS = 30_000_000
-"""Of one outline with the rows of its image: a second of one core."""
+"""Most crossings of one outline with the rows of its image: a second of one core."""
 FARTHEST = 1e7
 """Pixels from the image's corner at which a corner of an outline may lie."""
 _AT_ONCE = 2**20

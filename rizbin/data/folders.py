@@ -65,7 +65,7 @@ class _Walked:
 
     files: list[Path]
     images: list[Path]
-    """Those that are read or refused one by one."""
+    """Images that are read or refused one by one."""
     copies: list[Path]
     """Images in formats that are not read, with one of the same name beside that is: a camera's raw file."""
     links: list[Path]

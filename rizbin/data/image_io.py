@@ -21,7 +21,7 @@ from PIL import Image
 from rizbin.data.sample import Refused
 
 MOST_BYTES = 64 * 2**20
-"""Of a file. No camera's JPEG comes near."""
+"""Largest file that is read. No camera's JPEG comes near."""
 LONGEST_SIDE = 16_384
 """Pixels."""
 MOST_PIXELS = 89_478_485
@@ -30,12 +30,12 @@ MOST_RATIO = 100
 """Longer side divided by the shorter; what is beyond is no image."""
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".jfif", ".jpe", ".jif", ".pjpeg", ".apng", ".dib")
-"""Of file names that folders and shards take for images."""
+"""Endings of file names that folders and shards take for images."""
 UNREAD = (
     *(".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".ico", ".psd", ".tga"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 )
-"""Of images in formats that are not read. Files that are called so are taken too, as their content decides and a
+"""Endings of formats that are not read. Files with these names are taken too, as their content decides and a
 refusal names and counts them; passed over, they would be missing without a word."""
 
 AnyImage = str | Path | Image.Image | np.ndarray
@@ -60,7 +60,7 @@ _FOREIGN = (
 _BRANDS = {b"avif": "an AVIF", b"avis": "an AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC, as iPhones save pictures"
 )
-"""Of ISO media files, from the fifth byte on: `ftyp` and one of these."""
+"""Brands of ISO media files: from the fifth byte on they have `ftyp` and one of these."""
 _GIVE = "give JPEG, PNG, WebP, BMP or GIF"
 _UPRIGHT = {
     2: (Image.Transpose.FLIP_LEFT_RIGHT,),

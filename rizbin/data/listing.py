@@ -16,7 +16,7 @@ from rizbin.data.sample import Refused, Sample
 Split = Literal["train", "test", "all"]
 
 TEST_SHARE = 0.05
-"""Of the images, for the test split."""
+"""Share of the images in the test split."""
 ENOUGH = 4
 """Times the size asked for: large JPEGs are decoded at no more than they need to be, and a crop of a sixteenth of the
 area, smaller than any method here takes, still has all its pixels."""
@@ -91,7 +91,7 @@ class Listing:
 
 
 def choose(keyed: Sequence[tuple[str, Keyed]], split: Split) -> list[Keyed]:
-    """Those of one split, in order: a hash of the key puts 5 percent into "test" and the others into "train".
+    """The entries of one split, in order: a hash of the key puts 5 percent into "test" and the others into "train".
 
     The same key goes to the same side on every machine and whatever else is there; but each side gets one at least,
     as soon as there are two keys. "all" is both.

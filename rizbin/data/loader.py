@@ -28,7 +28,7 @@ MOST_REFUSED_IN_A_ROW = 100
 MOST_REFUSED_SHARE = 0.05
 """More than this share of the images looked at so far and the run stops; a flag tolerates more."""
 FEW_REFUSED = 20
-"""So many are no reason to stop where they are not more than half of all: each can be looked at by eye."""
+"""Up to this number, refused files stop nothing unless they are more than half of all: each can be looked at by eye."""
 _PREFETCH = 2
 """Batches that each worker prepares ahead."""
 

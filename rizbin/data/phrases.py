@@ -166,7 +166,7 @@ def phrases(caption: str) -> list[str]:
 
 @lru_cache(maxsize=65_536)
 def phrases_with_spans(caption: str) -> tuple[NounPhrase, ...]:
-    """As `phrases`, with the position of each in the lower-cased caption."""
+    """The noun phrases that `phrases` finds, each with its position in the lower-cased caption."""
     text = caption.lower()
     tokens = _tokens(text)
     english = sum(token.kind in _ENGLISH for token in tokens if token.word[0].isalpha())

@@ -27,11 +27,11 @@ from rizbin.data.scenes import CREDIT
 from rizbin.data.shards import HEADER, MASKS
 
 RECORD = "render.json"
-"""In the folder: what was rendered, so that only the same is added to it."""
+"""Name of the record of what was rendered, so that only the same is added to the folder."""
 
 
 MOST_OBJECTS = 255
-"""Of one sample: what 8 bits number beside the background."""
+"""Most objects of one sample: as many as 8 bits number beside the background."""
 
 
 class Rendered(NamedTuple):
@@ -81,7 +81,7 @@ class Render:
         """Which part of the data. Read back, a hash of their keys splits the shards anew: --data shards:... of the
         training scenes alone never shows a test scene."""
         format: Literal["png", "jpeg"] = "png"
-        """Of the images: png keeps every pixel; jpeg (quality 92) is about a quarter as large."""
+        """Format of the images: png keeps every pixel; jpeg (quality 92) is about a quarter as large."""
         shard: int = 1000
         """Samples in a tar."""
 

@@ -32,7 +32,7 @@ from rizbin.data.listing import ENOUGH, Split, check_caption, choose, counted, f
 from rizbin.data.sample import LabeledObject, Refused, Sample
 
 MOST_TEXT_BYTES = 2**20
-"""Of a caption or JSON member."""
+"""Most bytes of a caption or JSON member."""
 _TEXTS = (".txt", ".caption", ".json")
 """Members that hold the caption, the first that is there; of JSON the field caption, text or title."""
 _LABEL = ".cls"
@@ -146,7 +146,7 @@ class _Index(NamedTuple):
     samples: dict[str, dict[str, Member]]
     """Members by ending by key, in order."""
     categories: list[str]
-    """Of the objects whose masks it holds, and of the source that it was rendered from."""
+    """Categories of the objects whose masks it holds, and of the source that it was rendered from."""
     notices: tuple[str, ...] = ()
     """What is left out, each in a sentence."""
 

@@ -38,7 +38,7 @@ class Predicted:
     logits: Float[Tensor, "batch queries width"]
     """Minus infinity on padding."""
     boxes: Float[Tensor, "batch queries 4"]
-    """As in `BoxTargets`."""
+    """Boxes in the form of `BoxTargets`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ class Proposals:
     height: int
     """Height of the image in pixels."""
     boxes: Float[np.ndarray, "boxes 4"]
-    """As in `Detections`."""
+    """Boxes in the form of `Detections`."""
     scores: Float[np.ndarray, "boxes phrases"]
     """0 to 1; nan where this box comes from a pass that did not ask for that phrase."""
     phrases: tuple[Phrase, ...]

@@ -400,7 +400,7 @@ def _class_of(kind: str) -> Any:
 
 
 def _preparation(what: str) -> Preparation:
-    """As the model's own preprocessor_config.json has it; transformers' defaults where there is none."""
+    """Preparation by the model's own preprocessor_config.json; transformers' defaults where there is none."""
     from transformers.utils.hub import cached_file
 
     try:

@@ -28,7 +28,8 @@ class Segmenter:
 
     @classmethod
     def from_pretrained(cls, what: str | Path = DEFAULT, *, device: str = "cpu") -> "Segmenter":
-        """By name on Hugging Face or from a folder. Raises RizbinError when there is none, or it is another model."""
+        """Loads a segmenter by its name on Hugging Face or from a folder. Raises RizbinError when there is none, or
+        it is another model."""
         try:
             from transformers import Sam2Model, Sam2Processor
         except ImportError as error:

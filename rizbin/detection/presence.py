@@ -44,7 +44,7 @@ class Calibration:
         return _sigmoid(self.slope * _logit(scores) + self.offset)
 
     def save(self, path: Path) -> None:
-        """As JSON, beside the detector that it belongs to."""
+        """Writes it as JSON beside the detector that it belongs to."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -139,8 +139,8 @@ class Embedded:
     patches: Float[Tensor, "masked picked dim"]
     """Patch features before the projection, in half precision to save memory; of images with known objects."""
     scores: dict[str, Float[Tensor, "_ categories _ _"]]
-    """By kind of dense head: cosine of each patch (of the finer grid for "windows") with each category; of the first
-    images with known objects."""
+    """For each kind of dense head: cosine of each patch (of the finer grid for "windows") with each category; of the
+    first images with known objects."""
     unscored: str = ""
     """Why no patch was compared with words, where the network reads text; empty: they were."""
 

@@ -31,7 +31,7 @@ class Reconstructed(Protocol):
 
 
 NAMES = ("low_frequency", "middle_frequency", "high_frequency")
-"""Of three bands; other numbers of bands are counted."""
+"""Names of three bands; any other number of bands is numbered."""
 
 Looker = Callable[[Float[Tensor, "batch 3 height width"]], Reconstructed | None]
 

@@ -43,7 +43,7 @@ def jpeg(still: Still) -> Still:
 
 
 def blurred(still: Still) -> Still:
-    """By a Gaussian of one pixel."""
+    """The image blurred by a Gaussian with a standard deviation of one pixel."""
     return np.asarray(cv2.GaussianBlur(still, (0, 0), 1.0), np.uint8)
 
 
@@ -55,7 +55,7 @@ def resized(still: Still) -> Still:
 
 
 def noisy(still: Still) -> Still:
-    """With Gaussian noise of 5 percent; always the same."""
+    """The image with Gaussian noise of 5 percent, the same in every call."""
     noise = generator("stills").normal(0, 0.05 * 255, still.shape)
     return np.clip(np.rint(still + noise), 0, 255).astype(np.uint8)
 

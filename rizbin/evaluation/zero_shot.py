@@ -17,7 +17,7 @@ from rizbin.models.wrap import AnyEncoder
 TemplateSet = Literal["scenes", "plain", "openai80"]
 
 SCENES = ("a {}", "a picture of a {}", "a scene with a {}", "here we see a {}", "a small {}", "a large {}")
-"""As the embedded world's captions speak."""
+"""Templates in the words of the embedded world's captions."""
 PLAIN = (
     "a photo of a {}.",
     "a photo of the {}.",

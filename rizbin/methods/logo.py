@@ -86,7 +86,8 @@ class LoGo(Method):
         """How crops are attracted: by a predictor and the stopped gradient (SimSiam), contrast with a queue of keys
         (MoCo, as released), or a predictor and a momentum target (BYOL)."""
         affinity: Literal["learned", "cosine", "none"] = "learned"
-        """By what small crops of one image repel each other: a learned affinity (paper), their cosine, or nothing."""
+        """What makes small crops of one image repel each other: a learned affinity (paper), their cosine, or
+        nothing."""
         weighting: Literal["weight", "bound"] = "bound"
         """How strong repulsion is: by a fixed weight (the paper's lambda), or its gradient cut to a share of the
         attraction's (as released)."""

@@ -24,7 +24,7 @@ from rizbin.training.presets import STRONG, imagenet_resnet50, nano, small, vitb
 from rizbin.training.settings import ImageSettings, Presets
 
 SECTORS = 36
-"""Of the circle on which projections of two numbers lie."""
+"""Sectors of the circle on which projections of two numbers lie."""
 
 
 class SimCLR(Method):

@@ -29,7 +29,7 @@ class QueryRows(TorchFunctionMode):
         self.token = token
         self.least = least
         self.rows: list[Float[Tensor, "batch heads tokens"]] = []
-        """In the order in which the layers ran."""
+        """Rows of attention in the order in which the layers ran."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None

@@ -34,7 +34,7 @@ class OpenClipEncoder(Encoder):
         size = _side(self._visual.image_size, name)
         super().__init__(model, name=name, image_size=size, patch_size=size, mean=mean, std=std, untrained=untrained)
         self._trunk: TimmEncoder | None = None
-        """Of a tower of timm."""
+        """The adapter of a tower that is timm's."""
         if isinstance(trunk := getattr(self._visual, "trunk", None), nn.Module):
             self._trunk = TimmEncoder(trunk, name=name, mean=mean, std=std)
             self.patch_size, self.any_size = self._trunk.patch_size, self._trunk.any_size

@@ -80,7 +80,7 @@ class RizbinEncoder(Encoder):
         return super().encode_text(texts, normalize=False)  # the network gives unit vectors
 
     def normalized(self, pixels: UInt8[Tensor, "images height width 3"]) -> Float[Tensor, "images 3 height width"]:
-        """As in training."""
+        """The pixels normalized as in training."""
         return normalize(pixels)
 
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -16,7 +16,7 @@ class PoolRows(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Float[Tensor, "batch heads tokens"]] = []
-        """In the order in which the attentions ran."""
+        """Rows of attention in the order in which the attentions ran."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None

@@ -73,7 +73,7 @@ class VisibleBatchNorm(BatchNormAct2d):
         return self._normed(x, *self.statistics(self._sums(x), track=self.tracked))
 
     def _sums(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "3 channels"]:
-        """Of what may be seen: the sum, the sum of squares, and how many they are."""
+        """Sum, sum of squares and number of the values that may be seen."""
         if self.visible is None:
             visible = x.new_ones(len(x), 1, *x.shape[-2:])
         else:
@@ -187,7 +187,7 @@ class StemTransformer(VisionTransformer):
         self.both = global_pool == "both"
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """As timm's, and global_pool may be "both"."""
+        """The same as timm's, but global_pool may also be "both"."""
         self.both = global_pool == "both"
         super().reset_classifier(num_classes, "avg" if self.both else global_pool)
 

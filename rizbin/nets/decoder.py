@@ -47,7 +47,7 @@ class DecoderBlock(Block):
 
 
 EPSILON = 1e-6
-"""Of every norm, as in the encoder (timm's vision transformers) and in MAE; torch's own is 1e-5."""
+"""Epsilon of every norm, as in the encoder (timm's vision transformers) and in MAE; torch's own is 1e-5."""
 
 
 class Decoder(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """Of the teacher of an image tower and its head: what it is a copy of, what it sees, how slowly it follows."""
+    """Settings of the teacher of an image tower and its head: what it is a copy of, what it sees, how slowly it
+    follows."""
 
     teacher_resolution: Literal["full", "half"] = "full"
     """Images for the teacher at full or half the side; half costs a quarter (A-CLIP-eff)."""

@@ -128,7 +128,8 @@ class Transformer(nn.Module):
 
 
 MOST_LAYERS = 512
-"""Of a text tower; CLIP's largest have 32. A settings file that names a billion would be built for hours."""
+"""Most layers of a text tower; CLIP's largest have 32. A settings file that names a billion would be built for
+hours."""
 
 
 class TextEncoder(nn.Module):

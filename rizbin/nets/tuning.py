@@ -21,7 +21,7 @@ Tower = Literal["learns", "locked"]
 
 @dataclass(frozen=True, kw_only=True)
 class TuningSettings:
-    """Of a start: what of it learns, how fast, and by what."""
+    """How a pretrained start is tuned: which parts learn, at what rate, and through which parameters."""
 
     image_tower: Tower = "learns"
     """locked: the image tower keeps its weights and the text tower learns to read it (LiT, arXiv 2111.07991)."""

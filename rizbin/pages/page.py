@@ -40,7 +40,8 @@ from rizbin.pages.pieces import (
 )
 
 MOST_COLUMNS = 9
-"""Of one table: at 1,200 pixels, without a scroll bar, each then has the 100 that "12.3 ± 4.5" and a heading take."""
+"""Most columns of one table: at 1,200 pixels, without a scroll bar, each then has the 100 that "12.3 ± 4.5" and a
+heading take."""
 
 
 @cache

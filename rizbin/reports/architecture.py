@@ -30,7 +30,7 @@ TERMS = {
 }
 """Record of the loss -> what it is called, what predicts, and what is predicted."""
 WIDTH, HIGH, GAP = 380, 50, 30
-"""Of the drawing, in its units: a box is `HIGH`, and rows stand `GAP` apart."""
+"""Measures of the drawing, in its units: a box is `HIGH`, and rows stand `GAP` apart."""
 LOSSES = {"contrast": 2, "phrase": 2, "cls": 0, "patch": 0, "visible": 0, "pixels": 1, "residual": 1}
 """Column under which each term of the loss stands: teacher, student, text."""
 
@@ -40,7 +40,7 @@ class Seen:
     """A part of the network as it was in a forward pass."""
 
     shape: str
-    """Of what it gave: "4 x 65 x 96"."""
+    """Shape of its output: "4 x 65 x 96"."""
     parameters: int
 
 
@@ -51,9 +51,9 @@ class Traced:
     parts: dict[str, Seen]
     """Name of the module -> what it gave when it ran first."""
     terms: dict[str, float]
-    """Of the loss, unweighted."""
+    """Terms of the loss, unweighted."""
     gradients: dict[str, Float[Tensor, "batch height width"]]
-    """Of each term with respect to the pixels: its length at each."""
+    """Length of each term's gradient with respect to each pixel."""
 
 
 def batch_of(method: DetailCLIP, images: Float[Tensor, "batch 3 height width"], captions: Sequence[str]) -> Batch:
@@ -231,7 +231,7 @@ def _drawn(box: _Box) -> str:
 
 
 def _weight(method: DetailCLIP, name: str) -> float:
-    """Of a term in the loss."""
+    """Weight of a term in the loss."""
     own = {"contrast": "contrast_weight", "pixels": "reconstruction_weight"}
     return float(getattr(method.settings, own.get(name, f"{name}_weight"), 1.0))
 

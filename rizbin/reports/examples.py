@@ -36,7 +36,7 @@ class Pool:
 
     samples: list[Sample]
     images: UInt8[np.ndarray, "samples size size 3"]
-    """As evaluation sees them: central square at the pair's size."""
+    """The images that evaluation sees: the central square at the pair's size."""
     texts: list[str]
     """The candidate texts: the categories, or without them the samples' own captions; may be empty."""
     named: bool

@@ -16,7 +16,7 @@ from rizbin.reports.numbers import numbers
 SHOWN = 24
 """Captions drawn."""
 GUIDANCE = 5.0
-"""Of small models; strong enough to tell objects apart, weak enough to keep their colors."""
+"""Guidance scale of small models; strong enough to tell objects apart, weak enough to keep their colors."""
 
 
 def write_drawing_report(

@@ -52,9 +52,9 @@ class StudySize:
     """How much is drawn."""
 
     prompts: int = 50
-    """Of the forms that are compared."""
+    """Number of prompts for the forms that are compared."""
     seeds: int = 3
-    """Of all but the paper's and the adversary."""
+    """Seeds for all forms but the paper's and the adversary."""
     few: int = 10
     """Prompts of each variant of the ablation."""
     paper: int = 24
@@ -120,7 +120,8 @@ def ablations(size: StudySize) -> list[AscentVariant]:
 
 
 def _seen_as(settings: AscentSettings, other: AscentSettings) -> AscentSettings:
-    """With the canvas and the shifts of the other, so that they are not what is compared; the noise is its own."""
+    """The settings with the canvas and the shifts of `other`, so that only the remaining settings, noise included,
+    differ."""
     seen = replace(other.augment, noise=settings.augment.noise)
     return replace(settings, size=other.size, room=other.room, augment=seen, chunk=other.chunk)
 

@@ -60,7 +60,7 @@ class AscentImage:
     frames: list[tuple[int, list[Pixels]]]
     """(steps made, images of the first seed) on the way."""
     seconds: float
-    """Of processor time for one image."""
+    """Seconds of processor time for one image."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Measured:
     """All measurements of one variant's images."""
 
     own: Judged
-    """By the encoder that made them, on the images as written."""
+    """Verdict of the encoder that made them, on the images as written."""
     held_out: Judged
     harmed: dict[str, float]
     """Percent right by the held-out judge after each of `HARMS`."""
@@ -116,7 +116,7 @@ def margin(seen: Judged) -> float:
 
 
 def gap(climbed: Measured, real: Measured) -> float:
-    """By how much the cosine of the encoder exceeds that of the held-out judge, less the same for real images."""
+    """How far the cosine of the encoder exceeds that of the held-out judge, less the same for real images."""
     excess = float(climbed.own.cosine.mean() - climbed.held_out.cosine.mean())
     return excess - float(real.own.cosine.mean() - real.held_out.cosine.mean())
 
@@ -262,7 +262,7 @@ def detected_percent(images: Sequence[Pixels], names: Sequence[Sequence[str]], d
 
 
 def _fingerprint(module: torch.nn.Module) -> str:
-    """Of all weights: another autoencoder draws other images."""
+    """Hash of all weights: another autoencoder draws other images."""
     digest = hashlib.sha256()
     for value in module.state_dict().values():
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -44,7 +44,7 @@ class Compare(StudySettings):
     """Two or more: simclr byol."""
     _: KW_ONLY
     preset: str | None = None
-    """Of all methods. None: the first that they share."""
+    """Preset of all methods. None: the first that they share."""
     data: Annotated[str | None, Argument(check="data")] = None
     """What to train on, as for train. None: what the preset says."""
     run: Place | None = None

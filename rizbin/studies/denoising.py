@@ -64,7 +64,7 @@ class Denoised:
 
     @property
     def later(self) -> float:
-        """By how many percent of the steps detail is decided later than places and colors."""
+        """How much later detail is decided than places and colors, in percent of the steps."""
         return self.settled(self.fine) - self.settled(self.coarse)
 
 
@@ -288,7 +288,7 @@ class StudyDenoising:
     """Draw prompts step by step and see what each denoising step decides, what the words add and what a start keeps."""
 
     model: Annotated[Place, Argument(check="model")] = "diffusion-mini"
-    """As for generate; a model with a UNet."""
+    """A model as for `rizbin generate`, with a UNet."""
     prompts: tuple[str, ...] = PROMPTS
     """What to draw, two or more."""
     seeds: int = 6

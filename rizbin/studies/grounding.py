@@ -42,7 +42,7 @@ SAME = 0.5
 PARTS = 4
 """Groups of equally many things by their size."""
 BINS = 10
-"""Of probability, in the table of what a score means."""
+"""Bins of probability in the table of what a score means."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class StudyGrounding:
     """Ask a detector about images whose objects are known: thresholds, one by one or not, sizes, calibration."""
 
     model: Annotated[Place, Argument(check="model")] = "detector-mini"
-    """As for detect; also a run."""
+    """A model as for `rizbin detect`, or a run."""
     data: Annotated[str, Argument(check="data")] = "scenes:several"
     """Images with objects, as for train; its test part."""
     images: int = 200

@@ -66,7 +66,7 @@ class Variant:
     """One row of a question's table."""
 
     name: str
-    """In the words of the table."""
+    """Name in the words of the table."""
     training: Training[Any]
     """Its settings; the seed is the cell's."""
     length: float = 1.0
@@ -140,7 +140,7 @@ class Results:
     seeds: int
     steps: int
     minutes: float
-    """Of one thread, all cells together."""
+    """Processor minutes of one thread, all cells together."""
 
     def of(self, variant: str) -> list[Cell]:
         """A variant's cells, by seed."""
@@ -172,7 +172,7 @@ class Results:
         return {cell.seed: cell.numbers[name] for cell in self.of(variant) if name in cell.numbers}
 
     def gaps(self, variant: str, other: str, name: str) -> list[float]:
-        """By how much `one` lies above `other`, seed by seed.
+        """How far `variant` lies above `other`, seed by seed.
 
         With one seed both see the same images in the same order, and how soon a run takes off depends on these more
         than on what is compared.
@@ -181,7 +181,7 @@ class Results:
         return [value - others[seed] for seed, value in values.items() if seed in others]
 
     def flagged(self, variant: str) -> int:
-        """In how many seeds an alarm stood at the end."""
+        """The number of seeds with an alarm at the end."""
         return sum(cell.flagged for cell in self.of(variant))
 
     def curve(self, variant: str, name: str) -> tuple[list[float], list[float]]:

@@ -29,7 +29,7 @@ class Learn:
     run: Place | None = None
     """Folder of the experiment, which also holds the page. None: runs/learn-NAME. The same command goes on there."""
     language: Literal["en", "fa"] = "en"
-    """Of the list: English or Persian."""
+    """Language of the list: English or Persian."""
     quiet: bool = False
     """Show no progress bar."""
 

@@ -44,7 +44,7 @@ COLUMNS = {
 }
 """What stands in the table."""
 IMAGES, TRAIN_IMAGES = 600, 1000
-"""Of each world, to measure and to fit probes: with more, measuring a branch takes longer than training it."""
+"""Images of each world to measure and to fit probes: with more, measuring a branch takes longer than training it."""
 MECHANISM_IMAGES = 128
 """Test images on which a step is taken apart."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 MEMORY = 3 << 30
 """Bytes of address space: the largest image that is taken (`image_io.MOST_PIXELS`) is 256 MiB, held a few times."""
 SECONDS = 30
-"""Of the processor."""
+"""Most seconds of processor time."""
 
 
 def main(source: str, target: str) -> int:

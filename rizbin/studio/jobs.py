@@ -224,7 +224,7 @@ class Queue:
 
 
 def identity() -> dict[str, Any]:
-    """Of the calling process: number and time of start, as another process may get the same number."""
+    """Number and time of start of the calling process, as another process may get the same number."""
     return {"pid": os.getpid(), "start": _start_of(os.getpid()), "since": time.time()}
 
 

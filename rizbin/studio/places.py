@@ -32,7 +32,7 @@ class Places:
     folder: Path
     """The studio's own."""
     runs: Path
-    """Of trainings, each a folder in it."""
+    """Folder of trainings, each a folder in it."""
 
     @property
     def pictures(self) -> Path:

@@ -18,9 +18,9 @@ Scope = Any
 """ASGI's scope, receive and send."""
 
 PICTURE_BYTES = 64 << 20
-"""Of an uploaded image, as `rizbin.data.image_io` takes it."""
+"""Most bytes of an uploaded image, as `rizbin.data.image_io` takes it."""
 JSON_BYTES = 1 << 20
-"""Of any other request."""
+"""Most bytes of any other request."""
 TICKET_SECONDS = 60
 """A link to a report is good for so long."""
 _HIDDEN = re.compile(rb"%(?:2e|2f|5c|00|25)|\\|\.\.|//", re.IGNORECASE)
@@ -30,12 +30,12 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of the page: what it is made of comes from here, and nothing else does."""
+"""Policy of the page: everything in it comes from this server."""
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Of a report, which is one file with its style and script inside: in a sandbox, where it has no origin."""
+"""Policy of a report, one file with its style and script inside: a sandbox, where it has no origin."""
 
 
 class _TooLarge(Exception):

@@ -88,8 +88,8 @@ def vitb16(method: str, settings: AnySettings) -> Training[AnySettings]:
 
 
 def yfcc15m(method: str, settings: OfPairs, **vision: Any) -> Training[OfPairs]:
-    """As SLIP, A-CLIP and DetailCLIP trained on YFCC-15M (arXiv 2112.12750, 2212.08653, 2409.06809): ViT-B/16, batch
-    4096, AdamW 5e-4, weight decay 0.5; 25 epochs of 15 million images are 91,500 steps.
+    """The setting in which SLIP, A-CLIP and DetailCLIP were trained on YFCC-15M (arXiv 2112.12750, 2212.08653,
+    2409.06809): ViT-B/16, batch 4096, AdamW 5e-4, weight decay 0.5; 25 epochs of 15 million images are 91,500 steps.
 
     YFCC-15M cannot be had any more. vision: settings of the image tower that the paper has otherwise.
     """
@@ -156,7 +156,7 @@ def clip_towers(backbone: str) -> ImageTextPair.Settings:
 
 
 def _large(method: str, settings: AnySettings, backbone: str, batch: int) -> Training[AnySettings]:
-    """With captions as in SLIP's recipe (arXiv 2112.12750), without as in DINO's (arXiv 2104.14294)."""
+    """SLIP's recipe (arXiv 2112.12750) for methods that read captions, DINO's (arXiv 2104.14294) for the others."""
     if isinstance(settings, ImageTextSettings):
         return Training(
             method=method,

@@ -22,7 +22,7 @@ from rizbin.core.runs import RunFolder
 
 TrackerName = Literal["csv", "tensorboard", "wandb", "trackio"]
 PROJECT = "rizbin"
-"""Of W&B and trackio, where WANDB_PROJECT and TRACKIO_PROJECT name no other."""
+"""Name of the project in W&B and trackio unless WANDB_PROJECT or TRACKIO_PROJECT name another."""
 MOST_WAITING = 10_000
 """Records that wait for a tracker; of more the newest are dropped, and that is said."""
 PATIENCE = 60.0

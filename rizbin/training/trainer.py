@@ -60,7 +60,7 @@ class Outcome:
     step: int
     """Updates made in all."""
     seconds: float
-    """Of this call, without what came before a resume."""
+    """Seconds of this call, without what came before a resume."""
 
 
 class Trainer:

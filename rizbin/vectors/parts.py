@@ -35,13 +35,13 @@ class ImageFile:
     """One image file, with what says whether it was changed."""
 
     name: str
-    """As it is called in answers."""
+    """The name under which answers give it."""
     path: str
     """From the folder of the output, so that both may move together."""
     size: int
     """Bytes."""
     time: int
-    """Of the last change, in nanoseconds."""
+    """Time of the file's last change, in nanoseconds."""
 
     @property
     def facts(self) -> str:

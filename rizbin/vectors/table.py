@@ -31,7 +31,7 @@ from rizbin.core.results import Table
 from rizbin.vectors.parts import Parts
 
 FORMAT = 1
-"""Of the record; a table of a higher one is refused."""
+"""Version of the record; a table with a higher one is refused."""
 _LOCAL_HEADER = 30
 """Bytes of a zip member's own header before its name (PKWARE APPNOTE 4.3.7)."""
 _LARGEST_TEXT = 2**32
@@ -47,7 +47,7 @@ class Vectors(Table):
     """The table's file."""
     files: Sequence[str]
     paths: Sequence[str]
-    """Of the images, from the folder of the table."""
+    """Paths of the images, relative to the folder of the table."""
     sizes: Int32[np.ndarray, "rows 2"]
     """Width and height, pixels."""
     vectors: Float[np.ndarray, "rows dim"]

@@ -19,7 +19,7 @@ from rizbin.models.protocol import FeatureExtractor
 from rizbin.visualization.colors import AnySizeImage
 
 MOST_PATCHES = 16_384
-"""Of an image: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes already."""
+"""Most patches of one image: time grows with their square, and 2048 x 2048 pixels in patches of 16 take minutes."""
 ENDLESS = 16
 """Number of images taken from endless data where no limit is given."""
 
@@ -150,7 +150,7 @@ def read_mask(path: str | Path, like: ShownImage, encoder: FeatureExtractor) -> 
 _ENOUGH_SKIPPED = 100
 """Unusable scenes after which no more are drawn."""
 _MOST_THINGS = 64
-"""In one mask; a photograph given by mistake has thousands of colors."""
+"""Most objects in one mask; a photograph given by mistake has thousands of colors."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from rizbin.workflows.starts import begun, spelled
 from rizbin.workflows.train import folder_of
 
 RECORD, MODEL = "adapt.json", "adapted"
-"""In the run's folder: what was measured, and the chosen model in the form in which it came."""
+"""Names in the run's folder: the record of what was measured, and the chosen model in the form in which it came."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "zero-shot": ("zero_shot/top1",),
     "retrieval": ("retrieval/image_to_text/r1", "retrieval/text_to_image/r1"),
@@ -88,7 +88,7 @@ class Adapt:
     images: int = 300
     """Images behind each number of the report; as many are chosen on."""
     seed: int = 0
-    """Of weights, order, views."""
+    """Seed of weights, order and views."""
     device: str = BEST
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
@@ -100,7 +100,7 @@ class Candidate:
     """Weights that were tried."""
 
     step: int
-    """Of the checkpoint; 0: the start."""
+    """Step of the checkpoint; 0: the start."""
     mixture: float
     """Share of its weights beside the start's."""
     own: float

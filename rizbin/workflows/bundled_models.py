@@ -236,7 +236,7 @@ def rebuild(name: str, run: Path) -> Path:
 
 
 def _keep_settings(made: LoadedRun, target: Path) -> None:
-    """Of the run, beside weights in a form of other software."""
+    """Writes the run's settings beside weights in a form of other software."""
     (target / "settings.json").write_text(json.dumps(to_dict(made.training), indent=2) + "\n", encoding="utf-8")
 
 

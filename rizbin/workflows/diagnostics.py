@@ -29,7 +29,7 @@ LEAST_IMAGES = 20
 """With fewer test images there are no diagnostics: a rank is never above their number, and k-NN moves in steps of 5
 points."""
 K, TEMPERATURE = 20, 0.07
-"""Of the neighbors' vote, as in the full evaluation."""
+"""Number of neighbors and temperature of their vote, the same as in the full evaluation."""
 
 
 class CollapseDiagnostics:

@@ -44,7 +44,7 @@ class ReportSettings:
     output: Annotated[Place | None, Argument(short=("-o",))] = None
     """The file. None: report.html in the folder of the run, or runs/NAME.html."""
     all_parts: Annotated[bool, HIDDEN] = False
-    """Of an encoder, also show detection, generation and repair with bundled models, as the demo does."""
+    """For an encoder, also show detection, generation and repair with bundled models, as the demo does."""
     on_numbers: Annotated[Callable[[Numbers], None] | None, HIDDEN] = None
     """Called with the numbers before the page is made."""
     device: str = BEST

@@ -70,7 +70,7 @@ class LoadedRun:
     folder: Path
     training: Training[Any]
     method: Method
-    """In evaluation mode, with the weights of its newest checkpoint."""
+    """The method in evaluation mode, with the weights of the run's newest checkpoint."""
     step: int
     """How many steps that checkpoint has."""
     validation_data: str = ""

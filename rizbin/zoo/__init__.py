@@ -34,21 +34,21 @@ class Card:
     categories: int
     """How many names those images had; 0 where they had captions only."""
     seed: int
-    """Of weights, order and every other draw."""
+    """Seed of weights, order and every other draw."""
     steps: int
     """Updates made."""
     pictures: int
     """Images seen."""
     minutes: float
-    """Of training, on the machine named here."""
+    """Minutes of training on the machine named here."""
     environment: dict[str, Any]
     """Machine, threads, versions and commit, as `rizbin.core.environment` gives them."""
     date: str
     """When it was finished, ISO 8601."""
     megabytes: float
-    """Of all its files."""
+    """Size of all its files together."""
     licence: str
-    """Of the weights and of what they were trained on."""
+    """Licence of the weights and of what they were trained on."""
     figures: dict[str, dict[str, dict[str, float | None]]]
     """Data measured on -> measurement -> value, random weights (the same network), chance; the weights measured are the
     16-bit ones that ship."""

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 WORDS = HERE / "words.txt"
 MERGES = HERE / "small.txt.gz"
 MERGE_COUNT = 1534
-"""With 256 bytes, 256 bytes that end a word and 2 special tokens this makes 2048 tokens."""
+"""Merges; with 256 bytes, 256 bytes that end a word and 2 special tokens they make 2048 tokens."""
 WORD_COUNT = 4000
 HEADER = "#version: rizbin small 1"
 

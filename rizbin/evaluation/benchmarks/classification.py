@@ -47,9 +47,9 @@ class ClassifiedImages:
     images: list[Image]
     labels: list[int]
     names: list[str]
-    """Of the classes."""
+    """Names of the classes."""
     templates: list[str]
-    """With {c} where the name belongs."""
+    """Sentences with {c} in the place of the name."""
     about: str
     """Which classes and prompts, for the protocol."""
 

@@ -67,7 +67,7 @@ class DenseSet:
     listed: str = ""
     """File with the names of the images, without ending; empty: all in the folder."""
     endings: tuple[str, str] = (".jpg", ".png")
-    """Of an image's name, and what stands in its place in its labels' name."""
+    """The end of an image's name, and what replaces it in the name of its label file."""
     note: str = ""
     """What else a person has to know of the layout."""
 

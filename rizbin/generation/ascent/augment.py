@@ -55,7 +55,7 @@ class Draw:
 
     settings: Augment
     side: int
-    """Of the encoder's input, pixels."""
+    """Side of the encoder's input, in pixels."""
     down: int
     across: int
     """Pixels rolled."""

@@ -69,7 +69,7 @@ class AscentSettings:
 
 
 def paper() -> AscentSettings:
-    """As Direct Ascent Synthesis has it (arXiv 2502.07753): all resolutions, 32 copies, plain descent."""
+    """The settings of Direct Ascent Synthesis (arXiv 2502.07753): all resolutions, 32 copies, plain descent."""
     return AscentSettings(
         resolutions="all",
         decay=0.0,

@@ -136,7 +136,8 @@ class Capture:
         return self._mean("attn2", row)
 
     def mean_self_map(self, row: int = 0) -> Float[Tensor, "rows columns positions"]:
-        """As `mean_map` for self-attention: how much each cell looks at every other, these in row order.
+        """The mean of self-attention over layers and heads: how much each cell attends to every other, these in row
+        order.
 
         Needs `self_attention` and a single resolution.
         """

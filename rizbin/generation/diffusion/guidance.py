@@ -217,7 +217,8 @@ class _Look:
 
     loss: float
     gradient: Latents
-    """By the network's input, in the sampler's scale: to be taken from the latents."""
+    """Gradient with respect to the network's input, in the sampler's scale; a guided step subtracts it from the
+    latents."""
     peaks: list[float]
     maps: losses.Maps
 

@@ -81,7 +81,7 @@ def objects_in(prompt: str) -> list[str]:
 
 
 def phrases_in(prompt: str) -> list[ObjectPhrase]:
-    """As `objects_in`, with the noun of each phrase."""
+    """The phrases that `objects_in` finds, each with its noun."""
     phrases = []
     for part in _SEPARATOR.split(prompt):
         words = _IMAGE_OF.sub("", part.strip()).split()

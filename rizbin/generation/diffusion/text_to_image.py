@@ -376,7 +376,7 @@ class TextToImage:
         return [f"The prompt has {len(ids) - 2} tokens, this model reads the first {limit - 2}; the rest is not drawn."]
 
     def _through_pipeline(self, prompt: str, sampling: Sampling, height: int, width: int, saw: Watch) -> Pixels:
-        """By the pipeline's own loop, seen through the steps of its scheduler."""
+        """Draws by the pipeline's own loop; the steps of its scheduler show what happens inside."""
         pipeline = self.pipeline
         more = {"negative_prompt": sampling.negative} if sampling.negative else {}
         scheduler = scheduler_named(sampling.scheduler, pipeline.scheduler)

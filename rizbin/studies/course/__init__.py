@@ -28,7 +28,7 @@ class Lesson:
     """A question, why one asks it, and what shows it."""
 
     name: str
-    """As `rizbin learn NAME` takes it."""
+    """The NAME that `rizbin learn NAME` takes."""
     question: Bilingual
     reason: Bilingual
     """Two sentences: the mechanism that is asked about."""

@@ -81,7 +81,7 @@ class Result:
     rows: list[Row]
     predictors: list[Predictor]
     agreement: Share
-    """Of the images that repair verified, those whose objects the second judge confirms too."""
+    """Share of the images verified by repair whose objects the second judge confirms too."""
     stages: dict[str, tuple[int, int]]
     """Stage of repair -> how often it was tried, how often its image was kept."""
     kinds: dict[str, tuple[Share, Share]]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 Z = 1.959963985
 """95 percent of the normal distribution lie within as many deviations."""
 DRAWS = 2000
-"""Of the bootstrap: its percentiles of 2.5 and 97.5 then stand on 50 draws each."""
+"""Draws of the bootstrap: its percentiles of 2.5 and 97.5 then stand on 50 draws each."""
 
 
 @dataclass(frozen=True)

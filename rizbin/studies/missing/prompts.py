@@ -38,7 +38,7 @@ class Prompt:
 
     text: str
     objects: tuple[str, ...]
-    """As they stand in the text, without article."""
+    """The objects as they stand in the text, without article."""
     kind: str
     """A group whose share is reported: "animals", "never seen together"."""
     nouns: tuple[str, ...] = ()

@@ -20,8 +20,8 @@ LONGER = "CLIP and phrases, for as long as all three"
 PAPER = "the paper's setting"
 CLASSIFIER = "a classifier of the names"
 STEPS, START_STEPS = 200, 700
-"""Of a branch and of the start, in batches of 32: the start names 9 scenes of 10, so that a teacher has something to
-teach."""
+"""Steps of a branch and of the start, in batches of 32: the start names 9 scenes of 10, so that a teacher has
+something to teach."""
 _PARTS: dict[str, dict[str, Any]] = {
     # What meets the caption is what the teacher, seeing half the resolution, attends to.
     REMOVAL: {"selection": "attention", "teacher_resolution": "half"},
@@ -104,7 +104,7 @@ MEASURED = (
 
 
 def factor(results: Results, part: str, name: str) -> list[float]:
-    """By how much the four branches with `part` lie above the four without it, the mean of each seed."""
+    """How far the four branches with `part` lie above the four without it, the mean of each seed."""
     gaps: dict[int, list[float]] = {}
     others = [other for other in _PARTS if other != part]
     for chosen in product((False, True), repeat=2):

@@ -19,7 +19,7 @@ DINOS = {0: "DINO, no small crops", 2: "DINO, 2 small crops", 6: "DINO, 6 small 
 
 
 DELIVERED = 0.02
-"""By how much repulsion has to lower the cosine of two small crops of a picture, less that of two pictures, to count as
+"""How far repulsion must lower the cosine of two small crops of a picture, less that of two pictures, to count as
 there: twice what seeds differ by."""
 
 

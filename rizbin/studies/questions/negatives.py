@@ -28,7 +28,7 @@ CIRCLE, BARE_CIRCLE = "on a circle", "on a circle, without negatives"
 WORTH = 1.0
 """Points of k-NN under which negatives would be worth nothing."""
 DELIVERED = 0.3
-"""By how much the uniformity of all negatives must lie under that of none for the treatment to count as there."""
+"""How far the uniformity with all negatives must lie under that with none for the treatment to count as delivered."""
 
 
 def of_count(count: int) -> str:
@@ -139,7 +139,7 @@ def _circles(results: Results) -> list[str]:
 
 
 def _sectors(results: Results, name: str) -> list[tuple[int, list[float]]]:
-    """Of the first seed: the step of each look, and the percent of images in each sector of the circle."""
+    """For each look of the first seed: its step, and the percent of images in each sector of the circle."""
     history = results.of(name)[0].history
     return [
         (int(line["step"]), [line[key] for key in sorted(line) if key.startswith("sector/")])

@@ -35,10 +35,10 @@ from rizbin.workflows.runs import build, load_run
 WORLD = "scenes:group"
 NONE, UNDRAWN = "no repulsion", "no repulsion, small crops not drawn to large ones"
 BOUNDS = (0.1, 0.3, 1.0)
-"""Of the cosine's repulsion: how long its gradient may be, in lengths of the attraction's."""
+"""Bounds of the cosine's repulsion: how long its gradient may be, in lengths of the attraction's."""
 LEARNED = {0.015: "learned affinity, 0.015 (released)", 0.3: "learned affinity, 0.3"}
 DELIVERED = 0.05
-"""By how much a repulsion has to lower the cosine of two small crops of an image to count as there."""
+"""How far a repulsion must lower the cosine of two small crops of an image to count as delivered."""
 WORTH = 1.0
 """Points of mean average precision under which repulsion would be worth nothing."""
 LEAST_SHOWN = 0.1

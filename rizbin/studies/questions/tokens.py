@@ -83,7 +83,7 @@ def measure(folder: Path, images: int = 0) -> Numbers:
 
 
 def gaps(results: Results, how: str, other: str, distractors: int, name: str) -> list[float]:
-    """By how much one way lies above the other, seed by seed."""
+    """How far one way lies above the other, seed by seed."""
     return results.gaps(name_of(how, distractors), name_of(other, distractors), name)
 
 
