@@ -276,7 +276,7 @@ def _planned(
             planned = int(stored["planned"])
         except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
             raise RizbinError(f"{plan} is no plan of a study ({error}); name another folder.") from error
-        if {name: stored.get(name) for name in requested} != json.loads(json.dumps(requested)):
+        if _as_now({name: stored.get(name) for name in requested}) != json.loads(json.dumps(requested)):
             raise RizbinError(
                 f"{folder} holds a study with other settings, budget or steps; give the same ones, or another folder."
             )
@@ -288,6 +288,20 @@ def _planned(
     if outputs.write(plan, json.dumps({**requested, "planned": planned}, indent=1)) != plan:
         raise RizbinError(f"{plan} is no plan of a study; name another folder.")
     return planned
+
+
+def _as_now(stored: dict[str, Any]) -> dict[str, Any]:
+    """A plan with the fields that settings got after it was written, each with the value that it then had."""
+    from rizbin.workflows.runs import training_from
+
+    try:
+        variants = {name: to_dict(training_from(training)) for name, training in stored["variants"].items()}
+        filled = {**stored, "variants": variants}
+        if stored.get("start") is not None:
+            filled["start"] = to_dict(training_from(stored["start"]))
+    except (RizbinError, LookupError, AttributeError, TypeError):
+        return stored  # of no version that is known: it compares as it is
+    return json.loads(json.dumps(filled))
 
 
 def _steps_within(

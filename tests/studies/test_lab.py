@@ -47,6 +47,25 @@ def test_cells_are_kept_equal_and_go_on(tmp_path: Path) -> None:
         lab.run(variants[:2], tmp_path, steps_of, seeds=2, steps=3, jobs=1, quiet=True)
 
 
+def test_a_study_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """A plan written before settings got a field means that field's value of then, and other settings still count."""
+    variants = [Variant(name="clip", training=preset("clip", "small"))]
+    plan = tmp_path / "plan.json"
+
+    def planned() -> int:
+        return lab._planned(variants, tmp_path, steps_of, seeds=1, budget=0.0, steps=7, jobs=1, start=None, quiet=True)
+
+    steps = planned()
+    stored = json.loads(plan.read_text())
+    del stored["variants"]["clip"]["settings"]["pair"]["tuning"]
+    plan.write_text(json.dumps(stored))
+    assert planned() == steps == 7
+    stored["variants"]["clip"]["settings"]["pair"]["embedding"] = 17
+    plan.write_text(json.dumps(stored))
+    with pytest.raises(RizbinError, match="holds a study with other settings"):
+        planned()
+
+
 def test_a_budget_becomes_steps_once(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match=r"minutes are \d+ steps a cell.*give \d+ minutes"):
         lab.run([quick("simclr")], tmp_path / "a", steps_of, seeds=1, budget=0.001, jobs=1, quiet=True)
