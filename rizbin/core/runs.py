@@ -4,7 +4,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,12 @@ class RunFolder:
         """True when all steps were made."""
         return self.finished_steps() is not None
 
-    def create_or_resume(self, settings: Mapping[str, Any]) -> bool:
+    def create_or_resume(
+        self, settings: Mapping[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    ) -> bool:
         """Begins a run with these settings, or goes on with the one here; True when it goes on.
+
+        as_now: gives stored settings of an older version the fields that came later, so that its runs go on.
 
         Takes the run's lock until the process ends, however it ends, or until `release`. Under several processes all
         call it: the main one works and all get the same answer.
@@ -80,7 +84,7 @@ class RunFolder:
         plain, answer = json.loads(json.dumps(settings)), ""
         if self._main:
             try:
-                answer = "resumed" if self._begin(plain) else "begun"
+                answer = "resumed" if self._begin(plain, as_now or dict) else "begun"
             except RizbinError as error:
                 answer = f"refused {error}"
             except OSError as error:
@@ -151,7 +155,7 @@ class RunFolder:
         if self._main:
             progress.warn(text)
 
-    def _begin(self, settings: dict[str, Any]) -> bool:
+    def _begin(self, settings: dict[str, Any], as_now: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
         self._refuse_other_files()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
@@ -160,7 +164,7 @@ class RunFolder:
             _replace(self.path / "environment.json", _spelled(now))
             _replace(self.path / "settings.json", _spelled(settings))  # last: from here on it is a run
             return False
-        changed = differences(self.read_settings(), settings)
+        changed = differences(as_now(self.read_settings()), settings)
         if changed:
             more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
             raise RizbinError(

@@ -292,16 +292,13 @@ def _planned(
 
 def _as_now(stored: dict[str, Any]) -> dict[str, Any]:
     """A plan with the fields that settings got after it was written, each with the value that it then had."""
-    from rizbin.workflows.runs import training_from
+    from rizbin.workflows.runs import as_now
 
     try:
-        variants = {name: to_dict(training_from(training)) for name, training in stored["variants"].items()}
-        filled = {**stored, "variants": variants}
-        if stored.get("start") is not None:
-            filled["start"] = to_dict(training_from(stored["start"]))
-    except (RizbinError, LookupError, AttributeError, TypeError):
-        return stored  # of no version that is known: it compares as it is
-    return json.loads(json.dumps(filled))
+        filled = {**stored, "variants": {name: as_now(training) for name, training in stored["variants"].items()}}
+        return filled if stored.get("start") is None else {**filled, "start": as_now(stored["start"])}
+    except (LookupError, AttributeError, TypeError):
+        return stored  # no plan of a study, or of none that is known: it is compared as it is
 
 
 def _steps_within(

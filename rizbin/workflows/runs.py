@@ -51,10 +51,9 @@ LOOKS = 20
 """How often a run without captions is looked at for collapse and by its nearest neighbors."""
 CALIBRATION_PLACES = 10
 """Places in the run at which a budget in minutes times two steps each; two more before them warm the caches."""
-FORETOLD_PLACES = 5
-"""Places at which a run of a given number of steps times one each, for the time left; a method may do more later."""
-FORETOLD_FROM = 500
-"""Steps from which that is worth its time: one percent of the run or less."""
+FORETOLD_PLACES, FORETOLD_FROM = 5, 500
+"""Places at which a run of a given number of steps times one each, for the time left, as a method may do more later;
+and the steps from which that is worth its time: one percent of the run or less."""
 SIZES_LOOKED_AT = 5
 """Number of images from whose sizes that of all is estimated."""
 OPENED_TWICE = 100_000
@@ -129,10 +128,9 @@ def train(
     source = training_source(training, validation_data)
     training = replace(training, settings=find(training.method).completed(training.settings, source.categories))
     training, costs = _with_length(training, source, Path(run), minutes, epochs, quiet)
-    # All processes create the folder; only the main one writes.
     folder = RunFolder(Path(run))
     recorded = {**to_dict(training), "data_fingerprint": source.fingerprint}
-    folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}))
+    folder.create_or_resume(recorded | ({"validation_data": validation_data} if validation_data else {}), as_now)
     if _was_finished(folder, quiet):
         return folder.path
     method = build(training)
@@ -443,3 +441,10 @@ def _steps_within(
         with Bar(1, "", quiet=True) as bar:
             bar.say(f"{seconds * 1000:.0f} ms a step: {agreed} steps of {training.batch} fit into {minutes:g} minutes.")
     return agreed, costs
+
+
+def as_now(stored: dict[str, Any]) -> dict[str, Any]:
+    """The content of a settings.json with the fields that came after it was written, each with its value of then."""
+    with suppress(RizbinError):  # settings that this version does not know are compared as they are
+        stored = {**stored, **to_dict(training_from(stored))}
+    return stored

@@ -102,6 +102,21 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(tmp_path: Path) ->
         runs.train(small(steps=9), tmp_path / "run", quiet=True)
 
 
+def test_a_run_of_an_older_version_goes_on(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its settings lack what came later, which then meant the default; anything else that differs still counts."""
+    path = trained / "settings.json"
+    now = path.read_text()
+    old = json.loads(now)
+    del old["settings"]["pair"]["tuning"], old["settings"]["pair"]["published"]
+    path.write_text(json.dumps(old))
+    assert runs.train(small(), trained) == trained and "is finished: 3 steps" in capsys.readouterr().out
+    old["settings"]["phrase"] = 1.0  # of no version
+    path.write_text(json.dumps(old))
+    with pytest.raises(RizbinError, match="other settings"):
+        runs.train(small(), trained)
+    path.write_text(now)
+
+
 def test_a_budget_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "place_costs", lambda *_, **__: [0.5])
     folder = runs.train(small(), tmp_path / "run", minutes=0.05, quiet=True)
