@@ -136,7 +136,7 @@ def _forgetting(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:
                         group,
                         Number(f"{before:.1f}", before),
                         Number(f"{after:.1f}", after),
-                        Number(f"{after - before:+.1f}", after - before),
+                        Number(f"{after - before:+z.1f}", after - before),
                     ]
                     for group, before, after in rows
                 ],

@@ -307,8 +307,8 @@ def answer_rival(name: str, rivals: Sequence[Measured], default: Measured) -> st
     same, adversary = rivals
     return (
         f"Used in the same way but without noise, {name} has {percent(same.held_out):.0f} percent "
-        f"(± {margin(same.held_out):.0f}) right, {percent(same.held_out) - percent(default.held_out):+.0f} points, and "
-        f"{same.detected:.0f} percent of its objects are found; it gives its own images a cosine of "
+        f"(± {margin(same.held_out):.0f}) right, {percent(same.held_out) - percent(default.held_out):+z.0f} points, "
+        f"and {same.detected:.0f} percent of its objects are found; it gives its own images a cosine of "
         f"{same.own.cosine.mean():.2f}. Of its plain pixels, with a cosine of {adversary.own.cosine.mean():.2f}, "
         f"{percent(adversary.held_out):.0f} percent are right."
     )
@@ -329,7 +329,7 @@ def answer_changes(changes: dict[str, Measured]) -> list[str]:
     }
     if not sure:
         return ["Of the changes to the default none moves the held-out share by more than its interval."]
-    moves = ", ".join(f"{name} {value:+.0f}" for name, value in sorted(sure.items(), key=lambda item: item[1]))
+    moves = ", ".join(f"{name} {value:+z.0f}" for name, value in sorted(sure.items(), key=lambda item: item[1]))
     return [
         f"Changes to the default that move its {percent(base.held_out):.0f} percent by more than chance, in points: "
         f"{moves}."

@@ -94,4 +94,4 @@ def table(page: Page, variants: Sequence[Variant], results: Results) -> None:
 def apart(results: Results, variant: str, other: str, name: str) -> str:
     """How `one` stands to `other` in a number, and whether the seeds can tell: "+3.1 (beyond the spread)"."""
     gaps = results.gaps(variant, other, name)
-    return f"{mean(gaps):+.1f} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)" if gaps else "n/a"
+    return f"{mean(gaps):+z.1f} ({'beyond' if beyond_chance(gaps) else 'within'} the spread)" if gaps else "n/a"

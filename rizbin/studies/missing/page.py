@@ -87,7 +87,7 @@ def _table(page: Page, result: Result, quality: dict[str, tuple[float, float]]) 
                 math.ceil(row.images),
                 _percent(row.share.percent),
                 _percent(row.rival.percent),
-                Number(f"{against.lift:+.1f}", against.lift),
+                Number(f"{against.lift:+z.1f}", against.lift),
                 _p(against.p),
             ]
         )
@@ -106,7 +106,7 @@ def _row(row: Row, result: Result, quality: dict[str, tuple[float, float]]) -> l
         f"{low:.1f} to {high:.1f}",
         BarCell(value=row.share.percent, ticks=(("plain", plain.share.percent if plain else None),), high=100.0),
         _number(row.spread, 1),
-        "" if is_plain else f"{against.lift:+.1f}",
+        "" if is_plain else f"{against.lift:+z.1f}",
         "" if is_plain else _p(row.p).text,
         against.repaired,
         against.broken,
@@ -158,8 +158,8 @@ def _attention(page: Page, result: Result) -> None:
             SPOKEN[predictor.name],
             Number(f"{predictor.auc:.3f}", predictor.auc),
             f"{predictor.interval[0]:.3f} to {predictor.interval[1]:.3f}",
-            Number(f"{predictor.beyond_intensity:+.3f}", predictor.beyond_intensity),
-            "" if predictor.name == "intensity" else f"{predictor.beyond[0]:+.3f} to {predictor.beyond[1]:+.3f}",
+            Number(f"{predictor.beyond_intensity:+z.3f}", predictor.beyond_intensity),
+            "" if predictor.name == "intensity" else f"{predictor.beyond[0]:+z.3f} to {predictor.beyond[1]:+z.3f}",
         ]
         for predictor in result.predictors
     ]

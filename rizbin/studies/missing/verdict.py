@@ -103,7 +103,7 @@ def _guidances(result: Result) -> str:
     if best.p >= CERTAIN:
         sentence = (
             f"No attention guidance helps beyond chance: the one with most complete images, {best.way}, has "
-            f"{best.share.percent:.1f} percent, {lift:+.1f} points against plain drawing "
+            f"{best.share.percent:.1f} percent, {lift:+z.1f} points against plain drawing "
             f"(p {_p(best.p)} by McNemar and Holm)"
         )
     elif lift < 0:

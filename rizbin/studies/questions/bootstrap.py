@@ -59,7 +59,7 @@ def answer(results: Results) -> StudyVerdict:
     }[kind]
     reason = (
         f"{begins}: k-NN {results.shown(BYOL, 'knn')} percent, {results.shown(RANDOM, 'knn')} with a random network as "
-        f"the target ({mean(lead):+.1f} points; raw pixels {results.shown(BYOL, 'knn_pixels')}, random weights "
+        f"the target ({mean(lead):+z.1f} points; raw pixels {results.shown(BYOL, 'knn_pixels')}, random weights "
         f"{results.shown(BYOL, 'knn_random')})."
     )
     delivered = (
@@ -124,7 +124,7 @@ def _copied(results: Results) -> list[str]:
     certainty = "beyond" if beyond_chance(worth) else "within"
     return [
         f"Stop-gradient without a moving average ({COPY}) has {results.shown(COPY, 'knn')}: the average is worth "
-        f"{mean(worth):+.1f} points ({certainty} the spread of the seeds), and is not what keeps it from collapsing "
+        f"{mean(worth):+z.1f} points ({certainty} the spread of the seeds), and is not what keeps it from collapsing "
         f"(flagged in {results.flagged(COPY)} of {results.seeds} seeds)."
     ]
 

@@ -103,8 +103,8 @@ def _claimed(results: Results, healthy: str, without: Sequence[str]) -> Kind:
 
 def _too_little(results: Results, healthy: str) -> str:
     return (
-        f"Too little was learned to say what holds {healthy}: it names {gain(results, healthy):+.1f} points beside the "
-        f"better of raw pixels and random weights, and {LEARNED:g} are the least that could be lost."
+        f"Too little was learned to say what holds {healthy}: it names {gain(results, healthy):+z.1f} points beside "
+        f"the better of raw pixels and random weights, and {LEARNED:g} are the least that could be lost."
     )
 
 
@@ -151,7 +151,7 @@ def _delivered(results: Results) -> str:
     """What was taken away is there in the healthy row: it learned, and its projections are spread."""
     rows = [name for name in (SIMCLR, BYOL, DINO) if results.trained(name)]
     lines = "; ".join(
-        f"{name} names {gain(results, name):+.1f} points beside the better of raw pixels and random weights, its "
+        f"{name} names {gain(results, name):+z.1f} points beside the better of raw pixels and random weights, its "
         f"projections have a spread of {results.mean(name, 'projection_std'):.2f}"
         for name in rows
     )
@@ -167,7 +167,7 @@ def _more(results: Results) -> list[str]:
         place = "lies beyond" if beyond_chance(gaps) else "lies within"
         sentences.append(
             f"That is about collapse, not about how good the features are: against a target that is a random network "
-            f"and never moves ({results.shown(FIXED, 'knn')} percent), BYOL has {mean(gaps):+.1f} points, which "
+            f"and never moves ({results.shown(FIXED, 'knn')} percent), BYOL has {mean(gaps):+z.1f} points, which "
             f"{place} the spread of the seeds."
         )
     x, y = results.curve(LINEAR, "eigen_alignment")

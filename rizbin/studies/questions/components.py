@@ -103,6 +103,11 @@ MEASURED = (
 )
 
 
+def _and(names: list[str]) -> str:
+    """The names as one subject."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def factor(results: Results, part: str, name: str) -> list[float]:
     """How far the four branches with `part` lie above the four without it, the mean of each seed."""
     gaps: dict[int, list[float]] = {}
@@ -137,20 +142,24 @@ def answer(results: Results) -> StudyVerdict:
     kind = SHOWN if raising else NOT_TESTABLE if NOT_TESTABLE in kinds.values() else REFUTED
     effects = {part: factor(results, part, DECIDES) for part in parts} or {"all three together": together}
     ranges = ", ".join(
-        f"{part} {mean(gaps):+.1f} ({interval(gaps)[0]:+.1f} to {interval(gaps)[1]:+.1f})"
+        f"{part} {mean(gaps):+z.1f} ({interval(gaps)[0]:+z.1f} to {interval(gaps)[1]:+z.1f})"
         if len(gaps) > 1
-        else f"{part} {mean(gaps):+.1f} (one seed)"
+        else f"{part} {mean(gaps):+z.1f} (one seed)"
         for part, gaps in effects.items()
         if gaps
     )
     missing = [part for part, here in arrived.items() if not here]
-    untold = (
-        f"{' and '.join(missing)} did not arrive" if missing else "These seeds cannot tell whether the techniques do"
-    )
+    refuted = [part for part, kind in kinds.items() if kind == REFUTED]
+    open_ = [part for part, kind in kinds.items() if kind == NOT_TESTABLE and part not in missing]
+    clauses = [
+        f"{' and '.join(missing)} did not arrive" if missing else "",
+        f"{_and(refuted)} {'do' if len(refuted) > 1 else 'does'} not raise linear mIoU by a point" if refuted else "",
+        f"whether {_and(open_)} {'do' if len(open_) > 1 else 'does'}, these seeds cannot tell" if open_ else "",
+    ]
     ends = {
         SHOWN: f"{' and '.join(raising)}: linear mIoU rises beyond the spread of seeds",
         REFUTED: "None of the techniques raises linear mIoU by as much as a point at this length",
-        NOT_TESTABLE: f"{untold}, so what they are worth for linear mIoU at this length stays open",
+        NOT_TESTABLE: f"At this length {'; '.join(clause for clause in clauses if clause)}",
     }
     reason = (
         f"{ends[kind][:1].upper()}{ends[kind][1:]}: {ranges or 'not measured'}, in points with 95 percent intervals."
@@ -177,7 +186,7 @@ def _effects(results: Results, everything: str) -> list[str]:
         for name in MEASURED:
             if gaps := factor(results, part, name):
                 beyond = "beyond" if beyond_chance(gaps) else "within"
-                effects.append(f"{mean(gaps):+.1f} {COLUMNS[name]} ({beyond} the spread)")
+                effects.append(f"{mean(gaps):+z.1f} {COLUMNS[name]} ({beyond} the spread)")
         if effects:
             pairs = f"over the {'four ' if _all_subsets(results) else ''}pairs of branches that differ in it"
             sentences.append(f"{part.capitalize()}, {pairs}: {'; '.join(effects)}.")

@@ -86,7 +86,7 @@ def _beside(results: Results) -> list[str]:
         drawn = results.gaps(NONE, UNDRAWN, "knn")
         certainty = "beyond the spread of the seeds" if beyond_chance(drawn) else "within the spread of the seeds"
         sentences.append(
-            f"Drawing small crops to the large ones is worth {mean(drawn):+.1f} points by itself ({certainty})."
+            f"Drawing small crops to the large ones is worth {mean(drawn):+z.1f} points by itself ({certainty})."
         )
     if results.trained(*DINOS.values()):
         crops = [results.mean(name, "knn") for name in DINOS.values()]
@@ -94,7 +94,7 @@ def _beside(results: Results) -> list[str]:
         certainty = "beyond" if beyond_chance(many) else "within"
         sentences.append(
             f"DINO's multi-crop: {crops[0]:.1f} percent without small crops, {crops[1]:.1f} with two, {crops[2]:.1f} "
-            f"with six ({mean(many):+.1f} points, {certainty} the spread of the seeds); the paper has 67.8, 71.5 "
+            f"with six ({mean(many):+z.1f} points, {certainty} the spread of the seeds); the paper has 67.8, 71.5 "
             "and 73.8."
         )
     return sentences

@@ -205,7 +205,7 @@ def _low_resolution(results: Results) -> list[str]:
         f"From half the resolution, object pixels come back with {results.shown(LOW, psnr, 2)} dB and "
         f"{results.shown(LOW, edges, 2)} of the true edge energy; bicubic enlargement alone has "
         f"{results.mean(LOW, f'{psnr}/bicubic enlargement'):.2f} dB and "
-        f"{results.mean(LOW, f'{edges}/bicubic enlargement'):.2f}, so the network adds {gained:+.2f} dB. For "
+        f"{results.mean(LOW, f'{edges}/bicubic enlargement'):.2f}, so the network adds {gained:+z.2f} dB. For "
         f"segmentation that is {apart(results, LOW, WITHOUT, MIOU)} linear mIoU and "
         f"{apart(results, LOW, WITHOUT, BOUNDARY)} boundary IoU."
     ]

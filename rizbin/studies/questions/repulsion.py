@@ -196,7 +196,7 @@ def _drawn_to_large(results: Results) -> list[str]:
     certainty = "beyond" if beyond_chance(worth) else "within"
     return [
         f"Why small crops are attracted by the large ones: without it the probe has "
-        f"{results.shown(UNDRAWN, 'probe/map')}, with it {results.shown(NONE, 'probe/map')} ({mean(worth):+.1f}, "
+        f"{results.shown(UNDRAWN, 'probe/map')}, with it {results.shown(NONE, 'probe/map')} ({mean(worth):+z.1f}, "
         f"{certainty} the spread of the seeds)."
     ]
 

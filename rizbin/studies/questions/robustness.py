@@ -144,8 +144,8 @@ def answer(results: Results) -> StudyVerdict:
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: to lose something, a method has to have learned it; with all "
-        f"augmentations SimCLR names {above['simclr']:+.1f} points beside the better of raw pixels and random weights, "
-        f"BYOL {above['byol']:+.1f}, and {LEARNED:g} are the least."
+        f"augmentations SimCLR names {above['simclr']:+z.1f} points beside the better of raw pixels and random "
+        f"weights, BYOL {above['byol']:+z.1f}, and {LEARNED:g} are the least."
     )
     return StudyVerdict(kind, reason, delivered, (*_shortcuts(results), *_batches(results)))
 
@@ -208,10 +208,10 @@ def show(page: Page, results: Results) -> None:
     rows: list[list[Cell]] = [
         [
             what,
-            *(Number(f"{_fall(results, method, what):+.1f}", _fall(results, method, what)) for method in METHODS),
+            *(Number(f"{_fall(results, method, what):+z.1f}", _fall(results, method, what)) for method in METHODS),
             *(
                 Number(
-                    f"{PAPER_ALL[method] - PAPER_REMOVED[method][what]:+.1f}",
+                    f"{PAPER_ALL[method] - PAPER_REMOVED[method][what]:+z.1f}",
                     PAPER_ALL[method] - PAPER_REMOVED[method][what],
                 )
                 for method in METHODS

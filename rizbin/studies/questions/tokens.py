@@ -105,7 +105,7 @@ def answer(results: Results) -> StudyVerdict:
 
     def apart(how: str, other: str, distractors: int) -> str:
         values = gaps(results, how, other, distractors, top1)
-        return f"{mean(values):+.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
+        return f"{mean(values):+z.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
 
     kept_pixels = {number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in trained}
     delivered = all(value > 55 for value in kept_pixels.values())
@@ -144,8 +144,8 @@ def answer(results: Results) -> StudyVerdict:
         kind,
         reason,
         f"{'Delivered' if delivered else 'Not delivered'}: the half that attention keeps holds "
-        + ", ".join(f"{value:.0f} percent of the object pixels with up to {n}" for n, value in kept_pixels.items())
-        + " distractors; chance would keep 50.",
+        + ", ".join(f"{value:.0f} percent of the object pixels {_with(n)}" for n, value in kept_pixels.items())
+        + "; chance would keep 50.",
         (
             *sentences,
             f"A step on half of the tokens by attention costs {costs[ATTENTION] / max(costs[ALL], 1e-9):.2f} of one on "
