@@ -30,8 +30,8 @@ GROUP = Group(
             number=Bilingual(
                 "Self-distillation and reconstruction do not raise linear mIoU by a point (-0.2 and -0.2); whether "
                 "token removal does (+0.3), three seeds cannot tell. All three together stand 3.6 points under "
-                "training as long without them. The classifier does not miss detail here: its linear mIoU is 39.5 against 37.1; "
-                "what it lacks is words.",
+                "training as long without them. The classifier does not miss detail here: its linear mIoU is 39.5 "
+                "against 37.1; what it lacks is words.",
                 "خودتقطیری و بازسازی mIoU خطی را یک واحد هم بالا نمی‌برند (-0.2 و -0.2) و سه بذر تصادفی "
                 "نمی‌توانند بگویند که حذف توکن (+0.3) چنین می‌کند یا نه. هر سه با هم 3.6 واحد "
                 "کمتر از آموزشی دارند که همان مقدار زمان را بدون آن‌ها می‌گیرد. "
