@@ -1,4 +1,4 @@
-"""A wrong path, a missing picture or word is said before a model is loaded, and so is where a page cannot go."""
+"""A wrong path, a missing image or word is said before a model is loaded, and so is where a page cannot go."""
 
 from pathlib import Path
 from typing import Any

@@ -137,7 +137,7 @@ class _Sorted:
 
 _THIN = "the outline has less than three corners"
 _FLAT = "the box or outline has no area"
-_OUTSIDE = "the object lies outside of its picture"
+_OUTSIDE = "the object lies outside of its image"
 
 
 def _call(annotation: Record) -> str:
@@ -269,5 +269,5 @@ def _entry(image: Record, folder: Path, texts: list[str] | None, problem: str, u
     if captions:
         unusable += [sentence.rstrip(".") for sentence in bad]
         return ListingEntry(name, path, tuple(captions))
-    problem = bad[-1] if bad else f"{name} has no caption among the annotations; add one or remove the picture."
+    problem = bad[-1] if bad else f"{name} has no caption among the annotations; add one or remove the image."
     return ListingEntry(name, path, problem=problem)

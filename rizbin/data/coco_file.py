@@ -119,7 +119,7 @@ def each_once(images: Sequence[Record]) -> tuple[list[Record], dict[int, str], l
             listed = ", ".join(str(number) for number in ids[:NAMED])
             problems[len(usable)] = (
                 f"{name} stands {len(ids)} times among the images, with the ids {listed}, so nobody knows whose the "
-                "annotations are; give each picture a name of its own."
+                "annotations are; give each image a name of its own."
             )
         elif number is not None and len(names) > 1:
             listed = ", ".join(names[:NAMED])

@@ -42,7 +42,7 @@ def _mask(record: Record, height: int, width: int) -> Mask:
     if isinstance(shape, dict):
         size = shape.get("size")
         if size is not None and size != [height, width]:
-            raise Unfit(f"run lengths of size {spelled(size)} for a picture of size [{height}, {width}]")
+            raise Unfit(f"run lengths of size {spelled(size)} for an image of size [{height}, {width}]")
         return decode_runs(shape["counts"], height, width)
     if not shape:
         return _box_mask(box_of(record), height, width)
@@ -50,7 +50,7 @@ def _mask(record: Record, height: int, width: int) -> Mask:
     for polygon in shape:
         corners = np.asarray(polygon, np.float64).reshape(-1, 2)
         if not (np.abs(corners) <= FARTHEST).all():
-            raise Unfit("a corner that is no place near the picture")
+            raise Unfit("a corner that is no place near the image")
         mask |= fill_polygon(corners, height, width)
     return mask
 
@@ -59,7 +59,7 @@ def box_of(record: Record) -> Box:
     """Left, top, width and height. Raises ValueError for what is no box, TypeError or KeyError where there is none."""
     left, top, wide, high = (float(number) for number in record["bbox"])
     if not all(abs(number) <= FARTHEST for number in (left, top, wide, high)):
-        raise Unfit("a box that is no place near the picture")
+        raise Unfit("a box that is no place near the image")
     if min(wide, high) < 0:
         raise Unfit(f"a box with a width of {wide:g} and a height of {high:g}")
     return left, top, wide, high

@@ -44,10 +44,10 @@ def _named(text: str) -> dict[Path, str]:
             files = [path] if path.exists() else [Path(name) for name in glob.glob(str(path), recursive=True)]
             names = {file: file.name for file in files}
     except (OSError, ValueError) as error:
-        raise RizbinError(f"{text} cannot be looked into ({error}); give pictures that may be read.") from error
+        raise RizbinError(f"{text} cannot be looked into ({error}); give images that may be read.") from error
     if not files:
         raise RizbinError(
-            f"There are no pictures in {text}; give a folder or files (JPEG, PNG, WebP, BMP, GIF), or scenes:easy."
+            f"There are no images in {text}; give a folder or files (JPEG, PNG, WebP, BMP, GIF), or scenes:easy."
         )
     return {file: printable(names[file]) for file in sorted(files, key=lambda file: _natural(file.as_posix()))}
 

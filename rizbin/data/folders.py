@@ -75,7 +75,7 @@ class _Walked:
         sentences = []
         if self.copies:
             sentences.append(
-                f"{counted(len(self.copies), 'file')} left out, for the same pictures lie beside them in a format that "
+                f"{counted(len(self.copies), 'file')} left out, for the same images lie beside them in a format that "
                 f"is read{such_as([str(path) for path in self.copies])}."
             )
         if self.links:
@@ -138,7 +138,7 @@ def _unlisted(folder: Path, images: Sequence[Path], entries: Sequence[ListingEnt
     if not left:
         return []
     places = [path.relative_to(folder).as_posix() for path in left]
-    return [f"{counted(len(left), 'picture')} left out, for no table of {folder} names them{such_as(places)}."]
+    return [f"{counted(len(left), 'image')} left out, for no table of {folder} names them{such_as(places)}."]
 
 
 def _parts(folder: Path, images: Sequence[Path]) -> list[str]:

@@ -50,15 +50,15 @@ _SIGNATURES = (
 )
 _FOREIGN = (
     ((b"<svg", b"<?xml"), "an SVG drawing or other XML"),
-    ((b"<!doctype", b"<html", b"<head"), "a web page, as servers send instead of a missing picture"),
+    ((b"<!doctype", b"<html", b"<head"), "a web page, as servers send instead of a missing image"),
     ((b"II*\0", b"MM\0*"), "a TIFF"),
     ((b"%pdf", b"%!ps"), "a PDF or PostScript page"),
-    ((b"version https://git-lfs",), "a Git LFS pointer, so the picture itself was never fetched"),
+    ((b"version https://git-lfs",), "a Git LFS pointer, so the image itself was never fetched"),
     ((b"\0\0\0\x0cjXL ", b"\xff\x0a"), "a JPEG XL"),
     ((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000"),
 )
 _BRANDS = {b"avif": "an AVIF", b"avis": "an AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC, as iPhones save pictures"
+    (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC, as iPhones save images"
 )
 """Brands of ISO media files: from the fifth byte on they have `ftyp` and one of these."""
 _GIVE = "give JPEG, PNG, WebP, BMP or GIF"
@@ -206,7 +206,7 @@ def _levels(pixels: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
 def _read(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
     """The bytes, of a decent number, and the name for messages."""
     if isinstance(source, bytes):
-        name = name or "the picture"
+        name = name or "the image"
         size = len(source)
     else:
         name = name or str(source)
@@ -215,7 +215,7 @@ def _read(source: str | Path | bytes, name: str) -> tuple[bytes, str]:
         except (OSError, ValueError) as error:
             raise Refused(f"{name} cannot be opened ({_reason(error)}); check the path and its permissions.") from error
         if not stat.S_ISREG(facts.st_mode):  # a pipe would block for ever
-            raise Refused(f"{name} is not a regular file; give a picture.")
+            raise Refused(f"{name} is not a regular file; give an image.")
         size = facts.st_size
     if size == 0:
         raise Refused(f"{name} is empty (0 bytes); fetch it again or remove it.")
@@ -240,7 +240,7 @@ def _format(data: bytes, name: str) -> str:
         raise Refused(f"{name} is {_BRANDS[data[8:12]]}; {_GIVE}.")
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     what = next((what for starts, what in _FOREIGN if start.startswith(tuple(s.lower() for s in starts))), "")
-    raise Refused(f"{name} is {what or 'of no known picture format'}; {_GIVE}.")
+    raise Refused(f"{name} is {what or 'of no known image format'}; {_GIVE}.")
 
 
 def _decode(data: bytes, name: str, enough: int) -> Image.Image:

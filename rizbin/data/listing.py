@@ -118,7 +118,7 @@ def read_caption(path: Path, *, inside: Path | None = None) -> str:
     try:
         return check_caption(read_regular(path, MOST_CAPTION), str(path))
     except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror}); write the picture's caption into it.") from error
+        raise Refused(f"{path} cannot be read ({error.strerror}); write the image's caption into it.") from error
 
 
 def leads_out(path: Path, folder: Path) -> bool:
@@ -194,7 +194,7 @@ def fingerprint(facts: Iterable[str], split: Split) -> str:
 def check_any(entries: Sequence[ListingEntry], place: str) -> None:
     """Raises `RizbinError` when there is no entry at all."""
     if not entries:
-        raise RizbinError(f"{place} holds no pictures; give one that has some (JPEG, PNG, WebP, BMP, GIF).")
+        raise RizbinError(f"{place} holds no images; give one that has some (JPEG, PNG, WebP, BMP, GIF).")
 
 
 def _share(key: str) -> float:

@@ -18,10 +18,10 @@ from rizbin.data.tables import open_table
 ACCEPTED = (
     "scenes, scenes:easy, scenes:several, scenes:hard, scenes:single, scenes:tinted or scenes:detail (the embedded "
     "world; with options: scenes:easy,categories=32,seed=1 or scenes:detail,distractors=4), "
-    "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (pictures with "
+    "digits (scikit-learn's), cutouts:FOLDER (PNGs with transparency to compose scenes of), FOLDER (images with "
     "captions), "
     "FILE.csv, FILE.tsv or FILE.jsonl (tables; a .jsonl with boxes: ODVG), FILE.json (COCO; FILE.json@FOLDER: with its "
-    "pictures in FOLDER), shards:PATTERN (webdataset tars)"
+    "images in FOLDER), shards:PATTERN (webdataset tars)"
 )
 """What a person may write, for messages and help."""
 
@@ -69,7 +69,7 @@ def _apart(spec: str) -> tuple[str, Path | None]:
     if not at or Path(spec).expanduser().exists():
         return spec, None
     if not Path(folder).expanduser().is_dir():
-        raise RizbinError(f"There is no folder '{folder}' for the pictures of {file}; give one that is there.")
+        raise RizbinError(f"There is no folder '{folder}' for the images of {file}; give one that is there.")
     return file, Path(folder).expanduser()
 
 

@@ -73,7 +73,7 @@ class Shards:
         self.notices: tuple[str, ...] = tuple(printable(notice) for shard in shards for notice in shard.notices)
         if not any(set(packed.members) & set(_IMAGES) for packed in members):
             why = f" ({self.notices[0].rstrip('.')})" if self.notices else ""
-            raise RizbinError(f"the shards {pattern} hold no pictures{why}; give tars with .jpg and .txt members.")
+            raise RizbinError(f"the shards {pattern} hold no images{why}; give tars with .jpg and .txt members.")
         keyed = [(f"{packed.shard.name}/{packed.key}", packed) for packed in members]
         self._samples = choose(keyed, split)
         self._enough = ENOUGH * size
@@ -91,7 +91,7 @@ class Shards:
         key = printable(f"{packed.shard.name}/{packed.key}")
         member = next((packed.members[ending] for ending in _IMAGES if ending in packed.members), None)
         if member is None:
-            raise Refused(f"{key} has no picture among its members; leave it out of the shard.")
+            raise Refused(f"{key} has no image among its members; leave it out of the shard.")
         if member[1] > MOST_BYTES:
             raise Refused(f"{key} has {member[1]} bytes, more than {MOST_BYTES}; make it smaller.")
         label = _label(packed)
@@ -168,7 +168,7 @@ class _Left:
         """What is said of them."""
         reasons = (
             (self.twice, "names stand in it twice, and the first of a name counts"),
-            (self.images, "names have a picture in another format, which is taken"),
+            (self.images, "names have an image in another format, which is taken"),
             (self.unread, "endings are not read"),
             (self.odd, "links, devices, absolute names and names with '..' or a backslash are not read"),
         )

@@ -70,13 +70,13 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry]
     text = _read(path)
     rows = _json_rows(text, path) if path.suffix.lower() == ".jsonl" else _csv_rows(text, path)
     if not rows:
-        raise RizbinError(f"{path} holds no rows; give a table with a header and a row for each picture.")
+        raise RizbinError(f"{path} holds no rows; give a table with a header and a row for each image.")
     columns = list(dict.fromkeys(name for _, row, _ in rows[:_HEADER_ROWS] for name in row))
     image, caption, label = (_pick(columns, names) for names in (IMAGE, CAPTION, LABEL))
     if image is None or (caption is None and label is None):
         raise RizbinError(
             f"{path} has the columns {_short(', '.join(columns)) or 'none'}; it needs one of {', '.join(IMAGE)} for "
-            f"the picture, and one of {', '.join(CAPTION)} for the caption or {', '.join(LABEL)} for the category."
+            f"the image, and one of {', '.join(CAPTION)} for the caption or {', '.join(LABEL)} for the category."
         )
     prefix = "" if root is None or root == path.parent else f"{path.parent.relative_to(root).as_posix()}/"
     entries: dict[str, ListingEntry] = {}
@@ -96,12 +96,10 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry]
         entries[entry.key] = _merged(before, entry)
     notices = []
     if bad:
-        notices.append(
-            f"{path}: {counted(len(bad), 'row')} left out, as other rows have the same picture{such_as(bad)}."
-        )
+        notices.append(f"{path}: {counted(len(bad), 'row')} left out, as other rows have the same image{such_as(bad)}.")
     if labelled:
         notices.append(
-            f"{path}: {counted(len(labelled), 'row')} about a picture that has another category already, and the first "
+            f"{path}: {counted(len(labelled), 'row')} about an image that has another category already, and the first "
             f"counts{such_as(labelled)}."
         )
     return [
@@ -236,7 +234,7 @@ def _entry(
         file = located(path.parent, named) if named else path
         return ListingEntry(where, file, problem=f"{where} ({named[:80] or 'no name'}) is left out: {problem}.")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        return ListingEntry(where, path, problem=f"{where} names no picture in its column {image}; fill it in.")
+        return ListingEntry(where, path, problem=f"{where} names no image in its column {image}; fill it in.")
     key = name.strip()
     if "://" in key:
         return ListingEntry(key, path, problem=f"{where} names a network address ({key}); download it first.")

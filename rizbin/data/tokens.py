@@ -33,7 +33,7 @@ class Tokenizer:
     @dataclass(frozen=True, kw_only=True)
     class Settings:
         vocabulary: Literal["small", "clip"] = "small"
-        """Byte-pair merges: "small" (2,048 tokens, words of everyday things) or "clip" (49,408, CLIP's own)."""
+        """Byte-pair merges: "small" (2,048 tokens, words of everyday objects) or "clip" (49,408, CLIP's own)."""
         context: int = 32
         """Tokens of a caption with start and end, 3 or more; longer captions are cut, the end token is kept."""
 

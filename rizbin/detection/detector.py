@@ -324,7 +324,7 @@ def _check(share: float, batch: int, tile: int, tile_overlap: float) -> None:
     if not 0 < share <= 4:
         raise RizbinError(f"scale is {share:g}; give {', '.join(SCALES)} or a share above 0, up to 4.")
     if batch < 1:
-        raise RizbinError(f"batch is {batch}; give 1 or more pictures a pass.")
+        raise RizbinError(f"batch is {batch}; give 1 or more images a pass.")
     if tile < 0 or not 0 <= tile_overlap < 1:
         raise RizbinError(
             f"Tiles of {tile} pixels that repeat {tile_overlap:g} cannot be cut; give 0 or more, and under 1."
@@ -351,7 +351,7 @@ Place = tuple[int, int, int, int]
 
 def pixels_of(image: ImageLike) -> UInt8[np.ndarray, "height width 3"]:
     """The RGB pixels of an image, 0 to 255. Raises Refused when it cannot be used."""
-    return as_rgb(image, name="the picture")
+    return as_rgb(image, name="the image")
 
 
 def places(height: int, width: int, tile: int, tile_overlap: float) -> list[Place]:

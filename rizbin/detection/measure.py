@@ -75,7 +75,7 @@ def measure(
     if not samples:
         reason = f" (the first reason: {refused[0][1]})" if refused else ""
         raise RizbinError(
-            f"The source '{source.name}' has no picture with objects of the names asked for{reason}; a detector is "
+            f"The source '{source.name}' has no image with objects of the names asked for{reason}; a detector is "
             "measured on scenes or on a COCO file with instances."
         )
     questions = questions_about(samples, queried, settings)
@@ -142,13 +142,13 @@ def boxes_measured(
             )
         )
     values = average_precision(truths, [image.pairs() for image in proposals])
-    how = f"by COCO's protocol over {len(names)} names, the best 300 pairs of box and name a picture, mean over names"
+    how = f"by COCO's protocol over {len(names)} names, the best 300 pairs of box and name an image, mean over names"
     protocols = {
         "ap50": f"Average precision at an intersection over union of 0.5, {how}.",
         "ap": f"Mean of the average precision at 0.50, 0.55 to 0.95, {how}.",
         "ap75": f"Average precision at 0.75, {how}.",
         **{f"ap_{size}": f"Mean average precision of objects {area} pixels, {how}." for size, area in _AREAS.items()},
-        "recall": f"Share of objects found among 100 boxes of a name and picture, mean over 0.50 to 0.95, {how}.",
+        "recall": f"Share of objects found among 100 boxes of a name and image, mean over 0.50 to 0.95, {how}.",
     }
     return [
         Measurement(name=f"boxes/{name}", value=100 * values[name], protocol=protocol)
@@ -238,7 +238,7 @@ def presence_measured(cases: Cases, calibration: Calibration | None, *, among: i
         if len(set(cases.there[fit].tolist())) < 2 or not held.any():
             return []
         calibration = calibrate(cases.scores[fit], cases.there[fit])
-        how = f"a calibration fitted to {int(fit.sum())} questions about other pictures"
+        how = f"a calibration fitted to {int(fit.sum())} questions about other images"
     scores, there = cases.scores[held], cases.there[held]
     says_yes = scores >= calibration.threshold
     questions = f"{len(there)} questions after one name each, half of them after something that is not there, by {how}"
@@ -300,7 +300,7 @@ def calibrated(detector: Detector, source: Source, *, settings: DetectionSetting
     """
     samples, _ = images_with(source, set(source.categories), settings)
     if not samples:
-        raise RizbinError(f"The source '{source.name}' has no picture with objects to calibrate on.")
+        raise RizbinError(f"The source '{source.name}' has no image with objects to calibrate on.")
     cases = ask(detector, samples, questions_about(samples, source.categories, settings), settings.batch)
     return calibrate(cases.scores, cases.there)
 

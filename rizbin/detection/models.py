@@ -127,6 +127,6 @@ def _check(size: DetectorSize, image_size: int) -> None:
     places = sum((image_size // stride) ** 2 for stride in (8, 16, 32))
     if size.queries > places:
         raise RizbinError(
-            f"{size.queries} queries are more than the {places} places of a picture of {image_size} pixels; "
+            f"{size.queries} queries are more than the {places} places of an image of {image_size} pixels; "
             "set fewer queries."
         )

@@ -235,7 +235,7 @@ class _Fixed(Preparation):
 
     def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         if scale != 1.0:
-            raise RizbinError(f"An exported detector sees all pictures at one size; scale {scale:g} is for the others.")
+            raise RizbinError(f"An exported detector sees all images at one size; scale {scale:g} is for the others.")
         return self.height, self.width
 
 

@@ -66,7 +66,7 @@ def read_phrases(phrase_like: Sequence[PhraseLike]) -> tuple[Phrase, ...]:
         phrase_like = [phrase_like]
     phrases = [phrase for some in phrase_like for phrase in _read(some)]
     if not phrases:
-        raise RizbinError('There is nothing to look for; name one thing or more, such as "a cat".')
+        raise RizbinError('There is nothing to look for; name one object or more, such as "a cat".')
     names = [phrase.name for phrase in phrases]
     for name in names:
         if names.count(name) > 1:
@@ -140,7 +140,7 @@ def _cleaned(prompt: str) -> str:
     text = unicodedata.normalize("NFKC", prompt).translate(_ENDS).lower()
     text = " ".join(text.split())
     if not any(character.isalnum() for character in text):
-        raise RizbinError(f'"{_short(prompt)}" has no word to look for; write what the thing is called.')
+        raise RizbinError(f'"{_short(prompt)}" has no word to look for; write what the object is called.')
     if text in ARTICLES:
         raise RizbinError(f'"{_short(prompt)}" names nothing; put all words of a phrase in quotes: "a cat".')
     return text
@@ -339,7 +339,7 @@ def _read_prompt(phrase: int, prompt: str, tokenizer: PromptTokenizer) -> _Read:
             if token not in (CLS, SEP, DOT, QUESTION, 0)
         ]
         known = [token for token in word_tokens if token != tokenizer.unk_token_id]
-        # The last word is what the thing is called, whatever it looks like: "vitamin a".
+        # The last word is what the object is called, whatever it looks like: "vitamin a".
         article = word in ARTICLES and place + 1 < len(words)
         if len(known) < len(word_tokens) and not article:
             unknown.append(word)

@@ -65,7 +65,7 @@ def calibrate(scores: Float[np.ndarray, " cases"], there: Bool[np.ndarray, " cas
     """
     yes, no = int(there.sum()), int((~there).sum())
     if not yes or not no:
-        raise RizbinError("All cases are of one kind; calibrate on some where the thing is there and some where not.")
+        raise RizbinError("All cases are of one kind; calibrate on some where the object is there and some where not.")
     x = _logit(scores)
     target = np.where(there, (yes + 1) / (yes + 2), 1 / (no + 2))
     design, weights = np.stack([x, np.ones_like(x)], axis=1), np.array([1.0, 0.0])

@@ -122,7 +122,7 @@ def search(
     others = tuple(phrase for phrase in (read_phrases(rivals) if rivals else ()) if phrase.name not in names)
     files = files_of(where)
     if settings.batch < 1:
-        raise RizbinError(f"batch is {settings.batch}; give 1 or more pictures a pass.")
+        raise RizbinError(f"batch is {settings.batch}; give 1 or more images a pass.")
     if draw is not None:
         _make(draw)
     with advancing(bar, len(files), "looking") as advance:
@@ -132,11 +132,11 @@ def search(
             images = run.read(items[start : start + GROUP])
             if images and not foretold:
                 seconds = run.seconds(images[0][1].shape)
-                say(f"{len(files)} pictures, about {_duration(seconds * len(files))} on this machine.")
+                say(f"{len(files)} images, about {_duration(seconds * len(files))} on this machine.")
                 foretold = True
             run.look(images)
     if not run.labelled:
-        raise RizbinError(f"None of the {len(files)} pictures could be used; the first: {run.skipped[0]}")
+        raise RizbinError(f"None of the {len(files)} images could be used; the first: {run.skipped[0]}")
     return DetectionResults(
         tuple(run.labelled),
         tuple(phrase.name for phrase in phrases),
@@ -239,7 +239,7 @@ def files_of(where: Sequence[str]) -> dict[Path, str]:
     """
     files = {file: name for text in where for file, name in image_files(text).items()}
     if not files:
-        raise RizbinError("There are no pictures to look at; name files, folders or patterns.")
+        raise RizbinError("There are no images to look at; name files, folders or patterns.")
     # A file that is named twice, by itself and by its folder, is one file.
     single = {os.path.abspath(file): (file, name) for file, name in reversed(files.items())}
     files = {file: name for file, name in files.items() if single[os.path.abspath(file)][0] == file}

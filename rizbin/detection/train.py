@@ -57,8 +57,8 @@ class GroundingDINOTraining(Method):
         view: View.Settings = View.Settings(crop_area=(0.5, 1.0), crop_ratio=(0.75, 1.3333), flip=0.5)
         """Augmentation of the images; its size is `image_size`."""
         negatives: int = 40
-        """Names of absent things in a text, at most; how many is drawn each time, so that a score means the same beside
-        few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
+        """Names of absent objects in a text, at most; how many is drawn each time, so that a score means the same
+        beside few and many (MMDetection: 85; Open-GroundingDino: up to 50 with those present)."""
         alone: float = 0.2
         """Share of images whose text holds a single name, of a present or an absent object alike."""
         weights: Weights = Weights(focal=6.0)
@@ -250,8 +250,7 @@ class GroundingDINOTraining(Method):
     def cautions(self, work: Work) -> list[str]:
         if self.settings.start and not self.settings.freeze and work.images < 1000:
             return [
-                f"{work.images} pictures are few for all weights of a trained network; "
-                "set --method.freeze text backbone."
+                f"{work.images} images are few for all weights of a trained network; set --method.freeze text backbone."
             ]
         return []
 

@@ -182,7 +182,7 @@ def planned(names: Sequence[str], to: Path, form: str = "") -> list[Path]:
             raise RizbinError(f"{strange[0]} leads out of the folder {to}; write coco or csv.")
     if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
         raise RizbinError(
-            f"Two pictures are called {twice[0]}, and {form} has one file for each name; write coco or csv."
+            f"Two images are called {twice[0]}, and {form} has one file for each name; write coco or csv."
         )
     files = [to / f"{stem}{_EACH[form][0]}" for stem in stems]
     if form == "yolo":

@@ -19,13 +19,13 @@ def collapse_alarms(projection: Health) -> tuple[str, ...]:
     if projection.std < LEAST_STD:
         return (
             f"The projections are nearly constant ({projection.text()}): the encoder has collapsed or is about to. "
-            "Turn on what keeps pictures apart (negatives; predictor and stop-gradient; centering and sharpening), or "
+            "Turn on what keeps images apart (negatives; predictor and stop-gradient; centering and sharpening), or "
             "lower the learning rate.",
         )
     if projection.rank < LEAST_RANK:
         return (
             f"The projections lie in very few directions ({projection.text()}): all but those are lost, unless "
-            "there are no more kinds of pictures. Turn on what keeps pictures apart (negatives; predictor and "
+            "there are no more kinds of images. Turn on what keeps images apart (negatives; predictor and "
             "stop-gradient; a slow teacher), or lower the learning rate.",
         )
     return ()

@@ -27,14 +27,14 @@ def measure(
             name="attention/best_head_jaccard",
             value=100 * float(np.mean(best)),
             protocol=f"Intersection over union of the pixels of all objects with {attended}, for the head where it is "
-            f"largest in each picture; mean of {len(best)} pictures.",
+            f"largest in each image; mean of {len(best)} images.",
             images=len(best),
         ),
         Measurement(
             name="attention/mean_jaccard",
             value=100 * float(np.mean(mean)),
             protocol=f"Intersection over union of the pixels of all objects with {attended}, mean over its heads; mean "
-            f"of {len(mean)} pictures.",
+            f"of {len(mean)} images.",
             images=len(mean),
         ),
     ]

@@ -236,8 +236,8 @@ def color_shortcut(
     embeddings = F.normalize(_checked(rows), dim=1)
     if not 1 <= k < images - 1:
         raise RizbinError(
-            f"Of {images} pictures each has {images - 1} others, so {k} nearest say nothing; "
-            f"choose a k from 1 to {images - 2}, or give more pictures."
+            f"Of {images} images each has {images - 1} others, so {k} nearest say nothing; "
+            f"choose a k from 1 to {images - 2}, or give more images."
         )
     if not 1 <= bins <= 256:
         raise RizbinError(f"A color channel has 256 values and cannot be cut into {bins} bins; choose 1 to 256.")

@@ -298,7 +298,7 @@ class _MaskedParts:
 
 def pick_patches(masked: int, patches: int, count: int, *, seed: int) -> Int[Tensor, "masked picked"]:
     """`count` different patches of each image, at random."""
-    generator = random.torch_generator(seed, "patches of a picture")
+    generator = random.torch_generator(seed, "patches of an image")
     return torch.rand(masked, patches, generator=generator).argsort(dim=1)[:, : min(count, patches)]
 
 

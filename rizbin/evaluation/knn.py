@@ -49,7 +49,7 @@ def measure(
     memory, memory_right = memory[voting], memory_right[voting]
     scores = vote(queries[known], memory, memory_right, k=k, temperature=temperature)
     how = (
-        f"the {min(k, len(memory))} nearest of {len(memory)} training pictures by cosine of pooled features before the "
-        f"projection vote for all categories in their pictures with weight exp(cosine / {temperature:g})"
+        f"the {min(k, len(memory))} nearest of {len(memory)} training images by cosine of pooled features before the "
+        f"projection vote for all categories in their images with weight exp(cosine / {temperature:g})"
     )
     return rank_measurements("knn", scores, right[known], how)

@@ -118,7 +118,7 @@ def measure(
     choices = ", ".join(f"{decay:g}" for decay in decays)
     how = (
         f"a linear layer with {shape} on standardized pooled features before the projection, fitted to {len(train)} "
-        f"training pictures by L-BFGS in at most {steps} iterations, weight decay {probe.decay:g} of {choices} "
+        f"training images by L-BFGS in at most {steps} iterations, weight decay {probe.decay:g} of {choices} "
         "chosen by the loss on a held-out fifth of them"
     )
     return rank_measurements("probe", probe(features[known]), right[known], how)

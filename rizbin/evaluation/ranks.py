@@ -1,6 +1,6 @@
 """Ranks and precision from scores, and what guessing would give. Ties always count against the network.
 
-A collapsed network gives all things the same score; were ties broken by position it could look perfect.
+A collapsed network gives everything the same score; were ties broken by position it could look perfect.
 """
 
 import math

@@ -32,7 +32,7 @@ def measure(
                 for start in range(0, pairs, _ROWS)
             ]
         )
-        query, sought = ("picture", "caption") if way == "image_to_text" else ("caption", "picture")
+        query, sought = ("image", "caption") if way == "image_to_text" else ("caption", "image")
         how = (
             f"each of {pairs} {query}s against all {pairs} {sought}s by cosine, no prompt; of the captions {unique} "
             f"differ, and the {sought} of an identical caption is right too; ties are wrong"

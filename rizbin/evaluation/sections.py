@@ -51,7 +51,7 @@ class Sections:
         if texts is not None:
             measurements += retrieval.measure(embedded.images, texts, test.captions)
         else:
-            left_out.append(("retrieval", "The pictures do not all have captions, or all the same one."))
+            left_out.append(("retrieval", "The images do not all have captions, or all the same one."))
         return measurements, left_out
 
     def whole_images(
@@ -71,9 +71,7 @@ class Sections:
         elif train_seen is None:
             left_out += [(room, "There are no training images beside those measured on.") for room in ("knn", "probe")]
         elif train.right.any(dim=1).sum() < 10:
-            left_out += [
-                (room, "There are not 10 training pictures with these categories.") for room in ("knn", "probe")
-            ]
+            left_out += [(room, "There are not 10 training images with these categories.") for room in ("knn", "probe")]
         else:
             both = embedded.pooled, test.right, train_seen.pooled, train.right
             measurements += knn.measure(*both, k=settings.k, temperature=settings.temperature)
@@ -124,7 +122,7 @@ class Sections:
             )
         if not taught or train_seen is None:
             return measurements, left_out + [
-                (f"segmentation/{room}/{name}", "There are not 10 training pictures with exact masks.")
+                (f"segmentation/{room}/{name}", "There are not 10 training images with exact masks.")
                 for room in (*heads, "linear")
                 for name in ("miou", "boundary_iou")
             ]
@@ -136,7 +134,7 @@ class Sections:
         )
         trained_on = (
             f"that was fitted to the class shares of {picked.shape[1]} random patches of each of {len(picked)} "
-            f"training pictures by L-BFGS in at most {settings.probe_steps} iterations"
+            f"training images by L-BFGS in at most {settings.probe_steps} iterations"
         )
         measurements += segmentation.linear_segmentation(
             layer, embedded.patches, test.labels, grid, taught=trained_on, boundary_width=settings.boundary_width
@@ -285,7 +283,7 @@ def _pixels(test: LabeledImages, train: LabeledImages, *, k: int, temperature: f
     queries, memory = (part - part.mean(dim=1, keepdim=True) for part in pixels)
     neighbors = knn.measure(queries, test.right, memory, train.right, k=k, temperature=temperature)
     first = next(measurement for measurement in neighbors if measurement.name == "knn/top1")
-    protocol = first.protocol.replace("pooled features before the projection", "raw pixels less each picture's mean")
+    protocol = first.protocol.replace("pooled features before the projection", "raw pixels less each image's mean")
     return [replace(first, name="knn/pixels_top1", protocol=protocol)]
 
 

@@ -178,14 +178,14 @@ def zero_shot_segmentation(
     predicted = _with_background(margins, best, threshold)
     rule = (
         f"{DENSE_HEADS[how]}, {UPSAMPLED[how]}, a pixel is background where its best category is less than "
-        f"{threshold:.4f} above the mean of all, which was best on {len(train_labels)} training pictures"
+        f"{threshold:.4f} above the mean of all, which was best on {len(train_labels)} training images"
     )
     return [
         Measurement(
             name=f"segmentation/{room}/miou",
             value=100 * mean_iou(confusion(labels, predicted, classes)),
             protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels "
-            f"of {len(labels)} pictures at {size}x{size}: {rule}.",
+            f"of {len(labels)} images at {size}x{size}: {rule}.",
             images=len(labels),
         ),
         _boundary_measurement(predicted, labels, classes, boundary_width, room=room, how=rule),
@@ -210,7 +210,7 @@ def objects_miou(
         name=f"segmentation/{room}/objects_miou",
         value=100 * mean_iou(counts),
         protocol=f"Mean intersection over union of {categories} categories, pooled over the {int(counts.sum())} pixels "
-        f"of {len(labels)} pictures at {size}x{size} that belong to an object (background is not asked about): "
+        f"of {len(labels)} images at {size}x{size} that belong to an object (background is not asked about): "
         f"{DENSE_HEADS[how]}, {UPSAMPLED[how]}, a pixel takes the category of its greatest.",
         images=len(labels),
         items=f"{int(counts.sum()):,} object pixels",
@@ -247,7 +247,7 @@ def patch_accuracy(
     measurements = []
     for name, chosen, among, candidates in (
         ("patch_accuracy", covered, torch.ones_like(present), f"all {scores.shape[1]} categories"),
-        ("patch_accuracy_present", several, present, "the categories in its picture, where these are two or more"),
+        ("patch_accuracy_present", several, present, "the categories in its image, where these are two or more"),
     ):
         if not bool(chosen.any()):
             continue
@@ -291,7 +291,7 @@ def linear_segmentation(
             name="segmentation/linear/miou",
             value=100 * mean_iou(confusion(labels, predicted, classes)),
             protocol=f"Mean intersection over union of {classes - 1} categories and background, pooled over all pixels "
-            f"of {len(labels)} pictures at {size}x{size}, of {rule}.",
+            f"of {len(labels)} images at {size}x{size}, of {rule}.",
             images=len(labels),
         ),
         _boundary_measurement(predicted, labels, classes, boundary_width, room="linear", how=rule),

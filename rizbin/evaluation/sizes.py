@@ -52,7 +52,7 @@ def measure(
         scores = under_masks(patch_scores, objects.cover, place)
         judged["localized"] = above_absent(scores, objects.category, present)
     source = {
-        "classified": "the cosine of the whole picture's embedding with its text",
+        "classified": "the cosine of the whole image's embedding with its text",
         "localized": "the mean cosine of the patches under its visible mask, weighted by coverage, with its text",
     }
     chance = 1 / (1 + (~present).sum(dim=1).double())
@@ -65,7 +65,7 @@ def measure(
     measurements, left_out = [], []
     for size, (chosen, extent) in sizes.items():
         if not bool(chosen.any()):
-            left_out.append((f"sizes/{size}", f"No object covers {extent} its picture."))
+            left_out.append((f"sizes/{size}", f"No object covers {extent} its image."))
             continue
         for how, hits in judged.items():
             measurements.append(
@@ -74,7 +74,7 @@ def measure(
                     value=100 * hits[chosen].double().mean().item(),
                     chance=100 * chance[chosen].mean().item(),
                     protocol=f"Share of the {int(chosen.sum())} objects whose visible part covers {extent} the "
-                    f"picture's area for which {source[how]} is above that of every category absent from the picture "
+                    f"image's area for which {source[how]} is above that of every category absent from the image "
                     "(ties are wrong).",
                     images=len(objects.image[chosen].unique()),
                     items=f"{int(chosen.sum()):,} objects",

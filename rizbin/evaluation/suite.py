@@ -108,7 +108,7 @@ class Evaluation:
         reason = f" (the first reason: {refused[0][1]})" if refused else ""
         if not prepared:
             raise RizbinError(
-                f"The source '{source.name}' gave no picture to measure on{reason}; point the evaluation at other data."
+                f"The source '{source.name}' gave no image to measure on{reason}; point the evaluation at other data."
             )
         self._check_count(len(prepared), source, reason)
         train_prepared: list[PreparedImage] = []

@@ -45,7 +45,7 @@ def measure(
         name="tokens/object_pixels_kept",
         value=100 * object_pixels_on(mask, labels),
         chance=100 * mask.double().mean().item(),
-        protocol=f"Share of all object pixels of {len(labels)} pictures on the {int(mask[0].sum())} of "
+        protocol=f"Share of all object pixels of {len(labels)} images on the {int(mask[0].sum())} of "
         f"{mask[0].numel()} patches kept by {whose} (keep ratio {keep_ratio:g}, {squares}); chance keeps as many at "
         "random.",
         images=len(labels),

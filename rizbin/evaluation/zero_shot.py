@@ -81,7 +81,7 @@ def measure(
     known = right.any(dim=1)
     right = right[known]
     return rank_measurements(
-        "zero_shot", images[known] @ words.T, right, f"cosine of picture and category; {describe(which)}"
+        "zero_shot", images[known] @ words.T, right, f"cosine of image and category; {describe(which)}"
     )
 
 
@@ -91,7 +91,7 @@ def rank_measurements(
     """Measurements of category scores where images may hold several categories; k-NN and probe use them too."""
     images, categories = right.shape
     counts, ranks = right.sum(dim=1), best_rank(scores, right)
-    held = f"{counts.double().mean():.2f} of {categories} categories are right on average over {images} pictures"
+    held = f"{counts.double().mean():.2f} of {categories} categories are right on average over {images} images"
     measurements = []
     for k in (1, 5):
         if k < categories:
@@ -100,7 +100,7 @@ def rank_measurements(
                     name=f"{room}/top{k}",
                     value=100 * share_within(ranks, k),
                     chance=100 * chance_within(counts, categories, k),
-                    protocol=f"Share of pictures with a right category among the {k} best scored (ties are wrong); "
+                    protocol=f"Share of images with a right category among the {k} best scored (ties are wrong); "
                     f"{held}; {how}.",
                     images=images,
                 )
@@ -113,7 +113,7 @@ def rank_measurements(
                 name=f"{room}/map",
                 value=100 * average_precision(scores, right)[appear].mean().item(),
                 chance=100 * chance_precision(present, images)[appear].mean().item(),
-                protocol=f"Mean over {int(appear.sum())} categories of the average precision with which their pictures "
+                protocol=f"Mean over {int(appear.sum())} categories of the average precision with which their images "
                 f"are ranked; {held}; {how}.",
                 images=images,
             )

@@ -257,7 +257,7 @@ class DINO(Method):
             )
         if records.get("top_share", 0.0) > 0.9 and records.get("code_entropy", uniform) < 0.1 * uniform:
             alarms.append(
-                f"One prototype wins for {100 * records['top_share']:.0f} percent of the pictures: the teacher's code "
+                f"One prototype wins for {100 * records['top_share']:.0f} percent of the images: the teacher's code "
                 "says the same of all. Turn --method.centering on, or raise --method.teacher-temperature (now "
                 f"{settings.teacher_temperature:g})."
             )
@@ -268,7 +268,7 @@ class DINO(Method):
         if settings.prototypes > max(work.images // 4, 4096):
             fewer = 2 ** max(int(math.log2(max(work.images / 16, 256))), 8)
             cautions.append(
-                f"{settings.prototypes} prototypes are ImageNet's number, and this run has {work.images:,} pictures; "
+                f"{settings.prototypes} prototypes are ImageNet's number, and this run has {work.images:,} images; "
                 f"set --method.prototypes {min(fewer, 8192)}."
             )
         # The teacher's memory is 1 / (1 - momentum) updates; in fewer than four of those it teaches its random start.

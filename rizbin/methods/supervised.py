@@ -1,7 +1,7 @@
 """Supervised: an image encoder trained as a multi-label classifier of the names of the objects in an image.
 
 The baseline that shows what captions add: a classifier learns what tells names apart, and may forget the rest. Several
-things stand in an image, so each name is a question of its own.
+objects stand in an image, so each name is a question of its own.
 Source: binary cross-entropy over all names as in Wightman et al., "ResNet strikes back", arXiv 2110.00476, section 3.1.
 Differs: no mixed images and no smoothed labels, which that recipe for hundreds of epochs has.
 """
@@ -72,7 +72,7 @@ class Supervised(Method):
         super().__init__()
         if len(settings.names) < 2:
             raise RizbinError(
-                "The data name fewer than two kinds of things; give data with names, or captions to clip."
+                "The data name fewer than two kinds of objects; give data with names, or captions to clip."
             )
         self.settings = settings
         self.number = {name: place for place, name in enumerate(settings.names)}

@@ -94,7 +94,7 @@ class ImageEncoder(nn.Module):
         """Raises RizbinError, naming the flag that sets it, when small crops of `size` pixels cannot be taken."""
         if size > self.image_size:
             raise RizbinError(
-                f"A small crop of {size} pixels is larger than the picture of {self.image_size}; set {flag} to less."
+                f"A small crop of {size} pixels is larger than the image of {self.image_size}; set {flag} to less."
             )
         patch = self.patch_size
         if self.attends and size % patch:

@@ -65,7 +65,7 @@ def select(
     if rows % block or columns % block:
         raise RizbinError(
             f"A grid of {rows}x{columns} patches does not divide into blocks of {block}x{block}; "
-            "choose block 1 or another picture size."
+            "choose block 1 or another image size."
         )
     batch = scores.shape[0]
     coarse = F.avg_pool2d(scores.view(batch, 1, rows, columns), block).flatten(1)

@@ -277,7 +277,7 @@ class VisionEncoder(nn.Module):
         """What enters the first block: prefix tokens (CLS, registers), then embedded patches with their positions."""
         if images.shape[-1] % self.patch_size or images.shape[-2] % self.patch_size:
             raise RizbinError(
-                f"A picture of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of "
+                f"An image of {images.shape[-2]}x{images.shape[-1]} pixels does not divide into patches of "
                 f"{self.patch_size}; resize it."
             )
         visible = None

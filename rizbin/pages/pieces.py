@@ -111,7 +111,7 @@ def png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     """The image as a PNG file: 8-bit RGB, lossless; the row filter that packs best is chosen for all rows."""
     height, width, _ = image.shape
     if height == 0 or width == 0:
-        raise RizbinError(f"A picture of {width} x {height} pixels cannot be shown; give one with at least one pixel.")
+        raise RizbinError(f"An image of {width} x {height} pixels cannot be shown; give one with at least one pixel.")
     flat = np.ascontiguousarray(image).reshape(height, width * 3)
     left = flat.copy()
     left[:, 3:] -= flat[:, :-3]

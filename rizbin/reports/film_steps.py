@@ -17,7 +17,7 @@ from rizbin.pages.pieces import PageImage
 from rizbin.visualization.attention import overlay
 
 SIDE = 192
-"""Longest side of a picture behind the slider, pixels: a page of 25 steps stays below some megabytes."""
+"""Longest side of an image behind the slider, pixels: a page of 25 steps stays below some megabytes."""
 STEPS = 25
 """Steps behind the slider."""
 WORDS = 4
@@ -27,7 +27,7 @@ SPREAD = 3.0
 
 
 def show_formulas(page: Page) -> None:
-    """Adds what the pictures beside it are computed by."""
+    """Adds what the images beside it are computed by."""
     page.details(
         "The formulas",
         [
@@ -47,7 +47,7 @@ def show_formulas(page: Page) -> None:
             ),
             (
                 "t₀ = strength · steps",
-                "From a start picture only the last steps are made: it enters the schedule at the noise level of the "
+                "From a start image only the last steps are made: it enters the schedule at the noise level of the "
                 "first of these (SDEdit, arXiv 2108.01073).",
             ),
         ],
@@ -98,7 +98,7 @@ def as_noise(channels: np.ndarray) -> UInt8[np.ndarray, "rows columns 3"]:
 
 
 def small(image: Pixels) -> Pixels:
-    """The picture, no larger than `SIDE`."""
+    """The image, no larger than `SIDE`."""
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     if scale >= 1:

@@ -29,7 +29,7 @@ from rizbin.pages.pieces import PageImage
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt, with a real image of the same things."""
+    """One prompt, with a real image of the same objects."""
 
     text: str
     names: tuple[str, ...]
@@ -122,7 +122,7 @@ def gap(climbed: Measured, real: Measured) -> float:
 
 
 def questions(source: Source, count: int) -> list[Question]:
-    """Captions of one or two objects, no two of the same things, each with its scene."""
+    """Captions of one or two objects, no two of the same objects, each with its scene."""
     chosen: list[Question] = []
     taken: set[frozenset[str]] = set()
     for number in range(100 * count):

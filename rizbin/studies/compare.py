@@ -1,4 +1,4 @@
-"""Trains several methods on equal data, backbone and pictures, and writes one page with their spread."""
+"""Trains several methods on equal data, backbone and images, and writes one page with their spread."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -88,8 +88,8 @@ def comparison(names: Sequence[str], *, preset: str = "", data: str = "") -> Stu
 
     return Study(
         question=f"Which learns more: {', '.join(names[:-1])} or {names[-1]}?",
-        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} pictures a step, the same "
-        "number of pictures, and every method's own loss, views and heads. Measured by one code on new pictures, by "
+        design=f"Preset {preset} of each method on {data}: the same backbone, {first.batch} images a step, the same "
+        "number of images, and every method's own loss, views and heads. Measured by one code on new images, by "
         "what all of them have.",
         variants=lambda: variants,
         measure=measure,
@@ -180,7 +180,7 @@ def _answer(results: Results, names: Sequence[str]) -> StudyVerdict:
         sentences.append(f"An alarm stood at the end of {', '.join(flagged)}.")
     kinds = [name for name in names if issubclass(find(name).Settings, ImageTextSettings)]
     if kinds and len(kinds) < len(names):
-        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw pictures alone.")
+        sentences.append(f"{', '.join(kinds)} also had the captions; the others saw images alone.")
     delivered = (
         f"Not delivered: no better than random weights are {', '.join(weak)}."
         if weak

@@ -1,4 +1,4 @@
-"""How to ask a detector: which threshold, all names at once or one by one, how small a thing, what a score means.
+"""How to ask a detector: which threshold, all names at once or one by one, how small an object, what a score means.
 
 One trained detector is asked, nothing is trained. Every sentence of the answer is made from the numbers.
 """
@@ -40,7 +40,7 @@ THRESHOLDS = tuple(round(value, 2) for value in np.arange(0.05, 0.95, 0.05).toli
 SAME = 0.5
 """Intersection over union from which a box is the object's."""
 PARTS = 4
-"""Groups of equally many things by their size."""
+"""Groups of equally many objects by their size."""
 BINS = 10
 """Bins of probability in the table of what a score means."""
 
@@ -61,12 +61,12 @@ class Counted:
 
     @property
     def recall(self) -> float:
-        """Percent of the things that are found."""
+        """Percent of the objects that are found."""
         return 100 * self.right / max(self.true, 1)
 
     @property
     def f1(self) -> float:
-        """Percent: twice the right ones over boxes and things together."""
+        """Percent: twice the right ones over boxes and objects together."""
         return 200 * self.right / max(self.said + self.true, 1)
 
 
@@ -80,9 +80,9 @@ def write_study(
     bar: MakeBar | None = None,
     small: str = "",
 ) -> Path:
-    """Asks the detector about pictures whose objects are known and writes the page; returns its path.
+    """Asks the detector about images whose objects are known and writes the page; returns its path.
 
-    images: pictures; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
+    images: how many; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
     when the source has no objects.
     """
     settings = DetectionSettings(images=images, seed=seed)
@@ -101,7 +101,7 @@ def write_study(
     machine = describe()
     page = Page(
         QUESTION,
-        subtitle=f"{Path(detector.name).name} on {len(samples)} pictures of {source.name}, {len(names)} names · "
+        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {source.name}, {len(names)} names · "
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
@@ -124,7 +124,7 @@ def write_study(
 def counted(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> Counted:
-    """Right boxes, all boxes and all things at a threshold; a thing is found once."""
+    """Right boxes, all boxes and all objects at a threshold; an object is found once."""
     right = given = true = 0
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, boxes = _hits(sample, image_proposals, names, threshold)
@@ -134,8 +134,8 @@ def counted(
 
 def _hits(
     sample: Sample, proposals: Proposals, names: Sequence[str], threshold: float
-) -> tuple[Bool[np.ndarray, " things"], int]:
-    """Which things are found, and how many boxes were given."""
+) -> tuple[Bool[np.ndarray, " objects"], int]:
+    """Which objects are found, and how many boxes were given."""
     objects = [instance for instance in sample.objects if instance.name in set(names)]
     hit = np.zeros(len(objects), bool)
     answer = proposals.choose(threshold)
@@ -159,7 +159,7 @@ def best(counts: Sequence[Counted]) -> Counted:
 def by_size(
     samples: Sequence[Sample], proposals: Sequence[Proposals], names: Sequence[str], threshold: float
 ) -> list[tuple[float, float, float, int]]:
-    """(smallest side, largest side, percent found, things) of groups of things by the root of their visible area."""
+    """(smallest side, largest side, percent found, objects) of groups of objects by the root of their visible area."""
     sides, hits = [], []
     for sample, image_proposals in zip(samples, proposals, strict=True):
         hit, _ = _hits(sample, image_proposals, names, threshold)
@@ -175,7 +175,7 @@ def by_size(
 
 
 def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
-    """Matthews' correlation and calibration error on every second picture, with its probabilities and truths.
+    """Matthews' correlation and calibration error on every second image, with its probabilities and truths.
 
     Calibrated on the others.
     """
@@ -286,7 +286,7 @@ def _show(
     )
     page.heading("Recall by object size")
     page.table(
-        ["Side in pixels (root of the visible area)", "found, percent", "things"],
+        ["Side in pixels (root of the visible area)", "found, percent", "objects"],
         [
             (
                 "",
@@ -298,7 +298,7 @@ def _show(
         ],
     )
     page.heading("Calibration")
-    page.text("Of all questions with about the same probability, the share in which the thing was there.")
+    page.text("Of all questions with about the same probability, the share in which the object was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
     for way, (_, _, probability, there) in verdict_of.items():
         place = np.minimum((probability * BINS).astype(int), BINS - 1)

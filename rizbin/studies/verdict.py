@@ -42,7 +42,7 @@ class StudyVerdict:
         return {"verdict": plain.pop("kind"), **plain, "sentences": list(self.sentences)}
 
     def show(self, page: Page, *, small: str = "") -> None:
-        """Adds it to a page as the first thing that is read. small: says that the study ran at a small size."""
+        """Adds it to a page as what is read first. small: says that the study ran at a small size."""
         page.verdict(self.kind, _TONES[self.kind], self.reason)
         if small:
             page.warning(small)

@@ -27,7 +27,7 @@ def main(source: str, target: str) -> int:
     from rizbin.data.sample import Refused
 
     try:
-        pixels = read_image(source, name="the picture")
+        pixels = read_image(source, name="the image")
         written = BytesIO()
         Image.fromarray(pixels).save(written, "PNG", compress_level=3)
     except Refused as refusal:

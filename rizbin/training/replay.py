@@ -51,7 +51,7 @@ class Replay:
             lines.append(f"Gradients that are not finite: {_listed(self.gradients)}.")
         if not self.happens_again:
             lines.append("All is finite this time: the fault lies in the machine or in another precision or device.")
-        return "\n".join([*lines, f"Pictures of the batch: {_listed(self.samples)}."])
+        return "\n".join([*lines, f"Images of the batch: {_listed(self.samples)}."])
 
 
 def replay(method: Method, trainer: Trainer, source: Source, run: RunFolder) -> Replay:

@@ -142,12 +142,12 @@ def test_ends_of_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["train", "clip", "--data", "my pictures"]
+    words = ["train", "clip", "--data", "my images"]
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    assert training.again(words) == "rizbin train clip --data 'my pictures'"
+    assert training.again(words) == "rizbin train clip --data 'my images'"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert training.again(words) == "torchrun --nproc-per-node 2 -m rizbin -- train clip --data 'my pictures'"
+    assert training.again(words) == "torchrun --nproc-per-node 2 -m rizbin -- train clip --data 'my images'"
 
 
 def test_the_doctor_finds_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:

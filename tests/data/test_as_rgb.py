@@ -98,8 +98,8 @@ def test_an_array_that_torch_made_is_one_too() -> None:
 )
 def test_all_else_is_one_sentence(image: object, words: str) -> None:
     with pytest.raises(Refused) as caught:
-        as_rgb(image, name="picture 3")
-    assert words in str(caught.value) and str(caught.value).startswith("picture 3 ") and str(caught.value).endswith(".")
+        as_rgb(image, name="image 3")
+    assert words in str(caught.value) and str(caught.value).startswith("image 3 ") and str(caught.value).endswith(".")
 
 
 def test_a_damaged_file_opened_by_pillow_is_one_sentence(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_annotations_of_unlisted_pictures_and_categories_are_counted(tmp_path: P
     assert source.notices == (
         "instances.json: 6 annotations are left out, for image_id 70, 71, 72 and 2 more are not among its images.",
         "instances.json: 1 annotation is left out, for category_id 6 is not among its categories.",
-        "instances.json: 1 annotation is left out, for the object lies outside of its picture, such as image_id 0.",
+        "instances.json: 1 annotation is left out, for the object lies outside of its image, such as image_id 0.",
     )
     assert len(source[0].objects) == 3, "the others are there"
     assert open_coco(save(tmp_path / "whole.json", annotations=OBJECTS[:4], **parts), split="all").notices == ()
@@ -260,7 +260,7 @@ def test_what_is_smaller_than_a_pixel_is_one_pixel(tmp_path: Path) -> None:
     [
         ({"bbox": [8, 8, -3, 2]}, "a width of -3"),
         ({"bbox": [8, 8, 2, -3]}, "a height of -3"),
-        ({"segmentation": {"counts": RUNS, "size": [12, 11]}}, r"size \[12, 11\] for a picture of size \[12, 12\]"),
+        ({"segmentation": {"counts": RUNS, "size": [12, 11]}}, r"size \[12, 11\] for an image of size \[12, 12\]"),
         ({"segmentation": {"counts": RUNS, "size": "12x12"}}, "12x12"),
         ({"bbox": [0, 0, 1e300, 5]}, "no place near"),
         ({"segmentation": [[0, 0, 1e300, 5, 6, 7]]}, "no place near"),

@@ -55,5 +55,5 @@ def test_films_and_sheets_are_left_out_of_folders(tmp_path: Path, capsys: pytest
 
 def test_nothing_is_said(tmp_path: Path) -> None:
     write(tmp_path / "a.png", 1)
-    with pytest.raises(RizbinError, match="no pictures in"):
+    with pytest.raises(RizbinError, match="no images in"):
         image_files(str(tmp_path / "a.png"), str(tmp_path / "none*.png"))

@@ -98,7 +98,7 @@ def test_tables_inside_subfolders_are_read(tmp_path: Path, part: str) -> None:
     assert source[found[f"{part}/0.png"]].caption == "red" and source[found["other/4.png"]].caption == "green"
     assert source[found[f"{part}/2.png"]].captions == ("blue", "azure") and source[found[f"{part}/2.png"]].label == "3"
     assert "is empty" in refusal(source, found[f"{part}/sub/1.png"])
-    assert any("1 picture is left out, for no table of" in one and f"{part}/3.png" in one for one in source.notices)
+    assert any("1 image is left out, for no table of" in one and f"{part}/3.png" in one for one in source.notices)
 
 
 def test_folders_called_train_and_val_are_splits(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_raw_files_beside_pictures_are_counted_and_not_refused(tmp_path: Path) -
     for name in ("a.CR2", "a.heic"):
         (tmp_path / name).write_bytes(b"x")
     source = everything(tmp_path)
-    assert len(source) == 1 and source.notices[0].startswith("2 files are left out, for the same pictures lie beside")
+    assert len(source) == 1 and source.notices[0].startswith("2 files are left out, for the same images lie beside")
 
 
 def test_captions_that_are_no_files_are_refused_at_once(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_names_that_are_no_text_are_spelled_out(tmp_path: Path) -> None:
 
 
 def test_nothing_to_open_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RizbinError, match="holds no pictures"):
+    with pytest.raises(RizbinError, match="holds no images"):
         everything(tmp_path)
     with pytest.raises(RizbinError, match="nowhere cannot be read"):
         everything(tmp_path / "nowhere")

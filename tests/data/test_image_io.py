@@ -138,8 +138,8 @@ BAD = {
     "tiff": (b"II*\0\x08\0\0\0", "a TIFF"),
     "pdf": (b"%PDF-1.7", "a PDF"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
-    "text": (b"hello", "no known picture format"),
-    "short": (b"\xff", "no known picture format"),
+    "text": (b"hello", "no known image format"),
+    "short": (b"\xff", "no known image format"),
     "signature only": (b"\xff\xd8\xff", "damaged or cut short"),
     "truncated JPEG": (pack(RGB, "JPEG")[:-60], "damaged or cut short"),
     "truncated PNG": (pack(RGB)[:-40], "damaged or cut short"),
@@ -166,8 +166,8 @@ def test_bad_files_are_refused_at_once(case: str, tmp_path: Path) -> None:
         assert time.process_time() - start < 1
         sentence = str(refusal.value)
         assert sentence.startswith(str(path)) and words in sentence and sentence.endswith(".") and "\n" not in sentence
-        with pytest.raises(Refused, match="the third picture"):
-            read(data, name="the third picture")
+        with pytest.raises(Refused, match="the third image"):
+            read(data, name="the third image")
 
 
 def test_a_packed_bomb_costs_nothing() -> None:
@@ -227,4 +227,4 @@ def test_any_bytes_are_decoded_or_refused(data: bytes, start: bytes) -> None:
     try:
         read_image(start + data)
     except Refused as refusal:
-        assert str(refusal).startswith("the picture ")
+        assert str(refusal).startswith("the image ")

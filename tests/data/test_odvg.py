@@ -1,4 +1,4 @@
-"""ODVG lines: both kinds of record, pictures elsewhere, and what is said of broken ones."""
+"""ODVG lines: both kinds of record, images elsewhere, and what is said of broken ones."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_lines_about_one_picture_add_up(tmp_path: Path) -> None:
 def test_pictures_may_lie_in_a_folder_named_beside(tmp_path: Path) -> None:
     path = written(tmp_path, DETECTION, pictures="elsewhere")
     assert open_source(f"{path}@{tmp_path / 'elsewhere'}", split="all")[0].objects[0].name == "cat"
-    with pytest.raises(RizbinError, match=r"no folder .*nowhere.* for the pictures of"):
+    with pytest.raises(RizbinError, match=r"no folder .*nowhere.* for the images of"):
         open_source(f"{path}@{tmp_path / 'nowhere'}", split="all")
 
 

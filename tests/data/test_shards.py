@@ -74,7 +74,7 @@ def test_where_captions_come_from(tmp_path: Path, members: Members, caption: str
     ("members", "words"),
     [
         ([("a.png", encode(1))], "caption of a.tar/a is empty"),
-        ([("a.txt", b"alone")], "has no picture"),
+        ([("a.txt", b"alone")], "has no image"),
         ([("a.png", b"<html>"), ("a.txt", b"x")], "web page"),
         ([("a.png", encode(1)), ("a.txt", b"\xff\xfe\xff")], "not UTF-8"),
         ([("a.png", encode(1)), ("a.json", b"{")], "JSON of a.tar/a is broken"),
@@ -138,7 +138,7 @@ def test_repeated_members_are_counted(tmp_path: Path) -> None:
     assert source.notices == (
         "a.tar: 2 members are left out, for names stand in it twice, and the first of a name counts, such as "
         "000000000.png, 000000000.txt.",
-        "a.tar: 1 member is left out, for names have a picture in another format, which is taken, such as "
+        "a.tar: 1 member is left out, for names have an image in another format, which is taken, such as "
         "000000000.png.",
     )
     assert everything(tmp_path / "a.tar").notices == source.notices, "from the index"
@@ -169,7 +169,7 @@ def test_dots_in_names_lose_nothing(tmp_path: Path) -> None:
         "a.tar/000000000": "number 0",
         "a.tar/img_1.5x": "dotted",
         "a.tar/002": "ending",
-        "a.tar/001 has no picture among its members; leave it out of the shard.": "",
+        "a.tar/001 has no image among its members; leave it out of the shard.": "",
         "the caption of a.tar/001.left is empty; write one.": "",
         "a.tar/003 is a TIFF; give JPEG, PNG, WebP, BMP or GIF.": "",
     }
@@ -240,7 +240,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     for pattern, words in (
         (str(tmp_path / "none*.tar"), "no .tar file is named"),
         (str(tmp_path / "bad.tar"), "no plain tar"),
-        (str(tmp_path / "empty.tar"), "hold no pictures"),
+        (str(tmp_path / "empty.tar"), "hold no images"),
         ("pipe:curl x", "from this machine's disk"),
         ("s3://bucket/{0..9}.tar", "from this machine's disk"),
         ("{0..99999999}.tar", "over a million shards"),

@@ -68,7 +68,7 @@ def test_absolute_paths_are_taken(tmp_path: Path) -> None:
 def test_unusable_rows_are_refused_one_by_one(tmp_path: Path) -> None:
     rows = [b"images/0.png,", b"images/1.png,caf\xe9", b",nothing", b"http://x.org/a.png,far", b"images/none.png,gone"]
     source = table(tmp_path, b"\n".join([b"path,text", *rows, b"images/2.png", b"images/3.png,fine"]))
-    words = ["is empty", "not UTF-8", "line 4 names no picture", "network address", "cannot be opened", "is empty"]
+    words = ["is empty", "not UTF-8", "line 4 names no image", "network address", "cannot be opened", "is empty"]
     for index, expected in enumerate(words):
         with pytest.raises(Refused, match=expected):
             source[index]
@@ -80,7 +80,7 @@ def test_broken_json_lines_are_refused_one_by_one(tmp_path: Path) -> None:
     source = table(tmp_path, "\n".join([good, "{", "[1]", '{"image": 3, "text": "x"}', "[" * 100_000]), "t.jsonl")
     assert source[0].caption == "one" and len(source) == 5
     for index in range(1, 5):
-        with pytest.raises(Refused, match=f"line {index + 1} names no picture"):
+        with pytest.raises(Refused, match=f"line {index + 1} names no image"):
             source[index]
 
 
@@ -158,8 +158,8 @@ def test_rows_that_other_rows_make_up_for_are_counted(tmp_path: Path) -> None:
     source = table(tmp_path, f"image,caption,label\n{rows}")
     assert source[0].captions == ("one", "uno") and source[0].label == "cat"
     first, second = source.notices
-    assert "1 row is left out, as other rows have the same picture" in first
-    assert "1 row is about a picture that has another category already" in second and "(cat, dog)" in second
+    assert "1 row is left out, as other rows have the same image" in first
+    assert "1 row is about an image that has another category already" in second and "(cat, dog)" in second
 
 
 @pytest.mark.parametrize("label", ["3.0", "3", '"3"'])

@@ -130,7 +130,7 @@ def test_a_source_without_objects_is_refused_in_a_sentence() -> None:
                 raise Refused("the first is broken.")
             return Sample("a", super().__getitem__(index).image, "")
 
-    with pytest.raises(RizbinError, match=r"no picture with objects.*the first is broken"):
+    with pytest.raises(RizbinError, match=r"no image with objects.*the first is broken"):
         measure(Sees(lambda name, right: 0.5), Bare(), settings=PLAIN)
-    with pytest.raises(RizbinError, match="no picture with objects"):
+    with pytest.raises(RizbinError, match="no image with objects"):
         calibrated(Sees(lambda name, right: 0.5), Bare(), settings=PLAIN)

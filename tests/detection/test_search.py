@@ -41,7 +41,7 @@ def test_every_picture_is_looked_at_and_the_broken_one_is_named(place: Path, tmp
     )
     assert [one.file for one in found.images] == ["0.png", "1.png", "2.png", "deep/3.png"]
     assert len(found.skipped) == 1 and "broken.png" in found.skipped[0]
-    assert len(said) == 1 and "5 pictures, about" in said[0]
+    assert len(said) == 1 and "5 images, about" in said[0]
     assert all(len(one.answer) == 10 for one in found.images), "each query answers once"
     assert len(list((tmp_path / "d").glob("*.png"))) == 4
     (alone,) = detector.detect([Shapes()[0].image], ["cat", "dog"])
@@ -72,11 +72,11 @@ def test_rivals_take_boxes_and_are_no_answers(place: Path) -> None:
 
 def test_nothing_to_look_at_gets_a_sentence(place: Path) -> None:
     detector = Detector.from_pretrained(place / "model")
-    with pytest.raises(RizbinError, match="no pictures to look at"):
+    with pytest.raises(RizbinError, match="no images to look at"):
         search(detector, [], ["cat"])
-    with pytest.raises(RizbinError, match=r"None of the 1 pictures could be used.*broken"):
+    with pytest.raises(RizbinError, match=r"None of the 1 images could be used.*broken"):
         search(detector, [str(place / "pictures/broken.png")], ["cat"])
-    with pytest.raises(RizbinError, match="no pictures in"):
+    with pytest.raises(RizbinError, match="no images in"):
         search(detector, [str(place / "nothing*.png")], ["cat"])
 
 

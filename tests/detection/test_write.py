@@ -77,7 +77,7 @@ def test_what_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RizbinError, match="no form 'pdf'"):
         write(PICTURES, NAMES, tmp_path / "x", "pdf")
     twice = [PICTURES[0], ImageDetections("a.jpg", 9, 9, NOTHING)]
-    with pytest.raises(RizbinError, match="Two pictures are called a"):
+    with pytest.raises(RizbinError, match="Two images are called a"):
         write(twice, NAMES, tmp_path / "x", "voc")
     (tmp_path / "file").write_text("")
     with pytest.raises(RizbinError, match="cannot be written"):

@@ -18,4 +18,4 @@ def test_the_best_head_of_each_picture_counts() -> None:
     assert mean.name == "attention/mean_jaccard" and mean.value == 0
     all_patches, _ = measure(heads.clamp(min=1), labels, mass=1.0)
     assert all_patches.value == pytest.approx(50)
-    assert "hold 60%" in best.protocol and "2 pictures" in best.protocol
+    assert "hold 60%" in best.protocol and "2 images" in best.protocol

@@ -65,7 +65,7 @@ def test_what_is_linear_is_read_and_a_shift_by_one_is_noticed() -> None:
     settings = {"decays": (0.01, 0.001), "steps": 50, "seed": 0}
     top1 = measure(features, right, features, right, **settings)[0]
     assert top1.name == "probe/top1" and top1.value == 100
-    assert "softmax" in top1.protocol and "200 training pictures" in top1.protocol
+    assert "softmax" in top1.protocol and "200 training images" in top1.protocol
     assert measure(features, right, features, right.roll(1, dims=1), **settings)[0].value == 0
 
 

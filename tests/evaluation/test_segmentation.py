@@ -136,7 +136,7 @@ def test_zero_shot_segmentation_that_knows_is_good_and_a_shift_by_one_is_not() -
         return zero_shot_segmentation(scores, labels, scores, labels, "zero_shot", head, boundary_width=2)
 
     good, boundary = both(scores)
-    assert good.value > 80 and "at 16x16" in good.protocol and "2 training pictures" in good.protocol
+    assert good.value > 80 and "at 16x16" in good.protocol and "2 training images" in good.protocol
     assert boundary.name == "segmentation/zero_shot/boundary_iou" and "within 2 pixels" in boundary.protocol
     assert 40 < boundary.value < good.value and boundary.images == 2
     assert all(each.value < 40 for each in both(scores.roll(1, dims=1)))

@@ -223,9 +223,9 @@ def test_beside_each_number_stands_the_same_of_random_weights(report: Report) ->
 
 
 def test_protocols_are_made_from_the_settings_used(report: Report) -> None:
-    assert "the 5 nearest of 80 training pictures" in report["knn/top1"].protocol
+    assert "the 5 nearest of 80 training images" in report["knn/top1"].protocol
     assert "cosine / 0.07" in report["knn/top1"].protocol
-    assert "40 training pictures" in report["segmentation/zero_shot/miou"].protocol
+    assert "40 training images" in report["segmentation/zero_shot/miou"].protocol
     changed = replace(
         SETTINGS,
         k=7,
@@ -270,13 +270,13 @@ def test_the_threshold_comes_from_the_training_pictures_it_says(report: Report) 
 
 
 def test_the_dense_head_sees_as_many_images_as_it_is_given(report: Report) -> None:
-    assert "of 60 pictures" in report["segmentation/dense_head/objects_miou"].protocol
+    assert "of 60 images" in report["segmentation/dense_head/objects_miou"].protocol
     few = replace(SETTINGS, dense_images=12, baseline=False)
     found = evaluate(Colors(Sight()).know(), Blocks(), train_source=Blocks(10**6), settings=few)
     for name in ("miou", "objects_miou"):
-        assert "of 12 pictures" in found[f"segmentation/dense_head/{name}"].protocol
-        assert "of 60 pictures" in found[f"segmentation/zero_shot/{name}"].protocol
-    assert "on 12 training pictures" in found["segmentation/dense_head/miou"].protocol
+        assert "of 12 images" in found[f"segmentation/dense_head/{name}"].protocol
+        assert "of 60 images" in found[f"segmentation/zero_shot/{name}"].protocol
+    assert "on 12 training images" in found["segmentation/dense_head/miou"].protocol
     assert found["segmentation/dense_head/boundary_iou"].images == 12
     # One to three objects in turn: every third image of 12 holds two, every third three.
     for room, pairs, several in (("dense_head", 4, 8), ("zero_shot", 20, 40)):
@@ -399,7 +399,7 @@ class Broken(Blocks):
 
     def __getitem__(self, index: int) -> Sample:
         if index % self.every == 0:
-            raise Refused(f"picture {index} is truncated; replace it.")
+            raise Refused(f"image {index} is truncated; replace it.")
         return super().__getitem__(index)
 
 
@@ -408,7 +408,7 @@ def test_refused_pictures_are_listed_and_replaced_where_there_are_more() -> None
     assert len(seen) == 20 and len(refused) == 10
     seen, refused = read(Broken(3, endless=False), 30, SIZE, seed=0, advance=lambda more: None)
     assert len(seen) == 20 and len(refused) == 10
-    with pytest.raises(RizbinError, match="gave no picture"):
+    with pytest.raises(RizbinError, match="gave no image"):
         evaluate(Colors(Sight()), Broken(1, endless=True), settings=SETTINGS)
 
 
@@ -566,7 +566,7 @@ def test_time_follows_the_images_and_the_first_numbers_come_early() -> None:
         settings=few,
         first=lambda some: told.append((pair.seen, [one.name for one in some])),
     )
-    assert "40 training pictures" in found["probe/top1"].protocol
+    assert "40 training images" in found["probe/top1"].protocol
     ((seen, names),) = told
     assert seen == 20 * 4 and {"zero_shot/top1", "retrieval/image_to_text/r1"} <= set(names)
     assert pair.seen > seen, "the others were still to come"
@@ -619,7 +619,7 @@ def test_too_few_images_are_refused_with_their_number() -> None:
         RizbinError, match="has 3 images to measure on, fewer than 10, so its numbers would say nothing"
     ):
         evaluate(Colors(Sight()).know(), Few(), settings=SETTINGS)
-    with pytest.raises(RizbinError, match=r"has 15 images .*the first reason: picture \d+ is truncated.*fewer than 20"):
+    with pytest.raises(RizbinError, match=r"has 15 images .*the first reason: image \d+ is truncated.*fewer than 20"):
         evaluate(Colors(Sight()).know(), Broken(2, endless=False), settings=replace(SETTINGS, least_images=20))
     found = evaluate(Colors(Sight()).know(), Few(), settings=replace(SETTINGS, least_images=1, baseline=False))
     assert found.images == 3

@@ -70,4 +70,4 @@ def test_pictures_without_a_name_do_not_count_and_the_protocol_says_how_many_did
     images, words = torch.cat([torch.eye(6), torch.randn(4, 6)]), torch.eye(6)
     top1 = measure(images, words, right, "scenes")[0]
     assert top1.value == 100
-    assert "6 pictures" in top1.protocol and "scenes" in top1.protocol
+    assert "6 images" in top1.protocol and "scenes" in top1.protocol

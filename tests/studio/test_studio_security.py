@@ -213,7 +213,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_image_is_refused_in_a_sentence(client: TestClient, places: Places, name: str) -> None:
     answer = client.post("/api/pictures", content=HOSTILE[name], headers={"X-Name": "..%2F..%2Fx.png"})
-    assert answer.status_code == 400 and answer.json()["error"].startswith("the picture ")
+    assert answer.status_code == 400 and answer.json()["error"].startswith("the image ")
     assert not list(places.pictures.iterdir()) and not list(places.incoming.iterdir())
 
 

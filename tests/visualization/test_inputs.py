@@ -88,8 +88,8 @@ def test_what_cannot_be_read_is_skipped_and_listed(tmp_path: Path) -> None:
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     for where, said in (
         ([], "no images to look at"),
-        (str(tmp_path), "no pictures in"),
-        (str(tmp_path / "nowhere"), "no pictures in"),
+        (str(tmp_path), "no images in"),
+        (str(tmp_path / "nowhere"), "no images in"),
         ("scenes:zzz", "zzz"),
     ):
         with pytest.raises(RizbinError, match=said):

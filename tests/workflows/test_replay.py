@@ -32,7 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pictures_come_out_the_same_to_the_bit(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plain, cured with objects named and another scale, away from words, of another size, and from a picture."""
+    """Plain, cured with objects named and another scale, away from words, of another size, and from an image."""
     model = models / "draws"
     plain = rizbin.generate(["a zebra", "a frog"], model=model, output=tmp_path / "a", **QUICK, count=2, quiet=True)
     cured: dict[str, Any] = {"steps": 2, "negative": "a dog", "height": 32, "width": 40, "seed": 2**64 - 1}

@@ -31,11 +31,11 @@ WORLDS = {
     "easy": World(
         objects=(1, 3), sides=(0.25, 0.6), spread="even", turn=0.0, repeat=0.05, plain=1.0, backgrounds=("gradient",)
     ),
-    # For finding things: as easy to see as the first, one more of them, and large and small ones alike.
+    # For finding objects: as easy to see as the first, one more of them, and large and small ones alike.
     "several": World(
         objects=(1, 4), sides=(0.2, 0.5), spread="even", turn=0.0, repeat=0.1, plain=1.0, backgrounds=("gradient",)
     ),
-    # For drawing: large enough that 64 pixels show what a thing is, one or two of them, on a ground of one color.
+    # For drawing: large enough that 64 pixels show what an object is, one or two of them, on a ground of one color.
     "drawn": World(
         objects=(1, 2), sides=(0.4, 0.56), spread="even", turn=0.0, repeat=0.0, plain=1.0, backgrounds=("plain",)
     ),
@@ -52,7 +52,7 @@ WORLDS = {
     # For methods without captions. They learn what tells an image from others: on grounds of many colors that is the
     # ground, and nearest neighbors by object stay at chance; here there is nothing but the object.
     # The same with hues of its own in every scene: colors tell images apart and name nothing, as on photographs of
-    # things that come in many colors. On "single", where a drawing's colors are its name, to ignore them costs 28
+    # objects that come in many colors. On "single", where a drawing's colors are its name, to ignore them costs 28
     # points of SimCLR's nearest neighbors; augmentations of color are then to be judged here.
     "tinted": World(
         objects=(1, 1),
@@ -116,7 +116,7 @@ class Scenes:
     class Settings:
         preset: Literal["easy", "several", "drawn", "hard", "single", "tinted", "group", "detail"] = "easy"
         """easy: 1 to 3 objects of a quarter to 60 percent of the side on a two-color gradient. several: 1 to 4
-        of a fifth to a half on the like, for finding things. drawn: 1 or 2 of 40 to 56 percent on one color, for
+        of a fifth to a half on the like, for finding objects. drawn: 1 or 2 of 40 to 56 percent on one color, for
         drawing. hard: 1 to 6 objects of
         4 to 70 percent (8 pixels at least), turned by up to 20 degrees, on plain, gradient, textured and cluttered
         grounds. single: one object of 30 to 80 percent, turned by up to 30 degrees, on white, for methods without

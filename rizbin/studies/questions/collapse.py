@@ -215,10 +215,10 @@ def show(page: Page, results: Results) -> None:
 
 STUDY = Study(
     question="Why does SimCLR need negatives, and why does BYOL not?",
-    design="Every row is the same small network (three convolutions, 32 pixels) on the same pictures, single drawings "
+    design="Every row is the same small network (three convolutions, 32 pixels) on the same images, single drawings "
     "on white, in the same order, by the same optimizer. What differs is whether there is a predictor, whose "
-    "projection is predicted, whether gradient flows into it, and whether other pictures push away; for DINO, what "
-    "keeps its code in use. Measured on new pictures: nearest neighbors, and whether the projections are spread.",
+    "projection is predicted, whether gradient flows into it, and whether other images push away; for DINO, what "
+    "keeps its code in use. Measured on new images: nearest neighbors, and whether the projections are spread.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

@@ -19,7 +19,7 @@ DINOS = {0: "DINO, no small crops", 2: "DINO, 2 small crops", 6: "DINO, 6 small 
 
 
 DELIVERED = 0.02
-"""How far repulsion must lower the cosine of two small crops of a picture, less that of two pictures, to count as
+"""How far repulsion must lower the cosine of two small crops of an image, less that of two images, to count as
 there: twice what seeds differ by."""
 
 
@@ -111,7 +111,7 @@ def show(page: Page, results: Results) -> None:
     page.table(
         ["", "large with large", "small with large", "small with small"],
         [("", rows)],
-        caption="Mean cosine of a picture's crops at the end of training",
+        caption="Mean cosine of an image's crops at the end of training",
     )
     three = [LEARNED, COSINE, NONE]
     curves(page, results, "Cosine of the two small crops", "local_local", three)
@@ -123,9 +123,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="What are small crops good for, and should they repel each other?",
     design="The same small network (three convolutions, 32 pixels; small crops of 16) on the same single drawings, at "
-    "equal pictures: LoGo with its affinity learned, replaced by the cosine, and off; without drawing small crops to "
+    "equal images: LoGo with its affinity learned, replaced by the cosine, and off; without drawing small crops to "
     "large ones; on SimSiam and BYOL instead of MoCo; and DINO with more and fewer small crops. A step with more crops "
-    "costs more: this compares equal pictures, not equal time.",
+    "costs more: this compares equal images, not equal time.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,

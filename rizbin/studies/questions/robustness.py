@@ -17,7 +17,7 @@ from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 METHODS = {"simclr": "SimCLR", "byol": "BYOL"}
 BATCHES = (64, 256, 32, 16)
-"""The preset's first; equal pictures, so that small batches make more updates."""
+"""The preset's first; equal images, so that small batches make more updates."""
 PAPER_BATCHES = {"simclr": {256: 64.3, 64: 59.2}, "byol": {256: 71.8, 64: 59.7}}
 REMOVED: dict[str, tuple[str, ...]] = {
     "no flip": ("flip",),
@@ -232,7 +232,7 @@ def show(page: Page, results: Results) -> None:
         caption="Points lost against all augmentations (BYOL's figure 3b), and how much colors alone decide",
     )
     page.note(
-        "The color shortcut is the share of a picture's ten nearest pictures, by the network's features, that are also "
+        "The color shortcut is the share of an image's ten nearest images, by the network's features, that are also "
         "among its ten nearest by color histogram."
     )
 
@@ -240,9 +240,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="How much do SimCLR and BYOL depend on the batch and on each augmentation?",
     design="Both methods on the same small network (three convolutions, 32 pixels) and the same single drawings, each "
-    "in hues of its own, so that colors name nothing, at equal pictures. First with all augmentations, then with other "
+    "in hues of its own, so that colors name nothing, at equal images. First with all augmentations, then with other "
     "batches (learning rate times the root of the batch's ratio), then with one kind of augmentation removed. Measured "
-    "on new pictures by nearest neighbors, and by how far colors alone decide which pictures are near.",
+    "on new images by nearest neighbors, and by how far colors alone decide which images are near.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,
