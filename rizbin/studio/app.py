@@ -53,6 +53,7 @@ DESK = {
     "why": ("model", "picture", "phrases"),
     "coco": ("picture", "title", "names", "boxes", "size"),
     "search": ("model", "pictures", "words", "like"),
+    "checkpoint": ("run", "step"),
 }
 """Questions for the desk and what each holds."""
 _LOG = logging.getLogger("rizbin.studio")
@@ -227,6 +228,8 @@ class App:
             raise NotHere("There is no such question.")
         request_body = await body(request)
         question: dict[str, Any] = {name: request_body[name] for name in DESK[do] if name in request_body}
+        if "run" in question:
+            question["run"] = str(self.places.run(question["run"]))
         if "model" in question:
             question["model"] = model_of(question["model"], self.places, self.models)
         for name in [*question.get("pictures", []), *([question["picture"]] if "picture" in question else [])]:

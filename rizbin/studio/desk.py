@@ -27,6 +27,7 @@ from rizbin.detection.presence import Calibration, verify
 from rizbin.detection.write import ImageDetections, coco
 from rizbin.models.encoder import Encoder
 from rizbin.studio.places import Places
+from rizbin.studio.stills import stills
 from rizbin.studio.words import line_of
 from rizbin.visualization.inputs import ShownImage, read_images
 from rizbin.visualization.passes import over
@@ -221,6 +222,15 @@ class Desk:
         target = self.places.incoming / f"scene-{os.getpid()}"
         target.write_bytes(held.getvalue())
         return {"file": target.name, "caption": sample.caption}
+
+    # ---- runs ----------------------------------------------------------------------------------------------------
+
+    def do_checkpoint(self, run: str, step: object) -> dict[str, Any]:
+        """What a run makes of the first images of its data at one step, and the command that shows all steps."""
+        if not isinstance(step, int) or step < 0:
+            raise RizbinError("A checkpoint is named by its step, a number from 0 on.")
+        shown = stills(self.places, Path(run), step)
+        return {**shown, "line": line_of(["visualize", "checkpoints", run, shown["data"]])}
 
     # ---- what is kept --------------------------------------------------------------------------------------------
 

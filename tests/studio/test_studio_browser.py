@@ -145,6 +145,12 @@ def until(page: Any, condition: str) -> None:
         page.wait_for_timeout(5)
 
 
+def shoot(page: Any, name: str) -> None:
+    """A picture of the whole page for a person, in the folder that RIZBIN_SHOTS names."""
+    if folder := os.environ.get("RIZBIN_SHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
 def wait_for(job: Path, seconds: float = 240) -> dict[str, Any]:
     """How a job ended."""
     end = time.monotonic() + seconds
@@ -388,6 +394,64 @@ def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served
     assert json.loads((run / "finished.json").read_text())["steps"] == 400
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 400
+
+
+def test_the_same_scenes_are_seen_at_each_checkpoint(page: Any, served: Served) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from PIL import Image
+
+    from rizbin.training.trainer import Trainer
+    from rizbin.workflows import runs
+    from rizbin.workflows.checkpoints import images_at
+    from rizbin.workflows.presets import Training
+    from tests.toys import tiny
+
+    trainer = Trainer.Settings(log_every=1, keep_checkpoints=2)
+    training = Training(
+        method="detailclip",
+        data="scenes:easy",
+        steps=3,
+        batch=4,
+        checkpoint_every=1,
+        trainer=trainer,
+        settings=tiny("detailclip"),
+    )
+    run = runs.train(training, served.folder / "runs" / "toy", quiet=True)
+    go(page, served, "runs")
+    page.reload()
+    page.get_by_role("checkbox", name="toy").check()
+    until(page, "document.querySelector('.stills')?.dataset.shown === '3'")
+    assert "rizbin visualize checkpoints" in page.locator("details code").last.inner_text()
+    slider = page.get_by_role("slider", name="Checkpoint")
+    slider.focus()
+    for key, step in (("Home", 0), ("ArrowRight", 2), ("End", 3)):
+        page.keyboard.press(key)
+        until(page, f"document.querySelector('.stills').dataset.shown === '{step}'")
+    assert slider.get_attribute("aria-valuetext") == "Step 3"
+    page.get_by_role("button", name="Hidden patches").click()
+    page.get_by_role("button", name="Reconstruction").click()
+    until(page, "document.querySelector('.stills').dataset.shown === '3'")
+    (kept,) = (served.folder / "studio" / "stills").iterdir()
+    right = images_at(run, 3)
+    for number, row in enumerate(right.images):
+        for image in row:
+            shown = np.asarray(Image.open(kept / "3" / f"{number}-{image.caption.lower()}.png"))
+            assert np.array_equal(shown, image.image), image.caption
+    width = "(image) => image.naturalWidth"
+    assert page.locator(".stills img").nth(1).evaluate(width) == right.images[0][0].image.shape[1]
+    shutil.rmtree(run / "checkpoints" / "step_000000002")  # as by a training that goes on
+    page.reload()
+    until(page, "document.querySelector('.stills')?.dataset.shown === '3'")
+    page.get_by_role("slider", name="Checkpoint").focus()
+    page.keyboard.press("ArrowLeft")
+    until(page, "document.querySelector('.stills').dataset.shown === '2'")
+    for size in (1280, 390):
+        page.set_viewport_size({"width": size, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        shoot(page, f"runs-{size}")
+    shutil.rmtree(run)
 
 
 def test_the_page_is_learned_from_questions(page: Any, served: Served) -> None:
