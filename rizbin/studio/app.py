@@ -51,8 +51,9 @@ DESK = {
     "find": ("model", "picture", "phrases", "distractors"),
     "choose": ("model", "picture", "phrases", "distractors", "thresholds"),
     "why": ("model", "picture", "phrases"),
-    "coco": ("picture", "title", "names", "boxes", "size"),
-    "search": ("model", "pictures", "words", "like"),
+    "masks": ("masks", "picture", "boxes"),
+    "coco": ("picture", "title", "names", "boxes", "size", "masks"),
+    "search": ("model", "pictures", "words", "like", "region"),
     "checkpoint": ("run", "step"),
 }
 """Questions for the desk and what each holds."""
@@ -112,7 +113,7 @@ class App:
 
         names = [*zoo.names(), *self.models]
         runs = [f"runs/{run['name']}" for run in trainings.list_runs(self.places) if run["finished"]]
-        kinds = {name: checks.kind_of(name) for name in names}
+        kinds = {name: "segmenter" if checks.is_segmenter(name) else checks.kind_of(name) for name in names}
         kinds |= {name: checks.kind_of(str(self.places.runs / name.removeprefix("runs/"))) for name in runs}
         return JSONResponse(
             {
@@ -230,8 +231,9 @@ class App:
         question: dict[str, Any] = {name: request_body[name] for name in DESK[do] if name in request_body}
         if "run" in question:
             question["run"] = str(self.places.run(question["run"]))
-        if "model" in question:
-            question["model"] = model_of(question["model"], self.places, self.models)
+        for name in ("model", "masks"):
+            if question.get(name):
+                question[name] = model_of(question[name], self.places, self.models)
         for name in [*question.get("pictures", []), *([question["picture"]] if "picture" in question else [])]:
             self.places.picture(name)
         return JSONResponse(await self.desk.ask({"do": do, **question}))
