@@ -208,7 +208,7 @@ class Desk:
     # ---- searching and scenes ------------------------------------------------------------------------------------
 
     def do_search(
-        self, model: str, pictures: list[str], words: str, like: str, region: list[float] | None = None
+        self, model: str, pictures: list[str], words: str, like: str, region: list[Any] | None = None
     ) -> dict[str, Any]:
         """The pictures nearest to the words, or to one picture, by cosine, and the commands that find them as well.
 
@@ -231,13 +231,14 @@ class Desk:
         return {"nearest": [[name, round(score, 4)] for name, score in ranked], "line": line}
 
     def _search_region(
-        self, model: str, encoder: Encoder, pictures: list[str], like: str, region: list[float]
+        self, model: str, encoder: Encoder, pictures: list[str], like: str, region: list[Any]
     ) -> dict[str, Any]:
         """The pictures whose best patch is nearest to a part of one, as `rizbin search --patches` finds them."""
-        if len(region) != 4:
+        if len(region) != 4 or not all(isinstance(share, int | float) for share in region):
             raise RizbinError("A region has four numbers: left, top, right, bottom.")
         file = str(self.places.picture(like))
-        part = (region[0], region[1], region[2], region[3])
+        left, top, right, bottom = (float(share) for share in region)
+        part = (left, top, right, bottom)
         (query,) = queries_of(encoder, [], [file], patches=True, region=part)
         nearest, boxes = [], {}
         for name in pictures:

@@ -59,6 +59,6 @@ def test_a_region_is_found_by_the_commands_that_are_spelled(tmp_path: Path, monk
     for row in rows:
         box = [row["left"] / width, row["top"] / height, row["right"] / width, row["bottom"] / height]
         assert np.allclose(answer["boxes"][Path(row["file"]).stem], box, atol=1e-3)
-    for wrong in ([0.5, 0.1, 0.4, 0.9], [0, 0, 1.5, 1], [0, 0, 1]):
+    for wrong in ([0.5, 0.1, 0.4, 0.9], [0, 0, 1.5, 1], [0, 0, 1], [0, 0, "1", 1]):
         with pytest.raises(RizbinError, match="region"):
             desk.do_search("detailclip-mini", names, "", names[0], wrong)

@@ -32,9 +32,9 @@ export function show(place, shared) {
     try {
       const { nearest, boxes, line: spelled } = await api.post("ask/search", { model: held.model, pictures, words: held.words, like: held.like, region: part });
       if (mine !== turn) return;
-      const what = part ? t("theRegion") : held.like ? title(held.like) || t("thePicture") : held.words;
+      const what = held.like ? title(held.like) || t("thePicture") : held.words;
       line.say(spelled);
-      answered.replaceChildren(h("h2", { dir: "auto" }, t("nearest", { what })), h("div.grid", {}, nearest.slice(0, 60).map(([name, score]) => h("figure", {},
+      answered.replaceChildren(h("h2", { dir: "auto" }, part ? t("nearestRegion") : t("nearest", { what })), h("div.grid", {}, nearest.slice(0, 60).map(([name, score]) => h("figure", {},
         h("button", { type: "button", "aria-label": `${t("like")}: ${title(name)}`, onclick: () => like(name) }, boxes ? placed(`pictures/${name}.png`, boxes[name]) : image(`pictures/${name}.png`)),
         h("figcaption.number", { dir: "auto" }, `${number(score, 2)} · ${title(name)}`)))), h("div.fields", {}, h("span.label", {}, t("command")), line));
       window.studioFound = nearest; window.studioPlaces = boxes ?? null;
