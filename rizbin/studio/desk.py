@@ -202,8 +202,8 @@ class Desk:
             tuple(names),
             np.arange(len(boxes)),
         )
-        found = ImageDetections(title, size[0], size[1], detections, None if cut is None else np.stack(cut))
-        return {"coco": coco([found], names)}
+        labelled = ImageDetections(title, size[0], size[1], detections, None if cut is None else np.stack(cut))
+        return {"coco": coco([labelled], names)}
 
     # ---- searching and scenes ------------------------------------------------------------------------------------
 
