@@ -519,10 +519,11 @@ def test_a_part_of_a_picture_is_searched_for(page: Any, served: Served) -> None:
     until(page, "Boolean(window.studioPlaces)")
     nearest, places = page.evaluate("[window.studioFound, window.studioPlaces]")
     line = page.locator("main .command code").last.inner_text()
-    region = [float(word) for word in re.search(r"--region (\S+) (\S+) (\S+) (\S+)", line).groups()]
+    words = line.split()
+    region = [float(word) for word in words[words.index("--region") + 1 :][:4]]
     assert np.allclose(region, [0.1, 0.2, 0.6, 0.7], atol=0.02)
     pictures = [each["id"] for each in ask(page, "pictures")["pictures"]]
-    chosen = re.search(r"([0-9a-f]{16})\.png", line.split("--image")[1]).group(1)
+    chosen = Path(words[words.index("--image") + 1]).stem
     desk = Desk(served.folder / "studio")
     right = desk.do_search("detailclip-mini", pictures, "", chosen, region)
     assert nearest == right["nearest"] and places == right["boxes"]

@@ -55,7 +55,7 @@ def test_a_region_is_found_by_the_commands_that_are_spelled(tmp_path: Path, monk
     rows = [row for row in json.loads(Path("hits.json").read_text()) if Path(row["file"]).stem != names[0]]
     assert [name for name, _ in answer["nearest"]] == [Path(row["file"]).stem for row in rows]
     assert np.allclose([score for _, score in answer["nearest"]], [row["score"] for row in rows], atol=1e-3)
-    height, width = cv2.imread(str(desk.places.picture(names[1]))).shape[:2]
+    height, width = Scenes(Scenes.Settings(split="test"))[1].image.shape[:2]
     for row in rows:
         box = [row["left"] / width, row["top"] / height, row["right"] / width, row["bottom"] / height]
         assert np.allclose(answer["boxes"][Path(row["file"]).stem], box, atol=1e-3)
