@@ -44,6 +44,13 @@ def kind_of(model: str) -> Kind:
     return "encoder"
 
 
+def is_segmenter(model: str) -> bool:
+    """Whether it is a SAM 2, which makes masks of boxes: by the small files of its folder, or by its published name."""
+    if str(_read(_folder(model) / "config.json").get("model_type", "")) in ("sam2", "sam2_video"):
+        return True
+    return model == "sam2" or (model.startswith("facebook/sam2") and not Path(model).is_dir())
+
+
 def _folder(model: str) -> Path:
     return zoo.folder_of(model) if model in zoo.names() and not Path(model).is_dir() else Path(model)
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -126,6 +127,11 @@ class RunFolder:
                 f"{self.path / 'finished.json'} is damaged; remove it and start the run again to finish it."
             )
         return steps
+
+    def saved_steps(self) -> list[int]:
+        """The steps whose checkpoints are there, in order; whether one is whole shows when it is read."""
+        matches = (re.fullmatch(r"step_(\d{9,})", path.name) for path in self.checkpoints.glob("step_*"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def mark_finished(self, steps: int) -> None:
         """Notes that all steps are made."""

@@ -99,6 +99,11 @@ def _overlaps(box: np.ndarray, others: Sequence[tuple[int, int, int, int]]) -> n
 
 
 def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str], names: Sequence[str]) -> None:
+    page.card("; ".join(faults) or "all found, nothing else", box_images(sample, answer, names), small=sample.key)
+
+
+def box_images(sample: Sample, answer: Detections, names: Sequence[str]) -> list[PageImage]:
+    """The image with its boxes, and with the true ones."""
     place = {name: number for number, name in enumerate(names)}
     objects = [instance for instance in sample.objects if instance.name in place]
     truth = Detections(
@@ -108,16 +113,10 @@ def _card(page: Page, sample: Sample, answer: Detections, faults: Sequence[str],
         tuple(names),
         np.arange(len(objects)),
     )
-    page.card(
-        "; ".join(faults) or "all found, nothing else",
-        [
-            PageImage(
-                image=drawn(sample.image, answer), caption="Found", alt=f"Boxes found: {', '.join(answer.labels)}"
-            ),
-            PageImage(image=drawn(sample.image, truth), caption="Truth", alt=f"True boxes: {', '.join(truth.labels)}"),
-        ],
-        small=sample.key,
-    )
+    return [
+        PageImage(image=drawn(sample.image, answer), caption="Found", alt=f"Boxes found: {', '.join(answer.labels)}"),
+        PageImage(image=drawn(sample.image, truth), caption="Truth", alt=f"True boxes: {', '.join(truth.labels)}"),
+    ]
 
 
 def _forgetting(page: Page, rows: Sequence[tuple[str, float, float]]) -> None:

@@ -12,19 +12,18 @@ from rizbin.core import bounded
 from rizbin.core.measurement import Report
 from rizbin.core.runs import time_spent
 from rizbin.data.sample import Source
-from rizbin.data.views import denormalize, whole
 from rizbin.evaluation.zero_shot import TemplateSet
 from rizbin.models.protocol import FeatureExtractor
 from rizbin.models.wrap import AnyEncoder, extractor
 from rizbin.pages.charts import Mark, Series
 from rizbin.pages.page import Page
-from rizbin.pages.pieces import Link, PageImage, Part, Score, Swatch
+from rizbin.pages.pieces import Link, PageImage, Part, Score
+from rizbin.reports.cards import token_images, word_images
 from rizbin.reports.examples import TEMPLATES, Pool, ask, embedded, first_samples, looks
 from rizbin.reports.image_encoder import images_of
 from rizbin.reports.numbers import label, numbers
 from rizbin.training.method import Method, MethodView
-from rizbin.visualization import attention, pca, reconstruct, removed, words
-from rizbin.visualization.colors import distinct
+from rizbin.visualization import pca, words
 
 SHOWN = 12
 """Images shown in full: the first of the data, never chosen."""
@@ -282,52 +281,17 @@ def _card(
     sample, image = pool.samples[index], pool.images[index]
     images = [PageImage(image=image, caption="Image", alt=sample.caption or sample.key)]
     if own is not None:
-        images += _tokens(image, *own)
-    queries = words.words_of(sample.caption, categories) or sorted(sample.names)[: words.MOST]
-    queries = queries if pair.localizes else []
-    legend: list[Swatch] = []
-    if queries:
-        colors = distinct(len(queries))
-        legend = [Swatch(color=color, text=word) for color, word in zip(colors, queries, strict=True)]
-        height, width = image.shape[:2]
-        maps = words.similarities(pair, image, queries, against=vocabulary, embedder=embedder)
-        places = words.segmented(maps, height, width)
-        spoken = f"The image colored by the words {', '.join(queries)}"
-        images.append(PageImage(image=words.painted(image, places, colors), caption="Words", alt=spoken))
-        if sample.objects:
-            masks = [(instance.name, _square(instance.mask, height)) for instance in sample.objects]
-            truth = words.painted(image, words.true_numbers(masks, queries), colors)
-            images.append(PageImage(image=truth, caption="Truth", alt=f"{spoken}, where they really are"))
+        images += token_images(image, *own)
+    colored, legend = word_images(pair, sample, image, categories, vocabulary, embedder)
     page.card(
         sample.caption or "(no caption)",
-        images,
+        [*images, *colored],
         small=sample.key,
         legend=legend,
         scores=[
             Score(name=answer.text, value=answer.share, good=answer.right or None) for answer in pool.answers(index)
         ],
     )
-
-
-def _square(mask: np.ndarray, size: int) -> np.ndarray:
-    """A mask of a sample in the frame of the image that the network is given."""
-    return whole(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)[..., 0] > 127
-
-
-def _tokens(image: np.ndarray, look: MethodView, at: int) -> list[PageImage]:
-    """Attention, removed tokens and reconstruction of one image, as far as there are any."""
-    heat = attention.overlay(image, look.attention[at].numpy())
-    out = [PageImage(image=heat, caption="Attention", alt="Attention as heat over the image", smooth=True)]
-    if not bool(look.removed.any()):
-        return out
-    gone = look.removed[at].numpy()
-    hatched = removed.removed(image, gone)
-    out.append(PageImage(image=hatched, caption="Removed", alt="The image with removed patches hatched"))
-    if look.reconstruction is not None:
-        guess = denormalize(look.reconstruction[at : at + 1])[0].numpy()
-        filled = reconstruct.filled(image, guess, gone)
-        out.append(PageImage(image=filled, caption="Reconstruction", alt="The image with removed patches filled in"))
-    return out
 
 
 def _search(page: Page, pool: Pool) -> None:

@@ -51,8 +51,10 @@ DESK = {
     "find": ("model", "picture", "phrases", "distractors"),
     "choose": ("model", "picture", "phrases", "distractors", "thresholds"),
     "why": ("model", "picture", "phrases"),
-    "coco": ("picture", "title", "names", "boxes", "size"),
-    "search": ("model", "pictures", "words", "like"),
+    "masks": ("masks", "picture", "boxes"),
+    "coco": ("picture", "title", "names", "boxes", "size", "masks"),
+    "search": ("model", "pictures", "words", "like", "region"),
+    "checkpoint": ("run", "step"),
 }
 """Questions for the desk and what each holds."""
 _LOG = logging.getLogger("rizbin.studio")
@@ -111,7 +113,7 @@ class App:
 
         names = [*zoo.names(), *self.models]
         runs = [f"runs/{run['name']}" for run in trainings.list_runs(self.places) if run["finished"]]
-        kinds = {name: checks.kind_of(name) for name in names}
+        kinds = {name: "segmenter" if checks.is_segmenter(name) else checks.kind_of(name) for name in names}
         kinds |= {name: checks.kind_of(str(self.places.runs / name.removeprefix("runs/"))) for name in runs}
         return JSONResponse(
             {
@@ -227,8 +229,11 @@ class App:
             raise NotHere("There is no such question.")
         request_body = await body(request)
         question: dict[str, Any] = {name: request_body[name] for name in DESK[do] if name in request_body}
-        if "model" in question:
-            question["model"] = model_of(question["model"], self.places, self.models)
+        if "run" in question:
+            question["run"] = str(self.places.run(question["run"]))
+        for name in ("model", "masks"):
+            if question.get(name):
+                question[name] = model_of(question[name], self.places, self.models)
         for name in [*question.get("pictures", []), *([question["picture"]] if "picture" in question else [])]:
             self.places.picture(name)
         return JSONResponse(await self.desk.ask({"do": do, **question}))

@@ -22,21 +22,26 @@ from rizbin.core.errors import RizbinError
 from rizbin.detection.detections import Detections, Proposals
 from rizbin.detection.detector import Detector
 from rizbin.detection.explain import explain
+from rizbin.detection.masks import run_lengths
 from rizbin.detection.phrases import read_phrases
 from rizbin.detection.presence import Calibration, verify
 from rizbin.detection.write import ImageDetections, coco
 from rizbin.models.encoder import Encoder
 from rizbin.studio.places import Places
+from rizbin.studio.stills import stills
 from rizbin.studio.words import line_of
+from rizbin.vectors.encode import Square, embed_squares, read_square
+from rizbin.vectors.search import place_of
 from rizbin.visualization.inputs import ShownImage, read_images
 from rizbin.visualization.passes import over
 from rizbin.visualization.pca import foregrounds, joint_colors
 from rizbin.visualization.similarity import similarity_to, unit
 from rizbin.visualization.words import similarities
-from rizbin.workflows.detect import phrases_of
+from rizbin.workflows.detect import load_segmenter, phrases_of
 from rizbin.workflows.load import calibration_of, load_detector, load_encoder
+from rizbin.workflows.search import queries_of
 
-MODELS, FEATURES, PROPOSALS = 4, 64, 32
+MODELS, FEATURES, PROPOSALS, MASKS, CELLS = 4, 64, 32, 512, 1000
 """How many of each are kept; of more, those that were used last."""
 SCENES = ("easy", "several", "hard", "single", "detail")
 SCENE_SIDE = 256
@@ -65,6 +70,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.places = Places(folder, folder)
         self.models, self.features, self.proposals = Shelf(MODELS), Shelf(FEATURES), Shelf(PROPOSALS)
+        self.masks, self.cells = Shelf(MASKS), Shelf(CELLS)
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer to one question."""
@@ -172,11 +178,22 @@ class Desk:
             ]
         }
 
+    def do_masks(self, masks: str, picture: str, boxes: list[list[float]]) -> dict[str, Any]:
+        """The mask of each box, as COCO's run lengths; only boxes that are new are looked at."""
+        return {"masks": [run_lengths(mask) for mask in self._masks(masks, picture, boxes)]}
+
     def do_coco(
-        self, picture: str, title: str, names: list[str], boxes: list[dict[str, Any]], size: list[int]
+        self,
+        picture: str,
+        title: str,
+        names: list[str],
+        boxes: list[dict[str, Any]],
+        size: list[int],
+        masks: str = "",
     ) -> dict[str, Any]:
-        """Boxes, corrected by hand or not, as COCO's JSON."""
+        """Boxes, corrected by hand or not, as COCO's JSON; with their masks where a model for them is named."""
         self.places.picture(picture)
+        cut = self._masks(masks, picture, [box["box"] for box in boxes]) if masks and boxes else None
         places = [names.index(box["name"]) for box in boxes]
         detections = Detections(
             np.array([box["box"] for box in boxes], np.float32).reshape(-1, 4),
@@ -185,16 +202,22 @@ class Desk:
             tuple(names),
             np.arange(len(boxes)),
         )
-        return {"coco": coco([ImageDetections(title, size[0], size[1], detections)], names)}
+        labelled = ImageDetections(title, size[0], size[1], detections, None if cut is None else np.stack(cut))
+        return {"coco": coco([labelled], names)}
 
     # ---- searching and scenes ------------------------------------------------------------------------------------
 
-    def do_search(self, model: str, pictures: list[str], words: str, like: str) -> dict[str, Any]:
+    def do_search(
+        self, model: str, pictures: list[str], words: str, like: str, region: list[Any] | None = None
+    ) -> dict[str, Any]:
         """The pictures nearest to the words, or to one picture, by cosine, and the commands that find them as well.
 
+        region: a part of that picture to look for, anywhere in the others; each then has a place, as shares of it.
         Each picture is embedded once for each model.
         """
         encoder = self._encoder(model)
+        if region is not None:
+            return self._search_region(model, encoder, pictures, like, region)
         rows = {name: self._embedding(model, encoder, name) for name in pictures}
         query = rows[like] if like else encoder.encode_text(words)[0].float().cpu().numpy()
         scores = {name: float(row @ query) for name, row in rows.items() if name != like}
@@ -206,6 +229,31 @@ class Desk:
             f"{line_of(['search', *query_words, '--in', table])}"
         )
         return {"nearest": [[name, round(score, 4)] for name, score in ranked], "line": line}
+
+    def _search_region(
+        self, model: str, encoder: Encoder, pictures: list[str], like: str, region: list[Any]
+    ) -> dict[str, Any]:
+        """The pictures whose best patch is nearest to a part of one, as `rizbin search --patches` finds them."""
+        if len(region) != 4 or not all(isinstance(share, int | float) for share in region):
+            raise RizbinError("A region has four numbers: left, top, right, bottom.")
+        file = str(self.places.picture(like))
+        left, top, right, bottom = (float(share) for share in region)
+        part = (left, top, right, bottom)
+        (query,) = queries_of(encoder, [], [file], patches=True, region=part)
+        nearest, boxes = [], {}
+        for name in pictures:
+            if name != like:
+                cells, size = self._cells(model, encoder, name)
+                nearest.append([name, round(float((cells @ query).max()), 4)])
+                box = place_of(cells, query, size).box
+                boxes[name] = [round(side / size[axis % 2], 4) for axis, side in enumerate(box)]
+        table = "vectors.npz"
+        shares = [f"{share:g}" for share in region]
+        line = (
+            f"{line_of(['embed', str(self.places.pictures), '--model', model, '--patches', '-o', table])} && "
+            f"{line_of(['search', '--image', file, '--region', *shares, '--in', table, '--patches'])}"
+        )
+        return {"nearest": sorted(nearest, key=lambda row: -row[1]), "boxes": boxes, "line": line}
 
     def do_scene(self, preset: str, number: int) -> dict[str, Any]:
         """A scene of the embedded world as PNG in `incoming`, with its caption."""
@@ -222,6 +270,15 @@ class Desk:
         target.write_bytes(held.getvalue())
         return {"file": target.name, "caption": sample.caption}
 
+    # ---- runs ----------------------------------------------------------------------------------------------------
+
+    def do_checkpoint(self, run: str, step: object) -> dict[str, Any]:
+        """What a run makes of the first images of its data at one step, and the command that shows all steps."""
+        if not isinstance(step, int) or step < 0:
+            raise RizbinError("A checkpoint is named by its step, a number from 0 on.")
+        shown = stills(self.places, Path(run), step)
+        return {**shown, "line": line_of(["visualize", "checkpoints", run, shown["data"]])}
+
     # ---- what is kept --------------------------------------------------------------------------------------------
 
     def _encoder(self, model: str) -> Encoder:
@@ -229,6 +286,22 @@ class Desk:
 
     def _detector(self, model: str) -> Detector:
         return self.models.get(("detector", model), lambda: load_detector(model, device=str(choose(BEST))))
+
+    def _masks(self, masks: str, picture: str, boxes: Sequence[Sequence[float]]) -> list[np.ndarray]:
+        """A mask [height width] of each box."""
+        if len(boxes) > MASKS:
+            raise RizbinError(f"There are {len(boxes)} boxes, more than {MASKS}; raise the thresholds.")
+        file, keys = self.places.picture(picture), [tuple(float(side) for side in box) for box in boxes]
+        new = [box for box in dict.fromkeys(keys) if (masks, picture, box) not in self.masks.held]
+        if new:
+            segmenter = self.models.get(("masks", masks), lambda: load_segmenter(masks, device=str(choose(BEST))))
+            for box, mask in zip(new, segmenter.masks(file, np.array(new, np.float32))[0], strict=True):
+                self.masks.held[(masks, picture, box)] = mask
+        # Not by `get` while they are made: with many, the first would be gone before the last is there.
+        made = [self.masks.held[(masks, picture, box)] for box in keys]
+        for box in keys:
+            self.masks.get((masks, picture, box), lambda: None)
+        return made
 
     def _shown(self, model: str, name: str) -> ShownImage:
         """The picture at the size at which the model sees it."""
@@ -251,6 +324,20 @@ class Desk:
         row = encoder.encode_image(self.places.picture(name))[0].float().cpu().numpy()
         np.save(file, row)
         return row
+
+    def _cells(self, model: str, encoder: Encoder, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+        """Vectors of a picture's patches [rows columns dim] as `rizbin embed --patches` keeps them, and its size."""
+
+        def made() -> tuple[np.ndarray, tuple[int, int]]:
+            square = read_square(self.places.picture(name), name, encoder.image_size)
+            if not isinstance(square, Square):
+                raise RizbinError(square)
+            rows = embed_squares(encoder, [square], patches=True)
+            assert rows.patches is not None
+            return rows.patches[0].astype(np.float16), square.size
+
+        cells, size = self.cells.get((model, name), made)
+        return cells.astype(np.float32), size
 
     def _proposals(self, model: str, picture: str, phrases: Sequence[str], distractors: Sequence[str]) -> Proposals:
         key = (model, picture, tuple(phrases), tuple(distractors))

@@ -1,8 +1,8 @@
 """The studio's folder: what lies where, and the only way to a file in it that a request names.
 
-`pictures/` what was dropped into the page, decoded and written anew; `jobs/ID/` one job each; `cache/` what can be
-made again. Runs lie in a folder of their own. Names that reach a path are generated; of a path that a request names
-each part is opened by itself, and a link is never followed.
+`pictures/` what was dropped into the page, decoded and written anew; `jobs/ID/` one job each; `stills/` images of runs
+at their checkpoints; `cache/` what can be made again. Runs lie in a folder of their own. Names that reach a path are
+generated; of a path that a request names each part is opened by itself, and a link is never followed.
 """
 
 import os
@@ -43,6 +43,10 @@ class Places:
         return self.folder / "jobs"
 
     @property
+    def stills(self) -> Path:
+        return self.folder / "stills"
+
+    @property
     def cache(self) -> Path:
         return self.folder / "cache"
 
@@ -53,7 +57,7 @@ class Places:
 
     def make(self) -> None:
         """Makes the folders, for their owner alone. Raises RizbinError where they cannot be."""
-        for place in (self.folder, self.pictures, self.jobs, self.cache, self.incoming):
+        for place in (self.folder, self.pictures, self.jobs, self.stills, self.cache, self.incoming):
             if place.is_symlink():
                 raise RizbinError(f"{place} is a link, and nothing is written through links; name another folder.")
             try:
@@ -67,7 +71,7 @@ class Places:
 
     def root(self, name: str) -> Path:
         """The folder that the first word of a request's path stands for. Raises NotHere."""
-        roots = {"pictures": self.pictures, "jobs": self.jobs, "runs": self.runs}
+        roots = {"pictures": self.pictures, "jobs": self.jobs, "stills": self.stills, "runs": self.runs}
         if name not in roots:
             raise NotHere("There is no such file.")
         return roots[name]

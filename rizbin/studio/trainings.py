@@ -13,6 +13,7 @@ from rizbin.core.bounded import parse_json
 from rizbin.core.commands import Command
 from rizbin.core.runs import RunFolder
 from rizbin.studio.places import NotHere, Places, is_plain_file, new_name, read_below
+from rizbin.studio.stills import steps_shown
 
 POINTS = 1500
 """Points of a curve that are sent: more than a screen has pixels."""
@@ -96,6 +97,7 @@ class Runs:
                 "steps": steps,
                 "series": series,
                 "alarms": alarms[-8:],
+                "checkpoints": steps_shown(self.places, folder),
                 "settings": _object(folder, "settings.json"),
                 "finished": bool(_object(folder, "finished.json")),
                 "seconds": records[-1].get("seconds") if records else None,

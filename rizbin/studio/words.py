@@ -20,7 +20,7 @@ OFFERED = ("generate", "edit", "repair", "ascend", "detect", "train", "study")
 """Commands that the page may start."""
 SHOWN = ("visualize", "verify")
 """Commands that the page only spells out, since its desk answers by the same functions."""
-OWN = frozenset({"output", "run", "draw", "quiet", "overwrite", "build", "offload", "calibration", "masks", "jobs"})
+OWN = frozenset({"output", "run", "draw", "quiet", "overwrite", "build", "offload", "calibration", "jobs"})
 """Settings that the studio gives itself or leaves alone: where results go, and how loud they are."""
 
 
@@ -92,6 +92,8 @@ def check_names(command: Command, given: Mapping[str, Any], places: Places, mode
             checked[name] = _each(value, lambda item: str(places.picture(item)))
         elif flag.check == "model":
             checked[name] = _each(value, lambda item: model_of(item, places, models))
+        elif command.name == "detect" and name == "masks":
+            checked[name] = model_of(value, places, models)
         elif flag.check == "data":
             checked[name] = _each(value, _data)
         elif flag.check == "path" or name == "judge":

@@ -75,7 +75,7 @@ def _run(folder: Path) -> tuple[str, str, int]:
             say({"kind": "warning" if text else "progress", "label": label, "done": done, "total": total, "text": text})
 
     with progress.listening(heard):
-        if job["words"][0] in ("generate", "edit", "repair"):
+        if job["words"][0] in ("generate", "edit", "repair", "ascend"):
             return _draw(job, folder, say)
         from rizbin import cli
 
@@ -100,17 +100,22 @@ def _draw(request: dict[str, Any], folder: Path, say: Say) -> tuple[str, str, in
     """A drawing, each step of which is shown as it is made."""
     from rizbin.cli.parsing import parse
     from rizbin.cli.table import COMMANDS, loaded
-    from rizbin.studio.steps import Steps
+    from rizbin.studio.steps import AscentSteps, Steps
     from rizbin.studio.words import command_of
 
     name, *words = request["words"]
     job = loaded(COMMANDS[name].job)
-    settings = build(job.settings, parse(command_of(name), words) | {"watch": Steps(folder, say)})
-    made = job.run(settings)
+    given = parse(command_of(name), words)
+    watch: Any = Steps(folder, say)
+    if name == "ascend":
+        watch = AscentSteps(folder, say, given.get("count", 1), given.get("prompts") or [""])
+    made = job.run(build(job.settings, given | {"watch": watch}))
     results = []
     for image in made:
         shown = {"file": f"drawn/{Path(image.file).name}"}
-        if name == "repair":
+        if name == "ascend":
+            shown |= {"prompt": image.prompt, "seed": image.seed, "score": round(image.score, 4)}
+        elif name == "repair":
             tried = image.record(0.5)
             shown |= {"prompt": request.get("title", ""), "whole": image.whole, "tried": tried, "notes": image.notes}
         else:

@@ -29,6 +29,10 @@ MOST_WORKERS = 8
 """Threads that read; more of them wait for Python's lock."""
 
 
+Region = tuple[float, float, float, float]
+"""Left, top, right, bottom of a part of an image, as shares of its width and height, 0 to 1."""
+
+
 @dataclass(frozen=True)
 class Square:
     """One image as the network gets it."""
@@ -51,14 +55,43 @@ def default_workers() -> int:
     return min(cores, MOST_WORKERS)
 
 
-def read_square(path: Path, name: str, side: int, *, reduced: bool = False) -> Square | str:
-    """The central square of an image file, as evaluation sees it; or the sentence why it cannot be used."""
+def read_square(
+    path: Path, name: str, side: int, *, reduced: bool = False, region: Region | None = None
+) -> Square | str:
+    """The central square of an image file, as evaluation sees it; or the sentence why it cannot be used.
+
+    region: of a part of the image, see `around`.
+    """
     try:
         pixels = read_image(path, name=name, enough=ENOUGH * side if reduced else 0)
+        pixels = pixels if region is None else around(pixels, region)
         size = read_size(path) if reduced else (pixels.shape[1], pixels.shape[0])
     except Refused as refusal:
         return str(refusal)
     return Square(whole(pixels, side), size)
+
+
+def around(pixels: UInt8[np.ndarray, "_ _ 3"], region: Region) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The smallest square of the image that holds the region; the region itself where none fits into the image.
+
+    Raises RizbinError for a region that is none.
+    """
+    left, top, right, bottom = region
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise RizbinError(
+            f"The region {left:g} {top:g} {right:g} {bottom:g} is none; give its left, top, right and bottom as shares "
+            "of the image from 0 to 1, left before right and top before bottom."
+        )
+    sides = pixels.shape[1], pixels.shape[0]
+    cuts = []
+    low, high = (left, top), (right, bottom)
+    spans = [max(round((high[axis] - low[axis]) * sides[axis]), 1) for axis in (0, 1)]
+    for axis, length in enumerate(sides):
+        span = max(spans) if max(spans) <= min(sides) else spans[axis]
+        middle = (low[axis] + high[axis]) / 2 * length
+        start = min(max(round(middle - span / 2), 0), length - span)
+        cuts.append(slice(start, start + span))
+    return np.ascontiguousarray(pixels[cuts[1], cuts[0]])
 
 
 def encoded(

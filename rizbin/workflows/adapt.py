@@ -21,6 +21,7 @@ from rizbin.core.commands import Argument, Place, job
 from rizbin.core.devices import BEST, choose
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
+from rizbin.core.runs import RunFolder
 from rizbin.data.open import open_source
 from rizbin.data.sample import Refused, Sample, Source
 from rizbin.evaluation.suite import Evaluation, evaluate
@@ -258,9 +259,7 @@ def _choose(
     settings: Adapt, run: LoadedRun, start: Mapping[str, Tensor], images: Mapping[str, tuple[Source, Source]]
 ) -> tuple[Candidate, list[Candidate]]:
     """The best candidate within the tolerance, and all of them, the start first."""
-    steps = sorted(
-        (int(path.name.removeprefix("step_")) for path in (run.folder / "checkpoints").glob("step_*")), reverse=True
-    )[: settings.checkpoints]
+    steps = RunFolder(run.folder).saved_steps()[::-1][: settings.checkpoints]
     tries = [(0, 1.0), *((step, share) for step in steps for share in sorted(settings.mixtures))]
     candidates: list[Candidate] = []
     with Bar(len(tries), "choosing", quiet=settings.quiet) as bar:

@@ -1,7 +1,7 @@
 """Gradient ascent as a job: images that maximize an encoder's score of a prompt, written into a folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -122,6 +122,8 @@ class Ascend:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
     quiet: bool = False
     """Show no progress bar."""
+    watch: Annotated[Callable[[AscentFrame, int], object] | None, HIDDEN] = None
+    """Called after every step with its images, and with the number of the seed, from 0."""
 
 
 @job(Ascend)
@@ -151,8 +153,11 @@ def ascend(options: Ascend) -> list[AscendedImage]:
             files = [outputs.free_name(folder / f"{place * count + number:04d}.png") for place in range(len(wishes))]
             state = outputs.claim_folder(folder / f"state-{chosen.seed}")
 
-            def preview(frame: AscentFrame, files: list[Path] = files) -> None:
-                _write(frame.images, files)
+            def watch(frame: AscentFrame, files: list[Path] = files, number: int = number) -> None:
+                if _is_tenth(frame):
+                    _write(frame.images, files)
+                if options.watch is not None:
+                    options.watch(frame, number)
 
             try:
                 climbed = climb(
@@ -163,7 +168,7 @@ def ascend(options: Ascend) -> list[AscendedImage]:
                     mask=allowed,
                     autoencoder=latents,
                     folder=state,
-                    watch=_ten_previews(preview),
+                    watch=watch,
                     say=line.say,
                     bar=lambda total, label: Bar(total, label, quiet=quiet),
                 )
@@ -283,14 +288,9 @@ def _autoencoder(folder: Place, device: str) -> Any:
     return load_text_to_image(folder, device=device).pipeline.vae
 
 
-def _ten_previews(show: Any) -> Any:
-    """A callback that passes on a frame at every tenth of the steps, which is enough for a preview."""
-
-    def watch(frame: AscentFrame) -> None:
-        if frame.step * 10 // frame.steps != (frame.step - 1) * 10 // frame.steps:
-            show(frame)
-
-    return watch
+def _is_tenth(frame: AscentFrame) -> bool:
+    """Whether a tenth of the steps ends with it, which is often enough for a preview."""
+    return frame.step * 10 // frame.steps != (frame.step - 1) * 10 // frame.steps
 
 
 def _write(images: Sequence[Pixels], files: Sequence[Path]) -> None:

@@ -80,9 +80,7 @@ def detect(settings: Detect) -> DetectionResults:
         if settings.output is not None:
             planned(list(files.values()), Path(settings.output), settings.format or "")
         device = str(choose(settings.device))
-        masks = None
-        if settings.masks is not None:
-            masks = Segmenter.from_pretrained(SAM if settings.masks == "sam2" else Path(settings.masks), device=device)
+        masks = None if settings.masks is None else load_segmenter(settings.masks, device=device)
         detections = search.search(
             load_detector(settings.model or "", device=device),
             places,
@@ -100,6 +98,11 @@ def detect(settings: Detect) -> DetectionResults:
         if settings.explain:
             write_explanations(detections.explained, Path(settings.draw or ".") / "explained.html")
     return detections
+
+
+def load_segmenter(name: Place, *, device: str = "cpu") -> Segmenter:
+    """The SAM 2 of that name or folder; sam2 stands for its tiny one. Raises RizbinError where there is none."""
+    return Segmenter.from_pretrained(SAM if name == "sam2" else Path(name), device=device)
 
 
 def phrases_of(given: Phrases) -> list[Any]:

@@ -69,7 +69,7 @@ class LoadedRun:
     folder: Path
     training: Training[Any]
     method: Method
-    """The method in evaluation mode, with the weights of the run's newest checkpoint."""
+    """The method in evaluation mode, with the weights of its newest checkpoint, or of the one that was asked for."""
     step: int
     """How many steps that checkpoint has."""
     validation_data: str = ""
@@ -306,12 +306,12 @@ def _shapes_without_memory(training: Training[Any]) -> dict[str, Shape] | None:
         return None
 
 
-def load_run(folder: Path) -> LoadedRun:
-    """The run in `folder` at its newest good checkpoint. Raises RizbinError when there is none."""
+def load_run(folder: Path, step: int | None = None) -> LoadedRun:
+    """The run in `folder` at its newest good checkpoint, or at that of `step`. Raises RizbinError where none is."""
     stored = RunFolder(Path(folder)).read_settings()
     training = training_from(stored)
     validation_data = validation_data_of(stored)
-    loaded = checkpoint.load(Path(folder) / "checkpoints")
+    loaded = checkpoint.load(Path(folder) / "checkpoints", step)
     if loaded is None:
         raise RizbinError(f"{folder} has no good checkpoint yet; train it first.")
     # The checkpoint has all weights: none are fetched, nor taken from where training began.

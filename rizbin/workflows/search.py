@@ -18,7 +18,7 @@ from rizbin.data.image_io import read_image
 from rizbin.data.sample import Refused
 from rizbin.models.encoder import Encoder
 from rizbin.reports.contact import Shown, contact_sheet
-from rizbin.vectors.encode import Square, embed_squares, fingerprint, patch_vectors, read_square
+from rizbin.vectors.encode import Region, Square, embed_squares, fingerprint, patch_vectors, read_square
 from rizbin.vectors.search import ImagePlace, Index, nearest, nearest_patches, place_of
 from rizbin.vectors.table import Vectors, read_table
 from rizbin.workflows.detect import paths_of
@@ -36,6 +36,9 @@ class SearchVectors:
     """The table that rizbin embed wrote."""
     image: Annotated[Place | Sequence[Place], Argument(many=True, check="image")] = ()
     """An image to look for others like it, once for each."""
+    region: tuple[float, float, float, float] | None = None
+    """Look for a part of that image alone: its left, top, right and bottom as shares of the image, 0 to 1. None: for
+    the whole image."""
     top: int = 10
     """Images to give for each query, the nearest first."""
     patches: bool = False
@@ -108,6 +111,8 @@ def search(settings: SearchVectors) -> SearchResults:
         raise RizbinError('Say what to look for: rizbin search "a cat" --in vectors.npz, or --image FILE.')
     if settings.top < 1:
         raise RizbinError(f"--top is {settings.top}; give 1 or more images.")
+    if settings.region is not None and (words or len(images) != 1):
+        raise RizbinError("A region is a part of one image; give that one as --image, and words by themselves.")
     for place in (settings.sheet, settings.output):
         if place is not None:
             outputs.refuse_taken(Path(place))
@@ -121,14 +126,18 @@ def search(settings: SearchVectors) -> SearchResults:
             f"{encoder.name} has no patches that can be compared with words, so it finds no places by them; leave "
             "--patches out, or embed with an image-text encoder such as detailclip-mini."
         )
-    queries = queries_of(encoder, words, images, patches=by_patches)
+    queries = queries_of(encoder, words, images, patches=by_patches, region=settings.region)
     if by_patches:
         rows, scores = nearest_patches(table, queries, settings.top)
     else:
         rows, scores = nearest(table.vectors, queries, settings.top, settings.index)
     hits: list[Hit] = []
     notes: list[str] = []
-    places = queries if by_patches or not settings.patches else queries_of(encoder, words, images, patches=True)
+    places = (
+        queries
+        if by_patches or not settings.patches
+        else queries_of(encoder, words, images, patches=True, region=settings.region)
+    )
     names: list[str] = [*words, *images]
     for query, some, values, place_query in zip(names, rows, scores, places, strict=True):
         for rank, (row, score) in enumerate(zip(some.tolist(), values.tolist(), strict=True), 1):
@@ -188,9 +197,9 @@ def encoder_of_table(table: Vectors, model: Place | None, *, device: str) -> Enc
 
 
 def queries_of(
-    encoder: Encoder, words: Sequence[str], images: Sequence[str], *, patches: bool
+    encoder: Encoder, words: Sequence[str], images: Sequence[str], *, patches: bool, region: Region | None = None
 ) -> Float[np.ndarray, "queries dim"]:
-    """Unit vectors of words and images.
+    """Unit vectors of words and images; with a region of that part of each image.
 
     Patches of an image-text encoder are compared with the image's own embedding, which in the embedded world is nearer
     to the right places than the mean of its patches (88 and 71 percent of them); those of an image encoder, whose
@@ -202,7 +211,7 @@ def queries_of(
     if words:
         parts.append(encoder.encode_text(list(words)).float().cpu().numpy())
     for image in images:
-        square = read_square(Path(image).expanduser(), str(image), encoder.image_size)
+        square = read_square(Path(image).expanduser(), str(image), encoder.image_size, region=region)
         if not isinstance(square, Square):
             raise RizbinError(square)
         rows = embed_squares(encoder, [square], patches=patches and not encoder.localizes)

@@ -1,6 +1,6 @@
 """Visualization: what an encoder attends to, groups, confuses, as sheets of images on one page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from rizbin.visualization.album import write_album
 from rizbin.visualization.inputs import check_images, read_images
 from rizbin.visualization.visualizers import VISUALIZERS, does
 from rizbin.workflows.architecture import Architecture, architecture
+from rizbin.workflows.checkpoints import Checkpoints, checkpoints
 from rizbin.workflows.detect import paths_of
 from rizbin.workflows.load import load_encoder
 
@@ -40,25 +41,30 @@ class Visualize:
     """best (a GPU where there is one), cpu, cuda, or cuda:1 for a certain one."""
 
 
-ARCHITECTURE = "architecture"
-"""The visualization that is of a method with its heads and losses, and not of an encoder alone."""
+OF_RUNS: Mapping[str, tuple[type[Any], Callable[[Any], Path]]] = {
+    "architecture": (Architecture, architecture),
+    "checkpoints": (Checkpoints, checkpoints),
+}
+"""Settings and function of what shows a method with its heads and losses, or a run, and not an encoder alone."""
 
 
 def names() -> tuple[str, ...]:
     """Every visualization."""
-    return (*VISUALIZERS, ARCHITECTURE)
+    return (*VISUALIZERS, *OF_RUNS)
 
 
 def about(what: str) -> str:
     """What a visualization shows, in a line."""
-    return " ".join((Architecture.__doc__ or "").split()) if what == ARCHITECTURE else does(VISUALIZERS[what])
+    if what in OF_RUNS:
+        return " ".join((OF_RUNS[what][0].__doc__ or "").split("\n\n")[0].split())
+    return does(VISUALIZERS[what])
 
 
 @cache
 def settings_of(what: str) -> type[Any]:
     """The settings of one visualization: its own and those of `Visualize`. Raises RizbinError for what is none."""
-    if what == ARCHITECTURE:
-        return Architecture
+    if what in OF_RUNS:
+        return OF_RUNS[what][0]
     if what not in VISUALIZERS:
         raise RizbinError(f"There is no visualization {what!r}; there are {', '.join(names())}.")
     drawing = VISUALIZERS[what]
@@ -90,8 +96,8 @@ def visualize(
 
 def draw(what: str, settings: Any) -> Path:
     """The page of a visualization with settings of `settings_of(what)`."""
-    if what == ARCHITECTURE:
-        return architecture(settings)
+    if what in OF_RUNS:
+        return OF_RUNS[what][1](settings)
     kind = VISUALIZERS[what]
     drawing = kind(part(settings, kind.Settings))
     masks = Path(settings.masks) if settings.masks else ""

@@ -32,6 +32,7 @@ class Served:
 
     folder: Path
     port: int = 0
+    models: tuple[str, ...] = ()
     process: Any = None
     link: str = ""
     foreign: list[str] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Served:
 
     def start(self) -> None:
         words = ["studio", "--folder", str(self.folder / "studio"), "--runs", str(self.folder / "runs")]
+        words += [word for model in self.models for word in ("--model", model)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rizbin", *words, "--port", str(self.port)], stdout=subprocess.PIPE, text=True
         )
@@ -69,7 +71,11 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    from tests.detection.toys import save_sam
+
     studio = Served(tmp_path_factory.mktemp("served"))
+    save_sam(studio.folder / "sam")
+    studio.models = (str(studio.folder / "sam"),)
     studio.start()
     yield studio
     studio.stop()
@@ -145,6 +151,12 @@ def until(page: Any, condition: str) -> None:
         page.wait_for_timeout(5)
 
 
+def shoot(page: Any, name: str) -> None:
+    """A picture of the whole page for a person, in the folder that RIZBIN_SHOTS names."""
+    if folder := os.environ.get("RIZBIN_SHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
 def wait_for(job: Path, seconds: float = 240) -> dict[str, Any]:
     """How a job ended."""
     end = time.monotonic() + seconds
@@ -176,9 +188,11 @@ def test_without_the_token_the_page_says_what_is_missing(browser: Any, served: S
 def test_drawing_shows_every_step_and_gives_the_pixels_of_the_command_line(
     page: Any, served: Served, tmp_path: Path
 ) -> None:
+    from axe_playwright_python.sync_playwright import Axe
     from PIL import Image
 
     from rizbin.workflows.generate import generate
+    from rizbin.workflows.load import load_text_to_image
 
     go(page, served, "draw")
     page.get_by_label("What to draw").fill("a zebra and a frog")
@@ -202,6 +216,62 @@ def test_drawing_shows_every_step_and_gives_the_pixels_of_the_command_line(
     assert np.array_equal(np.asarray(Image.open(job / "drawn" / "0000.png")), made.painted.image)
     first = np.asarray(Image.open(job / steps[-1]["seen"]))
     assert first.shape == made.painted.image.shape
+    model = load_text_to_image("diffusion-mini")
+    for event, frame in zip(steps, made.painted.frames, strict=True):
+        assert frame.noise_change is not None and frame.without_prompt is not None and frame.with_prompt is not None
+        assert event["change"] == round(frame.noise_change, 4) > 0
+        for name, latents in (("without", frame.without_prompt), ("with", frame.with_prompt)):
+            assert np.array_equal(np.asarray(Image.open(job / event[name])), model.decode(latents)), name
+    page.get_by_role("button", name="Guidance").click()
+    until(page, "[...document.querySelectorAll('.trio img')].filter((image) => image.naturalWidth > 0).length === 3")
+    assert f"the prompt changes {100 * steps[0]['change']:.1f}%" in page.locator(".stage").inner_text()
+    page.locator(".spark svg").wait_for()
+    for size in (1280, 390):
+        page.set_viewport_size({"width": size, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        shoot(page, f"draw-{size}")
+
+
+def test_an_ascent_is_seen_as_it_climbs(page: Any, served: Served, tmp_path: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from PIL import Image
+
+    from rizbin.workflows.ascend import ascend
+
+    go(page, served, "draw")
+    page.get_by_role("button", name="Ascent").click()
+    page.get_by_label("What to draw").fill("a strawberry")
+    page.locator('label:has-text("steps") input').first.fill("12")
+    page.locator("form button.main").click()
+    page.wait_for_selector(".strip button >> nth=1")
+    page.reload()  # in mid-job: what has been seen comes again
+    job = served.job(page.url.rsplit("/", 1)[1])
+    assert wait_for(job)["state"] == "done"
+    page.wait_for_selector("text=seed 0")
+    assert page.locator(".stage .command code").inner_text() == "rizbin ascend 'a strawberry' --steps=12"
+    events = [json.loads(line) for line in (job / "events.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["kind"] == "step"]
+    assert [event["step"] for event in steps] == list(range(12))
+    frames = []
+    (made,) = ascend(
+        ["a strawberry"],
+        steps=12,
+        output=tmp_path / "ascended",
+        quiet=True,
+        watch=lambda frame, number: frames.append(frame),
+    )
+    assert [event["score"] for event in steps] == [round(frame.score, 4) for frame in frames]
+    for event, frame in zip(steps, frames, strict=True):
+        assert np.array_equal(np.asarray(Image.open(job / event["seen"])), frame.images[0])
+    assert np.array_equal(np.asarray(Image.open(job / "drawn" / "0000.png")), np.asarray(Image.open(made.file)))
+    page.locator('.stage input[type="range"]').focus()
+    page.keyboard.press("Home")
+    page.wait_for_selector("text=Step 1 of 12")
+    page.locator(".spark svg").wait_for()
+    assert Axe().run(page).violations_count == 0
+    shoot(page, "ascent-1280")
 
 
 def test_two_tabs_see_one_job_and_stopping_it_leaves_no_process(page: Any, served: Served) -> None:
@@ -348,6 +418,62 @@ def test_finding_agrees_with_python_and_a_slider_needs_no_new_pass(page: Any, se
     page.wait_for_selector("text=How much each place looks like the phrase")
 
 
+def test_masks_are_drawn_and_all_pictures_stand_in_a_grid(page: Any, served: Served) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    from rizbin.data.image_io import read_image
+    from rizbin.detection.masks import Segmenter, run_lengths
+
+    made = scene(page, 1)
+    scene(page, 2)
+    go(page, served, "find")
+    page.reload()
+    page.locator(f'.tray button[title="{made["caption"]}"]').first.click()
+    page.get_by_label("What to look for").fill("an elephant\nan octopus")
+    page.get_by_text("More settings").click()
+    page.get_by_label("Masks by").select_option(served.models[0])
+    page.locator("form button.main").click()
+    until(page, "window.studioBoxes?.length > 0")
+    boxes = page.evaluate("window.studioBoxes")
+    until(page, f"document.querySelector('.boxes canvas').dataset.masks === '{len(boxes)}'")
+    file = served.folder / "studio" / "pictures" / f"{made['id']}.png"
+    segmenter = Segmenter.from_pretrained(served.folder / "sam")
+    right = segmenter.masks(file, np.array([box["box"] for box in boxes], np.float32))[0]
+    script = """() => { const canvas = document.querySelector('.boxes canvas');
+        const cells = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return [canvas.width, canvas.height, [...cells].filter((value, index) => index % 4 === 3)]; }"""
+    width, height, alpha = page.evaluate(script)
+    assert np.array_equal(np.array(alpha).reshape(height, width) > 0, right.any(axis=0))
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export COCO").click()
+    coco = json.loads(Path(download.value.path()).read_text())
+    assert [each["segmentation"] for each in coco["annotations"]] == [run_lengths(mask) for mask in right]
+    assert f"--masks={served.models[0]}" in page.locator(".card .command code").first.inner_text()
+    page.get_by_role("button", name="Find in all pictures").click()
+    grid = page.get_by_role("region", name="In all pictures")
+    grid.locator(".chip.done").wait_for()
+    grid.locator("figure >> nth=1").wait_for()
+    (job,) = (job for job in ask(page, "jobs")["jobs"] if job["words"][0] == "detect")
+    found = json.loads((served.job(job["id"]) / "found.json").read_text())
+    count = len(json.loads(json.dumps(ask(page, "pictures")))["pictures"])
+    assert grid.locator("figure").count() == len(found["images"]) == count
+    assert f"{len(found['annotations'])} boxes in" in grid.inner_text() and "segmentation" in found["annotations"][0]
+    until(page, "[...document.querySelectorAll('.grid.wide img')].every((image) => image.naturalWidth > 0)")
+    drawn = sorted(np.asarray(read_image(path)).shape[1] for path in (served.job(job["id"]) / "drawn").glob("*.png"))
+    widths = page.evaluate("[...document.querySelectorAll('.grid.wide img')].map((image) => image.naturalWidth).sort()")
+    assert sorted(widths) == drawn
+    grid.locator("figure button").last.focus()
+    page.evaluate("window.studioBoxes = null")
+    page.keyboard.press("Enter")
+    until(page, "window.studioBoxes !== null")
+    for size in (1280, 390):
+        page.set_viewport_size({"width": size, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        shoot(page, f"find-{size}")
+
+
 def test_searching_agrees_with_python(page: Any, served: Served) -> None:
     from rizbin.workflows.load import load_encoder
 
@@ -371,6 +497,56 @@ def test_searching_agrees_with_python(page: Any, served: Served) -> None:
     assert len(page.evaluate("window.studioFound")) == len(nearest) - 1
 
 
+def test_a_part_of_a_picture_is_searched_for(page: Any, served: Served) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    from rizbin.studio.desk import Desk
+
+    for number in (1, 2, 3, 4):
+        scene(page, number)
+    go(page, served, "search")
+    page.reload()
+    page.locator(".tray button").first.click()
+    until(page, "Boolean(window.studioFound)")
+    assert page.evaluate("window.studioPlaces") is None
+    like = page.evaluate("document.querySelector('.query img').src")
+    box = page.locator(".query svg").bounding_box()
+    page.evaluate("window.studioPlaces = null")
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.7 * box["height"], steps=4)
+    page.mouse.up()
+    until(page, "Boolean(window.studioPlaces)")
+    nearest, places = page.evaluate("[window.studioFound, window.studioPlaces]")
+    line = page.locator("main .command code").last.inner_text()
+    words = line.split()
+    region = [float(word) for word in words[words.index("--region") + 1 :][:4]]
+    assert np.allclose(region, [0.1, 0.2, 0.6, 0.7], atol=0.02)
+    pictures = [each["id"] for each in ask(page, "pictures")["pictures"]]
+    chosen = Path(words[words.index("--image") + 1]).stem
+    desk = Desk(served.folder / "studio")
+    right = desk.do_search("detailclip-mini", pictures, "", chosen, region)
+    assert nearest == right["nearest"] and places == right["boxes"]
+    assert page.locator(".placed rect").count() == len(nearest)
+    page.evaluate("window.studioPlaces = null")
+    page.keyboard.press("ArrowRight")
+    until(page, "Boolean(window.studioPlaces)")
+    assert page.evaluate("document.activeElement === document.querySelector('.query svg')")
+    moved = page.locator("main .command code").last.inner_text()
+    assert f"--region {region[0] + 0.04:g} {region[1]:g} {region[2] + 0.04:g} {region[3]:g}" in moved
+    for size in (1280, 390):
+        page.set_viewport_size({"width": size, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        shoot(page, f"search-{size}")
+    page.evaluate("window.studioFound = null")
+    page.keyboard.press("Delete")
+    until(page, "Boolean(window.studioFound)")
+    assert page.evaluate("window.studioPlaces") is None and page.locator(".placed").count() == 0
+    assert page.evaluate("document.querySelector('.query img').src") == like
+
+
 def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served: Served) -> None:
     go(page, served, "runs")
     page.get_by_label("Method").select_option("clip")
@@ -388,6 +564,64 @@ def test_a_training_draws_its_curve_and_is_stopped_and_goes_on(page: Any, served
     assert json.loads((run / "finished.json").read_text())["steps"] == 400
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 400
+
+
+def test_the_same_scenes_are_seen_at_each_checkpoint(page: Any, served: Served) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+    from PIL import Image
+
+    from rizbin.training.trainer import Trainer
+    from rizbin.workflows import runs
+    from rizbin.workflows.checkpoints import images_at
+    from rizbin.workflows.presets import Training
+    from tests.toys import tiny
+
+    trainer = Trainer.Settings(log_every=1, keep_checkpoints=2)
+    training = Training(
+        method="detailclip",
+        data="scenes:easy",
+        steps=3,
+        batch=4,
+        checkpoint_every=1,
+        trainer=trainer,
+        settings=tiny("detailclip"),
+    )
+    run = runs.train(training, served.folder / "runs" / "toy", quiet=True)
+    go(page, served, "runs")
+    page.reload()
+    page.get_by_role("checkbox", name="toy").check()
+    until(page, "document.querySelector('.stills')?.dataset.shown === '3'")
+    assert "rizbin visualize checkpoints" in page.locator("details code").last.inner_text()
+    slider = page.get_by_role("slider", name="Checkpoint")
+    slider.focus()
+    for key, step in (("Home", 0), ("ArrowRight", 2), ("End", 3)):
+        page.keyboard.press(key)
+        until(page, f"document.querySelector('.stills').dataset.shown === '{step}'")
+    assert slider.get_attribute("aria-valuetext") == "Step 3"
+    page.get_by_role("button", name="Hidden patches").click()
+    page.get_by_role("button", name="Reconstruction").click()
+    until(page, "document.querySelector('.stills').dataset.shown === '3'")
+    (kept,) = (served.folder / "studio" / "stills").iterdir()
+    right = images_at(run, 3)
+    for number, row in enumerate(right.images):
+        for image in row:
+            shown = np.asarray(Image.open(kept / "3" / f"{number}-{image.caption.lower()}.png"))
+            assert np.array_equal(shown, image.image), image.caption
+    width = "(image) => image.naturalWidth"
+    assert page.locator(".stills img").nth(1).evaluate(width) == right.images[0][0].image.shape[1]
+    shutil.rmtree(run / "checkpoints" / "step_000000002")  # as by a training that goes on
+    page.reload()
+    until(page, "document.querySelector('.stills')?.dataset.shown === '3'")
+    page.get_by_role("slider", name="Checkpoint").focus()
+    page.keyboard.press("ArrowLeft")
+    until(page, "document.querySelector('.stills').dataset.shown === '2'")
+    for size in (1280, 390):
+        page.set_viewport_size({"width": size, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+        shoot(page, f"runs-{size}")
+    shutil.rmtree(run)
 
 
 def test_the_page_is_learned_from_questions(page: Any, served: Served) -> None:

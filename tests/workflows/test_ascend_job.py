@@ -75,11 +75,28 @@ def test_what_was_interrupted_goes_on(pair: str, empty_folder: Path, monkeypatch
         if len(asked) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ascending, "_ten_previews", lambda seen: stops)
+    monkeypatch.setattr(ascending, "_is_tenth", stops)
     assert cli.main([*words, "--output", "part"]) == 130
     assert cli.main([*words, "--output", "part"]) == 0
     assert asked == [1, 2, 2, 3], "the first step was on disk"
     assert (empty_folder / "part/0000.png").read_bytes() == (empty_folder / "whole/0000.png").read_bytes()
+
+
+def test_whoever_watches_sees_every_step_of_every_seed(pair: str, empty_folder: Path) -> None:
+    seen = []
+    made = rizbin.ascend(
+        ["a zebra", "a frog"],
+        model=pair,
+        output="out",
+        settings=AscentSettings(steps=3, copies=2),
+        count=2,
+        quiet=True,
+        watch=lambda frame, number: seen.append((number, frame.step, frame.images)),
+    )
+    assert [(number, step) for number, step, _ in seen] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    for place, file in enumerate(ascended.file for ascended in made):
+        number, prompt = place % 2, place // 2
+        assert np.array_equal(np.asarray(Image.open(file)), seen[3 * number + 2][2][prompt])
 
 
 def test_pictures_are_followed_and_changed_where_they_may(pair: str, picture: Path, tmp_path: Path) -> None:

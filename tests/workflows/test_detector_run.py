@@ -15,7 +15,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.detection import measure as detection
 from rizbin.detection.detector import Detector
 from rizbin.evaluation.suite import Evaluation
-from rizbin.workflows import catalogue, presets
+from rizbin.workflows import catalogue, evaluate, presets
+from rizbin.workflows.checkpoints import images_at, steps_of
 from rizbin.workflows.evaluate import settings_of
 from rizbin.workflows.load import load_detector
 from rizbin.workflows.runs import load_run
@@ -38,6 +39,7 @@ QUICK = Quick()
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of pictures where an evaluation would take hundreds."""
     monkeypatch.setattr(detection, "DetectionSettings", Quick)
+    monkeypatch.setitem(evaluate._KINDS, "a detector", (Quick, evaluate._KINDS["a detector"][1]))
     monkeypatch.setattr("rizbin.reports.detector.SEARCHED", 4)
 
 
@@ -67,6 +69,9 @@ def test_from_settings_to_report_and_back(tmp_path: Path) -> None:
     assert "What was learned" not in page, "it began with nothing"
     again = load_detector(run)
     shipped = Detector.from_pretrained(run / "model")
+    assert steps_of(run) == [0, 2]
+    seen = images_at(run, 2, limit=2)
+    assert [image.caption for image in seen.images[1]] == ["Image", "Found", "Truth"]
     picture = np.zeros((64, 64, 3), np.uint8)
     one, other = (found.detect([picture], ["zebra"])[0] for found in (again, shipped))
     assert np.allclose(one.scores, other.scores, atol=1e-5)

@@ -21,6 +21,7 @@ from rizbin.generation.film import Pixels
 from rizbin.pages.page import Page
 from rizbin.workflows import catalogue, evaluate_model, presets, tour  # noqa: F401 (imported before its settings are replaced)
 from rizbin.workflows import evaluate_diffusion as drawn
+from rizbin.workflows.checkpoints import images_at, steps_of
 from rizbin.workflows.load import load_encoder
 from tests.generation.diffusion.small_painters import SMALL
 
@@ -60,6 +61,13 @@ def test_it_stands_among_what_can_be_trained(capsys: pytest.CaptureFixture[str])
     assert "autoencoder-share" in capsys.readouterr().out
     with pytest.raises(RizbinError, match="no preset 'nano'"):
         presets.preset("diffusion", "nano")
+
+
+def test_its_drawings_are_seen_over_its_checkpoints(run: Path) -> None:
+    assert steps_of(run) == [0, 4]
+    first, last = (images_at(run, step, limit=1).images[0] for step in (0, 4))
+    assert [image.caption for image in last] == ["Image", "Drawn"]
+    assert np.array_equal(first[0].image, last[0].image) and not np.array_equal(first[1].image, last[1].image)
 
 
 def test_a_run_draws_and_its_folder_too(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

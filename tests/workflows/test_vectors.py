@@ -19,7 +19,7 @@ from rizbin import cli
 from rizbin.core.errors import RizbinError
 from rizbin.data.open import open_source
 from rizbin.models.encoder import Encoder
-from rizbin.vectors.encode import Square, default_workers, encoded
+from rizbin.vectors.encode import Square, around, default_workers, encoded
 from rizbin.workflows.load import load_encoder
 from tests.models.small import save_clip, save_dinov2, save_open_clip_model, save_siglip
 
@@ -47,6 +47,32 @@ def table(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tables") / "vectors.npz"
     rizbin.embed(photos, output=path, patches=True, quiet=True)
     return path
+
+
+def test_a_region_is_looked_for_as_the_square_around_it(photos: Path, table: Path) -> None:
+    pixels = np.arange(40 * 60 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 60, 3)
+    assert np.array_equal(around(pixels, (0.0, 0.0, 0.5, 0.25)), pixels[0:30, 0:30]), "moved inside at the edge"
+    assert np.array_equal(around(pixels, (0.5, 0.5, 0.6, 0.55)), pixels[18:24, 30:36])
+    assert np.array_equal(around(pixels, (0.0, 0.5, 1.0, 1.0)), pixels[20:40]), "no square of 60 fits"
+    file = photos / "03.png"
+    whole = rizbin.search(image=file, vectors=table, top=5)
+    same = rizbin.search(image=file, vectors=table, top=5, region=(0.0, 0.0, 1.0, 1.0))
+    assert [hit.file for hit in whole.hits] == [hit.file for hit in same.hits]
+    truth = json.loads((photos / "truth.json").read_text())
+    right = 0
+    for number in range(0, 20):
+        name, (left, top, right_side, bottom) = truth[f"{number:02d}.png"][0]
+        region = (left / 96, top / 96, right_side / 96, bottom / 96)
+        hits = rizbin.search(image=photos / f"{number:02d}.png", vectors=table, patches=True, region=region, top=2).hits
+        first = next(hit for hit in hits if hit.file != f"{number:02d}.png")
+        right += name in {other for other, _ in truth[first.file]}
+    assert right >= 8, (
+        "an object of a hundred names is among the two of the first picture in less than 1 of 20 by chance"
+    )
+    with pytest.raises(RizbinError, match="part of one image"):
+        rizbin.search("a cat", vectors=table, region=(0.0, 0.0, 1.0, 1.0))
+    with pytest.raises(RizbinError, match="part of one image"):
+        rizbin.search(image=[file, photos / "04.png"], vectors=table, region=(0.0, 0.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("form", ["npz", "parquet"])

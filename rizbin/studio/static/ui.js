@@ -74,6 +74,18 @@ export function bar() {
     to(share) { inside.style.inlineSize = `${share * 100}%`; this.setAttribute("aria-valuenow", Math.round(share * 100)); },
   });
 }
+// A small curve with the values at its ends, and a mark where one stands.
+export function spark(values, at, label, spell) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), wide = 400, high = 56, edge = 5;
+  const low = Math.min(...values), range = Math.max(...values) - low || 1;
+  const x = (index) => edge + index / Math.max(values.length - 1, 1) * (wide - 2 * edge), y = (value) => high - edge - (value - low) / range * (high - 2 * edge);
+  const part = (name, attributes) => { const made = document.createElementNS(svg.namespaceURI, name); for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value); svg.append(made); };
+  svg.setAttribute("viewBox", `0 0 ${wide} ${high}`); svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `${label}: ${spell(values[0])} … ${spell(values.at(-1))}`);
+  part("polyline", { points: values.map((value, index) => `${x(index)},${y(value)}`).join(" "), fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-linejoin": "round" });
+  part("circle", { cx: x(at), cy: y(values[at]), r: 4.5, fill: "currentColor" });
+  return h("figure.spark", {}, svg, h("figcaption", {}, `${label}: ${spell(values[0])} … ${spell(values.at(-1))}`));
+}
 // Numbers of patches as color over a picture.
 const STOPS = [[10, 8, 60], [90, 20, 120], [200, 60, 80], [250, 150, 40], [255, 240, 160]];
 function color(value) {

@@ -1,10 +1,10 @@
 import * as api from "../api.js";
 import { t, number } from "../i18n.js";
-import { h, head, empty, image, command, tabs, field, bar, tries, tray } from "../ui.js";
+import { h, head, empty, image, command, tabs, field, bar, spark, tries, tray } from "../ui.js";
 import { form } from "../form.js";
 
-const HIDDEN = ["prompts", "prompt", "image", "output", "quiet", "film", "device", "half", "offload", "judge", "grid", "object", "verify"];
-const FIRST = { generate: ["steps", "seed", "count", "guidance_scale"], edit: ["strength", "steps", "seed", "count"], repair: ["steps", "seed"] };
+const HIDDEN = ["prompts", "prompt", "image", "output", "quiet", "film", "device", "half", "offload", "judge", "grid", "object", "verify", "autoencoder"];
+const FIRST = { generate: ["steps", "seed", "count", "guidance_scale"], edit: ["strength", "steps", "seed", "count"], repair: ["steps", "seed"], ascend: ["steps", "seed", "count", "preset"] };
 const held = { mode: "generate", prompt: "", values: {} };
 
 export function show(place, shared, opened) {
@@ -14,7 +14,7 @@ export function show(place, shared, opened) {
   const pictures = tray({ chosen: () => chosen, pick: (one) => { chosen = one.id; check(); } });
   const start = h("button.main", { type: "submit" }, t("drawButton"));
   const hint = h("p.quiet", {}, t("repairHint"));
-  const modes = tabs({ generate: t("fromWords"), edit: t("fromPicture"), repair: t("repair") }, held.mode, (mode) => { held.mode = mode; load(); }, t("draw"));
+  const modes = tabs({ generate: t("fromWords"), edit: t("fromPicture"), repair: t("repair"), ascend: t("ascent") }, held.mode, (mode) => { held.mode = mode; load(); }, t("draw"));
   const stage = h("div.stage", {}, h("div.view", {}, empty("draw", t("drawEmpty"), t("drawEmptyHint"),
     h("button", { type: "button", onclick: () => { prompt.field.value = "a zebra and a frog"; settings?.set("guidance_scale", 4); check(); start.focus(); } }, t("example")))));
   const request = () => ({
@@ -24,10 +24,11 @@ export function show(place, shared, opened) {
   async function load() {
     const { flags } = await api.get(`form?command=${held.mode}`);
     const least = held.mode === "generate" ? 4 : undefined;
-    settings = form(flags, { first: FIRST[held.mode], hidden: HIDDEN, changed: check, choices: { model: shared.models("text-to-image") }, values: least ? { guidance_scale: 4 } : {} });
+    settings = form(flags, { first: FIRST[held.mode], hidden: HIDDEN, changed: check, choices: held.mode === "ascend" ? {} : { model: shared.models("text-to-image") }, values: least ? { guidance_scale: 4 } : {} });
     fields.replaceChildren(settings);
     pictures.hidden = held.mode !== "edit";
-    hint.hidden = held.mode !== "repair";
+    hint.hidden = !["repair", "ascend"].includes(held.mode);
+    hint.textContent = held.mode === "ascend" ? t("ascentHint") : t("repairHint");
     check();
   }
   let soon = 0;
@@ -70,14 +71,16 @@ function makeStage(id, stop) {
   const picture = h("img.big.pixel", { alt: t("result"), width: 432, height: 432 }), caption = h("p.quiet.number", {});
   const scrub = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": t("stepOf", { step: "", total: "" }), oninput: () => { follow = false; shown.step = Number(scrub.value); draw(); } });
   const kinds = h("div"), strip = h("div.strip"), grid = h("div.grid"), share = bar(), line = command(""), message = h("p.quiet"), stages = h("div.list");
+  const trio = h("div.trio", { hidden: true }), curve = h("div");
   const halt = h("button.tiny", { type: "button", onclick: stop }, t("stop"));
-  const place = h("div.card", {}, h("div.row.between", {}, kinds, halt), share, h("div.view", {}, picture), caption, scrub, strip, message, stages, grid, h("div.fields", {}, h("span.label", {}, t("command")), line));
+  const place = h("div.card", {}, h("div.row.between", {}, kinds, halt), share, h("div.view", {}, picture, trio), caption, scrub, curve, strip, message, stages, grid, h("div.fields", {}, h("span.label", {}, t("command")), line));
   picture.hidden = true;
   let kind = "";
   function tabsOf(step) {
-    const names = { seen: t("seen"), noisy: t("noisy"), ...Object.fromEntries((step?.words ?? []).map((word, index) => [`word${index}`, `“${word.word}”`])) };
+    const names = step?.score !== undefined ? { seen: t("still-image") } : { seen: t("seen"), noisy: t("noisy"), ...(step?.with ? { guidance: t("guidance") } : {}), ...Object.fromEntries((step?.words ?? []).map((word, index) => [`word${index}`, `“${word.word}”`])) };
     const key = Object.values(names).join();
-    if (key !== kind) { kind = key; kinds.replaceChildren(tabs(names, shown.what, (what) => { shown.what = what; draw(); }, t("result"))); }
+    if (!(shown.what in names)) shown.what = "seen";
+    if (key !== kind) { kind = key; kinds.hidden = Object.keys(names).length < 2; kinds.replaceChildren(tabs(names, shown.what, (what) => { shown.what = what; draw(); }, t("result"))); }
   }
   function draw() {
     const steps = images[shown.image] ?? [];
@@ -89,12 +92,21 @@ function makeStage(id, stop) {
     const step = steps[at];
     tabsOf(steps[total - 1]);
     const file = step ? (shown.what === "noisy" ? step.noisy : shown.what.startsWith("word") ? step.words[Number(shown.what.slice(4))]?.file : step.seen) ?? step.seen : finished?.file;
-    if (file) api.picture(`jobs/${id}/${file}`).then((link) => { picture.src = link; picture.hidden = false; }).catch(() => {});
-    caption.textContent = step ? t("stepOf", { step: step.step + 1, total }) + ` · t ${number(step.t)}` : finished ? [finished.prompt, finished.seed !== undefined ? `seed ${finished.seed}` : ""].filter(Boolean).join(" · ") : "";
+    const guided = Boolean(step?.with) && shown.what === "guidance";
+    trio.hidden = !guided;
+    if (guided) {
+      picture.hidden = true;
+      if (!trio.childElementCount) trio.replaceChildren(...["withoutPrompt", "withPrompt", "guided"].map((name) => h("figure", {}, h("img.pixel", { alt: t(name) }), h("figcaption", {}, t(name)))));
+      [step.without, step.with, step.seen].forEach((path, index) => api.picture(`jobs/${id}/${path}`).then((link) => { trio.querySelectorAll("img")[index].src = link; }).catch(() => {}));
+    } else if (file) api.picture(`jobs/${id}/${file}`).then((link) => { picture.src = link; picture.hidden = !trio.hidden; }).catch(() => {});
+    caption.textContent = step ? [t("stepOf", { step: step.step + 1, total: step.steps ?? total }), step.t !== undefined && `t ${number(step.t)}`, step.change !== undefined && t("promptChanges", { share: number(100 * step.change, 1) }), step.score !== undefined && t("scoreOf", { score: number(step.score, 3) })].filter(Boolean).join(" · ")
+      : finished ? [finished.prompt, finished.seed !== undefined ? `seed ${finished.seed}` : "", finished.score !== undefined ? t("scoreOf", { score: number(finished.score, 3) }) : ""].filter(Boolean).join(" · ") : "";
+    const climbs = steps[0]?.score !== undefined, values = steps.map((each) => climbs ? each.score : 100 * (each.change ?? 0));
+    curve.replaceChildren(...(total > 1 && (climbs || guided) ? [spark(values, step ? at : total - 1, climbs ? t("scoreCurve") : t("changeCurve"), (value) => climbs ? number(value, 2) : `${number(value, 0)}%`)] : []));
     scrub.setAttribute("aria-valuetext", caption.textContent);
     const every = Math.max(1, Math.ceil(total / 14));
     strip.replaceChildren(...steps.map((each, index) => [each, index]).filter(([, index]) => index % every === 0 || index === total - 1).map(([each, index]) =>
-      h("button", { type: "button", "aria-label": t("stepOf", { step: each.step + 1, total }), "aria-pressed": String(index === at), onclick: () => { follow = false; shown.step = index; draw(); } }, image(`jobs/${id}/${each.seen}`, { className: "pixel" }))));
+      h("button", { type: "button", "aria-label": t("stepOf", { step: each.step + 1, total: each.steps ?? total }), "aria-pressed": String(index === at), onclick: () => { follow = false; shown.step = index; draw(); } }, image(`jobs/${id}/${each.seen}`, { className: "pixel" }))));
     const many = results.length > 1 || images.length > 1;
     grid.replaceChildren(...(many ? (results.length > 1 ? results : images).map((each, index) => {
       const file = each.file ?? each[each.length - 1]?.seen;

@@ -1,17 +1,27 @@
 import * as api from "../api.js";
 import { t, number } from "../i18n.js";
-import { h, head, empty, image, command, field, select, tries, tray, note, heat, loaded } from "../ui.js";
+import { h, head, empty, image, command, field, select, tries, tray, heat, loaded } from "../ui.js";
+import { everywhere } from "../everywhere.js";
+import { tint } from "../masks.js";
 
-const held = { picture: null, phrases: "", distractors: "", model: "detector-mini" };
+const held = { picture: null, phrases: "", distractors: "", model: "detector-mini", masks: "" };
 const INK = ["#0b7a75", "#c2410c", "#6d28d9", "#b91c1c", "#1d4ed8", "#a16207", "#be185d", "#15803d"];
 const SVG = "http://www.w3.org/2000/svg";
 
 export function show(place, shared) {
-  let titles = new Map(), answer = null, boxes = [], thresholds = {}, chosen = -1, turn = 0, why = null;
+  let titles = new Map(), answer = null, boxes = [], thresholds = {}, chosen = -1, turn = 0, why = null, cut = new Map(), soon = 0;
   const lines = (text) => text.split("\n").map((each) => each.trim()).filter(Boolean);
   const phrases = field(t("phrases"), { rows: 4, value: held.phrases, placeholder: t("phrasesHint"), dir: "auto", oninput: () => { held.phrases = phrases.field.value; } });
   const distractors = field(t("distractors"), { rows: 2, value: held.distractors, dir: "auto", oninput: () => { held.distractors = distractors.field.value; } });
   const stage = h("div.card"), line = command("");
+  const segmenters = shared.models("segmenter");
+  if (!segmenters.includes(held.masks)) held.masks = "";
+  const masks = segmenters.length ? select(t("masksBy"), [["", t("none")], ...segmenters.map((name) => [name, name])], held.masks, (name) => { held.masks = name; cut = new Map(); if (answer && svg) { draw(); tell(); } }) : h("p.help", {}, t("masksHint"));
+  const all = everywhere((id) => {
+    if (!titles.has(id)) return;
+    held.picture = id; shelf.show(); scrollTo({ top: 0, behavior: "smooth" });
+    if (lines(held.phrases).length) find(); else start();
+  });
   const shelf = tray({ chosen: () => held.picture, pick: (one) => { held.picture = one.id; suggest(one); if (answer && held.phrases) find(); else start(); }, changed: (all) => {
     titles = new Map(all.map((one) => [one.id, one]));
     if (!titles.has(held.picture)) held.picture = all[0]?.id ?? null;
@@ -35,22 +45,22 @@ export function show(place, shared) {
       if (mine !== turn) return;
       answer = { ...got, question: question() };
       thresholds = Object.fromEntries(got.names.map((name) => [name, Math.round(got.threshold * 100) / 100]));
-      why = null;
+      why = null; cut = new Map();
       await build(); await choose();
     } finally { button.disabled = false; stage.removeAttribute("aria-busy"); }
   });
   const button = h("button.main", { type: "submit" }, t("findButton"));
-  place.append(head("find"), h("div.desk", {}, h("form.card", { onsubmit: find }, shelf, phrases, h("details", {}, h("summary", {}, t("more")), h("div.fields", {}, distractors, select(t("model"), shared.models("detector").map((name) => [name, name]), held.model, (name) => { held.model = name; }))), button,
+  place.append(head("find"), h("div.desk", {}, h("form.card", { onsubmit: find }, shelf, phrases, h("details", {}, h("summary", {}, t("more")), h("div.fields", {}, distractors, select(t("model"), shared.models("detector").map((name) => [name, name]), held.model, (name) => { held.model = name; }), masks)), button,
     h("button", { type: "button", onclick: tries(async () => {
-      await api.post("jobs", { command: "detect", panel: "find", title: lines(held.phrases).join(", "), given: { images: shelf.all().map((one) => one.id), find: lines(held.phrases), model: held.model } });
-      note(t("activity") + " ✓");
-    }) }, t("all"))), stage));
+      await api.post("jobs", { command: "detect", panel: "find", title: lines(held.phrases).join(", "), given: settings(shelf.all().map((one) => one.id)) });
+    }) }, t("all"))), h("div.stage", {}, stage, all.place)));
+  shared.onJobs((jobs) => all.show(jobs));
 
   function start() {
     const known = held.picture && titles.get(held.picture);
     stage.replaceChildren(known ? h("div.view", {}, h("div.boxes", {}, image(`pictures/${held.picture}.png`, { alt: known.caption || known.title }))) : h("div.view", {}, empty("find", t("findEmpty"), t("findEmptyHint"))), known ? h("p.quiet", {}, t("findEmptyHint")) : "");
   }
-  let svg, label, count, map, sliders;
+  let svg, label, count, map, sliders, cutout;
   async function build() {
     const known = titles.get(held.picture), [width, height] = answer.size;
     svg = document.createElementNS(SVG, "svg");
@@ -58,6 +68,7 @@ export function show(place, shared) {
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("role", "application");
     svg.setAttribute("aria-label", t("boxHelp"));
+    cutout = h("canvas", { width, height, hidden: true, role: "img", "aria-label": t("masksOf") });
     map = h("canvas", { width: 400, height: Math.round(400 * height / width), hidden: true });
     count = h("span.quiet.number");
     label = select(t("forPhrase"), answer.names.map((name) => [name, name]), answer.names[0]);
@@ -69,7 +80,7 @@ export function show(place, shared) {
       return h("div.slider", {}, h("span.row", { dir: "auto" }, swatch, name), h("span.chip." + verdict.state, {}, `${t(verdict.state)} ${number(verdict.probability, 2)}`), input, out);
     }));
     const reasons = h("div.list");
-    stage.replaceChildren(h("div.view", {}, h("div.boxes", {}, image(`pictures/${held.picture}.png`, { alt: known?.caption || known?.title || "" }), map, svg)),
+    stage.replaceChildren(h("div.view", {}, h("div.boxes", {}, image(`pictures/${held.picture}.png`, { alt: known?.caption || known?.title || "" }), cutout, map, svg)),
       h("div.row.between", {}, count, h("div.row", {},
         h("button.tiny", { type: "button", onclick: tries(async (event) => { event.target.disabled = true; try { why = (await api.post("ask/why", { model: held.model, picture: held.picture, phrases: lines(held.phrases) })).boxes; explain(reasons); } finally { event.target.disabled = false; } }) }, t("why")),
         h("button.tiny", { type: "button", onclick: tries(save) }, t("export")))),
@@ -84,13 +95,20 @@ export function show(place, shared) {
     chosen = -1;
     draw(); tell();
   }
-  async function tell() {
-    const start = Math.round(answer.threshold * 100) / 100;
-    const given = { images: [held.picture], find: lines(held.phrases), model: held.model, threshold: start };
+  // What the command is given: the sliders' thresholds too, where they are those of these phrases.
+  function settings(images) {
+    const given = { images, find: lines(held.phrases), model: held.model };
+    if (answer && answer.question.phrases.join("\n") === lines(held.phrases).join("\n")) {
+      given.threshold = Math.round(answer.threshold * 100) / 100;
+      const own = Object.entries(thresholds).filter(([, value]) => value !== given.threshold).map(([name, value]) => `${name}=${value}`);
+      if (own.length) given.per_class = own;
+    }
     if (lines(held.distractors).length) given.distractor = lines(held.distractors);
-    const own = Object.entries(thresholds).filter(([, value]) => value !== start).map(([name, value]) => `${name}=${value}`);
-    if (own.length) given.per_class = own;
-    line.say((await api.post("check", { command: "detect", given })).line);
+    if (held.masks) given.masks = held.masks;
+    return given;
+  }
+  async function tell() {
+    line.say((await api.post("check", { command: "detect", given: settings([held.picture]) })).line);
   }
   function element(name, attributes) {
     const made = document.createElementNS(SVG, name);
@@ -109,6 +127,24 @@ export function show(place, shared) {
     }));
     count.textContent = t("boxesCount", { n: boxes.length });
     window.studioBoxes = boxes;
+    cutOut();
+  }
+  const key = (box) => box.map((side) => Math.round(side * 100) / 100).join();
+  // Masks of the boxes that stand still: those that are known at once, others after one pass.
+  function cutOut() {
+    clearTimeout(soon);
+    cutout.hidden = !held.masks;
+    if (!held.masks) return;
+    const known = boxes.filter((each) => cut.has(key(each.box)));
+    tint(cutout, known.map((each) => ({ mask: cut.get(key(each.box)), ink: INK[answer.names.indexOf(each.name) % INK.length] })));
+    cutout.dataset.masks = known.length;
+    const store = cut, cutter = held.masks, fresh = boxes.map((each) => key(each.box)).filter((each) => !cut.has(each));
+    if (fresh.length) soon = setTimeout(tries(async () => {
+      const { masks } = await api.post("ask/masks", { masks: cutter, picture: held.picture, boxes: fresh.map((each) => each.split(",").map(Number)) });
+      if (store !== cut) return;
+      fresh.forEach((each, index) => cut.set(each, masks[index]));
+      draw();
+    }), 200);
   }
   function listen() {
     let drag = null;
@@ -150,11 +186,11 @@ export function show(place, shared) {
   }
   async function save() {
     const known = titles.get(held.picture);
-    const { coco } = await api.post("ask/coco", { picture: held.picture, title: known?.title ?? held.picture, names: answer.names, boxes: boxes.map(({ name, score, box }) => ({ name, score, box })), size: answer.size });
+    const { coco } = await api.post("ask/coco", { picture: held.picture, title: known?.title ?? held.picture, names: answer.names, boxes: boxes.map(({ name, score, box }) => ({ name, score, box: key(box).split(",").map(Number) })), size: answer.size, masks: held.masks });
     const link = URL.createObjectURL(new Blob([JSON.stringify(coco, null, 1)], { type: "application/json" }));
     h("a", { href: link, download: "found.json" }).click();
     setTimeout(() => URL.revokeObjectURL(link), 5000);
   }
   start();
-  return () => { turn++; };
+  return () => { turn++; clearTimeout(soon); all.close(); };
 }

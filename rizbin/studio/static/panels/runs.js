@@ -3,13 +3,14 @@ import uPlot from "../vendor/uplot.js";
 import { t, number } from "../i18n.js";
 import { h, head, empty, command, field, select, tries, note } from "../ui.js";
 import { form } from "../form.js";
+import { stills } from "../stills.js";
 
 const INK = ["#0f9d8f", "#d9622b", "#7c5cd6", "#c8384a", "#3b7de0", "#b08a1a", "#d0548f", "#4c9a4c"];
 const held = { chosen: null, metric: "loss", smooth: 0, log: false, method: "detailclip" };
 
 export function show(place, shared) {
   let runs = [], curves = new Map(), plot = null, settings = null, gone = false, jobs = [];
-  const list = h("div.list"), chart = h("div.chart", { role: "img", "aria-label": t("metric") }), alarms = h("div.list"), pick = h("div");
+  const list = h("div.list"), chart = h("div.chart", { role: "img", "aria-label": t("metric") }), alarms = h("div.list"), pick = h("div"), seen = stills();
   const smooth = field(t("smooth"), { type: "range", min: 0, max: 0.98, step: 0.02, value: held.smooth, oninput: () => { held.smooth = Number(smooth.field.value); draw(); } });
   const logs = field(t("log10"), { type: "checkbox", checked: held.log, onchange: () => { held.log = logs.field.checked; draw(); } });
   logs.className = "check"; logs.prepend(logs.field);
@@ -37,7 +38,7 @@ export function show(place, shared) {
     runs.unshift(...waiting.map((each) => ({ name: each.run, method: each.words[1], steps: null, finished: false, report: false, coming: true })));
     if (!held.chosen && runs.length) held.chosen = new Set([runs[0].name]);
     if (!runs.length) { stage.replaceChildren(h("div.view", {}, empty("runs", t("runsEmpty"), t("runsEmptyHint")))); return; }
-    if (!chart.isConnected) stage.replaceChildren(h("div.row.between", {}, pick, smooth, logs), chart, alarms, list);
+    if (!chart.isConnected) stage.replaceChildren(h("div.row.between", {}, pick, smooth, logs), chart, alarms, list, seen.place);
     list.replaceChildren(...runs.map((run, index) => {
       const swatch = h("span.swatch"); swatch.style.background = INK[index % INK.length];
       const mine = job(run), live = mine && ["running", "waiting"].includes(mine.state);
@@ -59,6 +60,7 @@ export function show(place, shared) {
       if (known?.finished) continue;
       try { curves.set(name, await api.get(`runs/${name}`)); } catch (error) { if (error.status !== 404) throw error; }
     }
+    seen.show(runs.filter((run) => held.chosen.has(run.name) && curves.has(run.name)).map((run) => ({ name: run.name, steps: curves.get(run.name).checkpoints })));
     draw();
   }
   function draw() {
@@ -88,5 +90,5 @@ export function show(place, shared) {
   const clock = setInterval(() => { if (!document.hidden && !gone) refresh().catch(() => {}); }, 2500);
   load().catch((error) => note(error.message));
   refresh().catch((error) => note(error.message));
-  return () => { gone = true; clearInterval(clock); removeEventListener("resize", size); plot?.destroy(); };
+  return () => { gone = true; seen.close(); clearInterval(clock); removeEventListener("resize", size); plot?.destroy(); };
 }
