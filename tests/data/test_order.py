@@ -1,7 +1,7 @@
 """The order of a finite source: every index once an epoch, in an order that looks like chance."""
 
 from collections import Counter
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -77,7 +77,7 @@ def covered(worlds: dict[int, int], steps: int, batch: int) -> list[tuple[int, i
     """
     joined: list[tuple[int, int]] = []
     starts = [*sorted(worlds), steps]
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in pairwise(starts):
         # The slices of a step are joined here; those of steps with the same number of processes differ by a multiple of
         # the batch, so the first and the last step stand for all.
         for step in sorted({first, last - 1}):
