@@ -50,11 +50,12 @@ def fetch_all(patterns: list[str], whole: str) -> list[Path]:
     whole: the pattern as it was written, for messages.
     Raises RizbinError for a protocol that is not read, for a driver that is missing, and for what cannot be fetched.
     """
-    files, names = _opened(patterns[0]), set[str]()
+    names: set[str] = set()
     with _said(whole):
+        files, _ = _opened(patterns[0])
+        files.invalidate_cache()  # drivers remember what they listed, also when it has changed since
         for pattern in patterns:
-            path = files._strip_protocol(pattern)
-            assert isinstance(path, str)  # a list comes of a list alone
+            _, path = _opened(pattern)
             names.update(map(str, files.glob(path)) if glob.has_magic(path) else [path])
         tars = sorted(name for name in names if name.lower().endswith(".tar"))
         if not tars:
@@ -68,8 +69,8 @@ def cache_folder() -> Path:
     return (Path(given).expanduser() if given else Path.home() / ".cache" / "rizbin") / "shards"
 
 
-def _opened(pattern: str) -> "AbstractFileSystem":
-    """The storage that a pattern speaks of."""
+def _opened(pattern: str) -> "tuple[AbstractFileSystem, str]":
+    """The storage that a pattern speaks of, and the pattern as it is written there."""
     protocol = pattern.partition(":")[0].lower()
     if protocol not in PROTOCOLS or "::" in pattern or "://" not in pattern:
         raise RizbinError(
@@ -79,14 +80,12 @@ def _opened(pattern: str) -> "AbstractFileSystem":
     try:
         import fsspec
 
-        files = fsspec.filesystem(protocol)
+        return fsspec.url_to_fs(pattern)
     except ImportError as error:
         raise RizbinError(
             f"{protocol}:// needs a driver ({' '.join(str(error).split())}); pip install 'rizbin[remote]' brings "
             "fsspec, and 's3fs', 'gcsfs' or 'adlfs' the driver of a storage."
         ) from error
-    files.invalidate_cache()  # drivers remember what they listed, also when it has changed since
-    return files
 
 
 @contextmanager
@@ -153,8 +152,19 @@ def _place(files: "AbstractFileSystem", name: str, facts: dict[str, Any]) -> Pat
     The state is what may change when the object does; what changes by itself (a time of access, a signed address) is no
     part of it.
     """
-    kept = ("size", "ETag", "etag", "md5Hash", "generation", "crc32c", "versionId", "LastModified", "mtime", "created")
-    state = {key: str(facts[key]) for key in kept if facts.get(key) is not None}
+    telling = (
+        "size",
+        "ETag",
+        "etag",
+        "md5Hash",
+        "generation",
+        "crc32c",
+        "versionId",
+        "LastModified",
+        "mtime",
+        "created",
+    )
+    state = {key: str(facts[key]) for key in telling if facts.get(key) is not None}
     address = f"{files.unstrip_protocol(name)} {json.dumps(state, sort_keys=True)}"
     return cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:32] / Path(name).name
 
