@@ -42,7 +42,7 @@ _LAYOUT = (
     "images under the paths that it names"
 )
 _CAPTIONS = {"coco": "coco_karpathy_test.json", "flickr30k": "flickr30k_test.json"}
-_WORD = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w(?:[\w.'/-]*\w)?|[^\w\s]")
+_WORD = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w(?:[\w./-]*\w)?|[^\w\s]")
 
 
 @dataclass(frozen=True)
