@@ -52,6 +52,8 @@ _PIECES = ("blingfire", "blingfire/bert_base_tok.bin")
 _MOST_BYTES = 2**27
 _MOST_TOKENS = 128
 """Word pieces of a text; the sentence encoder was trained with as many."""
+_HALF = (0.5, 0.5, 0.5)
+"""Mean and standard deviation of the pixels that the classifier takes."""
 _START, _END, _UNKNOWN = 101, 102, 100
 """BERT's marks."""
 
@@ -64,7 +66,7 @@ class ConseEncoder(Encoder):
 
     def __init__(self, classifier: nn.Module, sentences: "Sentences", names: list[str], *, name: str = NAME) -> None:
         """`classifier` gives one logit for each of the `names`."""
-        super().__init__(classifier, name=name, image_size=260, patch_size=260, mean=(0.5,) * 3, std=(0.5,) * 3)
+        super().__init__(classifier, name=name, image_size=260, patch_size=260, mean=_HALF, std=_HALF)
         self.sentences, self.names = sentences, tuple(names)
         self._vectors = sentences(list(names))
 

@@ -1,4 +1,4 @@
-"""The judge of registry parts: its formula, its weights without a pickle, its refusals, and the real one where it is."""
+"""The judge of registry parts: its formula, weights without a pickle, refusals, and the real one where it is here."""
 
 import importlib.util
 import pickle
@@ -81,10 +81,10 @@ def test_old_files_are_read_without_their_pickle(tmp_path: Path, monkeypatch: py
         assert tensors[name].shape == value.shape and np.array_equal(tensors[name], value.numpy())
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     conse.load_in_order(other, tensors)
-    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), network.state_dict().values()))
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in other.state_dict().items())
     with pytest.raises(RizbinError, match="another version of timm"):
         conse.load_in_order(nn.Sequential(nn.Conv2d(3, 4, 1), *other[1:]), tensors)
-    with pytest.raises(RizbinError, match="has 8|have 8 tensors"):
+    with pytest.raises(RizbinError, match="The weights have 9 tensors and the network 2"):
         conse.load_in_order(nn.Linear(1, 1), tensors)
 
 
