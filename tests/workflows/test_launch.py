@@ -220,14 +220,14 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_a_slurm_job_of_two_processes_is_stopped_and_goes_on(tmp_path: Path) -> None:
+def test_a_slurm_job_of_two_processes_is_stopped_and_goes_on_with_one(tmp_path: Path) -> None:
     """The generated file as it stands, with real trainings as its two tasks, over gloo."""
     file = rizbin.launch(
-        "slurm", SMALL.format(40), output=tmp_path / "job", processes=2, cores=1, python=sys.executable, gpus=False
+        "slurm", SMALL.format(80), output=tmp_path / "job", processes=2, cores=1, python=sys.executable, gpus=False
     )
     job = started(file, tmp_path)
     metrics, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 240
-    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
+    while not (metrics.exists() and metrics.read_text().count("\n")):
         assert job.poll() is None and time.monotonic() < deadline, job.communicate()[0]
         time.sleep(0.2)
     for task in (tmp_path / "calls.tasks").read_text().split():  # as --signal does
@@ -236,12 +236,12 @@ def test_a_slurm_job_of_two_processes_is_stopped_and_goes_on(tmp_path: Path) -> 
     assert job.returncode == 75 and f"scontrol requeue {os.getpid()}" in calls(tmp_path), text
     assert not (tmp_path / "run/finished.json").exists()
 
-    job = started(file, tmp_path)
+    # Queued again it may get fewer processes: the batch is theirs together, so the run goes on all the same.
+    job = started(file, tmp_path, SLURM_NTASKS="1")
     text, _ = job.communicate(timeout=280)
     assert job.returncode == 0 and (tmp_path / "run/finished.json").exists(), text
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps == sorted(set(steps)) and steps[-1] == 40
-    assert json.loads((tmp_path / "run/environment.json").read_text())["processes"] == 2
+    assert steps == sorted(set(steps)) and steps[-1] == 80
 
 
 @pytest.mark.slow
