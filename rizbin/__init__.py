@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rizbin.workflows.evaluate_model import evaluate
     from rizbin.workflows.export import export
     from rizbin.workflows.generate import edit, generate, repair
+    from rizbin.workflows.launch import launch
     from rizbin.workflows.load import load
     from rizbin.workflows.report import report
     from rizbin.workflows.search import search
@@ -43,6 +44,7 @@ _JOBS = {
     "evaluate": "workflows.evaluate_model",
     "export": "workflows.export",
     "generate": "workflows.generate",
+    "launch": "workflows.launch",
     "learn": "studies.learn",
     "load": "workflows.load",
     "repair": "workflows.generate",
@@ -66,6 +68,7 @@ __all__ = [
     "evaluate",
     "export",
     "generate",
+    "launch",
     "learn",
     "load",
     "repair",

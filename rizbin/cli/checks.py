@@ -18,6 +18,8 @@ _SOURCES = ("scenes", "digits", "cutouts:", "shards:")
 _TRAINED: Mapping[str, Kind] = {"detector": "detector", "diffusion": "text-to-image"}
 """What the runs of these methods are; all others train encoders."""
 _LIBRARIES = ("open_clip:", "timm:", "hf:")
+_JUDGE = "conse"
+"""The image-text judge of `rizbin/models/conse.py`."""
 _WILD = "*?["
 
 
@@ -84,7 +86,7 @@ def _path(text: str, flag: Flag) -> None:
 
 def _model(text: str, flag: Flag) -> None:
     """A bundled name, a folder, or a name of another library: OWNER/NAME, open_clip:NAME/WEIGHTS, timm:NAME."""
-    if text in zoo.names() or Path(text).expanduser().exists() or text.startswith(_LIBRARIES):
+    if text in (*zoo.names(), _JUDGE) or Path(text).expanduser().exists() or text.startswith(_LIBRARIES):
         return
     if "/" in text and not text.startswith(("/", ".", "~")) and text.count("/") == 1:
         if not Path(text).parent.is_dir():

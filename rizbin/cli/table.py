@@ -31,6 +31,15 @@ class Entry:
     """What a member of the family is called in its usage: METHOD."""
 
 
+def training_of_launch(given: Given) -> None:
+    """Raises RizbinError for a training that would be refused on every machine: its flags are parsed here first."""
+    from rizbin.cli.training import check_training
+    from rizbin.core.commands import build
+    from rizbin.workflows.launch import Launch, check_batch, training_words
+
+    check_batch(check_training(training_words(given["command"])), build(Launch, given))
+
+
 def loaded(where: str) -> Any:
     """What module:name names."""
     module, _, name = where.partition(":")
@@ -45,6 +54,13 @@ COMMANDS: Mapping[str, Entry] = {
         about="Train a method on images, with or without captions.",
         show=show.path,
         example="rizbin train detailclip --data DIR --minutes 30 --run runs/mine",
+    ),
+    "launch": Entry(
+        job="rizbin.workflows.launch:launch",
+        show=show.path,
+        example='rizbin launch slurm "train clip --run runs/big" --nodes 2 --processes 8 -o big.sbatch',
+        check=training_of_launch,
+        writes=True,
     ),
     "adapt": Entry(
         job="rizbin.workflows.adapt:adapt",

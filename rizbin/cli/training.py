@@ -8,7 +8,7 @@ from typing import Any
 
 from rizbin.cli import checks, schema
 from rizbin.cli.parsing import WHOLE_HELP, help_text, near, parse, wants_help
-from rizbin.core.commands import build
+from rizbin.core.commands import Command, build
 from rizbin.core.errors import RizbinError
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: nothing is lost, try again
@@ -23,17 +23,7 @@ def train(words: list[str]) -> int:
         print("\n`rizbin train METHOD --help` lists the settings. The same command again goes on where a run stopped.")
         return 0
     name = method_in(words)
-    given_words = {word.split("=", 1)[0] for word in words}
-    lengths = [flag for flag in ("--steps", "--minutes", "--epochs") if flag in given_words]
-    if len(lengths) > 1:
-        raise RizbinError(f"Both {' and '.join(lengths)} were given; a run has one length, so keep one of them.")
-    for short, long in (("--learning-rate", "--trainer.learning-rate"), ("--lr", "--trainer.learning-rate")):
-        if {short, long} <= given_words:
-            raise RizbinError(f"{short} and {long} are the same; keep one of them.")
-    preset = _value_of("--preset", words)
-    command, presets = schema.training(name, preset)
-    if preset and preset not in presets:
-        raise RizbinError(f"{name} has no preset {preset!r}; {near(preset, list(presets))}")
+    command = _checked(name, words)
     if wants_help(words):
         print(help_text(command, whole=WHOLE_HELP in words))
         return 0
@@ -45,6 +35,31 @@ def train(words: list[str]) -> int:
     return finish(
         lambda: Path(run_options(settings, options)), ["train", *words], report=options.report, quiet=options.quiet
     )
+
+
+def check_training(words: list[str]) -> int:
+    """The batch of `train METHOD ...`, whose words are parsed and refused as when it runs; what they name is not
+    looked for, for it may lie elsewhere."""
+    name = method_in(words[1:])
+    command = _checked(name, words[1:])
+    given = parse(command, words[2:])
+    return int(given.get("batch") or next(flag.default for flag in command.flags if flag.name == "batch"))
+
+
+def _checked(name: str, words: list[str]) -> Command:
+    """The command of a method with the defaults of the preset that the words name."""
+    given_words = {word.split("=", 1)[0] for word in words}
+    lengths = [flag for flag in ("--steps", "--minutes", "--epochs") if flag in given_words]
+    if len(lengths) > 1:
+        raise RizbinError(f"Both {' and '.join(lengths)} were given; a run has one length, so keep one of them.")
+    for short, long in (("--learning-rate", "--trainer.learning-rate"), ("--lr", "--trainer.learning-rate")):
+        if {short, long} <= given_words:
+            raise RizbinError(f"{short} and {long} are the same; keep one of them.")
+    preset = _value_of("--preset", words)
+    command, presets = schema.training(name, preset)
+    if preset and preset not in presets:
+        raise RizbinError(f"{name} has no preset {preset!r}; {near(preset, list(presets))}")
+    return command
 
 
 def method_in(words: list[str]) -> str:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rizbin.core.errors import RizbinError
 from rizbin.core.random import generator, key
-from rizbin.data.order import index_at
+from rizbin.data.order import index_at, positions_of
 from rizbin.data.phrases import phrases as phrases_of
 from rizbin.data.sample import Named, Refused, Sample, Source
 from rizbin.data.tokens import Tokenizer
@@ -182,12 +182,11 @@ class _Parts(Dataset):
         self._seed = seed
         self._batch = batch
         self._share = batch // world
-        self._rank = rank
+        self._rank, self._world = rank, world
         self._phrases = phrases
 
     def __getitem__(self, step: int) -> _Part:
-        first = step * self._batch + self._rank * self._share
-        positions = list(range(first, first + self._share))
+        positions = list(positions_of(step, self._batch, self._rank, self._world))
         refused: list[tuple[str, str]] = []
         count = len(self._views)
         views = [np.empty((self._share, view.settings.size, view.settings.size, 3), np.uint8) for view in self._views]

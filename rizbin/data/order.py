@@ -24,6 +24,19 @@ def index_at(seed: int, position: int, length: int) -> int:
             return index
 
 
+def positions_of(step: int, batch: int, rank: int, world: int) -> range:
+    """The positions that process `rank` of `world` reads in a step: its contiguous slice of step * batch and on.
+
+    The slices of all processes are the step's positions in order, however many processes there are; so a run that goes
+    on with another number of them loses no sample and repeats none. Raises ValueError where they cannot share evenly.
+    """
+    if batch < 1 or world < 1 or batch % world or not 0 <= rank < world:
+        raise ValueError(f"process {rank} of {world} has no even share of a batch of {batch}")
+    share = batch // world
+    first = step * batch + rank * share
+    return range(first, first + share)
+
+
 def _permute(value: int, half: int, keys: list[int]) -> int:
     """A permutation of 0 to 4**half - 1."""
     low_bits = (1 << half) - 1

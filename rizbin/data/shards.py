@@ -26,7 +26,7 @@ from jaxtyping import UInt8
 
 from rizbin.core.bounded import parse_json, read_regular
 from rizbin.core.errors import RizbinError, printable
-from rizbin.data import tars
+from rizbin.data import remote, tars
 from rizbin.data.image_io import ENDINGS, MOST_BYTES, UNREAD, read_image, read_indices
 from rizbin.data.listing import ENOUGH, Split, check_caption, choose, counted, fingerprint, is_text, such_as
 from rizbin.data.sample import LabeledObject, Refused, Sample
@@ -66,7 +66,10 @@ class Shards:
     endless = False
 
     def __init__(self, pattern: str, *, split: Split, size: int = 0):
-        """`pattern` may hold *, ? and braces: data/{00000..00012}.tar. Raises `RizbinError` when nothing is there."""
+        """`pattern` may hold *, ? and braces: data/{00000..00012}.tar, s3://bucket/*.tar (see `rizbin/data/remote.py`).
+
+        Raises `RizbinError` when nothing is there.
+        """
         paths = find_shards(pattern)
         shards = [_index(path) for path in paths]
         members = [packed for path, shard in zip(paths, shards, strict=True) for packed in shard.packed(path)]
@@ -112,9 +115,12 @@ class Shards:
 
 
 def find_shards(pattern: str) -> list[Path]:
-    """The tars that a pattern names, sorted. Raises `RizbinError` when there are none."""
-    if re.match(r"\w+:", pattern) and not re.match(r"[A-Za-z]:[\\/]", pattern):
-        raise RizbinError(f"shards are read from this machine's disk, not from {pattern}; fetch them first.")
+    """The tars that a pattern names, sorted; of object storage where they lie in the cache.
+
+    Raises `RizbinError` when there are none.
+    """
+    if remote.is_remote(pattern):
+        return remote.fetch_all(list(_braces(pattern)), pattern)
     matches = sorted({Path(path) for part in _braces(pattern) for path in glob.glob(part, recursive=True)})
     paths = [path for path in matches if path.is_file() and path.suffix.lower() == ".tar"]
     if not paths:

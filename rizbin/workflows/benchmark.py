@@ -10,7 +10,7 @@ from rizbin.core.measurement import Report
 from rizbin.core.progress import Bar
 from rizbin.core.results import Table
 from rizbin.detection import benchmarks as detection
-from rizbin.evaluation.benchmarks import classification, compositions, retrieval, segmentation, webdatasets
+from rizbin.evaluation.benchmarks import classification, compositions, orders, retrieval, segmentation, webdatasets
 from rizbin.evaluation.benchmarks.protocol import Benchmark, BenchmarkOptions
 from rizbin.workflows.load import Loaded
 
@@ -31,12 +31,14 @@ BenchmarkName = Literal[
     "cityscapes",
     "aro-relation",
     "aro-attribution",
+    "aro-coco-order",
+    "aro-flickr30k-order",
     "sugarcrepe",
     "coco",
     "lvis",
 ]
 """Empty: none."""
-_ROOMS = (classification, webdatasets, retrieval, segmentation, compositions)
+_ROOMS = (classification, webdatasets, retrieval, segmentation, compositions, orders)
 BENCHMARKS: dict[str, Benchmark] = {
     **{benchmark.name: benchmark for room in _ROOMS for benchmark in room.BENCHMARKS},
     **{

@@ -20,6 +20,7 @@ from rizbin.detection.presence import Calibration
 from rizbin.generation.diffusion.loading import Offload, is_pipeline
 from rizbin.generation.diffusion.text_to_image import TextToImage
 from rizbin.generation.diffusion.train import LatentDiffusion
+from rizbin.models import conse
 from rizbin.models.encoder import Encoder
 from rizbin.models.open_clip import load_open_clip
 from rizbin.models.own import RizbinEncoder
@@ -104,6 +105,8 @@ def open_model(name: Place, *, device: str = "cpu", half: bool = False, offload:
     """
     text, folder = str(name), Path(name)
     library, colon, rest = text.partition(":")
+    if text == conse.NAME and not folder.is_dir():
+        return _encoder(conse.load_conse(device), "onnx", text, None, device)
     if colon and library in ("open_clip", "timm"):
         return _listed(text, library, rest, device)
     if colon and library == "hf":

@@ -242,7 +242,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
         (str(tmp_path / "bad.tar"), "no plain tar"),
         (str(tmp_path / "empty.tar"), "hold no images"),
         ("pipe:curl x", "from this machine's disk"),
-        ("s3://bucket/{0..9}.tar", "from this machine's disk"),
+        ("data:a.tar", "from this machine's disk"),
         ("{0..99999999}.tar", "over a million shards"),
     ):
         with pytest.raises(RizbinError) as caught:
