@@ -1,4 +1,4 @@
-"""Twenty runs killed by SIGKILL at random moments, saves included, end with the bits of the run that was never killed.
+"""Runs killed by SIGKILL at random moments, saves included, end with the bits of the run that was never killed.
 
 Processes are forked, so that importing torch is paid once; the parent itself never computes, since a fork does not
 carry threads over.
@@ -10,6 +10,7 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from rizbin.core import checkpoint
@@ -18,7 +19,6 @@ from rizbin.workflows.presets import Training
 from rizbin.workflows.runs import train
 from tests.toys import tiny
 
-RUNS = 20
 STEPS = 12
 
 
@@ -59,13 +59,14 @@ def _run_until(folder: Path, seconds: float | None) -> bool:
     return process.exitcode == 0
 
 
-def test_twenty_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_end_with_the_same_bits(runs: int, tmp_path: Path) -> None:
     begin = time.perf_counter()
     assert _run_until(tmp_path / "straight", None)
     whole = time.perf_counter() - begin
     expected = _digest(tmp_path / "straight")
     drawn, kills = random.Random(0), 0
-    for number in range(RUNS):
+    for number in range(runs):
         folder = tmp_path / f"killed-{number}"
         for _ in range(2):
             hit = not _run_until(folder, drawn.uniform(0.05, 1.0) * whole)
@@ -76,4 +77,4 @@ def test_twenty_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
         assert _digest(folder) == expected, f"run {number} ended elsewhere"
         records = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
         assert len(records) == STEPS, "each step is recorded once, killed or not"
-    assert kills >= RUNS, f"only {kills} kills hit a run; the test proves little"
+    assert kills >= runs, f"only {kills} kills hit a run; the test proves little"
