@@ -132,11 +132,16 @@ def search(
             images = run.read(items[start : start + GROUP])
             if images and not foretold:
                 seconds = run.seconds(images[0][1].shape)
-                say(f"{len(files)} images, about {_duration(seconds * len(files))} on this machine.")
+                say(
+                    f"{len(files)} image{'s' * (len(files) > 1)}, about {_duration(seconds * len(files))} on this machine."
+                )
                 foretold = True
             run.look(images)
     if not run.labelled:
-        raise RizbinError(f"None of the {len(files)} images could be used; the first: {run.skipped[0]}")
+        none = (
+            "The image cannot be used" if len(files) == 1 else f"None of the {len(files)} images can be used; the first"
+        )
+        raise RizbinError(f"{none}: {run.skipped[0]}")
     return DetectionResults(
         tuple(run.labelled),
         tuple(phrase.name for phrase in phrases),
