@@ -131,17 +131,13 @@ def search(
         for start in range(0, len(items), GROUP):
             images = run.read(items[start : start + GROUP])
             if images and not foretold:
-                seconds = run.seconds(images[0][1].shape)
-                say(
-                    f"{len(files)} image{'s' * (len(files) > 1)}, about {_duration(seconds * len(files))} on this machine."
-                )
+                time_left = _duration(run.seconds(images[0][1].shape) * len(files))
+                say(f"{len(files)} image{'s' * (len(files) > 1)}, about {time_left} on this machine.")
                 foretold = True
             run.look(images)
     if not run.labelled:
-        none = (
-            "The image cannot be used" if len(files) == 1 else f"None of the {len(files)} images can be used; the first"
-        )
-        raise RizbinError(f"{none}: {run.skipped[0]}")
+        none = "The image cannot" if len(files) == 1 else f"None of the {len(files)} images can"
+        raise RizbinError(f"{none} be used: {run.skipped[0]}")
     return DetectionResults(
         tuple(run.labelled),
         tuple(phrase.name for phrase in phrases),
