@@ -14,7 +14,7 @@ from rizbin.pages.page import Page
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance, interval, judged
-from rizbin.studies.questions import collapse, crops, reconstruction, robustness
+from rizbin.studies.questions import batches, collapse, crops, reconstruction, robustness
 from rizbin.studies.study import write_study
 from rizbin.studies.verdict import KINDS, NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 from rizbin.workflows.presets import preset
@@ -257,6 +257,24 @@ def test_what_has_learned_nothing_shows_nothing_of_augmentations() -> None:
     assert said.reason.startswith(
         "Too little was learned to say what augmentations are worth: with all of them SimCLR stands"
     )
+
+
+def test_the_verdict_on_batches_follows_the_numbers() -> None:
+    rows = batches.variants()
+    names = [row.name for row in rows]
+    assert {row.training.batch * row.training.steps for row in rows} == {600 * 64}, "equal images"
+
+    def numbers(name: str, seed: int, lost: float = 9.0) -> Numbers:
+        small = name.endswith("batch 8")
+        knn = 60 + 0.1 * seed - (lost if small and "SimCLR" in name else 1.0 if small else 0.0)
+        return {"knn": knn, "knn_pixels": 30.0, "knn_random": 25.0}
+
+    verdict = batches.answer(results(numbers, names))
+    assert verdict.kind == SHOWN and "SimCLR loses 9.0 points" in verdict.reason and "BYOL loses 1.0" in verdict.reason
+    assert "8: 51.1 ± 0.1" in verdict.sentences[0] and "14 in batches of 8" in verdict.sentences[-1]
+    assert batches.answer(results(lambda name, seed: numbers(name, seed, 1.0), names)).kind == REFUTED
+    little = batches.answer(results(lambda name, seed: numbers(name, seed) | {"knn": 31.0 + seed}, names))
+    assert little.kind == NOT_TESTABLE and little.delivered.startswith("Not delivered")
 
 
 def test_the_verdict_on_crops_follows_the_numbers() -> None:
