@@ -148,8 +148,8 @@ STUDY = Study(
     question="How much do SimCLR and BYOL depend on the batch?",
     design="Both methods on the same small network (three convolutions, 32 pixels) and the same single drawings on "
     "white, with the preset's views, which hardly change hues, since colors name drawings, long enough to stand well "
-    f"above raw pixels, with batches of {', '.join(map(str, BATCHES))} at equal images. The learning rate goes with the "
-    "root of the batch. Measured on new images by nearest neighbors.",
+    f"above raw pixels, with batches of {', '.join(map(str, BATCHES))} at equal images. The learning rate goes with "
+    "the root of the batch. Measured on new images by nearest neighbors.",
     variants=variants,
     measure=measure_encoder,
     answer=answer,
