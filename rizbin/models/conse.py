@@ -52,6 +52,9 @@ _PIECES = ("blingfire", "blingfire/bert_base_tok.bin")
 _MOST_BYTES = 2**27
 _MOST_TOKENS = 128
 """Word pieces of a text; the sentence encoder was trained with as many."""
+_SCALE = 10.0
+"""What cosines are multiplied by before a softmax over names: the greatest likelihood over 346 photographs among 320
+names (9.7, on either half too; a mean confidence of 28 percent, 30 are right). CLIP's 100 would be sure of anything."""
 _HALF = (0.5, 0.5, 0.5)
 """Mean and standard deviation of the pixels that the classifier takes."""
 _START, _END, _UNKNOWN = 101, 102, 100
@@ -69,6 +72,11 @@ class ConseEncoder(Encoder):
         super().__init__(classifier, name=name, image_size=260, patch_size=260, mean=_HALF, std=_HALF)
         self.sentences, self.names = sentences, tuple(names)
         self._vectors = sentences(list(names))
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before a softmax over names."""
+        return _SCALE
 
     def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         pooled = self.network(batch)

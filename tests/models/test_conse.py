@@ -58,6 +58,7 @@ def test_as_an_encoder_it_names_images_and_gives_gradient() -> None:
     red, blue = (np.full((40, 30, 3), color, np.uint8) for color in ((250, 20, 20), (20, 20, 250)))
     cosines = encoder.similarity([red, blue], ["aab", "ccd"])
     assert torch.allclose(cosines, torch.eye(2), atol=1e-4)
+    assert encoder.scale == 10, "one vector of a name is never as sure as CLIP's scale of 100 would say"
     assert not encoder.has_patches and encoder.reads_text and encoder.kind == "image-text encoder"
     pixels = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
     (encoder.encode_image(pixels) @ encoder.encode_text("aab").T).sum().backward()
