@@ -225,6 +225,8 @@ OWN_FOLDERS = {
     "training/trackers.py": "metrics.csv of a run, in its folder",
     "studies/missing/memory.py": "a counter of the kernel",
     "data/scenes/sprites.py": "the cache",
+    "data/remote.py": "the cache of shards",
+    "studio/stills.py": "the studio's own folder, under the names of steps",
     "data/vocabularies/build.py": "its own files, by the maintainer",
 }
 

@@ -361,9 +361,7 @@ def test_dinos_alarms_name_both_collapses_and_nothing_else() -> None:
 def test_dinos_cautions_are_about_imagenets_numbers_in_small_runs() -> None:
     small, large = Work(images=5000, batch=64, steps=300), Work(images=1_281_167, batch=1024, steps=125_000)
     prototypes, momentum = dino_of(prototypes=65536).cautions(small)
-    assert (
-        "65536 prototypes" in prototypes and "5,000 pictures" in prototypes and "--method.prototypes 256" in prototypes
-    )
+    assert "65536 prototypes" in prototypes and "5,000 images" in prototypes and "--method.prototypes 256" in prototypes
     assert "momentum of 0.996" in momentum and "--method.momentum 0.967" in momentum
     assert dino_of(prototypes=65536).cautions(large) == []
     assert dino_of(prototypes=2048, momentum=0.97).cautions(small) == []

@@ -98,7 +98,7 @@ def test_the_list_and_its_refusals(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_question_is_answered_and_its_page_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From `rizbin.learn` to the page, by the real study with networks of toys."""
-    asked = questions.find("collapse")
+    asked = questions.find("negatives")
     variants = [
         replace(one, training=replace(preset("simclr", "nano"), settings=tiny("simclr"), batch=8, steps=2))
         for one in asked.variants()
@@ -112,7 +112,7 @@ def test_a_question_is_answered_and_its_page_opens(tmp_path: Path, monkeypatch: 
     page = rizbin.learn("simclr-negatives", run=tmp_path / "run", open=True, quiet=True)
     assert isinstance(page, Path) and opened == [page.resolve().as_uri()]
     text = html.unescape(page.read_text())
-    assert "this is a small size" in text and "two of 18 variants" in text and lesson.command in text
+    assert "this is a small size" in text and "two of 11 variants" in text and lesson.command in text
     assert re.search(r'data-verdict="[^"]+"', text) and (page.with_suffix(".json")).is_file()
     assert len(list((tmp_path / "run").glob("*/numbers.json"))) == 2
 
