@@ -21,20 +21,21 @@ GROUP = Group(
                 "است. دو برش محلی از یک تصویر ممکن است دو شیء متفاوت را نشان دهند و نزدیک کردنشان می‌آموزد که آن دو "
                 "یکی‌اند (LoGo).",
             ),
-            command="rizbin study crops --seeds 3 --budget 30",
-            page="crops.html",
+            command="rizbin study repulsion --seeds 3",
+            page="repulsion.html",
             number=Bilingual(
-                "Drawing small crops to the large ones is worth 6.2 points of k-NN. The repulsion did not arrive: "
-                "the cosine of two small crops is 0.743 with it and 0.743 without.",
-                "نزدیک کردن برش‌های کوچک به برش‌های بزرگ 6.2 واحد k-NN ارزش دارد. دافعه عملاً اعمال نشد: کسینوس دو "
-                "برش کوچک با آن 0.743 و بدون آن 0.743 است.",
+                "Drawing small crops to the large ones is worth 3.0 points of a probe that names all objects of a "
+                "scene (36.8 against 33.8). Of two small crops 49 percent show different objects, and the "
+                "repulsion arrives: their cosine falls from 0.744 to 0.250 with the dose. But whether it helps three seeds cannot tell: "
+                "the probe has 37.6 with the smallest dose and 35.5 with the largest.",
+                "نزدیک کردن برش‌های کوچک به برش‌های بزرگ 3.0 واحد به کاوشگری می‌افزاید که همهٔ اشیای صحنه را "
+                "نام می‌برد (36.8 در برابر 33.8). در 49 درصد موارد دو برش کوچک اشیای متفاوتی نشان می‌دهند "
+                "و دافعه هم اعمال شده است: کسینوس آن‌ها با افزایش مقدار از 0.744 به 0.250 می‌رسد. ولی سه بذر تصادفی نمی‌توانند بگویند که "
+                "کمکی می‌کند یا نه: کاوشگر با کمترین مقدار 37.6 و با بیشترین مقدار 35.5 دارد.",
             ),
             verdict="not testable here",
-            settings={
-                "study": "crops",
-                "only": ("LoGo, learned affinity", "LoGo, cosine", "LoGo, no repulsion"),
-            },
-            small="three of 9 variants, as many steps as the minutes allow",
+            settings={"study": "repulsion", "only": ("no repulsion", "cosine repels, 0.3")},
+            small="two of 7 variants, as many steps as the minutes allow",
         ),
     ),
 )
