@@ -69,7 +69,7 @@ export function stills() {
     if (shape !== now) {
       shape = now;
       kinds.replaceChildren(tabs(Object.fromEntries(changing.map((kind) => [kind, t(`still-${kind}`)])), held.kind, (kind) => { held.kind = kind; draw(); }, t("stillsTitle")));
-      grid.replaceChildren(...known.captions.map((caption) => h("figure", {}, h("div.pair", {}, h("img", { alt: t(`still-${truth}`) }), h("img")), h("figcaption", { dir: "auto" }, caption))));
+      grid.replaceChildren(...known.captions.map((caption) => h("figure", {}, h("div.pair", {}, h("img", { alt: t(`still-${truth}`) }), h("img", { alt: t(`still-${held.kind}`) })), h("figcaption", { dir: "auto" }, caption))));
     }
     // Pictures stay in their places while their pixels change, so that nothing flickers under the slider.
     const turn = `${step} ${held.kind}`;
