@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python -m
+# Each worker has one thread and needs about 2 GB.
+WORKERS ?= 2
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
 
 .DEFAULT_GOAL := help
@@ -16,7 +18,7 @@ demo: .venv/ready  ## Train DetailCLIP on the embedded world and write a report
 	@echo "To look at it, and to draw, find and train in a browser: .venv/bin/rizbin studio"
 
 test: check  ## Lint, types, import rules, spelling, and every test but the slow ones and those in a browser
-	$(RUN) pytest -m "not slow and not browser"
+	$(RUN) pytest -m "not slow and not browser" -n $(WORKERS) --dist worksteal
 	@echo "NOT RUN: the tests of the studio in a browser. make test-browser runs them (needs Chromium)."
 
 test-browser: .venv/ready  ## Click through the studio in Chromium (CHROMIUM=PATH, or one that is installed)

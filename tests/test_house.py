@@ -205,6 +205,7 @@ def test_private_names_of_others_are_used_in_known_places_alone() -> None:
         "_asdict": "a named tuple's, public in spite of its name",
         "_replace": "a named tuple's, public in spite of its name",
         "rizbin/studio/forks.py: _exit": "os._exit, public in spite of its name: a fork runs no exits of its parent",
+        "rizbin/core/precision.py: _is_mkldnn_bf16_supported": "torch; a test asks it the question",
         "rizbin/data/records.py: _packed": "of another list of the same class",
         "rizbin/data/scenes/source.py: _set_up": "Rizbin's own",
         "rizbin/generation/diffusion/diffusers_internals.py: _execution_device": "diffusers; see there",

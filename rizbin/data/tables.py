@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -83,8 +84,9 @@ def read_table(path: Path, root: Path | None = None) -> tuple[list[ListingEntry]
     captions: dict[str, list[str]] = {}
     bad: list[str] = []
     labelled: list[str] = []
+    folder = path.parent
     for line, row, problem in rows:
-        entry = _entry(path, line, row, problem, image, caption, label, prefix)
+        entry = _entry(path, folder, line, row, problem, image, caption, label, prefix)
         before = entries.get(entry.key)
         captions.setdefault(entry.key, []).extend(entry.captions)
         if before is None:
@@ -224,24 +226,34 @@ def _json_row(content: str) -> Row:
 
 
 def _entry(
-    path: Path, line: int, row: Row, problem: str, image: str, caption: str | None, label: str | None, prefix: str
+    path: Path,
+    folder: Path,
+    line: int,
+    row: Row,
+    problem: str,
+    image: str,
+    caption: str | None,
+    label: str | None,
+    prefix: str,
 ) -> ListingEntry:
-    """One row as an entry; what is wrong with it becomes its `problem`."""
+    """One row as an entry; what is wrong with it becomes its `problem`. `folder` is the table's, which is asked for by
+    every row of millions.
+    """
     name = row.get(image)
     where = f"{path}, line {line}"
     if problem:
         named = name.strip() if isinstance(name, str) else ""
-        file = located(path.parent, named) if named else path
+        file = located(folder, named) if named else path
         return ListingEntry(where, file, problem=f"{where} ({named[:80] or 'no name'}) is left out: {problem}.")
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         return ListingEntry(where, path, problem=f"{where} names no image in its column {image}; fill it in.")
     key = name.strip()
     if "://" in key:
         return ListingEntry(key, path, problem=f"{where} names a network address ({key}); download it first.")
-    file = located(path.parent, key)
-    if file != path.parent / key:
-        key = file.relative_to(path.parent).as_posix()
-    key = key if Path(key).is_absolute() else prefix + key
+    file = located(folder, key)
+    if not key.isascii() or "\\" in key:  # the only names that may be spelled otherwise on disk
+        key = key if file == folder / key else file.relative_to(folder).as_posix()
+    key = key if os.path.isabs(key) else prefix + key
     category = _category(row.get(label) if label else None)
     if not is_text(category):
         return ListingEntry(key, file, problem=f"the category of {key} ({where}) is not UTF-8; save it as UTF-8.")
@@ -272,7 +284,7 @@ def _merged(first: ListingEntry, second: ListingEntry) -> ListingEntry:
         return first
     if first.problem:
         return second
-    return first if first.label else replace(first, label=second.label)
+    return first if first.label or not second.label else replace(first, label=second.label)
 
 
 def _pick(columns: list[str], names: tuple[str, ...]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rizbin import zoo
-from rizbin.core import checkpoint, parallel, random
+from rizbin.core import checkpoint, parallel, precision, random
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
 from rizbin.core.runs import RunFolder
@@ -192,7 +192,8 @@ def _warn_before(training: Training[Any], method: Method, source: Source, folder
     endless = training.steps * training.batch
     images = endless if source.endless else min(len(source), endless)
     cautions = method.cautions(Work(images, training.batch, training.steps))
-    for sentence in (*notices_of(source), *_coarse(training, source), *cautions):
+    slow = precision.slow_precision(training.trainer.precision, parallel.device().type)
+    for sentence in (*notices_of(source), *_coarse(training, source), *slow, *cautions):
         folder.warn(sentence)
 
 
@@ -430,8 +431,7 @@ def _steps_within(
     if begun is not None:
         return begun, []
     begin = time.perf_counter()
-    # Without a folder: nothing of the calibration stays.
-    trainer = _trainer(training)
+    trainer = _trainer(training)  # without a folder: nothing of the calibration stays
     costs = trainer.place_costs(build(training), source, warm=2, places=CALIBRATION_PLACES)
     seconds = sum(costs) / len(costs)
     left = minutes * 60 - (time.perf_counter() - begin)
