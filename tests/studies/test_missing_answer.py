@@ -194,10 +194,10 @@ def test_the_command_answers_on_a_page_and_goes_on(
         "--second-judge",
         "",
     ]
-    words += ["--scales", "iou=60", "--stages", "place", "--others", "1"]
+    words += ["--scales", "iou=60", "--stages", "place", "--others", "1", "--tuning", "1"]
     assert cli.main(words) == 0
     page = (tmp_path / "run" / "study.html").read_text(encoding="utf-8")
-    for part in ("Design", "initial-noise", "stage by stage", "Complete images, percent"):
+    for part in ("Design", "initial-noise", "stage by stage", "Complete images, percent", "Scales, chosen before"):
         assert part in page
     assert "the detector" in page and "There is no second judge" in page
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()

@@ -44,6 +44,8 @@ class StudyMissingObjects:
     scales: tuple[str, ...] = ()
     """GUIDANCE=NUMBER, scale of the updates of guidances that need more than the papers' 20: choose them on another
     --seed. The repair takes that of its guidance."""
+    tuning: int = 0
+    """Cases of other prompts on which every guidance's scale is chosen first, of 5, 10, 20, 40 and 80; 0: --scales."""
     stages: tuple[Stage, ...] = RepairStrategy().stages
     """Stages of the repair, in order."""
     others: int = RepairStrategy().seeds
@@ -119,6 +121,7 @@ def _plan(settings: StudyMissingObjects) -> Plan:
         guidances=settings.guidances,
         sampling=Sampling(steps=settings.steps, guidance_scale=settings.guidance_scale, scheduler=settings.scheduler),
         scales=scales,
+        tuning=settings.tuning,
         strategy=replace(strategy, scale=dict(scales).get(strategy.guidance, strategy.scale)),
     )
 

@@ -11,6 +11,7 @@ from rizbin.pages.page import Page
 from rizbin.pages.pieces import BarCell, Cell, Fact, Number, PageImage
 from rizbin.studies.missing.answer import Result, Row, swept
 from rizbin.studies.missing.second import Accuracy
+from rizbin.studies.missing.tuning import SCALES, Tuned
 from rizbin.studies.missing.verdict import SPOKEN
 from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, name_of
 
@@ -70,6 +71,20 @@ def show(
     _attention(page, result)
     _images(page, result, drawn, cases, plan, folder)
     _judges(page, judges)
+
+
+def show_scales(page: Page, tuned: Sequence[Tuned], plan: Plan) -> None:
+    """What every guidance came to at every scale on the prompts of the choice."""
+    if not tuned:
+        return
+    page.heading("Scales, chosen before", level=3)
+    rows: list[list[Cell]] = [
+        [choice.guidance, *(_percent(choice.shares[scale].percent) for scale in SCALES), f"{choice.chosen:g}"]
+        for choice in tuned
+    ]
+    columns = ["Complete images, % at a scale of", *(f"{scale:g}" for scale in SCALES), "chosen"]
+    page.table(columns, [("", rows)])
+    page.note(f"Of {plan.tuning} cases, which the results below do not contain; of equals the smallest scale is taken.")
 
 
 def _table(page: Page, result: Result, quality: dict[str, tuple[float, float]]) -> None:

@@ -20,9 +20,10 @@ from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.reports.examples import first_samples
 from rizbin.studies.missing.answer import Result, Verdicts, result_of
-from rizbin.studies.missing.page import show
+from rizbin.studies.missing.page import show, show_scales
 from rizbin.studies.missing.prompts import Prompt
 from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kernel_distance, truth_of, variation
+from rizbin.studies.missing.tuning import with_own_scales
 from rizbin.studies.missing.verdict import answer
 from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, Studio, cases_of
 from rizbin.studies.verdict import publish
@@ -71,6 +72,7 @@ def write_study(
     run.create_or_resume({**(identity or {}), "plan": _recorded(plan), "prompts": texts})
     try:
         cases = cases_of(prompts, plan)
+        plan, tuned, apart = with_own_scales(Studio(text_to_image, verifier, run, plan, ()), prompts, bar)
         drawn = Studio(text_to_image, verifier, run, plan, cases).work(bar)
     finally:
         run.release()
@@ -84,7 +86,8 @@ def write_study(
     verdict = answer(result)
     verdict.show(page, small=small)
     page.heading("Design")
-    page.text(_design(prompts, plan, judge))
+    page.text(_design(prompts, plan, judge, apart))
+    show_scales(page, tuned, plan)
     show(page, result, drawn, cases, plan, folder, quality, accuracies)
     if source is not None and source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
@@ -108,10 +111,12 @@ def _recorded(plan: Plan) -> dict[str, object]:
     """The plan as settings.json holds it, under the names that folders of earlier studies have."""
     fields = asdict(plan)
     strategy = fields.pop("strategy")
+    if not fields["tuning"]:
+        del fields["tuning"]
     return {**fields, "ladder": {"rungs": strategy.pop("stages"), **strategy}}
 
 
-def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) -> str:
+def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None, apart: bool) -> str:
     sampling = plan.sampling
     second = (
         f"A second judge, which no way of drawing uses, verifies too: {_counted(len(judge.pairs))} read by "
@@ -125,7 +130,7 @@ def _design(prompts: Sequence[Prompt], plan: Plan, judge: SecondJudge | None) ->
         f"{sampling.steps} steps of {sampling.scheduler} and a guidance scale of {sampling.guidance_scale:g}. A "
         f"detector looks for each object among all names of the study; from a probability of "
         f"{plan.strategy.threshold:g} the object counts as there. "
-        f"{_scaled(plan)}{second} Time is that of one core, measured for each image."
+        f"{_scaled(plan, apart)}{second} Time is that of one core, measured for each image."
     )
 
 
@@ -133,8 +138,11 @@ def _counted(encoders: int) -> str:
     return "an image-text encoder," if encoders == 1 else f"{encoders} image-text encoders together,"
 
 
-def _scaled(plan: Plan) -> str:
-    """A sentence about settings that differ from the papers."""
+def _scaled(plan: Plan, apart: bool) -> str:
+    """A sentence about settings that differ from the papers. apart: the scales were chosen on prompts not used here."""
+    if plan.tuning:
+        where = "other prompts" if apart else "the same prompts from other noises, as the study uses them all"
+        return f"Updates of every guidance have a scale of their own, chosen on {plan.tuning} cases of {where}. "
     scales = ", ".join(f"{guidance} {scale:g}" for guidance, scale in plan.scales)
     return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {scales}. " if scales else ". ")
 

@@ -49,6 +49,8 @@ class Plan:
     """Attention guidances that are compared with plain drawing; empty: only repair and other seeds are."""
     scales: tuple[tuple[GuidanceKind, float], ...] = ()
     """Scales of the updates of some guidances; the others use the papers' 20. Choose them with another `seed`."""
+    tuning: int = 0
+    """Cases of other prompts on which the scale of every guidance is chosen before; 0: `scales` hold."""
     sampling: Sampling = Sampling(steps=15, guidance_scale=4.0, scheduler="dpm++")
     """Sampling settings of every way; the seed is the case's."""
     strategy: RepairStrategy = RepairStrategy()
@@ -57,6 +59,8 @@ class Plan:
     def __post_init__(self) -> None:
         if min(self.runs, self.seeds) < 1:
             raise RizbinError(f"{self.runs} runs of {self.seeds} seeds are no study; give 1 or more of both.")
+        if self.tuning < 0:
+            raise RizbinError(f"No scale can be chosen on {self.tuning} cases; give 0 or more.")
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -153,7 +157,7 @@ class Studio:
         left = [(way, case) for case in self.cases for way in self.plan.ways if (way, *case.key) not in known]
         with advancing(bar, len(left), "drawing every way") as advance:
             for way, case in left:
-                self._keep(*self._one(way, case))
+                self._keep(*self.draw(way, case))
                 advance(1)
         self._draw_others(bar)
         return self.drawn
@@ -182,7 +186,8 @@ class Studio:
         self.drawn.append(drawn)
         return drawn
 
-    def _one(self, way: str, case: Case) -> tuple[DrawnCase, Pixels]:
+    def draw(self, way: str, case: Case, scale: float | None = None) -> tuple[DrawnCase, Pixels]:
+        """Draws and verifies a case in one way; recorded nowhere. scale: of a guidance, in place of the plan's."""
         if way == REPAIR:
             return self._repaired(case)
         sampling = replace(self.plan.sampling, seed=case.seed)
@@ -200,7 +205,7 @@ class Studio:
                     case.prompt.text,
                     kind,
                     objects=case.prompt.objects,
-                    scale=dict(self.plan.scales).get(kind, SCALE),
+                    scale=dict(self.plan.scales).get(kind, SCALE) if scale is None else scale,
                 )
             painted = self.text_to_image.paint(case.prompt.text, sampling, guide=guide, attend=attend)
         seconds = time.process_time() - begin
