@@ -20,7 +20,7 @@ torch.manual_seed(0)
 model = open_clip.create_model("ViT-B-32", pretrained=None)
 tokenizer = open_clip.get_tokenizer("ViT-B-32")
 encoder = encoder_of(model, name="ViT-B-32", tokenizer=tokenizer).frozen()
-made = ascend([encoder], [[TextTarget(text="a zebra")]], settings=replace(PRESETS["paper"](), steps=1))
+made = ascend([encoder], [[TextTarget(text="a zebra")]], settings=replace(PRESETS["paper"](), steps=2))
 assert made.images[0].shape == (336, 336, 3) and PRESETS["paper"]().copies == 32
 # Not getrusage, whose peak is that of whoever started the process.
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
