@@ -84,10 +84,12 @@ def _collect(workers: list["_Worker"], deadline: float) -> list[Any]:
 def _answer(worker: "_Worker", rank: int) -> tuple[float, BaseException | None, Any]:
     """When it failed (on the clock that all processes share), the error, and the result."""
     try:
-        when, content, text = pickle.loads(worker.connection.recv_bytes())
+        when, content, text, joined = pickle.loads(worker.connection.recv_bytes())
     except (EOFError, ConnectionError):
         _drop(worker)
         return 0.0, ChildProcessError(f"process {rank} died with exit code {worker.process.exitcode}"), None
+    if not joined:
+        _drop(worker)  # torch numbers groups in each process and goes on counting after a failure, so it fits no other
     if when is None:
         return 0.0, None, content
     content.__cause__ = RemoteTraceback(f"\nin process {rank}:\n{text}")
@@ -142,17 +144,19 @@ def _perform(call: bytes) -> bytes:
 
     from rizbin.core import parallel
 
+    joined = False
     try:
         function, args = pickle.loads(call)
         parallel.start("cpu", timeout_minutes=1.0)
+        joined = True
         torch.manual_seed(0)
-        return pickle.dumps((None, function(*args), ""))
+        return pickle.dumps((None, function(*args), "", joined))
     except BaseException as error:
         when, text = time.monotonic(), traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:  # an error that cannot travel goes by its text
             error = RuntimeError(repr(error))
-        return pickle.dumps((when, error, text))
+        return pickle.dumps((when, error, text, joined))
     finally:
         parallel.stop()

@@ -62,6 +62,8 @@ def start(kind: str = "best", *, timeout_minutes: float = 10.0) -> None:
     backend = "cpu:gloo,cuda:nccl" if _State.device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        # gloo lets a process go on while others still connect to it; if it leaves at once, they fail to join.
+        dist.all_reduce(torch.zeros(1))
     except (RuntimeError, ValueError) as error:  # DistStoreError and its family are RuntimeErrors
         address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise RizbinError(

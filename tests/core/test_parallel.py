@@ -232,6 +232,24 @@ def lose_the_other() -> str:
     return str(caught.value)
 
 
+def _refuse() -> None:
+    raise ValueError("not to be read here")
+
+
+class Unreadable:
+    """Pickles, and fails where it is read, so that no process comes to the point of joining the others."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _refuse, ()
+
+
+def test_processes_that_did_not_join_are_replaced():
+    before = run_in_processes(os.getpid, 2)
+    with pytest.raises(ValueError, match="not to be read here"):
+        run_in_processes(die, 2, Unreadable())
+    assert not set(run_in_processes(os.getpid, 2)) & set(before)
+
+
 def test_errors_come_back_and_the_pool_lives_on():
     with pytest.raises(ValueError, match="planted") as caught:
         run_in_processes(fall_out, 2)
