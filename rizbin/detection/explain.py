@@ -1,6 +1,6 @@
-"""Explanations of a detected box: the scores of the phrase's tokens, a similarity map, and where its query sampled.
+"""Explanations of a detected box: its tokens' scores, where they looked, a similarity map, and where its query sampled.
 
-All three come from the pass that finds the box. A map is worth something only if what it marks matters: so what it
+All of them come from the pass that finds the box. A map is worth something only if what it marks matters: so what it
 marks most is taken out of the image, and as much elsewhere, and the score is measured again.
 """
 
@@ -20,7 +20,8 @@ from rizbin.core.errors import RizbinError
 from rizbin.detection.detections import NMS_IOU, THRESHOLD, Proposals
 from rizbin.detection.detector import TILE_OVERLAP, Detector, ImageLike, Place, cut, into_image, pixels_of, places
 from rizbin.detection.fast import DeformableSampling
-from rizbin.detection.phrases import Phrase, PhraseLike, PromptText, batch_of, phrase_scores, read_phrases
+from rizbin.detection.phrases import Phrase, PhraseLike, PromptSpan, PromptText, batch_of, phrase_scores, read_phrases
+from rizbin.detection.word_attention import density, recording_fusion
 
 OCCLUDED = 0.1
 """Share of the image that the occlusion check removes."""
@@ -44,6 +45,9 @@ class Explanation:
     points: Float[np.ndarray, "points 3"]
     """Where the query sampled in the decoder: x and y in pixels, and the share of its attention, largest first. All
     layers and heads together; the shares sum to 1."""
+    attention: Float[np.ndarray, "layers height width"]
+    """How densely the phrase's tokens attended to each pixel's neighborhood in each layer of the encoder, before any
+    box was proposed; 1 is the mean over what was seen. 0 outside the tile in which the box was found."""
     without: float
     """The phrase's best score at this box after the most similar tenth of the image was replaced by gray."""
     elsewhere: float
@@ -129,6 +133,8 @@ class _Pass:
     levels: list[tuple[int, int]]
     points: Float[np.ndarray, "queries points 3"]
     """x and y as shares of the image, and the share of attention."""
+    fusion: tuple[Float[Tensor, "heads tokens places"], ...] = ()
+    """The attention of text to image in each layer of the encoder."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,10 @@ def _explanation(
     part = cut(pixels, place)
     similarity = np.zeros(pixels.shape[:2], np.float32)
     cut(similarity, place)[:] = _similarity(made, view.text, phrase, part.shape[:2])
+    span = _best_span(view.text, phrase, made.tokens[query])
+    attention = np.zeros((len(made.fusion), *pixels.shape[:2]), np.float32)
+    for number, seen in enumerate(density(made.fusion, span.deciding, made.levels, part.shape[:2])):
+        cut(attention[number], place)[:] = seen
     without = elsewhere = float("nan")
     if check:
         without, elsewhere = _occluded(detector, part, made, view.text, phrase, made.boxes[query])
@@ -183,9 +193,10 @@ def _explanation(
         name=name,
         box=(left, top, right, bottom),
         score=score,
-        words=_words(detector, view.text, phrase, made.tokens[query]),
+        words=_words(detector, view.text, span, made.tokens[query]),
         similarity=similarity,
         points=made.points[query] * np.array(scale, np.float32) + np.array(offset, np.float32),
+        attention=attention,
         without=without,
         elsewhere=elsewhere,
     )
@@ -196,7 +207,7 @@ def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text:
     height, width = pixels.shape[:2]
     view = detector.preparation(pixels, detector.preparation.size(height, width))[None]
     ids, known = batch_of([text])
-    with _recording(detector.model) as looks:
+    with _recording(detector.model) as looks, recording_fusion(detector.model) as fusion:
         outputs = detector.model(
             pixel_values=view.to(detector.device, detector.model.dtype),
             input_ids=ids.to(detector.device),
@@ -222,6 +233,7 @@ def _pass(detector: Detector, pixels: UInt8[np.ndarray, "height width 3"], text:
         encoder=outputs.enc_outputs_class[0].float().cpu(),
         levels=levels,
         points=points.gather(1, order[..., None].expand(-1, -1, 3)).numpy(),
+        fusion=tuple(fusion),
     )
 
 
@@ -252,14 +264,18 @@ def _recording(model: Any) -> Iterator[list[Look]]:
             hook.remove()
 
 
+def _best_span(text: PromptText, phrase: int, tokens: Float[Tensor, " width"]) -> PromptSpan:
+    """The phrase's prompt that has the best score."""
+    spans = [span for span in text.spans if span.phrase == phrase]
+    return max(spans, key=lambda span: float(tokens[span.deciding].mean()))
+
+
 def _words(
-    detector: Detector, text: PromptText, phrase: int, tokens: Float[Tensor, " width"]
+    detector: Detector, text: PromptText, span: PromptSpan, tokens: Float[Tensor, " width"]
 ) -> tuple[tuple[str, float], ...]:
     """The tokens that decide of the phrase's best prompt, with their scores."""
-    spans = [span for span in text.spans if span.phrase == phrase]
-    best = max(spans, key=lambda span: float(tokens[span.deciding].mean()))
-    names = detector.tokenizer.convert_ids_to_tokens([text.ids[place] for place in best.deciding])
-    return tuple((str(name), float(tokens[place])) for place, name in zip(best.deciding, names, strict=True))
+    names = detector.tokenizer.convert_ids_to_tokens([text.ids[place] for place in span.deciding])
+    return tuple((str(name), float(tokens[place])) for place, name in zip(span.deciding, names, strict=True))
 
 
 def _similarity(

@@ -34,6 +34,11 @@ def write_explanations(
                 "How much each place by itself looks like the phrase, before any box is decided: bright is much.",
             ),
             (
+                "Words, layer 1, 2, ...",
+                "Where the phrase's words looked in each layer of the encoder, before any box was proposed: bright is "
+                "densely. Below: how many times as densely as on the image's average they looked into the box.",
+            ),
+            (
                 "Where it looked",
                 "The places that the box's query read in the decoder; larger and brighter points weighed more.",
             ),
@@ -80,6 +85,7 @@ def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanatio
                 alt=f"Where the image looks like {explanation.name}, as heat",
                 smooth=True,
             ),
+            *_layers(image, explanation),
             PageImage(
                 image=_points(image, explanation), caption="Where it looked", alt="The places that the query read"
             ),
@@ -87,6 +93,24 @@ def _card(page: Page, image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanatio
         small=score_text,
         scores=[Score(name=word, value=value) for word, value in explanation.words],
     )
+
+
+def _layers(image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanation) -> list[PageImage]:
+    """The words' attention of each layer, each on its own scale, with how much of it falls into the box."""
+    left, top, right, bottom = (round(value) for value in explanation.box)
+    shown = []
+    for number, layer in enumerate(explanation.attention, start=1):
+        inside = layer[top : max(bottom, top + 1), left : max(right, left + 1)]
+        times = float(inside.mean()) if inside.size else 0.0
+        shown.append(
+            PageImage(
+                image=overlay(image, layer, low=0.0, high=99.5),
+                caption=f"Words, layer {number}: {times:.1f} times",
+                alt=f"Where the words of {explanation.name} looked in layer {number}, as heat",
+                smooth=True,
+            )
+        )
+    return shown
 
 
 def _points(image: UInt8[np.ndarray, "_ _ 3"], explanation: Explanation) -> UInt8[np.ndarray, "_ _ 3"]:

@@ -4,7 +4,7 @@ One trained detector is asked, nothing is trained. Every sentence of the answer 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
 from rizbin.reports.encoder import OPENMOJI
+from rizbin.studies import grounding_words
 from rizbin.studies.missing.chances import paired
 from rizbin.studies.missing.verdict import CERTAIN
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict, publish
@@ -98,6 +99,10 @@ def write_study(
                 detector.detect(image_arrays, named(names), separate=alone, batch=settings.batch, advance=advance)
             )
     together, one_by_one = proposals
+    looks = None
+    if detector.has_network:
+        with advancing(bar, len(samples), "reading where words look") as advance:
+            looks = grounding_words.word_looks(detector, samples, names, advance)
     machine = describe()
     page = Page(
         QUESTION,
@@ -113,8 +118,12 @@ def write_study(
     cases = {way: among(boxes, names, cases_asked) for way, boxes in ways.items()}
     sizes = by_size(samples, together, names, best(counts["all names at once"]).threshold)
     verdict = answer(counts, precision, cases, sizes)
+    if looks is not None:
+        verdict = replace(verdict, sentences=(*verdict.sentences, grounding_words.sentence(looks)))
     verdict.show(page, small=small)
     _show(page, counts, precision, cases, sizes)
+    if looks is not None:
+        grounding_words.show(page, looks)
     if source.name.startswith("scenes"):
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")

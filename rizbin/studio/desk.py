@@ -160,7 +160,7 @@ class Desk:
         return {"boxes": boxes}
 
     def do_why(self, model: str, picture: str, phrases: list[str]) -> dict[str, Any]:
-        """The best boxes explained: words, and what the place looks like."""
+        """The best boxes explained: words, what the place looks like, and where the words look layer by layer."""
         explanations = explain(self._detector(model), self.places.picture(picture), phrases_of(phrases), most=3)
         return {
             "boxes": [
@@ -173,6 +173,7 @@ class Desk:
                     "elsewhere": round(float(each.elsewhere), 4),
                     "honest": bool(each.honest),
                     "map": _rounded(_coarse(each.similarity, 48)),
+                    "layers": [_rounded(_coarse(layer, 48), 3) for layer in each.attention],
                 }
                 for each in explanations
             ]

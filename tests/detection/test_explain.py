@@ -28,6 +28,7 @@ def test_the_parts_of_an_explanation_fit_each_other() -> None:
         assert one.points.shape == (2 * 4 * 3 * 4, 3) and one.points[:, 2].sum() == pytest.approx(1, abs=1e-4)
         assert (np.diff(one.points[:, 2]) <= 1e-7).all(), "the heaviest first"
         assert one.honest == (one.without < one.elsewhere)
+        assert one.attention.shape[1:] == (64, 64) and one.attention.mean(axis=(1, 2)) == pytest.approx(1, rel=1e-4)
     unchecked = explain(detector, picture, ["cat"], threshold=0.0, most=1, check=False)[0]
     assert np.isnan(unchecked.without) and not unchecked.honest
     with pytest.raises(RizbinError, match="most is 0"):
@@ -106,4 +107,4 @@ def test_the_maps_of_the_detector_that_ships_are_honest(tmp_path: Path) -> None:
     )
     assert np.mean(inside) > 0.6, "the query looks at the box it makes"
     page = write_explanations(explained, tmp_path / "explained.html").read_text()
-    assert "shows what matters" in page and "scene 9" in page
+    assert "shows what matters" in page and "scene 9" in page and "Words, layer 2" in page

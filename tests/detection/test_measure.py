@@ -22,6 +22,8 @@ PLAIN = DetectionSettings(images=24, baseline=False)
 class Sees(Detector):
     """Finds what is true of the pictures of `Shapes`, as far as `score` lets it."""
 
+    has_network = False
+
     def __init__(self, score: Callable[[str, bool], float]) -> None:
         self.score, self.name = score, "sees"
         self.truth = {Shapes()[index].image.tobytes(): Shapes()[index].objects for index in range(200)}

@@ -178,11 +178,13 @@ export function show(place, shared) {
   }
   async function explain(reasons) {
     const picture = await loaded(`pictures/${held.picture}.png`);
-    const see = (each) => { map.hidden = false; heat(map, picture, each.map, { opacity: 0.75 }); };
-    reasons.replaceChildren(h("h2", {}, t("looksLike")), ...why.map((each) => h("div.item", {}, h("div.row.between", {}, h("strong", { dir: "auto" }, `${each.name} ${number(each.score, 2)}`), h("button.tiny", { type: "button", onclick: () => see(each) }, t("look"))),
+    const see = (values) => { map.hidden = false; heat(map, picture, values, { opacity: 0.75 }); };
+    const views = (each) => h("div.row", {}, h("button.tiny", { type: "button", onclick: () => see(each.map) }, t("look")),
+      ...each.layers.map((layer, index) => h("button.tiny", { type: "button", title: t("wordLayers"), onclick: () => see(layer) }, t("wordLayer", { n: number(index + 1) }))));
+    reasons.replaceChildren(h("h2", {}, t("looksLike")), ...why.map((each) => h("div.item", {}, h("div.row.between", {}, h("strong", { dir: "auto" }, `${each.name} ${number(each.score, 2)}`), views(each)),
       h("p.quiet.number", { lang: "en", dir: "ltr" }, each.words.map(([word, score]) => `${word} ${score.toFixed(2)}`).join(" · ")),
       h("p.quiet", {}, each.honest ? t("honest", { without: number(each.without, 2), elsewhere: number(each.elsewhere, 2) }) : t("dishonest")))));
-    if (why.length) see(why[0]);
+    if (why.length) see(why[0].map);
   }
   async function save() {
     const known = titles.get(held.picture);
