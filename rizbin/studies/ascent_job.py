@@ -8,11 +8,10 @@ from rizbin.core import outputs
 from rizbin.core.commands import HIDDEN, Argument, Place, job, part
 from rizbin.core.devices import BEST, choose
 from rizbin.data.open import open_source
-from rizbin.detection.presence import Calibration
 from rizbin.studies.ascent import StudySize, write_study
-from rizbin.workflows.load import calibration_of, load_detector, load_encoder, load_text_to_image
+from rizbin.workflows.load import load_detector, load_encoder, load_text_to_image
 from rizbin.workflows.report import readable, writable
-from rizbin.workflows.verifier import DetectorVerifier
+from rizbin.workflows.verifier import judging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def study_ascent(settings: StudyAscent) -> Path:
     return write_study(
         encoder,
         load_encoder(settings.judge, device=device),
-        DetectorVerifier(looks, calibration_of(looks) or Calibration(), (), looks.preparation.shorter),
+        judging(looks),
         open_source(settings.data, split="test", size=encoder.image_size),
         page,
         rival=load_encoder(settings.rival, device=device),

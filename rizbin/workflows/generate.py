@@ -114,7 +114,7 @@ class Repair(_Drawing):
     strength: Annotated[float, HIDDEN] = 0.8
     """Strength of a start image; there is none here."""
     judge: Annotated[Place, Argument(check="model")] = "detector-mini"
-    """The detector that looks for the objects, as the model of detect."""
+    """What looks for the objects: a detector, as the model of detect, or an encoder of images and texts (conse)."""
     object: tuple[str, ...] = ()
     """A word of the prompt that shall be in the image, once for each. None: what the prompt names."""
     among: Annotated[Sequence[str], HIDDEN] = ()

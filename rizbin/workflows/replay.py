@@ -20,7 +20,7 @@ from rizbin.training.replay import Replay
 from rizbin.workflows.generate import REPAIRED, attended, versions
 from rizbin.workflows.load import load_text_to_image
 from rizbin.workflows.runs import replay as replay_step
-from rizbin.workflows.verifier import DetectorVerifier, judge_by
+from rizbin.workflows.verifier import Judge, judge_by
 
 RECORDS = (drawing.RECORD, REPAIRED)
 """Names of the records that can be replayed."""
@@ -84,7 +84,7 @@ def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
     entries = _read(Path(record))
     made: list[Replayed] = []
     models: dict[tuple[object, ...], TextToImage] = {}
-    judges: dict[tuple[object, ...], DetectorVerifier] = {}
+    judges: dict[tuple[object, ...], Judge] = {}
     with outputs.reading([record]), Bar(len(entries), "making again", quiet=quiet) as bar:
         for number, entry in enumerate(entries):
             key = (entry["model"], entry["device"], entry["half"], entry["offload"])
@@ -99,9 +99,7 @@ def _images_again(record: Path, to: Place, quiet: bool) -> list[Replayed]:
     return made
 
 
-def _again(
-    entry: Mapping[str, Any], text_to_image: TextToImage, judges: dict[tuple[object, ...], DetectorVerifier]
-) -> Pixels:
+def _again(entry: Mapping[str, Any], text_to_image: TextToImage, judges: dict[tuple[object, ...], Judge]) -> Pixels:
     attend = attended(text_to_image, bool(entry["film"]))
     if "strategy" in entry:
         key = (entry["judge"], tuple(entry["among"]), entry["device"])

@@ -20,8 +20,8 @@ from rizbin.generation.diffusion.text_to_image import Sampling, TextToImage
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
 from rizbin.workflows import evaluate_diffusion as drawn
-from rizbin.workflows.load import load_encoder, load_text_to_image
-from rizbin.workflows.verifier import DetectorVerifier, judge_by
+from rizbin.workflows.load import load_detector, load_encoder, load_text_to_image
+from rizbin.workflows.verifier import DetectorVerifier, judging
 
 DRAWS, FINDS, CLIMBED = "diffusion-mini", "detector-mini", "tecoa-mini"
 TRIED = 16
@@ -40,7 +40,7 @@ def tour(page: Page, *, bar: MakeBar | None = None) -> None:
     """Adds an example of each module to a page, or a note where a model cannot be loaded."""
     page.heading("Generation, detection and gradient ascent")
     try:
-        text_to_image, judge = load_text_to_image(DRAWS), judge_by(FINDS)
+        text_to_image, judge = load_text_to_image(DRAWS), judging(load_detector(FINDS))
     except RizbinError as error:
         page.note(f"Not shown: {error}")
         return
