@@ -43,6 +43,7 @@ EASY = (
     "segmentation/zero_shot/boundary_iou",
     "segmentation/dense_head/miou",
     "segmentation/dense_head/objects_miou",
+    "segmentation/dense_head/boundary_iou",
     "segmentation/linear/miou",
     "segmentation/linear/boundary_iou",
 )
