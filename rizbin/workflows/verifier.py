@@ -109,12 +109,12 @@ class EncoderVerifier:
 
     def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
         """One presence for each phrase; its box is the view in which it is most probable."""
-        asked = [_bare(phrase) for phrase in phrases]
-        names = list(dict.fromkeys((*asked, *(_bare(name) for name in self.among))))
+        queries = [_bare(phrase) for phrase in phrases]
+        names = list(dict.fromkeys((*queries, *(_bare(name) for name in self.among))))
         views = windows(*image.shape[:2])
         shown = [np.ascontiguousarray(image[top:bottom, left:right]) for left, top, right, bottom in views]
         fits = self.encoder.scale * self.encoder.similarity(shown, names).double().cpu().numpy()
-        return [self._presence(fits, names.index(name), views) for name in asked]
+        return [self._presence(fits, names.index(name), views) for name in queries]
 
     def _presence(
         self, fits: Float[np.ndarray, "views names"], place: int, views: Sequence[tuple[int, int, int, int]]
