@@ -416,6 +416,12 @@ def test_finding_agrees_with_python_and_a_slider_needs_no_new_pass(page: Any, se
     assert len(page.evaluate("window.studioBoxes")) == before
     page.get_by_role("button", name="Why these boxes?").click()
     page.wait_for_selector("text=How much each place looks like the phrase")
+    shown = ".boxes canvas:not([hidden])"
+    likeness = page.eval_on_selector_all(shown, "all => all.map(one => one.toDataURL())")
+    page.get_by_role("button", name="Words, layer 2").first.click()
+    layer = page.eval_on_selector_all(shown, "all => all.map(one => one.toDataURL())")
+    assert len(layer) == len(likeness) and layer != likeness, "where the words look is another map"
+    assert page.get_by_role("button", name="Words, layer 1").count() >= 1
 
 
 def test_masks_are_drawn_and_all_pictures_stand_in_a_grid(page: Any, served: Served) -> None:
