@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -121,6 +122,7 @@ class App:
                 "models": [{"name": name, "kind": kind} for name, kind in kinds.items()],
                 "methods": schema.methods(),
                 "studies": schema.members("study"),
+                "lessons": _lessons(),
             }
         )
 
@@ -285,6 +287,19 @@ def make_app(places: Places, *, token: str, hosts: frozenset[str], models: Seque
     }
     middleware = [Middleware(Guard, hosts=hosts, token=token)]
     return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=app.lifespan)
+
+
+def _lessons() -> dict[str, Any]:
+    """What the course says of each study, in both languages, by the study's name; of the first lesson that asks it."""
+    from rizbin.studies import course
+
+    said: dict[str, Any] = {}
+    for lesson in course.lessons():
+        program, _, name = lesson.command.partition(" study ")
+        if program == "rizbin" and lesson.reason.en:
+            words = {"question": lesson.question, "reason": lesson.reason, "number": lesson.number}
+            said.setdefault(name.split()[0], {what: asdict(both) for what, both in words.items()})
+    return said
 
 
 def _refuse(status: int) -> Any:

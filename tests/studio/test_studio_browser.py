@@ -632,8 +632,17 @@ def test_the_same_scenes_are_seen_at_each_checkpoint(page: Any, served: Served) 
 
 
 def test_the_page_is_learned_from_questions(page: Any, served: Served) -> None:
+    from rizbin.studies import course
+
     go(page, served, "learn")
     page.wait_for_selector("section.card >> nth=5")
+    for lesson in (course.find("byol-collapse"), course.find("missing-objects")):
+        study = lesson.command.split()[2]
+        said = page.get_by_role("region", name=study, exact=True)
+        assert said.locator("h2").inner_text() == lesson.question.en
+        assert said.locator("p").first.inner_text() == lesson.reason.en
+        said.locator("summary").click()
+        assert lesson.number.en in said.inner_text()
     card = page.get_by_role("region", name="collapse")
     card.get_by_label("Minutes").fill("1")
     until(
@@ -667,6 +676,9 @@ def test_every_panel_is_accessible_and_fits(page: Any, served: Served, language:
         report = Axe().run(page)
         assert report.violations_count == 0, report.generate_report()
         assert (language == "fa") == bool(re.search("[\u0600-\u06ff]", page.locator("h1").inner_text()))
+        if panel == "learn" and language == "fa":
+            asked = page.locator("section.card h2").all_inner_texts()
+            assert sum(bool(re.search("[\u0600-\u06ff]", words)) for words in asked) >= 9, asked
 
 
 def test_the_keyboard_alone_draws(page: Any, served: Served) -> None:

@@ -1,5 +1,5 @@
 import * as api from "../api.js";
-import { t, number } from "../i18n.js";
+import { language, t } from "../i18n.js";
 import { h, head, command, field, tries, bar } from "../ui.js";
 
 export function show(place, shared) {
@@ -12,7 +12,10 @@ export function show(place, shared) {
     function tell() { api.post("check", { command: `study ${name}`, given: given() }).then((made) => line.say(made.line)).catch((error) => line.say(error.message)); }
     const start = h("button.main", { type: "button", onclick: tries(async () => { await api.post("jobs", { command: `study ${name}`, panel: "learn", title: name, given: given() }); }) }, t("answer"));
     cards.set(name, { state, start });
-    grid.append(h("section.card", { "aria-label": name }, h("h2", { lang: "en", dir: "ltr" }, question.split(/(?<=[?.])\s/)[0]), simple && h("div.pair", {}, minutes, seeds), state, start, line));
+    const lesson = shared.start.lessons[name], spoken = language();
+    const asked = lesson ? h("h2", {}, lesson.question[spoken]) : h("h2", { lang: "en", dir: "ltr" }, question.split(/(?<=[?.])\s/)[0]);
+    const known = lesson && [h("p.quiet", {}, lesson.reason[spoken]), lesson.number[spoken] && h("details", {}, h("summary", {}, t("foundWhole")), h("p.quiet", {}, lesson.number[spoken]))];
+    grid.append(h("section.card", { "aria-label": name }, asked, ...(known || []), simple && h("div.pair", {}, minutes, seeds), state, start, line));
     tell();
   }
   place.append(head("learn"), h("p.quiet", {}, t("learnHint")), h("br"), grid);
