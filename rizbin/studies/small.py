@@ -78,12 +78,13 @@ def missing(
     runs: int,
     seeds: int,
     guidances: tuple[GuidanceKind, ...],
+    scales: tuple[str, ...],
+    guidance_scale: float,
 ) -> Path:
-    """What helps against missing objects, on fewer pairs of prompt and noise."""
-    scales = tuple(f"{guidance}=100" for guidance in guidances)
+    """What helps against missing objects, on fewer pairs of prompt and noise, at scales that the whole study chose."""
     return study_missing_objects(
-        runs=runs, seeds=seeds, guidances=guidances, scales=scales, run=folder, output=folder / PAGE, quiet=quiet,
-        small=says,
+        runs=runs, seeds=seeds, guidances=guidances, scales=scales, guidance_scale=guidance_scale, run=folder,
+        output=folder / PAGE, quiet=quiet, small=says,
     )  # fmt: skip
 
 
