@@ -77,7 +77,7 @@ def walked(model: Any, images: Path, truths: dict[str, Truth], names: tuple[str,
     on = [_on(hit.place.box, truths[Path(hit.file).name], hit.query) for hit in hits if hit.place is not None]
     sheet = out / "found.png"
     if not sheet.exists():
-        rizbin.search(shown[:6], vectors=table, model=model, top=6, patches=True, sheet=sheet)
+        rizbin.search(shown[:6], vectors=table, model=model, top=FIRST, patches=True, sheet=sheet)
     alone = [name for name, truth in truths.items() if len(truth.objects) == 1]
     labels = rizbin.classify([images / name for name in alone], names=names, model=model, quiet=True).labels
     right = [label == truths[name].objects[0][0] for name, label in zip(alone, labels, strict=True)]

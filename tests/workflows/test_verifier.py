@@ -52,8 +52,9 @@ class Reds(Encoder):
     reads_text, has_patches = True, False
 
     def __init__(self) -> None:
-        plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-        super().__init__(torch.nn.Linear(1, 1), name="reds", image_size=16, patch_size=16, **plain)
+        super().__init__(
+            torch.nn.Linear(1, 1), name="reds", image_size=16, patch_size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+        )
 
     @property
     def scale(self) -> float:
