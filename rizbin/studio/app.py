@@ -293,13 +293,13 @@ def _lessons() -> dict[str, Any]:
     """What the course says of each study, in both languages, by the study's name; of the first lesson that asks it."""
     from rizbin.studies import course
 
-    said: dict[str, Any] = {}
+    by_study: dict[str, Any] = {}
     for lesson in course.lessons():
         program, _, name = lesson.command.partition(" study ")
         if program == "rizbin" and lesson.reason.en:
             words = {"question": lesson.question, "reason": lesson.reason, "number": lesson.number}
-            said.setdefault(name.split()[0], {what: asdict(both) for what, both in words.items()})
-    return said
+            by_study.setdefault(name.split()[0], {what: asdict(both) for what, both in words.items()})
+    return by_study
 
 
 def _refuse(status: int) -> Any:
