@@ -29,12 +29,6 @@ class WordLooks:
     """How many images they come from."""
     examples: tuple[tuple[Sample, tuple[str, ...], Float[np.ndarray, "_ _ _ _"]], ...]
 
-    @property
-    def first(self) -> bool:
-        """Whether the words look at their own object most on average in every layer."""
-        own, other, ground = self.objects.mean(axis=0)
-        return bool((own > other).all() and (own > ground).all())
-
 
 def word_looks(
     detector: Detector, samples: Sequence[Sample], names: Sequence[str], advance: Callable[[int], object]

@@ -66,7 +66,7 @@ def test_the_detector_that_ships_looks_at_the_named_object() -> None:
     samples, names = [source[index] for index in range(16)], source.categories
     advanced: list[int] = []
     looks = word_looks(detector, samples, names, advanced.append)
-    assert looks is not None and sum(advanced) == 16 and looks.images >= 8 and looks.first
+    assert looks is not None and sum(advanced) == 16 and looks.images >= 8
     own, other, ground = looks.objects.mean(axis=0)
     assert (own > 3).all() and (own > 2 * other).all() and (ground < 1).all()
     assert f"{own[0]:.1f} times as densely" in sentence(looks) and f"in {looks.images} images" in sentence(looks)
