@@ -2,7 +2,7 @@
 
     python benchmarks/adapt.py CUTOUTS --steps 1500 --seeds 3 --output adapt.json
 
-CUTOUTS is a folder of PNGs with transparency, named after what they show (`cutouts:` data): tuxpaint's stamps, or
+CUTOUTS is a folder of PNGs with transparency, named after what they show (`cutouts:` data): those of walk.py, or
 openclipart's drawings. Scenes are composed of them, with captions and exact masks; training scenes and those that are
 measured are different ones. The old world is the embedded one. Three ways are compared, each from `detailclip-mini`:
 

@@ -141,17 +141,21 @@ def _shortcuts(results: Results) -> list[str]:
     if "no color" not in removed:
         return []
     most = {method: max(removed, key=lambda what: _fall(results, method, what)) for method in METHODS}
+    falls = {method: _fall(results, method, most[method]) for method in METHODS}
     shortcut = {
         (method, what): results.mean(name_of(method, what), "color_shortcut")
         for method in METHODS
         for what in ("", "no color")
     }
     rises = all(shortcut[method, "no color"] > shortcut[method, ""] for method in METHODS)
-    worst = f'"{most["simclr"]}" cost SimCLR most and "{most["byol"]}" BYOL'
-    if most["simclr"] == most["byol"]:
-        worst = f'"{most["simclr"]}" cost both most'
-    if max(_fall(results, method, most[method]) for method in METHODS) <= 0:
-        worst = "none cost either of them anything"
+    costly = {name: most[method] for method, name in METHODS.items() if falls[method] > 0}
+    clauses = [f'"{what}" costs {name} most' for name, what in costly.items()]
+    clauses += [f"none costs {name} anything" for name in METHODS.values() if name not in costly]
+    if not costly:
+        clauses = ["none costs either of them anything"]
+    elif len(costly) == len(METHODS) and len(set(costly.values())) == 1:
+        clauses = [f'"{most["byol"]}" costs both most']
+    worst = " and ".join(clauses)
     colors = {method: _fall(results, method, "no color") for method in METHODS}
     return [
         f"Of the rows with something removed, {worst}; without color changes SimCLR {_changes(-colors['simclr'])} and "

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rizbin.core.errors import RizbinError
-from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy, free_place, repair
+from rizbin.generation.diffusion.repair import ObjectPresence, RepairStrategy, cut_out, free_place, repair, set_in
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.generation.film import Pixels
 from tests.generation.diffusion.small_painters import painter
@@ -18,16 +18,18 @@ PROMPT = "a zebra and a frog"
 class Scripted:
     """Says what it was told to say of the first, second, ... picture."""
 
-    def __init__(self, *said: tuple[float, float]) -> None:
+    def __init__(self, *said: tuple[float, float], alone: ObjectPresence | None = None) -> None:
         self.said = list(said)
+        self.alone = alone or ObjectPresence(0.1)
         self.seen: list[Pixels] = []
 
     def __call__(self, image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+        if len(phrases) == 1:  # what was drawn alone for a free place
+            return [self.alone]
         assert list(phrases) == ["zebra", "frog"]
         self.seen.append(image)
-        box = (0.0, 0.0, 16.0, 16.0)
         said = self.said[min(len(self.seen), len(self.said)) - 1]
-        return [ObjectPresence(value, box if value >= 0.5 else None) for value in said]
+        return [ObjectPresence(value, TAKEN if value >= 0.5 else None) for value in said]
 
 
 def test_it_stops_when_all_is_there() -> None:
@@ -65,14 +67,49 @@ def test_the_best_is_kept_and_never_a_worse_one() -> None:
     assert first.best is first.attempts[0]  # of equals the first
 
 
-def test_a_free_place_is_drawn_anew_and_nothing_else() -> None:
-    verifier = Scripted((0.9, 0.1))
+TAKEN = (0.0, 0.0, 16.0, 16.0)
+
+
+def placed(verifier: Scripted) -> tuple[Pixels, Pixels, tuple[slice, slice]]:
+    """The image before and after an object was set in, and the rows and columns of its place."""
     repair(painter(), PROMPT, verifier, sampling=QUICK, strategy=RepairStrategy(stages=("place",), places=1))
     before, after = verifier.seen
+    left, top, right, bottom = (round(value) for value in free_place([TAKEN], 32, 32))
+    return before, after, (slice(top, bottom), slice(left, right))
+
+
+def test_a_free_place_is_drawn_anew_and_nothing_else() -> None:
+    before, after, place = placed(Scripted((0.9, 0.1)))
     changed = (before != after).any(axis=-1)
-    assert not changed[:12, :12].any()  # the zebra's corner
-    left, top, right, bottom = (round(value) for value in free_place([(0.0, 0.0, 16.0, 16.0)], 32, 32))
-    assert changed[top + 3 : bottom - 3, left + 3 : right - 3].mean() > 0.5
+    assert changed[place].mean() > 0.5
+    changed[place] = False
+    assert not changed.any()
+
+
+def test_what_is_found_alone_iscut_out_and_fills_its_place() -> None:
+    """A judge that finds a small box gives another image than one that finds nothing; the square around the box."""
+    whole = placed(Scripted((0.9, 0.1)))
+    cut = placed(Scripted((0.9, 0.1), alone=ObjectPresence(0.9, (4.0, 4.0, 10.0, 10.0))))
+    np.testing.assert_array_equal(whole[0], cut[0])
+    assert (whole[1] != cut[1]).any()
+    image = np.arange(32 * 32 * 3, dtype=np.uint16).reshape(32, 32, 3).astype(np.uint8)
+    np.testing.assert_array_equal(cut_out(image, (10.0, 12.0, 20.0, 18.0)), image[8:21, 8:21])
+    np.testing.assert_array_equal(cut_out(image, (0.0, 0.0, 10.0, 4.0)), image[:13, :13])
+    np.testing.assert_array_equal(cut_out(image, (-2.0, 0.0, 32.0, 32.0)), image)
+
+
+def test_what_isset_in_takes_the_ground_of_its_place() -> None:
+    """A black spot on a ground 40 gray levels off: the ground fits, the spot keeps its contrast, no frame is left."""
+    image = np.full((64, 64, 3), 160, np.uint8)
+    drawn = np.full((48, 48, 3), 120, np.uint8)
+    drawn[16:32, 16:32] = 20
+    mixed = set_in(image, (8, 8, 32, 32), drawn)
+    spot = (mixed != 160).any(axis=-1)
+    assert np.flatnonzero(spot.any(axis=0)).tolist() == list(range(16, 24)) == np.flatnonzero(spot.any(axis=1)).tolist()
+    assert (mixed[16:24, 16:24] == 60).all()
+    with_neighbor = image.copy()
+    with_neighbor[8:32, 30:40] = 0  # an object that reaches into the place does not sway the ground
+    assert (set_in(with_neighbor, (8, 8, 32, 32), drawn)[10:14, 10:14] == 160).all()
 
 
 def test_free_places_avoid_what_is_there() -> None:
