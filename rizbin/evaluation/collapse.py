@@ -253,6 +253,32 @@ def color_shortcut(
     return ColorShortcut(share=shared / (k * images), chance=k / (images - 1))
 
 
+def partners_found(near: Float[Tensor, "views views"]) -> float:
+    """The share of views that are nearer to the other view of their image than to every view of the other images.
+
+    near: nearness of all pairs, the higher the nearer; row i and row i + images are the two views of image i; the
+    diagonal is not read. Of n views that tie for nearest each counts as 1 / n. From 0 to 1; chance is 1 / (views - 1).
+    This is the contrastive task of SimCLR (arXiv 2002.05709), answered by the nearness that is given.
+    """
+    views = len(near)
+    if views < 4 or views % 2:
+        raise RizbinError(f"{views} views are not two each of two images or more.")
+    near = near.masked_fill(torch.eye(views, dtype=torch.bool, device=near.device), -torch.inf)
+    rows = torch.arange(views, device=near.device)
+    partners = near[rows, rows.roll(views // 2)][:, None]
+    nearest = (near > partners).sum(dim=1) == 0
+    return (nearest / (near == partners).sum(dim=1)).double().mean().item()
+
+
+def color_nearness(pixels: UInt8[Tensor, "images size size 3"], bins: int = 4) -> Float[Tensor, "images images"]:
+    """How near two images are in color: minus the number of pixels by which their histograms differ; 0 is equal.
+
+    The histograms are those of `color_shortcut`, and so is the order, by their intersection.
+    """
+    colors = _histograms(pixels, bins).double()
+    return -torch.cdist(colors, colors, p=1)
+
+
 def measure(pooled: Float[Tensor, "images dim"]) -> list[Measurement]:
     """Whether the features are spread, and over how many directions."""
     spread = health(pooled)

@@ -15,10 +15,12 @@ from rizbin.evaluation import collapse
 from rizbin.evaluation.collapse import (
     PAIRED_ROWS,
     alignment,
+    color_nearness,
     color_shortcut,
     health,
     lidar,
     normalized_std,
+    partners_found,
     rankme,
     spectrum,
     teacher_health,
@@ -384,3 +386,33 @@ def test_what_cannot_be_measured_is_refused_with_a_reason(measure: Callable[[], 
 def test_a_bf16_softmax_is_still_a_distribution() -> None:
     rows = (3 * gaussian(16, 4096)).softmax(dim=1).bfloat16()
     assert teacher_health(rows, rows).divergence == 0
+
+
+def test_partners_found_is_that_of_slow_loops() -> None:
+    rows = gaussian(12, 3)
+    near = rows @ rows.T
+    hits = 0
+    for view in range(12):
+        others = [near[view, other].item() for other in range(12) if other != view]
+        hits += near[view, (view + 6) % 12].item() == max(others)
+    assert 0 < hits < 12
+    assert partners_found(near) == pytest.approx(hits / 12)
+
+
+def test_partners_are_found_by_what_both_views_keep() -> None:
+    own = F.normalize(gaussian(20, 64), dim=1)
+    both = torch.cat([own, own + 0.01 * gaussian(20, 64, seed=1)])
+    assert partners_found(both @ both.T) == 1
+    assert partners_found(torch.ones(40, 40)) == pytest.approx(1 / 39), "where all tie nothing is known"
+    with pytest.raises(RizbinError, match="3 views are not two each"):
+        partners_found(torch.eye(3))
+
+
+def test_color_alone_finds_partners_whose_colors_are_kept() -> None:
+    """Ten images of one color each; their second views are of another shape, then of other colors."""
+    colors = torch.arange(10)[:, None, None, None] * 25 + torch.tensor([0, 1, 2])
+    first = colors.expand(10, 8, 8, 3).to(torch.uint8)
+    half = first.clone()
+    half[:, :3] = 0
+    assert partners_found(color_nearness(torch.cat([first, half]), bins=16)) == 1
+    assert partners_found(color_nearness(torch.cat([first, first.roll(3, dims=0)]), bins=16)) == 0
