@@ -22,7 +22,7 @@ from rizbin.core.bounded import read_json
 from rizbin.core.deadlines import DeadlinePassed, deadline
 from rizbin.core.errors import RizbinError
 from rizbin.core.progress import Bar
-from rizbin.core.runs import RunFolder
+from rizbin.core.runs import RunFolder, time_spent
 from rizbin.core.settings import to_dict
 from rizbin.pages.page import Page
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
@@ -405,9 +405,11 @@ def _cell(folder: Path, training: Training[Any], measure: Measure) -> None:
     from rizbin.workflows.runs import train
 
     begin, fresh = time.process_time(), not RunFolder(folder).exists
+    # Of what a stopped process paid only the clock of its steps is left.
+    paid = 0.0 if fresh else time_spent(RunFolder(folder).metrics.read())[2]
     train(training, folder, quiet=True, silent=True)  # collapses are asked for here
     trained = time.process_time() - begin
-    numbers = {**measure(folder), "cpu_seconds": time.process_time() - begin}
+    numbers = {**measure(folder), "cpu_seconds": paid + time.process_time() - begin}
     if fresh:  # the first steps of a cell that was stopped were paid by another process
         numbers["milliseconds"] = 1000 * trained / training.steps
     waiting = folder / ".numbers.json"

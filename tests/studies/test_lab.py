@@ -10,6 +10,7 @@ import pytest
 
 from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
+from rizbin.core.runs import RunFolder
 from rizbin.pages.page import Page
 from rizbin.studies import lab, questions
 from rizbin.studies.compare import comparison
@@ -39,8 +40,10 @@ def test_cells_are_kept_equal_and_go_on(tmp_path: Path) -> None:
     assert found.cells[0].history and found.minutes > 0
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/numbers.json")}
     (tmp_path / "02-1" / "numbers.json").unlink()
+    RunFolder(tmp_path / "02-1").metrics.append({"step": 3, "images": 24, "seconds": 3600.0})
     again = lab.run(variants, tmp_path, steps_of, seeds=2, steps=3, jobs=1, quiet=True)
     assert again.mean("byol 8", "knn") == 3
+    assert again.minutes > 60, "what another process trained counts"
     changed = {path.parent.name for path, at in stamps.items() if path.stat().st_mtime_ns != at}
     assert changed == {"02-1"}
     with pytest.raises(RizbinError, match="holds a study with other settings"):
