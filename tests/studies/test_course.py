@@ -78,6 +78,8 @@ def test_a_small_size_trains_variants_that_exist_and_shows_itself(lesson: Lesson
 def test_a_new_question_is_a_lesson_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {**course._asked(), "temperature": "Why is a temperature needed?"}
     assert set(course._asked()) == set(questions.names())
+    others = [lesson for lesson in course.lessons() if lesson.name in questions.names()]
+    assert others and all(SPELLED.search(lesson.question.fa) for lesson in others), "each is asked in Persian too"
     monkeypatch.setattr(course, "_asked", lambda: asked)
     lesson = course.find("temperature")
     assert lesson.settings == {"study": "temperature"} and lesson.question.en == "Why is a temperature needed?"

@@ -82,13 +82,20 @@ def find(name: str) -> Lesson:
     return known[name]
 
 
+_PERSIAN = {
+    "batches": "SimCLR و BYOL چقدر به اندازهٔ دسته وابسته‌اند؟",
+    "crops": "برش‌های کوچک به چه کار می‌آیند و آیا باید یکدیگر را برانند؟",
+}
+"""Questions that no lesson names, in Persian; of a newer one the English words stand."""
+
+
 def _others(listed: list[Lesson]) -> list[Lesson]:
     """Lessons of questions that were written since: their files are asked for their question alone."""
     named = {lesson.settings.get("study") for lesson in listed}
     return [
         Lesson(
             name=name,
-            question=Bilingual(question, question),
+            question=Bilingual(question, _PERSIAN.get(name, question)),
             reason=Bilingual("", ""),
             command=f"rizbin study {name} --seeds 3 --budget 30",
             page=f"{name}.html",
