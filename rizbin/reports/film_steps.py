@@ -119,7 +119,7 @@ def show_schedule(page: Page, text_to_image: TextToImage, image: SavedImage, *, 
     every = [float(value) for value in shares]
     made = {frame.timestep: frame.signal for frame in frames if frame.signal}
     entry = image.painted.frames[0].timestep
-    says = f"a strength of {image.sampling.strength:g} enters here" if from_picture else "the first step begins here"
+    says = f"a strength of {image.sampling.strength:g} enters here" if from_picture else "the first step begins"
     marks = [Mark(x=entry, text=f"{says}, t {entry:.0f}")]
     times = list(range(len(every)))
     page.heading("The noise schedule", level=3)

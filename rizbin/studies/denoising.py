@@ -158,8 +158,9 @@ def _more(images: Sequence[Denoised], similarity: dict[float, float]) -> list[st
     if similarity:
         likenesses = ", ".join(f"{strength:g}: {value:.2f}" for strength, value in similarity.items())
         sentences.append(
-            "From a start image and words for something else, by strength, the coarse correlation of what is drawn "
-            f"with the start image is {likenesses}."
+            "From images of one prompt, redrawn by the words of another, the coarse correlation of what is drawn with "
+            f"its start image is, by strength: {likenesses}. A strength of 1 ignores the start, so that is how alike "
+            "images of the two prompts are by themselves."
         )
     return sentences
 

@@ -237,8 +237,8 @@ def answer(
             f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each "
             f"has a pass of its own (F1 {single.f1:.1f}).",
             f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-            f"Is it there? By the best box, calibrated on other images, {surer} decides best: Matthews' "
-            f"correlation {verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
+            f"Is it there? By the best box, calibrated on other images, {surer} has the highest Matthews' correlation, "
+            f"{verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
             f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
             f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
             f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "

@@ -24,12 +24,13 @@ GROUP = Group(
                 "BYOL names 70.6 ± 2.3 percent by nearest neighbors, and no alarm stood. Without predictor the "
                 "spread of its projections is 0.09, without stop-gradient 0.01, the alarm in 3 of 3 seeds each. "
                 "And it teaches itself: a random target that never moves gives 59.3 ± 2.3, raw pixels have 29.3. "
-                "The moving average is worth +1.1 points, within the spread: the network itself is target enough.",
+                "Whether the moving average adds anything (+1.1 points), three seeds cannot tell; without it nothing "
+                "collapses.",
                 "BYOL با نزدیک‌ترین همسایه‌ها به 70.6 ± 2.3 درصد می‌رسد و هشداری ندارد. بدون پیش‌بین پراکندگی "
                 "بازنمایی‌ها 0.09 و بدون توقف گرادیان 0.01 است و هشدار در هر دو در 3 بذر از 3 بذر برقرار است. "
                 "خودش را هم آموزش می‌دهد: هدفی تصادفی که هرگز تغییر نمی‌کند 59.3 ± 2.3 درصد می‌دهد و پیکسل‌های خام 29.3"
-                " درصد. میانگین متحرک تنها 1.1 واحد می‌ارزد که درون پراکندگی بذرهاست: خودِ شبکه نیز هدفی کافی "
-                "است.",
+                " درصد. سه بذر تصادفی نمی‌توانند بگویند که میانگین متحرک چیزی می‌افزاید (1.1 واحد) یا نه؛ بدون آن هم "
+                "چیزی فرو نمی‌پاشد.",
             ),
             verdict="shown",
             settings={

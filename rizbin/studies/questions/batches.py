@@ -88,7 +88,8 @@ def answer(results: Results) -> StudyVerdict:
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: with batches of {STANDARD} SimCLR stands "
-        f"{above['simclr']:.1f} points above raw pixels and BYOL {above['byol']:.1f}, and {LEARNED:g} are the least."
+        f"{above['simclr']:.1f} points above raw pixels and BYOL {above['byol']:.1f}, and at least {LEARNED:g} are "
+        "required."
     )
     sentences = [
         f"{METHODS[method]} by batch: "
@@ -100,7 +101,7 @@ def answer(results: Results) -> StudyVerdict:
         f"A view has 2 (batch - 1) negatives: {2 * (SMALL - 1)} in batches of {SMALL}, {2 * (STANDARD - 1)} in batches "
         f"of {STANDARD}. BYOL compares no images, but its batch norms see only the batch. At equal images a batch of "
         f"{BATCHES[-1]} makes {STEPS * STANDARD // BATCHES[-1]} updates where one of {SMALL} makes "
-        f"{STEPS * STANDARD // SMALL:,}, so what large batches lose here says nothing of negatives."
+        f"{STEPS * STANDARD // SMALL:,}, so neither side isolates the negatives."
     )
     return StudyVerdict(kind, reason, delivered, (*sentences, mechanism))
 

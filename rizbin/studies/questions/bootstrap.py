@@ -76,13 +76,13 @@ def _guards(results: Results) -> list[str]:
         return []
     fallen = [name for name in guards if results.flagged(name) > results.seeds / 2]
     standing = [name for name in guards if name not in fallen]
-    sentence = "What holds it: the constant answer has the least loss in every row, "
+    sentence = "What holds it: where the target follows the network, a constant answer has the least loss, "
     if fallen:
         sentence += (
-            f"and it is reached where a guard is missing: {' and '.join(fallen)} ended as collapsed (k-NN "
-            f"{', '.join(results.shown(name, 'knn') for name in fallen)}; spread of the projections "
-            f"{', '.join(results.shown(name, 'projection_std', 2) for name in fallen)}, BYOL "
-            f"{results.shown(BYOL, 'projection_std', 2)})."
+            f"and the projections approach it where a guard is missing: {' and '.join(fallen)} ended as collapsed "
+            f"(spread of the projections {', '.join(results.shown(name, 'projection_std', 2) for name in fallen)}, "
+            f"BYOL {results.shown(BYOL, 'projection_std', 2)}; k-NN of the features, which follow later, "
+            f"{', '.join(results.shown(name, 'knn') for name in fallen)})."
         )
     else:
         sentence += "but no row reached it within the run."
@@ -99,7 +99,7 @@ def _eigenvectors(results: Results) -> list[str]:
     (_, held), (_, opened) = ends[LINEAR], ends[LINEAR_OPEN]
     flagged = results.flagged(LINEAR)
     health = (
-        "is not flagged as collapsed"
+        f"is flagged in {flagged} of {results.seeds} seeds"
         if flagged <= results.seeds / 2
         else f"is flagged in {flagged} of {results.seeds} seeds, so this does not show what holds a healthy run"
     )
@@ -132,7 +132,8 @@ def _copied(results: Results) -> list[str]:
 def show(page: Page, results: Results) -> None:
     grid(page, [variant for variant in variants() if results.trained(variant.name)], results, unit="Paper, top-1")
     page.note(
-        "The papers' numbers are linear top-1 on ImageNet and are there for their order. Spread is the standard "
+        "The papers' numbers are linear top-1 on ImageNet after other lengths; their order need not be that here. "
+        "Spread is the standard "
         "deviation of unit-length projections, 1 when even in all directions and 0 when constant."
     )
     curves(page, results, "k-NN over the run, percent", "knn", [BYOL, RANDOM, COPY, BARE, OPEN])

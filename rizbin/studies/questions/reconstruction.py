@@ -224,10 +224,14 @@ def _kinds(results: Results) -> str:
     changed = apart(results, RANDOM, WITHOUT, thirds[most])
     if not certain:
         return (
-            "No kind of object is localized more or less often beyond the spread of the seeds; those that are "
+            "With random patches hidden, no kind of object is localized more or less often beyond the spread of the "
+            "seeds; those that are "
             f"{most} move most: {changed}."
         )
-    return f"Of the kinds of objects, those that are {most} move most in how often they are localized: {changed}."
+    return (
+        f"With random patches hidden, of the kinds of objects those that are {most} move most in how often they are "
+        f"localized: {changed}."
+    )
 
 
 def show(page: Page, results: Results) -> None:

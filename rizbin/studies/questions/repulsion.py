@@ -160,19 +160,28 @@ def answer(results: Results) -> StudyVerdict:
     }[kind]
     rows = ", ".join(f"{name}: {results.shown(name, 'probe/map')}" for name in (NONE, *doses))
     reason = (
-        f"{begins} (judged by {decides}): mean average precision of a linear probe that names all objects, in percent: "
+        f"{begins} (decided by the smallest dose that arrived, {decides}): mean average precision of a linear probe "
+        "that names all objects, in percent: "
         f"{rows}."
     )
-    dose = ", ".join(
-        f"{name}: {results.shown(name, 'cosine/all', 3)}"
-        for name in (NONE, *doses, *LEARNED.values())
+    dose = ", ".join(f"{name}: {results.shown(name, 'cosine/all', 3)}" for name in (NONE, *doses))
+    learned = {
+        name: results.mean(NONE, "cosine/all") - results.mean(name, "cosine/all")
+        for name in LEARNED.values()
         if results.trained(name)
+    }
+    affinity = ", ".join(f"{name}: {results.shown(name, 'cosine/all', 3)}" for name in learned)
+    of_affinity = (
+        f"{'Delivered' if max(learned.values()) >= DELIVERED else 'Not delivered'} by the learned affinity: {affinity}."
+        if learned
+        else ""
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: {len(arrived)} of {len(doses)} doses lower the cosine of an "
         f"image's two small crops by {DELIVERED:g} or more ({dose})."
     )
-    return StudyVerdict(kind, reason, delivered, (_apart(results), *_drawn_to_large(results)))
+    more = [sentence for sentence in (of_affinity, _apart(results)) if sentence]
+    return StudyVerdict(kind, reason, delivered, (*more, *_drawn_to_large(results)))
 
 
 def _apart(results: Results) -> str:

@@ -119,9 +119,9 @@ def answer(results: Results) -> StudyVerdict:
     gains = mean(gaps(results, ATTENTION, ALL, most, top1)) >= 0
     kind = judged(gaps(results, ATTENTION, ALL, most, top1), delivered=delivered, least=WORTH)
     begins = {
-        SHOWN: "Choosing by attention pays",
-        REFUTED: "Choosing by attention does not pay",
-        NOT_TESTABLE: "Whether choosing by attention pays cannot be told from these seeds"
+        SHOWN: "Leaving out what is least attended to pays",
+        REFUTED: "Leaving out half of the tokens does not pay, even where attention chooses",
+        NOT_TESTABLE: "Whether leaving out what is least attended to pays cannot be told from these seeds"
         if delivered
         else "Attention did not choose objects",
     }[kind]
