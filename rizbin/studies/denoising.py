@@ -236,7 +236,7 @@ def _show(
     again: dict[float, list[tuple[Denoised, Pixels]]],
     similarity: dict[float, float],
 ) -> None:
-    page.heading("How it was asked")
+    page.heading("Design")
     page.text(
         "At every step the network's prediction says what it takes the finished image to be. That predicted original "
         f"is compared with the finished image twice: averaged over {SQUARES} by {SQUARES} squares, which leaves places "
