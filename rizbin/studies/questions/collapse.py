@@ -202,7 +202,7 @@ def show(page: Page, results: Results) -> None:
     page.note(
         "Spread is the standard deviation of unit-length projections, 1 when even in all directions and 0 when "
         "constant; rank is RankMe, the effective number of their directions. The papers' numbers are linear top-1 on "
-        "ImageNet and are there for their order, not for their size."
+        "ImageNet after other lengths, and stand beside ours for what collapses, not for size or order."
     )
     shown = [BYOL, "BYOL without predictor", "BYOL without stop-gradient", SIMCLR, NO_NEGATIVES]
     curves(page, results, "k-NN over the run, percent", "knn", shown)
