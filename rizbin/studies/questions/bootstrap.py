@@ -133,8 +133,8 @@ def show(page: Page, results: Results) -> None:
     grid(page, [variant for variant in variants() if results.trained(variant.name)], results, unit="Paper, top-1")
     page.note(
         "The papers' numbers are linear top-1 on ImageNet after other lengths; their order need not be that here. "
-        "Spread is the standard "
-        "deviation of unit-length projections, 1 when even in all directions and 0 when constant."
+        "Spread is the standard deviation of unit-length projections, 1 when even in all directions and 0 when "
+        "constant."
     )
     curves(page, results, "k-NN over the run, percent", "knn", [BYOL, RANDOM, COPY, BARE, OPEN])
     curves(page, results, "Spread of the projections", "projection_std", [BYOL, RANDOM, COPY, BARE, OPEN])
