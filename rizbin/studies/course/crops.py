@@ -26,15 +26,13 @@ GROUP = Group(
             number=Bilingual(
                 "Drawing small crops to the large ones is worth 3.0 points of a probe that names all objects of a "
                 "scene (36.8 against 33.8). Of two small crops that both show an object 49 percent show different "
-                "ones, and "
-                "the repulsion arrives: their cosine falls from 0.744 to 0.250 with the dose. But whether it helps "
-                "three seeds cannot tell: the probe has 37.6 with the smallest dose and 35.5 with the largest.",
+                "ones, and the repulsion arrives: their cosine falls from 0.744 to 0.250 with the dose. But whether it "
+                "helps three seeds cannot tell: the probe has 37.6 with the smallest dose and 35.5 with the largest.",
                 "نزدیک کردن برش‌های کوچک به برش‌های بزرگ 3.0 واحد به کاوشگری می‌افزاید که همهٔ اشیای صحنه را نام "
                 "می‌برد (36.8 در برابر 33.8). از دو برش کوچک که هر دو شیئی را نشان می‌دهند در 49 درصد موارد دو شیء "
-                "متفاوت دیده می‌شود و دافعه هم "
-                "اعمال شده است: کسینوس آن‌ها با افزایش مقدار از 0.744 به 0.250 می‌رسد. ولی سه بذر تصادفی "
-                "نمی‌توانند بگویند که کمکی می‌کند یا نه: کاوشگر با کمترین مقدار 37.6 و با بیشترین مقدار 35.5 "
-                "دارد.",
+                "متفاوت دیده می‌شود و دافعه هم اعمال شده است: کسینوس آن‌ها با افزایش مقدار از 0.744 به 0.250 می‌رسد. "
+                "ولی سه بذر تصادفی نمی‌توانند بگویند که کمکی می‌کند یا نه: کاوشگر با کمترین مقدار 37.6 و با بیشترین "
+                "مقدار 35.5 دارد.",
             ),
             verdict="not testable here",
             settings={"study": "repulsion", "only": ("no repulsion", "cosine repels, 0.3")},

@@ -73,9 +73,8 @@ GROUP = Group(
                 "object pixels, and still costs zero-shot top-1: "
                 "-2.0 points without distractors, -7.3 with up to 8. It beats a random half by 2.5 to 3.9 points.",
                 "کنار گذاشتن نیمهٔ کم‌توجه سودی ندارد. نیمهٔ پرتوجه 69 تا 87 درصد پیکسل‌های اشیا را دارد و با این همه "
-                "از دقت صفرنمونه‌ای می‌کاهد: -2.0 "
-                "واحد بدون اشیای نام‌نبرده و -7.3 واحد با حداکثر 8 شیء نام‌نبرده. از نیمهٔ تصادفی 2.5 تا 3.9 واحد "
-                "بهتر است.",
+                "از دقت صفرنمونه‌ای می‌کاهد: -2.0 واحد بدون اشیای نام‌نبرده و -7.3 واحد با حداکثر 8 شیء نام‌نبرده. از "
+                "نیمهٔ تصادفی 2.5 تا 3.9 واحد بهتر است.",
             ),
             verdict="refuted here",
             settings={
@@ -108,9 +107,8 @@ GROUP = Group(
             command="rizbin study reconstruction --seeds 3",
             page="reconstruction.html",
             number=Bilingual(
-                "The least error on hidden object patches is 0.98, where the mean of the visible neighbors has "
-                "0.91, so that what predicting pixels is worth stays open. The paper's rule hides 10 percent of the "
-                "object "
+                "The least error on hidden object patches is 0.98, where the mean of the visible neighbors has 0.91, "
+                "so that what predicting pixels is worth stays open. The paper's rule hides 10 percent of the object "
                 "pixels, a random one 44.",
                 "کمترین خطا روی وصله‌های پنهانِ اشیا 0.98 است، در حالی که میانگین همسایه‌های دیده‌شده 0.91 دارد: "
                 "پس ارزش پیش‌بینی پیکسل‌ها نامعلوم می‌ماند. قاعدهٔ مقاله 10 درصد پیکسل‌های اشیا را پنهان می‌کند و "

@@ -283,10 +283,9 @@ STUDY = Study(
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps. From its weights, branches of "
     f"{STEPS} steps: all eight subsets of token removal, self-distillation and reconstruction; CLIP alone; "
     f"{MORE_STEPS:g} times the steps without any; and the paper's setting. Branches of a seed see the same scenes in "
-    "the same order, so differences "
-    "are taken within a seed. A supervised classifier stands beside them. Measured on scenes of another world, and on "
-    "the hard preset, on which nothing was trained. First what was hidden, what the target says and where the gradient "
-    "goes, then what followed.",
+    "the same order, so differences are taken within a seed. A supervised classifier stands beside them. Measured on "
+    "scenes of another world, and on the hard preset, on which nothing was trained. First what was hidden, what the "
+    "target says and where the gradient goes, then what followed.",
     variants=variants,
     measure=measure_pair,
     answer=answer,

@@ -225,8 +225,7 @@ def _kinds(results: Results) -> str:
     if not certain:
         return (
             "With random patches hidden, no kind of object is localized more or less often beyond the spread of the "
-            "seeds; those that are "
-            f"{most} move most: {changed}."
+            f"seeds; those that are {most} move most: {changed}."
         )
     return (
         f"With random patches hidden, of the kinds of objects those that are {most} move most in how often they are "

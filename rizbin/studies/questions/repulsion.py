@@ -161,8 +161,7 @@ def answer(results: Results) -> StudyVerdict:
     rows = ", ".join(f"{name}: {results.shown(name, 'probe/map')}" for name in (NONE, *doses))
     reason = (
         f"{begins} (decided by the smallest dose that arrived, {decides}): mean average precision of a linear probe "
-        "that names all objects, in percent: "
-        f"{rows}."
+        f"that names all objects, in percent: {rows}."
     )
     dose = ", ".join(f"{name}: {results.shown(name, 'cosine/all', 3)}" for name in (NONE, *doses))
     learned = {

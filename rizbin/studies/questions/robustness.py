@@ -159,8 +159,8 @@ def answer(results: Results) -> StudyVerdict:
         }[kind]
     reason = (
         f"{verdict}: SimCLR {_changes(results, 'simclr', 'crop only')} of k-NN and BYOL "
-        f"{_changes(results, 'byol', 'crop only')} with crops alone; "
-        "in the paper SimCLR loses 27.6 points and BYOL 13.1."
+        f"{_changes(results, 'byol', 'crop only')} with crops alone; in the paper SimCLR loses 27.6 points and BYOL "
+        "13.1."
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: to lose something, a method has to have learned it; with all "
@@ -192,8 +192,7 @@ def _tasks(results: Results) -> list[str]:
         f"What the views leave to learn is to pick an image's other view out of a batch: {'; '.join(parts)}. After "
         f"{results.steps:,} steps SimCLR's task with all augmentations is {left:.0f} percent unsolved, and with crops "
         f"alone colors leave {rest:.0f} percent of it to other cues. Where colors suffice, as on photographs, views "
-        "have "
-        "to disturb them (SimCLR, arXiv 2002.05709, section 3.1)."
+        "have to disturb them (SimCLR, arXiv 2002.05709, section 3.1)."
     ]
 
 
@@ -226,9 +225,8 @@ def _shortcuts(results: Results) -> list[str]:
     return [
         f"Of the rows with something removed, {worst}; without color changes SimCLR "
         f"{_changes(results, 'simclr', 'no color')} and BYOL {_changes(results, 'byol', 'no color')}. Colors as a "
-        "shortcut: of an image's ten nearest, "
-        f"{shortcut['simclr', '']:.0f} percent are also nearest by color histogram with "
-        f"SimCLR's features and {shortcut['byol', '']:.0f} with BYOL's; trained without color changes "
+        f"shortcut: of an image's ten nearest, {shortcut['simclr', '']:.0f} percent are also nearest by color "
+        f"histogram with SimCLR's features and {shortcut['byol', '']:.0f} with BYOL's; trained without color changes "
         f"{shortcut['simclr', 'no color']:.0f} and {shortcut['byol', 'no color']:.0f} (chance "
         f"{results.mean(name_of('simclr'), 'color_chance'):.0f}): the shortcut is {'' if rises else 'not '}taken more "
         "when nothing disturbs it."
