@@ -238,7 +238,7 @@ def test_the_verdict_on_robustness_follows_the_numbers() -> None:
     said = robustness.answer(results(numbers, names))
     assert said.kind == SHOWN
     assert said.reason.startswith("SimCLR depends more on its augmentations: SimCLR loses 20.0 points")
-    assert "color alone, untrained, picks 60 percent of partners rightly" in said.sentences[0]
+    assert "color alone, untrained, picks 60 and 60 percent of partners rightly" in said.sentences[0]
     assert '"crop only" costs both most' in said.sentences[1] and "is taken more" in said.sentences[1]
     alike = robustness.answer(results(made, names))
     assert alike.kind == REFUTED and alike.reason.startswith("The two lose alike")

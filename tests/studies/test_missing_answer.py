@@ -40,12 +40,14 @@ def picture(way: str, case: Case, whole: bool, *, other: int = 0, seconds: float
     return DrawnCase(way, *case.key, other, found, seconds, 0.0, 1.0, tried, kept, statistics)
 
 
-def planted(cure: int, plain: int = 50, *, rival: int = 0, ladder: int = 98, agreed: int = 100) -> Result:
+def planted(
+    cure: int, plain: int = 50, *, rival: int = 0, ladder: int = 98, agreed: int = 100, composed: int = 10
+) -> Result:
     """The first `plain` of 100 pictures are whole plainly, the first `cure` cured, `rival` more from one other seed."""
     drawn = []
     for place, case in enumerate(CASES):
         drawn += [picture(way, case, place < plain) for way in (PLAIN, WATCHED)]
-        drawn += [picture("iou", case, place < cure, seconds=2.0), picture("compose", case, place < 10)]
+        drawn += [picture("iou", case, place < cure, seconds=2.0), picture("compose", case, place < composed)]
         drawn += [picture(REPAIR, case, place < ladder, seconds=3.0)]
         if place >= plain:
             drawn.append(picture(OTHER, case, place < plain + rival, other=1))
@@ -93,6 +95,9 @@ def test_the_verdict_asks_for_help_that_is_worth_its_time() -> None:
     assert answer(planted(95, plain=94)).kind == "not testable here", "plain drawing left nothing to be gained"
     idle = answer(planted(50))
     assert idle.kind == "not testable here" and idle.delivered.startswith("Not delivered: iou repaired 0")
+    assert idle.reason.startswith("Whether an attention guidance helps cannot be told: the one with most")
+    floor = answer(planted(3, plain=1, composed=0))
+    assert floor.kind == "not testable here" and floor.delivered.startswith("Not delivered: iou repaired 2")
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:

@@ -179,12 +179,16 @@ def _row(
     )
 
 
+FEWEST = 5
+"""Complete images, and incomplete ones, under which an area under the curve is that of single images."""
+
+
 def predictors(watched: Sequence[DrawnCase], whole: Sequence[bool]) -> list[Predictor]:
     """Each number's area under the curve, as the claim has its sign, best first; none without pairs of objects."""
     known = [(case.statistics, is_whole) for case, is_whole in zip(watched, whole, strict=True) if case.statistics]
     names = [name for name in SIGNS if known and all(name in statistics for statistics, _ in known)]
     missing = np.array([not is_whole for _, is_whole in known], bool)
-    if not names or missing.all() or not missing.any():
+    if not names or min(missing.sum(), (~missing).sum()) < FEWEST:
         return []
     scores = {name: np.array([SIGNS[name] * numbers[name] for numbers, _ in known], np.float64) for name in names}
 

@@ -130,7 +130,7 @@ def _row(row: Row, result: Result, quality: dict[str, tuple[float, float]]) -> l
         _number(edges, 2),
         _number(row.seconds, 2),
         _number(row.megabytes, 0),
-        _number(row.passes, 1),
+        _number(math.nan if row.way == REPAIR else row.passes, 1),  # repair's stages do not count theirs
     ]
 
 

@@ -102,7 +102,7 @@ def _begun_page(model: str, plan: Plan, result: Result, drawn: Sequence[DrawnCas
     return Page(
         QUESTION,
         subtitle=f"{Path(model).name}, {result.cases} pairs of prompt and seed in {plan.runs} runs, each "
-        f"drawn in {len(plan.ways)} ways · {spent:.0f} minutes of one core · {machine.get('cpu')} · "
+        f"drawn in {len(result.rows)} ways · {spent:.0f} minutes of one core · {machine.get('cpu')} · "
         f"commit {machine.get('commit')}",
     )
 

@@ -15,6 +15,8 @@ CERTAIN = 0.05
 """p under which a difference counts."""
 ROOM = 10.0
 """Points that plain drawing has to leave to be gained; with less there is nothing to repair."""
+FLOOR = 5.0
+"""Percent of complete images under which a model does not draw what is asked: no guidance could show anything."""
 SPOKEN = {
     "intensity": "intensity",
     "spread": "spread",
@@ -42,7 +44,7 @@ def answer(result: Result) -> StudyVerdict:
 def _kind(result: Result, best: Row) -> Kind:
     plain = result.row(PLAIN)
     assert plain is not None
-    if not _changed(best):
+    if not _moved(result, best):
         return NOT_TESTABLE
     if best.p < CERTAIN and best.against_plain.lift > 0:
         rival = best.against_rival
@@ -60,6 +62,13 @@ def _most(against: Paired) -> float:
     return against.lift + 100 * Z * math.sqrt(max(changed - gained**2 / against.of, 0.0)) / against.of
 
 
+def _moved(result: Result, best: Row) -> bool:
+    """Whether the guidance changed images of a model that at least sometimes draws all objects."""
+    plain = result.row(PLAIN)
+    assert plain is not None
+    return bool(_changed(best)) and max(plain.share.percent, best.share.percent) >= FLOOR
+
+
 def _changed(best: Row) -> int:
     """Images that the guidance changed from whole to not whole or back."""
     return best.against_plain.repaired + best.against_plain.broken
@@ -69,7 +78,8 @@ def _delivered(result: Result, best: Row) -> str:
     plain = result.row(PLAIN)
     assert plain is not None
     return (
-        f"{'Delivered' if _changed(best) else 'Not delivered'}: {best.way} repaired {best.against_plain.repaired} "
+        f"{'Delivered' if _moved(result, best) else 'Not delivered'}: {best.way} repaired "
+        f"{best.against_plain.repaired} "
         f"images and broke {best.against_plain.broken} of {result.cases}, with {best.passes:.1f} passes with "
         f"gradient for each; plain drawing leaves {100 - plain.share.percent:.1f} points to be gained."
     )
@@ -101,8 +111,14 @@ def _guidances(result: Result) -> str:
         return ""
     lift = best.against_plain.lift
     if best.p >= CERTAIN:
+        untold = _kind(result, best) == NOT_TESTABLE
+        begins = (
+            "Whether an attention guidance helps cannot be told"
+            if untold
+            else "No attention guidance helps beyond chance"
+        )
         sentence = (
-            f"No attention guidance helps beyond chance: the one with most complete images, {best.way}, has "
+            f"{begins}: the one with most complete images, {best.way}, has "
             f"{best.share.percent:.1f} percent, {lift:+z.1f} points against plain drawing "
             f"(p {_p(best.p)} by McNemar and Holm)"
         )

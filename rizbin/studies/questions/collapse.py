@@ -166,9 +166,9 @@ def _more(results: Results) -> list[str]:
         gaps = results.gaps(BYOL, FIXED, "knn")
         place = "lies beyond" if beyond_chance(gaps) else "lies within"
         sentences.append(
-            f"That is about collapse, not about how good the features are: against a target that is a random network "
-            f"and never moves ({results.shown(FIXED, 'knn')} percent), BYOL has {mean(gaps):+z.1f} points, which "
-            f"{place} the spread of the seeds."
+            "That BYOL does not collapse says nothing of how good its features are: against a target that is a random "
+            f"network and never moves ({results.shown(FIXED, 'knn')} percent), BYOL has {mean(gaps):+z.1f} points, "
+            f"which {place} the spread of the seeds."
         )
     x, y = results.curve(LINEAR, "eigen_alignment")
     if x:
@@ -184,15 +184,15 @@ def _more(results: Results) -> list[str]:
     if flagged:
         best = max(flagged, key=lambda name: results.mean(name, "knn"))
         sentences.append(
-            f"A collapse of the projections is not at once one of the features: {best}, though flagged, still names "
-            f"{results.shown(best, 'knn')} percent (random weights {results.shown(best, 'knn_random')}, raw pixels "
-            f"{results.shown(best, 'knn_pixels')}). Watch the projections; the neighbors tell late."
+            f"Neighbors alone do not tell of a collapse: {best}, though flagged, names {results.shown(best, 'knn')} "
+            f"percent (random weights {results.shown(best, 'knn_random')}, raw pixels "
+            f"{results.shown(best, 'knn_pixels')}). Watch the projections."
         )
     judged = [variant for variant in variants() if results.trained(variant.name) and variant.collapses is not None]
     wrong = [variant.name for variant in judged if variant.collapses is not _falls(results, variant.name)]
     sentences.append(
         f"{len(judged) - len(wrong)} of {len(judged)} rows agree with the papers about collapse"
-        + (f"; otherwise at this scale: {', '.join(wrong)}." if wrong else ".")
+        + (f"; otherwise at this scale: {', '.join(wrong).replace('the same,', f'{NO_NEGATIVES},')}." if wrong else ".")
     )
     return sentences
 

@@ -176,13 +176,12 @@ def _tasks(results: Results) -> list[str]:
     if not results.trained(*(name_of(method, what) for method in METHODS for _, what in rows)):
         return []
 
-    def solved(number: str, what: str) -> str:
-        values = {method: results.mean(name_of(method, what), number) for method in METHODS}
-        return f"SimCLR's features {values['simclr']:.0f} and BYOL's {values['byol']:.0f}"
+    def both(number: str, what: str) -> str:
+        return " and ".join(f"{results.mean(name_of(method, what), number):.0f}" for method in METHODS)
 
     parts = [
-        f"{words}, color alone, untrained, picks {results.mean(name_of('simclr', what), 'partners_color'):.0f} percent "
-        f"of partners rightly, {solved('partners_network', what)}"
+        f"{words} color alone, untrained, picks {both('partners_color', what)} percent of partners rightly in SimCLR's "
+        f"and BYOL's views, their features {both('partners_network', what)}"
         for words, what in rows
     ]
     # SimCLR's task is SimCLR's loss; BYOL never compares images, and is asked the same for comparison.
