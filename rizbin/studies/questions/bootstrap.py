@@ -81,7 +81,7 @@ def _guards(results: Results) -> list[str]:
         sentence += (
             f"and the projections approach it where a guard is missing: {' and '.join(fallen)} ended as collapsed "
             f"(spread of the projections {', '.join(results.shown(name, 'projection_std', 2) for name in fallen)}, "
-            f"BYOL {results.shown(BYOL, 'projection_std', 2)}; k-NN of the features, which follow later, "
+            f"BYOL {results.shown(BYOL, 'projection_std', 2)}; k-NN of the features "
             f"{', '.join(results.shown(name, 'knn') for name in fallen)})."
         )
     else:
