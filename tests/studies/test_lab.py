@@ -330,6 +330,7 @@ def test_every_study_shows_itself(name: str, tmp_path: Path) -> None:
 
 def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     asked = comparison(["simclr", "byol"])
+    assert "Preset nano" in asked.design and "Preset small" in comparison(["simclr", "clip"]).design
     quickly = replace(asked, variants=lambda: [replace(quick(one.name), name=one.name) for one in asked.variants()])
     page = write_study(quickly, tmp_path, seeds=1, steps=2, jobs=1, precision="bf16", quiet=True).read_text()
     assert "images, bf16 ·" in page

@@ -74,7 +74,8 @@ class RepairStrategy:
     seeds: int = 4
     """Most other seeds that the stage reseed tries."""
     places: int = 4
-    """Most images in which the stage place draws a missing object into a free place, one object each."""
+    """Most images in which the stage place draws a missing object into a free place, one object each, for every object
+    of the prompt beyond the first: of three two may be missing."""
     threshold: float = 0.5
     """Probability from which an object counts as there."""
     share: float = 0.9
@@ -164,7 +165,7 @@ def repair(
     sampling, strategy = sampling or Sampling(), strategy or RepairStrategy()
     objects = tuple(objects) or tuple(objects_in(prompt))
     notes = [] if objects else ["No object was found in the prompt; it was drawn once and not verified."]
-    tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places}
+    tries = {"reseed": strategy.seeds, "attention": 1, "place": strategy.places * max(len(objects) - 1, 1)}
     total = 1 + sum(tries[stage] for stage in strategy.stages)
     with advancing(bar, total, "drawing and verifying") as advance:
         repairs = _Repairs(text_to_image, prompt, verifier, objects, sampling, strategy, attend, advance, notes, watch)

@@ -144,6 +144,16 @@ def test_one_object_has_no_pair_to_be_parted_and_says_so() -> None:
     assert any("attend-and-excite guides in place of center-distance" in note for note in made.notes)
 
 
+def test_every_object_beyond_the_first_gets_its_tries_of_a_place() -> None:
+    def absent(image: Pixels, phrases: Sequence[str]) -> list[ObjectPresence]:
+        return [ObjectPresence(0.1) for _ in phrases]
+
+    strategy = RepairStrategy(stages=("place",), places=2)
+    for prompt, tries in (("a zebra", 2), (PROMPT, 2), ("a zebra, a frog and a fox", 4)):
+        made = repair(painter(), prompt, absent, sampling=QUICK, strategy=strategy)
+        assert [attempt.how for attempt in made.attempts] == ["draw", *["place"] * tries]
+
+
 def test_a_verifier_that_miscounts_is_our_fault() -> None:
     with pytest.raises(ValueError, match="zip"):
         repair(painter(), PROMPT, lambda image, phrases: [ObjectPresence(1.0)], sampling=QUICK)
