@@ -90,6 +90,8 @@ class Cell:
     numbers: Numbers
     history: list[dict[str, Any]]
     """Lines of its metrics.jsonl."""
+    folder: Path | None = None
+    """Its run; None where only its numbers are left."""
 
     @property
     def flagged(self) -> bool:
@@ -145,6 +147,11 @@ class Results:
     def of(self, variant: str) -> list[Cell]:
         """A variant's cells, by seed."""
         return [cell for cell in self.cells if cell.variant == variant]
+
+    def runs(self, *variants: str) -> dict[str, Path]:
+        """The run of each of these variants with its first seed, of those that there are: for pictures."""
+        first = {name: [cell.folder for cell in self.of(name) if cell.folder is not None][:1] for name in variants}
+        return {name: folder for name, folders in first.items() for folder in folders}
 
     def trained(self, *variants: str) -> bool:
         """Whether there are cells of all these variants: a small size trains some alone."""
@@ -237,9 +244,10 @@ def run(
             work.append((folder / f"{number:02d}-{seed}", training, measure))
     _train_all([job for job in work if not (job[0] / "numbers.json").exists()], len(work), folder, jobs, quiet)
     cells = [
-        Cell(variants[number].name, seed, *_stored(folder / f"{number:02d}-{seed}"))
+        Cell(variants[number].name, seed, *_stored(cell), cell)
         for seed in range(seeds)
         for number in range(len(variants))
+        for cell in [folder / f"{number:02d}-{seed}"]
     ]
     spent = sum(cell.numbers.get("cpu_seconds", 0.0) for cell in cells) / 60
     return Results(tuple(cells), seeds, steps or variants[0].training.steps, spent)

@@ -10,8 +10,9 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
+from rizbin.studies.branches import show_painted, show_words
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, interval, judged
-from rizbin.studies.pairs import COLUMNS, apart, measure_pair, table
+from rizbin.studies.pairs import COLUMNS, WORLD, apart, measure_pair, table
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 
@@ -276,6 +277,9 @@ def _row(name: str) -> str:
 
 def show(page: Page, results: Results) -> None:
     table(page, variants(), results)
+    everything = name_of(tuple(_PARTS))
+    show_words(page, results.runs(CLIP, PHRASES, LONGER, everything), WORLD)
+    show_painted(page, results.runs(name_of((RECONSTRUCTION,)), everything), WORLD)
 
 
 STUDY = Study(

@@ -22,6 +22,7 @@ from rizbin.methods.detailclip import DetailCLIP
 from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
+from rizbin.studies.branches import show_painted
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.mechanism import mechanism
 from rizbin.studies.pairs import MECHANISM_IMAGES, SMALL, WORLD, apart
@@ -247,6 +248,7 @@ def show(page: Page, results: Results) -> None:
     ]:
         thirds.append([label, *(Number(results.shown(name, key), results.mean(name, key)) for name in names)])
     page.table(["Objects", *names], [("", thirds)], caption="Objects of hard scenes localized, percent")
+    show_painted(page, results.runs(PAPER, RANDOM, ATTENDED), WORLD)
 
 
 STUDY = Study(

@@ -14,6 +14,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
+from rizbin.studies.branches import show_kept
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
@@ -181,6 +182,8 @@ def show(page: Page, results: Results) -> None:
         if results.trained(name_of(how, DISTRACTORS[-1]))
     ]
     page.curves("Zero-shot top-1 by distractors, percent", lines, x_label="most distractors in a scene")
+    for folder in results.runs(name_of(ATTENTION, DISTRACTORS[-1])).values():
+        show_kept(page, folder, _world(DISTRACTORS[-1], seed=2))
 
 
 STUDY = Study(
