@@ -231,7 +231,7 @@ class RunFolder:
         except (RizbinError, OSError):
             return
         changed = differences(before, now)
-        if changed:
+        if changed and self.finished_steps() is None:  # a finished one is only read
             self.warn(
                 f"The run in {self.path} goes on with other conditions ({'; '.join(changed)}); "
                 "its numbers may differ from an uninterrupted run's."

@@ -122,6 +122,11 @@ def test_other_conditions_at_resume_are_told(tmp_path: Path, capsys: pytest.Capt
     told = " ".join(warnings_of(capsys))
     assert f"torch: '2.0' -> '{before['torch']}'" in told and "may differ" in told
     assert "numpy" not in told
+    (tmp_path / "environment.json").write_text(json.dumps({**before, "torch": "2.0"}))
+    run.mark_finished(3)
+    assert run.create_or_resume(SETTINGS) is True
+    assert warnings_of(capsys) == [], "a finished run is only read"
+    (tmp_path / "finished.json").unlink()
     (tmp_path / "environment.json").unlink()
     assert run.create_or_resume(SETTINGS) is True
     assert warnings_of(capsys) == []

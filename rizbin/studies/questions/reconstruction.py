@@ -187,11 +187,14 @@ def answer(results: Results) -> StudyVerdict:
     checks = []
     for name in (way for way in (RANDOM, PAPER, ATTENDED) if way in ways):
         share, patches = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
-        there = "Delivered" if share > patches / 2 else "Not delivered"
+        rival = results.mean(name, f"{ERROR}/mean of visible neighbors")
+        # Hidden is not enough: what is no better than the neighbors was not predicted.
+        better = errors[name] < rival
+        there = "Delivered" if better and share > patches / 2 else "Not delivered"
         checks.append(
-            f"{there}: with {name}, {share:.0f} percent of the object pixels are hidden, and hidden object patches are "
-            f"predicted with an error of {results.shown(name, ERROR, 2)} (the mean of the visible neighbors: "
-            f"{results.mean(name, f'{ERROR}/mean of visible neighbors'):.2f})."
+            f"{there}: with {name}, {share:.0f} percent of the object pixels are hidden, and the error on hidden object "
+            f"patches, {results.shown(name, ERROR, 2)}, is {'' if better else 'not '}below that of the mean of the "
+            f"visible neighbors ({rival:.2f})."
         )
     return StudyVerdict(kind, reason, checks[0], (*checks[1:], *_low_resolution(results), _kinds(results)))
 
