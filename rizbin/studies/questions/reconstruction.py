@@ -192,9 +192,9 @@ def answer(results: Results) -> StudyVerdict:
         better = errors[name] < rival
         there = "Delivered" if better and share > patches / 2 else "Not delivered"
         checks.append(
-            f"{there}: with {name}, {share:.0f} percent of the object pixels are hidden, and the error on hidden object "
-            f"patches, {results.shown(name, ERROR, 2)}, is {'' if better else 'not '}below that of the mean of the "
-            f"visible neighbors ({rival:.2f})."
+            f"{there}: with {name}, {share:.0f} percent of the object pixels are hidden, and the error on hidden "
+            f"object patches, {results.shown(name, ERROR, 2)}, is {'' if better else 'not '}below that of the mean of "
+            f"the visible neighbors ({rival:.2f})."
         )
     return StudyVerdict(kind, reason, checks[0], (*checks[1:], *_low_resolution(results), _kinds(results)))
 
