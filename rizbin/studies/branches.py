@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rizbin.core import random
 from rizbin.data.open import open_source
 from rizbin.data.sample import Sample
 from rizbin.data.views import normalize
@@ -17,6 +18,7 @@ from rizbin.evaluation.frequency import smooth_fill
 from rizbin.evaluation.reconstruction import random_half, unit_values
 from rizbin.evaluation.tokens import kept_patches, object_pixels_on
 from rizbin.methods.detailclip import DetailCLIP
+from rizbin.nets.selection import blocks_to_keep
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
 from rizbin.reports.cards import word_images
@@ -27,9 +29,13 @@ from rizbin.workflows.runs import load_run
 SCENES = 4
 """Scenes of a page: the first of the test part, never chosen."""
 KEEP = 0.5
-"""Share of the patches that stay, as the studies train."""
+"""Keep ratio of the studies, by the rule of the official code: of 16 squares 9 stay (`nets.selection`)."""
 BLOCK = 2
 """Side in patches of the squares that stay or go together, as the studies train."""
+KEPT_BY_CHANCE = 100 * blocks_to_keep(16, KEEP) / 16
+"""Percent of the object pixels on as many squares chosen at random, of the 64 pixels of the preset small."""
+DELIVERED = KEPT_BY_CHANCE + 5
+"""Percent from which attention chooses objects."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,16 @@ def show_kept(page: Page, folder: Path, world: str) -> None:
     look = method.look(scenes.normalized)
     assert look is not None  # DetailCLIP always has something to show
     attended = kept_patches(look.attention.float(), keep_ratio=KEEP, block=BLOCK)
-    ways = {"kept by attention": attended, "kept at random": ~scenes.half()}
+    lots = torch.rand(attended.shape, generator=random.torch_generator(0, "kept at random"))
+    ways = {
+        "kept by attention": attended,
+        "kept at random": kept_patches(lots, keep_ratio=KEEP, block=BLOCK),
+    }
     page.heading("What meets the caption", level=3)
     page.text(
-        "The first scenes of the test part with their captions. Hatched patches are left out; the caption speaks only "
-        "of what it names, and the rest of the objects is there to be confused with it."
+        "The first scenes of the test part with their captions, by the branch of the first seed. Hatched patches are "
+        "left out, 7 of 16 squares; the caption speaks only of what it names, and the rest of the objects is there to "
+        "be confused with it."
     )
     for place, caption in enumerate(scenes.images.captions):
         image = scenes.images.pixels[place].numpy()
@@ -106,8 +117,9 @@ def show_painted(page: Page, folders: Mapping[str, Path], world: str) -> None:
             painted[name] = torch.where(_pixels_of(hidden, images), guess, images)
     page.heading("What is painted into hidden patches", level=3)
     page.text(
-        "The first scenes of the test part, the same random half hidden for all. A network predicts a patch less its "
-        "mean, in units of its spread; these are then taken from the truth, so look for shapes, not for colors."
+        "The first scenes of the test part, the same random half hidden for all, by branches of the first seed. A "
+        "network predicts a patch less its mean, in units of its spread; its picture takes these from the truth, so "
+        "look for shapes, not for colors."
     )
     for place, caption in enumerate(scenes.images.captions):
         whole = scenes.images.pixels[place].numpy()
@@ -130,8 +142,8 @@ def show_words(page: Page, folders: Mapping[str, Path], world: str) -> None:
     source = open_source(world, split="test", size=size)
     page.heading("Where words are found", level=3)
     page.text(
-        "The first scenes of the test part: each patch in the color of the word of the caption that it is nearest to, "
-        "gray where it is near to none."
+        "The first scenes of the test part, by branches of the first seed: each place in the color of the word of the "
+        "caption that it is nearest to, gray where it is near to none."
     )
     vocabularies = {name: words.embedded(method.pair, source.categories) for name, method in methods.items()}
     for place in range(SCENES):

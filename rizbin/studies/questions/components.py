@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
-from rizbin.studies.branches import show_painted, show_words
+from rizbin.studies.branches import DELIVERED, KEPT_BY_CHANCE, show_painted, show_words
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, interval, judged
 from rizbin.studies.pairs import COLUMNS, WORLD, apart, measure_pair, table
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -33,8 +33,6 @@ _NONE: dict[str, Any] = {"selection": "none", "distillation": False, "reconstruc
 _SUBSETS = tuple(product((False, True), repeat=3))
 HIDDEN_ERROR = "reconstruction/hidden/object_patches"
 """Error on hidden object patches; a flat patch of the right color has 1."""
-CHANCE_KEPT = 55.0
-"""Percent of the object pixels that half of the tokens must hold more than: chance would keep 50."""
 MORE_STEPS = 2.5
 """Times the steps that the recipe of the start gets beside one with all three techniques, which costs 2.2 times as
 much a step; the page shows what they took."""
@@ -104,7 +102,11 @@ MEASURED = (
     "segmentation/zero_shot/boundary_iou",
     "segmentation/linear/miou",
     "zero_shot/top1",
+    "retrieval/image_to_text/r1",
+    "small/grounding/zero_shot/pair_objects",
+    "small/sizes/small/localized",
 )
+"""What the sentences tell of every technique: where objects are, names, captions, and small and crowded scenes."""
 
 
 def _and(names: list[str]) -> str:
@@ -177,7 +179,7 @@ def has_arrived(results: Results, part: str) -> bool:
     """Whether a technique did what it is for: objects were hidden and predicted, or what was kept holds them."""
     name = name_of((part,)) if results.trained(name_of((part,))) else name_of(tuple(_PARTS))
     if part == REMOVAL:
-        return results.mean(name, "tokens/object_pixels_kept") > CHANCE_KEPT
+        return results.mean(name, "tokens/object_pixels_kept") > DELIVERED
     hidden, chance = results.mean(name, "hidden/object_pixels"), results.mean(name, "hidden/chance")
     # Pixels that a flat patch predicts as well were hidden, but not predicted.
     predicted = part != RECONSTRUCTION or not results.mean(name, HIDDEN_ERROR) >= 1
@@ -201,14 +203,14 @@ def _effects(results: Results, everything: str) -> list[str]:
     longer = ", ".join(f"{apart(results, everything, LONGER, name)} {COLUMNS[name]}" for name in MEASURED)
     paper = ", ".join(f"{apart(results, PAPER, CLIP, name)} {COLUMNS[name]}" for name in MEASURED)
     if results.trained(PHRASES, CLIP):
-        sentences.insert(0, f"The phrase term, against CLIP for as many steps: {phrase}.")
+        sentences.insert(0, f"Keeping the phrase term of the start, against CLIP alone for as many steps: {phrase}.")
     if results.trained(everything, LONGER):
         sentences.append(
             f"A step with all three costs {cost:.1f} times one without; against {MORE_STEPS:g} times the steps without "
             f"them, which take {MORE_STEPS / cost:.1f} times as long: {longer}."
         )
     if results.trained(PAPER, CLIP):
-        sentences.append(f"The paper's setting, against CLIP: {paper}.")
+        sentences.append(f"The paper's setting, against CLIP alone: {paper}.")
     if results.trained(CLASSIFIER, PHRASES):
         sentences.append(classifier(results))
     return sentences
@@ -254,10 +256,10 @@ def delivered(results: Results) -> list[str]:
     for name in (name_of((REMOVAL,)), everything):
         value = results.mean(name, "tokens/object_pixels_kept")
         if value == value:
-            arrived = "Delivered" if value > CHANCE_KEPT else "Not delivered"
+            arrived = "Delivered" if value > DELIVERED else "Not delivered"
             sentences.append(
                 f"{arrived}: what the attention of the row with {_row(name)} keeps holds {value:.0f} percent of the "
-                "object pixels (chance would keep 50)."
+                f"object pixels (as many by chance: {KEPT_BY_CHANCE:.0f})."
             )
     for name in (name_of((DISTILLATION,)), PAPER):
         target = results.mean(name, "target/objects")
@@ -288,8 +290,8 @@ STUDY = Study(
     f"{STEPS} steps: all eight subsets of token removal, self-distillation and reconstruction; CLIP alone; "
     f"{MORE_STEPS:g} times the steps without any; and the paper's setting. Branches of a seed see the same scenes in "
     "the same order, so differences are taken within a seed. A supervised classifier stands beside them. Measured on "
-    "scenes of another world, and on the hard preset, on which nothing was trained. First what was hidden, what the "
-    "target says and where the gradient goes, then what followed.",
+    "scenes of another world, and on the hard preset, on which no encoder was trained: what was hidden, what the "
+    "target says, where the gradient goes, and what followed.",
     variants=variants,
     measure=measure_pair,
     answer=answer,

@@ -16,7 +16,7 @@ from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number, PageImage
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
-from rizbin.studies.lab import Results, Study, Variant, judged
+from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 
 COUNTS = (0, 1, 4, 16, 126)
@@ -88,7 +88,7 @@ def answer(results: Results) -> StudyVerdict:
     }[kind]
     if kind == SHOWN and results.gaps(few, none, "knn"):
         share = 100 * mean(results.gaps(few, none, "knn")) / mean(gained)
-        begins += f", and one negative a view gives {share:.0f} percent of what all give"
+        begins += f", and one negative a view gives {share:.0f} percent of the gain of all"
     reason = (
         f"{begins}: k-NN in percent by the number of negatives is {dose} (raw pixels "
         f"{results.shown(many, 'knn_pixels')}, random weights {results.shown(many, 'knn_random')})."
@@ -114,11 +114,14 @@ def _heat(results: Results) -> list[str]:
     """What the temperature does, where those rows were trained."""
     if not results.trained(*map(of_temperature, TEMPERATURES)):
         return []
-    best = max(TEMPERATURES, key=lambda value: results.mean(of_temperature(value), "knn"))
+    best, second = sorted(TEMPERATURES, key=lambda value: -results.mean(of_temperature(value), "knn"))[:2]
+    gaps = results.gaps(of_temperature(best), of_temperature(second), "knn")
+    certain = "beyond" if beyond_chance(gaps) else "within"
     heat = ", ".join(f"{value:g}: {results.shown(of_temperature(value), 'knn')}" for value in TEMPERATURES)
     return [
         f"The temperature says which negatives count: a low one leaves nearly all weight to the nearest, a high one "
-        f"weighs all alike. k-NN is {heat}; best at {best:g}."
+        f"weighs all nearly alike. k-NN is {heat}; most at {best:g}, {mean(gaps):+z.1f} to {second:g}, {certain} the "
+        "spread of the seeds."
     ]
 
 

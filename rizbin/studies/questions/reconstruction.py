@@ -180,9 +180,9 @@ def answer(results: Results) -> StudyVerdict:
         REFUTED: f"Predicting pixels does not help segmentation here: {moved}.",
         NOT_TESTABLE: f"Whether predicting pixels helps segmentation cannot be told from these seeds: {moved}."
         if predicted and arrived
-        else "Hidden patches were not predicted, so what predicting them is worth stays open: of hidden object patches "
-        f"the least error, {results.shown(best, ERROR, 2)} with {best}, is not below that of the mean of the visible "
-        f"neighbors, {neighbors:.2f} (a flat patch has 1); {moved}.",
+        else "Hidden object patches were not predicted, so what predicting them is worth stays open: the least error, "
+        f"{results.shown(best, ERROR, 2)} with {best}, is not below that of the mean of the visible neighbors, "
+        f"{neighbors:.2f} (a flat patch has 1); {moved}.",
     }[kind]
     checks = []
     for name in (way for way in (RANDOM, PAPER, ATTENDED) if way in ways):
@@ -257,9 +257,9 @@ def show(page: Page, results: Results) -> None:
 STUDY = Study(
     question="What is predicting pixels good for?",
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps. From its weights, branches of "
-    f"{STEPS} steps: without a pixel term, and with it, hiding half of the patches: the least attended (the paper's "
-    "rule), random ones, the most attended, and random ones while the rest is seen at half the resolution. All are "
-    "measured on the same hidden patches, a random half. Then, on hard scenes, the share of objects whose patches are "
+    f"{STEPS} steps: without a pixel term, and with it, hiding 7 of 16 squares of patches: the least attended (the "
+    "paper's rule), random ones, the most attended, and random ones while the rest is seen at half the resolution. All "
+    "are measured on the same hidden patches, a random half. Then, on hard scenes, the share of objects whose patches are "
     "nearer to their own name than to any absent one, for the third with most and least texture, thinness and size.",
     variants=variants,
     measure=measure,

@@ -14,7 +14,7 @@ from rizbin.nets.dual import ImageTextPair
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
-from rizbin.studies.branches import show_kept
+from rizbin.studies.branches import DELIVERED, KEPT_BY_CHANCE, show_kept
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
@@ -91,9 +91,11 @@ def gaps(results: Results, how: str, other: str, distractors: int, name: str) ->
 BESIDE = {
     UNTIL: "Seeing all tokens in the last third of the branch, as at inference (FLIP's unmasked tuning), against all "
     "of them from the start",
-    RANDOM: "Against half of them at random",
+    RANDOM: "Half of them by attention, against half at random",
 }
 """Way -> how the sentence about it begins."""
+OTHERS = ("grounding/zero_shot/pair_objects", "retrieval/image_to_text/r1", "segmentation/zero_shot/objects_miou")
+"""What beside top-1 removal might give."""
 WORTH = 1.0
 """Points of zero-shot top-1 under which a choice of tokens would be worth nothing."""
 
@@ -105,11 +107,10 @@ def answer(results: Results) -> StudyVerdict:
     top1 = "zero_shot/top1"
 
     def apart(how: str, other: str, distractors: int) -> str:
-        values = gaps(results, how, other, distractors, top1)
-        return f"{mean(values):+z.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)"
+        return _apart(results, how, other, distractors, top1)
 
     kept_pixels = {number: results.mean(name_of(ATTENTION, number), "tokens/object_pixels_kept") for number in trained}
-    delivered = all(value > 55 for value in kept_pixels.values())
+    delivered = all(value > DELIVERED for value in kept_pixels.values())
     growth = [
         b - a
         for a, b in zip(
@@ -120,9 +121,9 @@ def answer(results: Results) -> StudyVerdict:
     gains = mean(gaps(results, ATTENTION, ALL, most, top1)) >= 0
     kind = judged(gaps(results, ATTENTION, ALL, most, top1), delivered=delivered, least=WORTH)
     begins = {
-        SHOWN: "Leaving out what is least attended to pays",
-        REFUTED: "Leaving out half of the tokens does not pay, even where attention chooses",
-        NOT_TESTABLE: "Whether leaving out what is least attended to pays cannot be told from these seeds"
+        SHOWN: "Leaving out what is least attended to raises top-1",
+        REFUTED: "Leaving out half of the tokens does not raise top-1, even where attention chooses",
+        NOT_TESTABLE: "Whether leaving out what is least attended to raises top-1 cannot be told from these seeds"
         if delivered
         else "Attention did not choose objects",
     }[kind]
@@ -146,14 +147,31 @@ def answer(results: Results) -> StudyVerdict:
         reason,
         f"{'Delivered' if delivered else 'Not delivered'}: the half that attention keeps holds "
         + ", ".join(f"{value:.0f} percent of the object pixels {_with(n)}" for n, value in kept_pixels.items())
-        + "; chance would keep 50.",
+        + f" (of those that captions name); as many tokens by chance would hold {KEPT_BY_CHANCE:.0f}.",
         (
             *sentences,
+            *_others(results, few, most),
             f"A step on half of the tokens by attention costs {costs[ATTENTION] / max(costs[ALL], 1e-9):.2f} of one on "
             "all, at 64 pixels, where the convolutional stem and the text tower work on all tokens; at 224 pixels see "
             "benchmarks/step.py.",
         ),
     )
+
+
+def _apart(results: Results, how: str, other: str, distractors: int, name: str) -> str:
+    values = gaps(results, how, other, distractors, name)
+    return f"{mean(values):+z.1f} ({'beyond' if beyond_chance(values) else 'within'} the spread)" if values else "n/a"
+
+
+def _others(results: Results, few: int, most: int) -> list[str]:
+    """What removal moves beside top-1, as far as it was measured."""
+    moved = "; ".join(
+        f"{COLUMNS[name]} {_apart(results, ATTENTION, ALL, few, name)} {_with(few)}, "
+        f"{_apart(results, ATTENTION, ALL, most, name)} {_with(most)}"
+        for name in OTHERS
+        if gaps(results, ATTENTION, ALL, few, name)
+    )
+    return [f"Half of the tokens by attention, against all, in other numbers: {moved}."] if moved else []
 
 
 def _with(distractors: int) -> str:
