@@ -90,11 +90,11 @@ def show_kept(page: Page, folder: Path, world: str) -> None:
     for place, caption in enumerate(scenes.images.captions):
         image = scenes.images.pixels[place].numpy()
         shown = [PageImage(image=image, caption="all tokens", alt=f"A scene: {caption}")]
-        for says, kept in ways.items():
-            share = 100 * object_pixels_on(kept[place : place + 1], scenes.images.labels[place : place + 1])
+        for says, patches in ways.items():
+            share = 100 * object_pixels_on(patches[place : place + 1], scenes.images.labels[place : place + 1])
             shown.append(
                 PageImage(
-                    image=removed(image, ~kept[place].numpy()),
+                    image=removed(image, ~patches[place].numpy()),
                     caption=f"{says}: {share:.0f} % of the named objects' pixels",
                     alt=f"The same scene, half of its patches hatched, {says}",
                 )
@@ -162,9 +162,9 @@ def _word_card(
     truth: list[PageImage] = []
     legend = []
     for name, method in methods.items():
-        found, legend = word_images(method.pair, sample, sample.image, categories, vocabularies[name], words.embedded)
-        shown += [PageImage(image=image.image, caption=name, alt=f"{image.alt}: {name}") for image in found[:1]]
-        truth = [PageImage(image=image.image, caption="truth", alt=image.alt) for image in found[1:]]
+        by_word, legend = word_images(method.pair, sample, sample.image, categories, vocabularies[name], words.embedded)
+        shown += [PageImage(image=image.image, caption=name, alt=f"{image.alt}: {name}") for image in by_word[:1]]
+        truth = [PageImage(image=image.image, caption="truth", alt=image.alt) for image in by_word[1:]]
     page.card(sample.caption, [*shown, *truth], legend=legend)
 
 

@@ -259,8 +259,8 @@ STUDY = Study(
     design=f"One start a seed: CLIP with the phrase term for {START_STEPS} steps. From its weights, branches of "
     f"{STEPS} steps: without a pixel term, and with it, hiding 7 of 16 squares of patches: the least attended (the "
     "paper's rule), random ones, the most attended, and random ones while the rest is seen at half the resolution. All "
-    "are measured on the same hidden patches, a random half. Then, on hard scenes, the share of objects whose patches are "
-    "nearer to their own name than to any absent one, for the third with most and least texture, thinness and size.",
+    "are measured on the same hidden patches, a random half. Then, on hard scenes, the share of objects whose patches "
+    "are nearer to their own name than to any absent one, for the thirds with most and least texture, thinness, size.",
     variants=variants,
     measure=measure,
     answer=answer,
