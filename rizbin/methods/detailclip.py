@@ -94,8 +94,8 @@ class DetailCLIP(Method):
             contrast_view="clean",
             # Each object's patches are nearest to its own word in 94 percent instead of 56 (docs/LOG.md).
             phrase_weight=1.0,
-            # At equal time none of the three techniques pays on this world (docs/LOG.md; docs/studies/components.html,
-            # tokens.html), so they rest; what follows suits them where a flag turns one on.
+            # At equal time the three techniques together do not pay on this world (docs/LOG.md;
+            # docs/studies/components.html), so they rest; what follows suits them where a flag turns one on.
             selection="none",
             distillation=False,
             reconstruction=False,

@@ -23,10 +23,10 @@ GROUP = Group(
             number=Bilingual(
                 "With 126 negatives a view 58.5 percent by nearest neighbors, with one 50.3, with none 38.5 (raw "
                 "pixels 29.3). With all of them uniformity, which is lower the more evenly the sphere is filled, is "
-                "-2.95, without any -0.13; of five temperatures 0.2 names best.",
+                "-2.95, without any -0.13; of five temperatures 0.2 has the highest mean.",
                 "با 126 نمونهٔ منفی برای هر نما 58.5 درصد با نزدیک‌ترین همسایه‌ها، با یک نمونه 50.3 و بدون هیچ نمونه‌ای "
                 "38.5 درصد (پیکسل‌های خام 29.3). یکنواختی، که هرچه کره یکنواخت‌تر پر شود کمتر است، با همهٔ آن‌ها -2.95 "
-                "و بدون آن‌ها -0.13 است؛ از میان پنج دما، 0.2 بهترین است.",
+                "و بدون آن‌ها -0.13 است؛ از میان پنج دما، 0.2 بالاترین میانگین را دارد.",
             ),
             verdict="shown",
             settings={"study": "negatives", "only": ("126 negatives, temperature 0.2", "no negatives")},
