@@ -94,8 +94,7 @@ GROUP = Group(
             question=Bilingual(
                 "What is predicting pixels worth, from hidden patches and from a low resolution, and which objects "
                 "gain?",
-                "پیش‌بینی پیکسل‌ها، از وصله‌های پنهان و از تفکیک‌پذیری پایین، چه ارزشی دارد و کدام اشیا سود "
-                "می‌برند؟",
+                "پیش‌بینی پیکسل‌ها، از وصله‌های پنهان و از تفکیک‌پذیری پایین، چه ارزشی دارد و کدام اشیا سود می‌برند؟",
             ),
             reason=Bilingual(
                 "To paint a hidden patch an encoder has to know the texture and the edges that a caption never "
