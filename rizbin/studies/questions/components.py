@@ -10,9 +10,10 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
+from rizbin.pages.pieces import Cell, Number
 from rizbin.studies.branches import DELIVERED, KEPT_BY_CHANCE, show_painted, show_words
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, interval, judged
-from rizbin.studies.pairs import COLUMNS, WORLD, apart, measure_pair, table
+from rizbin.studies.pairs import COLUMNS, WORLD, measure_pair, table
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
 from rizbin.workflows.presets import Training, preset
 
@@ -30,7 +31,6 @@ _PARTS: dict[str, dict[str, Any]] = {
     RECONSTRUCTION: {"reconstruction": True},
 }
 _NONE: dict[str, Any] = {"selection": "none", "distillation": False, "reconstruction": False, "late_start": 0.0}
-_SUBSETS = tuple(product((False, True), repeat=3))
 HIDDEN_ERROR = "reconstruction/hidden/object_patches"
 """Error on hidden object patches; a flat patch of the right color has 1."""
 MORE_STEPS = 2.5
@@ -186,39 +186,62 @@ def has_arrived(results: Results, part: str) -> bool:
     return hidden >= chance / 2 and predicted
 
 
+def differences(results: Results) -> dict[str, dict[str, list[float]]]:
+    """What each technique, and their company, moved in each number, seed by seed; only where its rows were trained."""
+    everything = name_of(tuple(_PARTS))
+    pairs = {
+        "the phrase term kept, against CLIP alone": (PHRASES, CLIP),
+        f"all three, against {MORE_STEPS:g} times the steps without": (everything, LONGER),
+        "the paper's setting, against CLIP alone": (PAPER, CLIP),
+    }
+    moved = {
+        says: {name: results.gaps(row, other, name) for name in MEASURED}
+        for says, (row, other) in pairs.items()
+        if results.trained(row, other)
+    }
+    moved |= {f"{part}, over the pairs that differ in it": _of_part(results, part) for part in _PARTS}
+    return {says: numbers for says, numbers in moved.items() if any(numbers.values())}
+
+
+def _of_part(results: Results, part: str) -> dict[str, list[float]]:
+    return {name: factor(results, part, name) for name in MEASURED}
+
+
 def _effects(results: Results, everything: str) -> list[str]:
-    """What each technique and their company moved, each only where its rows were trained."""
+    """What moved beyond the spread of seeds, and what it costs; the rest stands in a table."""
     sentences = []
-    for part in _PARTS:
-        effects = []
-        for name in MEASURED:
-            if gaps := factor(results, part, name):
-                beyond = "beyond" if beyond_chance(gaps) else "within"
-                effects.append(f"{mean(gaps):+z.1f} {COLUMNS[name]} ({beyond} the spread)")
-        if effects:
-            pairs = f"over the {'four ' if _all_subsets(results) else ''}pairs of branches that differ in it"
-            sentences.append(f"{part.capitalize()}, {pairs}: {'; '.join(effects)}.")
-    phrase = ", ".join(f"{apart(results, PHRASES, CLIP, name)} {COLUMNS[name]}" for name in MEASURED)
+    for says, numbers in differences(results).items():
+        certain = [f"{mean(gaps):+z.1f} {COLUMNS[name]}" for name, gaps in numbers.items() if beyond_chance(gaps)]
+        what = ", ".join(certain) if certain else "nothing"
+        sentences.append(f"{says[0].upper()}{says[1:]}: {what} beyond the spread of the seeds.")
     cost = results.mean(everything, "milliseconds") / max(results.mean(PHRASES, "milliseconds"), 1e-9)
-    longer = ", ".join(f"{apart(results, everything, LONGER, name)} {COLUMNS[name]}" for name in MEASURED)
-    paper = ", ".join(f"{apart(results, PAPER, CLIP, name)} {COLUMNS[name]}" for name in MEASURED)
-    if results.trained(PHRASES, CLIP):
-        sentences.insert(0, f"Keeping the phrase term of the start, against CLIP alone for as many steps: {phrase}.")
     if results.trained(everything, LONGER):
         sentences.append(
-            f"A step with all three costs {cost:.1f} times one without; against {MORE_STEPS:g} times the steps without "
-            f"them, which take {MORE_STEPS / cost:.1f} times as long: {longer}."
+            f"A step with all three costs {cost:.1f} times one without, so {MORE_STEPS:g} times the steps without them "
+            f"take {MORE_STEPS / cost:.1f} times as long."
         )
-    if results.trained(PAPER, CLIP):
-        sentences.append(f"The paper's setting, against CLIP alone: {paper}.")
     if results.trained(CLASSIFIER, PHRASES):
         sentences.append(classifier(results))
     return sentences
 
 
-def _all_subsets(results: Results) -> bool:
-    subsets = (name_of(tuple(part for part, on in zip(_PARTS, chosen, strict=True) if on)) for chosen in _SUBSETS)
-    return results.trained(*subsets)
+def _show_differences(page: Page, results: Results) -> None:
+    """The table behind these sentences."""
+    rows: list[list[Cell]] = []
+    for says, numbers in differences(results).items():
+        cells: list[Cell] = [says]
+        for name in MEASURED:
+            gaps = numbers[name]
+            cells.append(
+                Number(f"{mean(gaps):+z.1f}{' *' if beyond_chance(gaps) else ''}", mean(gaps)) if gaps else "n/a"
+            )
+        rows.append(cells)
+    if rows:
+        page.table(
+            ["What differs", *(COLUMNS[name] for name in MEASURED)],
+            [("", rows)],
+            caption="What each moves, points, mean over the seeds; * beyond their spread",
+        )
 
 
 def classifier(results: Results) -> str:
@@ -278,6 +301,7 @@ def _row(name: str) -> str:
 
 
 def show(page: Page, results: Results) -> None:
+    _show_differences(page, results)
     table(page, variants(), results)
     everything = name_of(tuple(_PARTS))
     show_words(page, results.runs(CLIP, PHRASES, LONGER, everything), WORLD)
