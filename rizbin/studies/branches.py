@@ -23,6 +23,7 @@ from rizbin.pages.page import Page
 from rizbin.pages.pieces import PageImage
 from rizbin.reports.cards import word_images
 from rizbin.visualization import words
+from rizbin.visualization.reconstruct import filled
 from rizbin.visualization.removed import removed
 from rizbin.workflows.runs import load_run
 
@@ -114,7 +115,7 @@ def show_painted(page: Page, folders: Mapping[str, Path], world: str) -> None:
     for name, method in methods.items():
         guess = method.reconstruct(images, hidden)
         if guess is not None:
-            painted[name] = torch.where(_pixels_of(hidden, images), guess, images)
+            painted[name] = guess
     page.heading("What is painted into hidden patches", level=3)
     page.text(
         "The first scenes of the test part, the same random half hidden for all, by branches of the first seed. A "
@@ -126,7 +127,11 @@ def show_painted(page: Page, folders: Mapping[str, Path], world: str) -> None:
         gray = removed(whole, hidden[place].numpy())
         shown = [PageImage(image=gray, caption="what is seen", alt=f"A scene with half of it hatched: {caption}")]
         shown += [
-            PageImage(image=_values(guess[place]), caption=name, alt=f"The same scene, its gaps painted: {name}")
+            PageImage(
+                image=filled(whole, _values(guess[place]), hidden[place].numpy()),
+                caption=name,
+                alt=f"The same scene, its gaps painted: {name}",
+            )
             for name, guess in painted.items()
         ]
         page.card(caption, [*shown, PageImage(image=whole, caption="truth", alt="The same scene whole")])
@@ -166,13 +171,6 @@ def _word_card(
         shown += [PageImage(image=image.image, caption=name, alt=f"{image.alt}: {name}") for image in by_word[:1]]
         truth = [PageImage(image=image.image, caption="truth", alt=image.alt) for image in by_word[1:]]
     page.card(sample.caption, [*shown, *truth], legend=legend)
-
-
-def _pixels_of(
-    hidden: Bool[Tensor, "scenes rows columns"], images: Float[Tensor, "scenes 3 size size"]
-) -> Bool[Tensor, "scenes 1 size size"]:
-    side = images.shape[-1] // hidden.shape[-1]
-    return hidden.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
 
 
 def _values(image: Float[Tensor, "3 size size"]) -> np.ndarray:
