@@ -202,7 +202,10 @@ def questions_fa(_: str) -> str:
         lines.append(f"دفترچه: [{group.notebook}](notebooks/{group.notebook})")
     others = unnamed()
     lines += ["\n## پرسش‌های دیگر\n"] if others else []
-    lines += [f"- `rizbin learn {lesson.name}`: {lesson.question.fa}" for lesson in others]
+    for lesson in others:
+        verdict, computed = verdict_of(lesson)
+        says = f" **{VERDICTS_FA[verdict]}**، به گفتهٔ [صفحهٔ آن](studies/{lesson.page})." if computed else ""
+        lines.append(f"- {lesson.question.fa} `rizbin learn {lesson.name}` یا `{lesson.command}`.{says}")
     return "\n".join(lines).lstrip("\n") + "\n"
 
 

@@ -82,6 +82,11 @@ def grid(page: Page, variants: Sequence[Variant], results: Results, *, unit: str
         legend=("the same network with random weights", "raw pixels"),
         caption=f"Mean ± standard deviation over {results.seeds} seeds" if results.seeds > 1 else "One seed",
     )
+    page.note(
+        "Spread is the standard deviation of unit-length projections, 1 when even in all directions and 0 when "
+        "constant; rank is RankMe, the effective number of their directions; the alarm counts seeds that ended as "
+        "collapsed."
+    )
 
 
 def curves(page: Page, results: Results, title: str, record: str, variants: Sequence[str]) -> None:

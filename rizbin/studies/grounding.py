@@ -78,13 +78,14 @@ def write_study(
     *,
     images: int = 200,
     seed: int = 0,
+    data: str = "",
     bar: MakeBar | None = None,
     small: str = "",
 ) -> Path:
     """Asks the detector about images whose objects are known and writes the page; returns its path.
 
-    images: how many; each is asked for all names of the source at once, and for each of them alone. Raises RizbinError
-    when the source has no objects.
+    images: how many; each is asked for all names of the source at once, and for each of them alone. data: what the
+    page calls the source; empty: its name. Raises RizbinError when the source has no objects.
     """
     settings = DetectionSettings(images=images, seed=seed)
     names = source.categories
@@ -106,7 +107,7 @@ def write_study(
     machine = describe()
     page = Page(
         QUESTION,
-        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {source.name}, {len(names)} names · "
+        subtitle=f"{Path(detector.name).name} on {len(samples)} images of {data or source.name}, {len(names)} names · "
         f"{machine.get('cpu')} · commit {machine.get('commit')}",
     )
     ways = {"all names at once": together, "one name a pass": one_by_one}
@@ -183,7 +184,10 @@ def by_size(
     ]
 
 
-def verdicts(cases: Cases) -> tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]:
+Decided = tuple[float, float, Float[np.ndarray, " cases"], Bool[np.ndarray, " cases"]]
+
+
+def verdicts(cases: Cases) -> Decided:
     """Matthews' correlation and calibration error on every second image, with its probabilities and truths.
 
     Calibrated on the others.
@@ -206,8 +210,8 @@ def answer(
     ahead = "all names at once" if precision["all names at once"] >= precision["one name a pass"] else "one name a pass"
     other = next(way for way in counts if way != ahead)
     verdict_of = {way: verdicts(way_cases) for way, way_cases in cases.items()}
-    surer = max(verdict_of, key=lambda way: verdict_of[way][0])
-    raw = {way: calibration_error(way_cases.scores, way_cases.there) for way, way_cases in cases.items()}
+    joint_way = next(iter(cases))
+    raw = uncalibrated(cases[joint_way])
     small, large = sizes[0], sizes[-1]
     changed, better, p = compared(cases)
     matthews_both = {way: each[0] for way, each in verdict_of.items()}
@@ -220,7 +224,8 @@ def answer(
     reason = (
         f"{begins[kind]}: of the {changed} questions that the two ways decide differently, all at once is right in "
         f"{better} (p {p:.3f} by McNemar); Matthews' correlation with the truth is "
-        f"{matthews_both['all names at once']:.2f} against {matthews_both['one name a pass']:.2f}."
+        f"{matthews_both['all names at once']:.2f} against {matthews_both['one name a pass']:.2f}, thresholds "
+        "calibrated on other images."
     )
     there = next(iter(verdict_of.values()))[3]
     delivered = (
@@ -235,16 +240,22 @@ def answer(
         (
             f"Boxes: a threshold of {joint.threshold:g} is best when all names are asked at once (F1 {joint.f1:.1f} "
             f"percent, precision {joint.precision:.1f}, recall {joint.recall:.1f}), and {single.threshold:g} when each "
-            f"has a pass of its own (F1 {single.f1:.1f}).",
-            f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}.",
-            f"Is it there? By the best box, calibrated on other images, {surer} has the highest Matthews' correlation, "
-            f"{verdict_of[surer][0]:.2f} against {min(each[0] for each in verdict_of.values()):.2f}. "
-            f"A score is no probability: taken as one it is off by {100 * raw[surer]:.0f} percent on average, "
-            f"calibrated by {100 * verdict_of[surer][1]:.0f}.",
+            f"has a pass of its own (F1 {single.f1:.1f}); both chosen on the images that they are reported on.",
+            f"Asking for {ahead} has the higher AP50, {precision[ahead]:.1f} against {precision[other]:.1f}; no "
+            "interval of the difference was measured.",
+            "A score is no probability: taken as one that the object is there, the best box's is off by "
+            f"{100 * raw:.0f} points on average with {joint_way}, calibrated on other images by "
+            f"{100 * verdict_of[joint_way][1]:.0f}.",
             f"Size: of the smallest quarter, {small[0]:.0f} to {small[1]:.0f} pixels of side, {small[2]:.0f} percent "
             f"are found, of the largest, {large[0]:.0f} to {large[1]:.0f}, {large[2]:.0f} percent.",
         ),
     )
+
+
+def uncalibrated(cases: Cases) -> float:
+    """Calibration error of raw scores on every second image, where `verdicts` measures the calibrated ones."""
+    held = cases.image % 2 == 1
+    return calibration_error(cases.scores[held], cases.there[held])
 
 
 def compared(cases: dict[str, Cases]) -> tuple[int, int, float]:
@@ -286,13 +297,29 @@ def _show(
                 Number(f"{precision[way]:.1f}", precision[way]),
                 Number(f"{top.f1:.1f} at {top.threshold:g}", top.f1),
                 Number(f"{verdict_of[way][0]:.2f}", verdict_of[way][0]),
+                Number(f"{uncalibrated(cases[way]):.3f}", uncalibrated(cases[way])),
                 Number(f"{verdict_of[way][1]:.3f}", verdict_of[way][1]),
             ]
         )
     page.table(
-        ["Asked", "AP50, percent", "best F1, percent", "presence: Matthews' correlation", "calibration error"],
+        [
+            "Asked",
+            "AP50, percent",
+            "best F1, percent",
+            "presence: Matthews' correlation",
+            "error of scores",
+            "calibrated",
+        ],
         [("", rows)],
     )
+    page.note(
+        "Presence and both errors are of every second image; the threshold and the calibration come from the others."
+    )
+    _show_sizes(page, sizes, best(counts["all names at once"]).threshold)
+    _show_calibration(page, verdict_of)
+
+
+def _show_sizes(page: Page, sizes: Sequence[tuple[float, float, float, int]], threshold: float) -> None:
     page.heading("Recall by object size")
     page.table(
         ["Side in pixels (root of the visible area)", "found, percent", "objects"],
@@ -305,7 +332,11 @@ def _show(
                 ],
             )
         ],
+        caption=f"All names at once, at a threshold of {threshold:g}",
     )
+
+
+def _show_calibration(page: Page, verdict_of: dict[str, Decided]) -> None:
     page.heading("Calibration")
     page.text("Of all questions with about the same probability, the share in which the object was there.")
     lines = [Series(name="as it should be", x=[0, 100], y=[0, 100])]
@@ -359,6 +390,7 @@ def study_grounding(settings: StudyGrounding) -> Path:
         page,
         images=settings.images,
         seed=settings.seed,
+        data=settings.data,
         bar=lambda total, label: Bar(total, label, quiet=quiet),
         small=settings.small,
     )

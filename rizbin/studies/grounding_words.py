@@ -80,8 +80,8 @@ def show(page: Page, looks: WordLooks) -> None:
     page.heading("Where words look, layer by layer")
     page.text(
         "In every layer of the encoder the text attends to the image and the image to the text. How densely the words "
-        "of a name attend to places when all names are asked at once: mean over objects with its standard error; 1 is "
-        "the average of the image."
+        "of a name attend to places when all names are asked at once: mean over names of images with its standard "
+        "error; 1 is the average of the image."
     )
     count = len(looks.objects)
     mean = looks.objects.mean(axis=0).T

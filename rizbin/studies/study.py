@@ -2,6 +2,7 @@
 
 # The questions stand in `questions/`; `compare.py` makes one of any methods.
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from rizbin.data.open import open_source
 from rizbin.pages.page import Page
 from rizbin.reports.encoder import OPENMOJI
 from rizbin.studies import lab, questions
-from rizbin.studies.lab import Study
+from rizbin.studies.lab import Study, Variant
 from rizbin.studies.verdict import publish
 from rizbin.workflows.presets import Training
 
@@ -104,7 +105,7 @@ def write_study(
     page = Page(
         question.question,
         subtitle=f"{len(variants)} variants, {seeds} seed{'s' * (seeds != 1)} each, "
-        f"{results.steps:,} steps of {first.batch} images, "
+        f"{_length(variants, results.steps)}, "
         f"{' and '.join(sorted({variant.training.trainer.precision for variant in variants}))} · "
         f"{results.minutes:.0f} minutes of one core · {machine.get('cpu')} · commit {machine.get('commit')}",
     )
@@ -118,6 +119,14 @@ def write_study(
         page.credits(*OPENMOJI)
     page.credits("Made by Rizbin. This page is one file: it asks nobody for anything.")
     return publish(page, verdict, to or folder / "study.html", small=question.small)
+
+
+def _length(variants: Sequence[Variant], steps: int) -> str:
+    """How long every variant trained, in words; variants with batches of their own see equal images, not steps."""
+    batch = variants[0].training.batch
+    if any(variant.training.batch != batch for variant in variants):
+        return f"{steps * batch:,} images each"
+    return f"{steps:,} steps of {batch} images"
 
 
 def _in_precision(training: Training[Any], precision: Literal["fp32", "bf16"]) -> Training[Any]:

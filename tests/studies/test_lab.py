@@ -12,10 +12,10 @@ from rizbin.core import outputs
 from rizbin.core.errors import RizbinError
 from rizbin.core.runs import RunFolder
 from rizbin.pages.page import Page
-from rizbin.studies import lab, questions
+from rizbin.studies import lab, questions, study
 from rizbin.studies.compare import comparison
 from rizbin.studies.lab import Cell, Numbers, Results, Variant, beyond_chance, interval, judged
-from rizbin.studies.questions import batches, collapse, crops, reconstruction, robustness
+from rizbin.studies.questions import batches, collapse, crops, reconstruction, repulsion, robustness
 from rizbin.studies.study import write_study
 from rizbin.studies.verdict import KINDS, NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict, publish
 from rizbin.workflows.presets import preset
@@ -284,6 +284,34 @@ def test_the_verdict_on_batches_follows_the_numbers() -> None:
     assert batches.answer(results(lambda name, seed: numbers(name, seed, 1.0), names)).kind == REFUTED
     little = batches.answer(results(lambda name, seed: numbers(name, seed) | {"knn": 31.0 + seed}, names))
     assert little.kind == NOT_TESTABLE and little.delivered.startswith("Not delivered")
+    assert "3.6 and 0.7 from 4,096 to 256, and 5.1 and 12.1 more from there to 64" in verdict.reason
+    assert study._length(rows, 600) == "38,400 images each"
+    assert study._length(collapse.variants(), 400) == "400 steps of 64 images"
+
+
+def test_the_verdict_on_repulsion_follows_the_numbers() -> None:
+    names = [row.name for row in repulsion.variants()]
+    dose = repulsion.of_bound(repulsion.BOUNDS[0])
+
+    def numbers(name: str, seed: int, gained: float = 0.6) -> Numbers:
+        apart = name.startswith("cosine repels")
+        cosines = {"all": 0.7, "same": 0.9, "different": 0.8, "other": 0.4}
+        falls = {"all": 0.2, "same": 0.1, "different": 0.2, "other": 0.3}
+        return {
+            **made(name, seed),
+            "probe/map": 40.0 + seed + (gained + 0.1 * seed if name == dose else 0.0),
+            "pairs/different": 49.0,
+            **{f"cosine/{kind}": value - falls[kind] * apart for kind, value in cosines.items()},
+        }
+
+    verdict = repulsion.answer(results(numbers, names))
+    assert (
+        verdict.kind == SHOWN
+        and "+0.7 points, 95 percent interval +0.5 to +0.9 over 3 seeds; 1 would" in verdict.reason
+    )
+    assert "the three fall by 0.100, 0.200 and 0.300" in " ".join(verdict.sentences)
+    none = repulsion.answer(results(lambda name, seed: numbers(name, seed, -0.2), names))
+    assert none.kind == REFUTED and none.reason.startswith("Repelling small crops does not help")
 
 
 def test_the_verdict_on_crops_follows_the_numbers() -> None:

@@ -13,6 +13,7 @@ from rizbin.generation.diffusion.attention_guidance import GuidanceKind
 from rizbin.generation.diffusion.repair import RepairStrategy
 from rizbin.generation.diffusion.text_to_image import Sampling
 from rizbin.nets.dual import ImageTextPair
+from rizbin.studies.missing import job
 from rizbin.studies.missing.answer import Result, predictors, result_of, swept
 from rizbin.studies.missing.job import study_missing_objects
 from rizbin.studies.missing.prompts import world
@@ -98,6 +99,9 @@ def test_the_verdict_asks_for_help_that_is_worth_its_time() -> None:
     assert idle.reason.startswith("Whether an attention guidance helps cannot be told: the one with most")
     floor = answer(planted(3, plain=1, composed=0))
     assert floor.kind == "not testable here" and floor.delivered.startswith("Not delivered: iou repaired 2")
+    assert "under 5 percent of its images and of plain ones are complete, and at this floor no" in floor.delivered
+    tied = answer(planted(0, plain=1, composed=0))
+    assert ": of 2 with as many complete images the fastest, compose, has 0.0 percent" in tied.reason
 
 
 def test_a_useless_or_harmful_cure_is_called_so() -> None:
@@ -160,6 +164,25 @@ def test_the_second_judge_takes_the_reading_that_is_right_most_often(second: Sec
     assert seen.matthews > 0.5 and seen.recall > 60 and seen.invented < 10
 
 
+def test_scenes_as_crowded_as_the_prompts_are_counted_by_themselves() -> None:
+    truth = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 0, 0]], bool)
+    said = np.array([[1, 1, 1], [0, 1, 0], [1, 0, 1], [1, 1, 0]], bool)
+    two, three = (accuracy("", said, truth, objects=count) for count in (2, 3))
+    assert two.whole == three.whole == 50 and two.scenes == three.scenes == 4
+    assert (two.crowded_scenes, three.crowded_scenes) == (3, 2)
+    assert two.crowded == pytest.approx(100 / 3) and three.crowded == 50
+    none = accuracy("", said, truth, objects=4)
+    assert none.crowded_scenes == 0 and np.isnan(none.crowded)
+
+
+def test_true_images_are_those_of_as_many_objects(second: SecondJudge) -> None:
+    assert second.accuracies[0].scenes == 100 > second.accuracies[0].crowded_scenes > 0
+    source = open_source("scenes:drawn,categories=16", split="test", size=64)
+    samples = [source[place] for place in range(20)]
+    several = [sample.image for sample in samples if len(sample.names) >= 2]
+    assert all((ours == true).all() for ours, true in zip(second.scenes, several, strict=False)) and several
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_each_encoder_has_a_say(second: SecondJudge, which: int) -> None:
     encoded = second.encode(second.scenes[:8])
@@ -219,7 +242,7 @@ def test_the_page_shows_what_the_second_judge_says(
     second: SecondJudge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Fitted before, as fitting to thousands of scenes takes its time.
-    monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source: second)
+    monkeypatch.setattr("rizbin.studies.missing.study.SecondJudge", lambda pairs, source, objects: second)
     monkeypatch.setattr("rizbin.studies.missing.study.CHECKED", 4)
     plan = Plan(runs=1, seeds=2, guidances=("iou",), sampling=Sampling(steps=2), strategy=RepairStrategy(stages=()))
     painter().pipeline.save_pretrained(tmp_path / "model")
@@ -229,3 +252,12 @@ def test_the_page_shows_what_the_second_judge_says(
     assert "A second judge, which no way of drawing uses" in text and "2 image-text encoders together" in text
     assert f"{second.reading} (taken)" in text
     assert "OpenMoji" in text and "distance to true scenes" in text
+    crowded = second.accuracies[0]
+    assert f"the second judge calls {crowded.crowded:.1f} percent of {crowded.crowded_scenes} complete." in text
+
+
+@pytest.mark.parametrize(("objects", "most"), [(2, 2), (3, 4), (4, 4)])
+def test_judges_are_measured_on_scenes_of_as_many_objects(objects: int, most: int) -> None:
+    source = open_source(job._world(objects), split="test", size=64)
+    assert len(source.categories) == 16
+    assert max(len(source[place].objects) for place in range(40)) == most >= objects

@@ -97,7 +97,7 @@ def _others(listed: list[Lesson]) -> list[Lesson]:
             name=name,
             question=Bilingual(question, _PERSIAN.get(name, question)),
             reason=Bilingual("", ""),
-            command=f"rizbin study {name} --seeds 3 --budget 30",
+            command=f"rizbin study {name} --seeds 3 --precision bf16",
             page=f"{name}.html",
             settings={"study": name},
             small="all variants, as few steps as the minutes allow",

@@ -18,7 +18,7 @@ GROUP = Group(
                 "دیگر را دور کند. نمونه‌های منفی در مخرج زیان تقابلی همین کار را می‌کنند: بازنمایی‌ها را روی کره "
                 "پخش می‌کنند.",
             ),
-            command="rizbin study negatives --seeds 3",
+            command="rizbin study negatives --seeds 3 --precision bf16",
             page="negatives.html",
             number=Bilingual(
                 "With 126 negatives a view 58.5 percent by nearest neighbors, with one 50.3, with none 38.5 (raw "

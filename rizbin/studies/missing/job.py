@@ -37,8 +37,9 @@ class StudyMissingObjects:
     prompts, one a line."""
     objects: int = 2
     """Objects in a prompt that is made of names."""
-    data: Annotated[str, Argument(check="data")] = "scenes:drawn,categories=16"
-    """Images whose objects are known: their names, and scenes on which the judges are measured. Empty: none."""
+    data: Annotated[str | None, Argument(check="data")] = None
+    """Images whose objects are known: their names, and scenes on which the judges are measured. None:
+    scenes:drawn,categories=16, or scenes:several,categories=16 for more objects than two. Empty: none."""
     guidances: tuple[GuidanceKind, ...] = GUIDANCE_KINDS[1:]
     """Attention guidances to compare."""
     scales: tuple[str, ...] = ()
@@ -83,7 +84,8 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
     """Draws prompts of several objects in every way, in the folder of the run or on there; a page of what helps."""
     if settings.output:
         outputs.refuse_taken(Path(settings.output))
-    plan, model, judge, prompts, data = _plan(settings), settings.model, settings.judge, settings.prompts, settings.data
+    plan, model, judge, prompts = _plan(settings), settings.model, settings.judge, settings.prompts
+    data = _world(settings.objects) if settings.data is None else settings.data
     if plan.seed < 0:
         raise RizbinError(f"The seed {plan.seed} draws no prompts; give 0 or more.")
     device, quiet = str(choose(settings.device)), settings.quiet
@@ -106,6 +108,11 @@ def study_missing_objects(settings: StudyMissingObjects) -> Path:
         bar=lambda total, label: Bar(total, label, quiet=quiet),
         small=settings.small,
     )
+
+
+def _world(objects: int) -> str:
+    """Scenes of as many objects: a judge that never saw three at once would call true images of three incomplete."""
+    return f"scenes:{'drawn' if objects <= 2 else 'several'},categories=16"
 
 
 def _plan(settings: StudyMissingObjects) -> Plan:

@@ -32,11 +32,13 @@ EXPLAINED = [
     ),
     (
         "distance to true scenes",
-        "Kernel distance of the second judge's features to those of true scenes with two objects or more, times 1000; "
-        "0 is the same kind of image. It shows guidances that damage images.",
+        "Kernel distance of the second judge's features to those of true scenes with as many objects as the prompts "
+        "name, or more, times 1000; 0 is the same kind of image. It shows guidances that damage images, and images "
+        "that hold fewer objects.",
     ),
     ("edges", "Mean difference of neighboring pixels, as a share of true scenes': above 1 noisy, below 1 soft."),
-    ("MB", "Peak memory of a drawing beyond what was used before it."),
+    ("MB", "Peak memory of a drawing beyond what was used before it; what ran before moves it by a few."),
+    ("seconds", "Of one core that is free; on a busy one they grow, and only their ratios hold."),
 ]
 
 
@@ -146,7 +148,12 @@ def _curves(page: Page, drawn: Sequence[DrawnCase], plan: Plan) -> None:
     page.curves("Complete images, percent", lines, x_label="probability from which an object counts as there, percent")
     page.note(
         f"Repair stops at a probability of {plan.strategy.threshold:g}, so its curve beyond is not what it would reach "
-        "there. The guidances shown are the four with most complete images at 50 percent."
+        "there."
+        + (
+            f" The guidances shown are the {len(best)} with most complete images at 50 percent."
+            if len(best) < len(plan.guidances)
+            else ""
+        )
     )
 
 
@@ -227,7 +234,8 @@ def _judges(page: Page, judges: Sequence[Accuracy]) -> None:
             Number(f"{judge.matthews:.3f}", judge.matthews),
             _percent(judge.recall),
             _percent(judge.invented),
-            _percent(judge.whole),
+            Number(f"{judge.whole:.1f} of {judge.scenes}", judge.whole),
+            Number(f"{judge.crowded:.1f} of {judge.crowded_scenes}", judge.crowded),
         ]
         for judge in judges
     ]
@@ -237,6 +245,7 @@ def _judges(page: Page, judges: Sequence[Accuracy]) -> None:
         "objects found, %",
         "absent objects reported, %",
         "scenes judged complete, %",
+        "those of as many objects as the prompts name, %",
     ]
     page.table(columns, [("", rows)])
 

@@ -4,6 +4,7 @@ They may read an image in three ways, and the one that decides best on true scen
 image, words against its places, or a linear layer on their frozen features that was fitted to true scenes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,18 +40,32 @@ class Accuracy:
     """Percent of the objects that are not."""
     whole: float
     """Percent of the scenes of which it says that all their objects are there."""
+    crowded: float
+    """The same of scenes with as many objects as the prompts name, or more; nan without such a scene."""
+    scenes: int
+    crowded_scenes: int
+    """How many there were of each."""
 
 
 def accuracy(
-    name: str, verdicts: Bool[np.ndarray, "images names"], truth: Bool[np.ndarray, "images names"]
+    name: str,
+    verdicts: Bool[np.ndarray, "images names"],
+    truth: Bool[np.ndarray, "images names"],
+    *,
+    objects: int = 2,
 ) -> Accuracy:
-    """How a judge's verdicts stand to the truth."""
+    """How a judge's verdicts stand to the truth. objects: of a prompt."""
+    complete = np.asarray((verdicts | ~truth).all(axis=1))
+    crowded = complete[truth.sum(axis=1) >= objects]
     return Accuracy(
         name,
         matthews(verdicts.ravel(), truth.ravel()),
         100 * float(verdicts[truth].mean()),
         100 * float(verdicts[~truth].mean()),
-        100 * float((verdicts | ~truth).all(axis=1).mean()),
+        100 * float(complete.mean()),
+        100 * float(crowded.mean()) if len(crowded) else math.nan,
+        len(truth),
+        len(crowded),
     )
 
 
@@ -75,12 +90,15 @@ class Encoded:
 class SecondJudge:
     """Says of images which names they show.
 
-    accuracies: of every reading, on scenes that it was not fitted to; the best is `reading`. pooled: the true scenes'
-    embeddings, which images may be compared with.
+    accuracies: of every reading, on scenes that it was not fitted to; the best is `reading`. pooled: embeddings of the
+    true scenes with `objects` or more, which images may be compared with.
     """
 
-    def __init__(self, pairs: Sequence[ImageTextPair], source: Source) -> None:
-        """One encoder or several, which share the verdict. Raises RizbinError for a source whose truth is not known."""
+    def __init__(self, pairs: Sequence[ImageTextPair], source: Source, *, objects: int = 2) -> None:
+        """One encoder or several, which share the verdict; objects: of a prompt.
+
+        Raises RizbinError for a source whose truth is not known.
+        """
         self.pairs, self.names = [pair.eval() for pair in pairs], tuple(source.categories)
         samples = first_samples(source, FITTED + CHECKED)
         if not self.names or len(samples) < 8 or not any(sample.names for sample in samples):
@@ -98,10 +116,11 @@ class SecondJudge:
             # `calibrate` reads scores of 0 to 1.
             flat = _squeezed((scores[fitted] - mean) / spread).ravel()
             self._thresholds[name] = calibrate(flat, truth[fitted].ravel()).threshold
-            self.accuracies.append(accuracy(name, self._verdicts(name, scores[~fitted]), truth[~fitted]))
+            judged = self._verdicts(name, scores[~fitted])
+            self.accuracies.append(accuracy(name, judged, truth[~fitted], objects=objects))
         self.accuracies.sort(key=lambda measured: -measured.matthews)
         self.reading = self.accuracies[0].name
-        several = truth.sum(axis=1) >= 2
+        several = truth.sum(axis=1) >= objects
         self.scenes = [sample.image for sample, some in zip(samples, several, strict=True) if some]
         self.pooled = encoded.pooled[several]
 

@@ -26,7 +26,7 @@ from rizbin.studies.missing.second import Accuracy, SecondJudge, accuracy, kerne
 from rizbin.studies.missing.tuning import with_own_scales
 from rizbin.studies.missing.verdict import answer
 from rizbin.studies.missing.ways import PLAIN, REPAIR, Case, DrawnCase, Plan, Studio, cases_of
-from rizbin.studies.verdict import publish
+from rizbin.studies.verdict import StudyVerdict, publish
 
 QUESTION = "Missing objects: which guidance helps, and is it worth its time?"
 CHECKED = 200
@@ -68,7 +68,7 @@ def write_study(
         raise RizbinError(f"{text_to_image.name} has no UNet, whose attention could be guided; study another model.")
     run = RunFolder(folder)
     # The prompts belong to the identity of the study: their file may change.
-    texts = [prompt.text for prompt in prompts]
+    texts, objects = [prompt.text for prompt in prompts], min(len(prompt.objects) for prompt in prompts)
     run.create_or_resume({**(identity or {}), "plan": _recorded(plan), "prompts": texts})
     try:
         cases = cases_of(prompts, plan)
@@ -76,14 +76,14 @@ def write_study(
         drawn = Studio(text_to_image, verifier, run, plan, cases).work(bar)
     finally:
         run.release()
-    judge = SecondJudge(pairs, source) if pairs and source is not None else None
+    judge = None if source is None or not pairs else SecondJudge(pairs, source, objects=objects)
     verdicts, quality = _judged(judge, drawn, cases, plan, folder) if judge is not None else ({}, {})
     result = result_of(drawn, cases, plan, verdicts)
-    accuracies = [] if source is None else [_measured(verifier, source, plan.strategy.threshold)]
+    accuracies = [] if source is None else [_measured(verifier, source, plan.strategy.threshold, objects)]
     if judge is not None:
         accuracies += [_renamed(reading, judge.reading) for reading in judge.accuracies]
     page = _begun_page(text_to_image.name, plan, result, drawn)
-    verdict = answer(result)
+    verdict = _with_ceiling(answer(result), accuracies, objects)
     verdict.show(page, small=small)
     page.heading("Design")
     page.text(_design(prompts, plan, judge, apart))
@@ -140,11 +140,27 @@ def _counted(encoders: int) -> str:
 
 def _scaled(plan: Plan, apart: bool) -> str:
     """A sentence about settings that differ from the papers. apart: the scales were chosen on prompts not used here."""
+    if not plan.guidances:
+        return ""
     if plan.tuning:
         where = "other prompts" if apart else "the same prompts from other noises, as the study uses them all"
         return f"Updates of every guidance have a scale of their own, chosen on {plan.tuning} cases of {where}. "
     scales = ", ".join(f"{guidance} {scale:g}" for guidance, scale in plan.scales)
+    if {guidance for guidance, _ in plan.scales} >= set(plan.guidances):
+        return f"Updates of guidance have scales of their own ({scales}; the papers: {SCALE:g}). "
     return f"Updates of guidance have the papers' scale of {SCALE:g}" + (f", but: {scales}. " if scales else ". ")
+
+
+def _with_ceiling(verdict: StudyVerdict, judges: Sequence[Accuracy], objects: int) -> StudyVerdict:
+    """Adds how many true images of as many objects the judges call complete: what drawn ones are held against."""
+    judges = [judge for judge in judges if judge.crowded_scenes][:2]
+    if not judges:
+        return verdict
+    shares = " and ".join(
+        f"{judge.name.split(',')[0]} calls {judge.crowded:.1f} percent of {judge.crowded_scenes}" for judge in judges
+    )
+    sentence = f"Of true scenes with {objects} objects or more {shares} complete."
+    return replace(verdict, sentences=(*verdict.sentences, sentence))
 
 
 def _judged(
@@ -169,8 +185,8 @@ def _judged(
     return verdicts, quality
 
 
-def _measured(verifier: Verifier, source: Source, threshold: float) -> Accuracy:
-    """Accuracy of the detector on true scenes."""
+def _measured(verifier: Verifier, source: Source, threshold: float, objects: int) -> Accuracy:
+    """Accuracy of the detector on true scenes; objects: of a prompt."""
     samples = first_samples(source, CHECKED)
     present = np.array(
         [
@@ -178,7 +194,7 @@ def _measured(verifier: Verifier, source: Source, threshold: float) -> Accuracy:
             for sample in samples
         ]
     )
-    return accuracy("the detector", present, truth_of(samples, source.categories))
+    return accuracy("the detector", present, truth_of(samples, source.categories), objects=objects)
 
 
 def _renamed(measured: Accuracy, reading: str) -> Accuracy:

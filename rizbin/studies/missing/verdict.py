@@ -77,11 +77,18 @@ def _changed(best: Row) -> int:
 def _delivered(result: Result, best: Row) -> str:
     plain = result.row(PLAIN)
     assert plain is not None
+    at_floor = max(plain.share.percent, best.share.percent) < FLOOR
+    reason = (
+        f"under {FLOOR:g} percent of its images and of plain ones are complete, and at this floor no guidance could "
+        "show anything"
+        if at_floor
+        else f"plain drawing leaves {100 - plain.share.percent:.1f} points to be gained"
+    )
     return (
         f"{'Delivered' if _moved(result, best) else 'Not delivered'}: {best.way} repaired "
         f"{best.against_plain.repaired} "
         f"images and broke {best.against_plain.broken} of {result.cases}, with {best.passes:.1f} passes with "
-        f"gradient for each; plain drawing leaves {100 - plain.share.percent:.1f} points to be gained."
+        f"gradient for each; {reason}."
     )
 
 
@@ -118,13 +125,13 @@ def _guidances(result: Result) -> str:
             else "No attention guidance helps beyond chance"
         )
         sentence = (
-            f"{begins}: the one with most complete images, {best.way}, has "
+            f"{begins}: {_leading(result, best)}, {best.way}, has "
             f"{best.share.percent:.1f} percent, {lift:+z.1f} points against plain drawing "
             f"(p {_p(best.p)} by McNemar and Holm)"
         )
     elif lift < 0:
         sentence = (
-            f"No attention guidance helps: the one with most complete images, {best.way}, has "
+            f"No attention guidance helps: {_leading(result, best)}, {best.way}, has "
             f"{best.share.percent:.1f} percent, {-lift:.1f} points fewer than plain drawing "
             f"(p {_p(best.p)} by McNemar and Holm)"
         )
@@ -141,6 +148,14 @@ def _guidances(result: Result) -> str:
             f"{plain.second.percent:.1f} of plain ones"
         )
     return f"{sentence}; {_rival(best)}."
+
+
+def _leading(result: Result, best: Row) -> str:
+    """What makes this guidance the one that is judged: most complete images, or of several with as many the time."""
+    equals = sum(row.share.hits == best.share.hits for row in result.guidances)
+    return (
+        "the one with most complete images" if equals == 1 else f"of {equals} with as many complete images the fastest"
+    )
 
 
 def _rival(row: Row) -> str:

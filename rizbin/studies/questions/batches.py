@@ -12,6 +12,7 @@ from typing import Any
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
+from rizbin.studies.encoder_images import show_neighbors
 from rizbin.studies.encoders import grid, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -83,8 +84,8 @@ def answer(results: Results) -> StudyVerdict:
     }[kind]
     reason = (
         f"{begins}: from batches of {STANDARD} to batches of {SMALL}, at equal images, SimCLR "
-        f"{_changes(losses['simclr'])} of k-NN and BYOL {_changes(losses['byol'])}; from 4,096 to 256 they lose 3.6 "
-        "and 0.7 in BYOL's paper."
+        f"{_changes(losses['simclr'])} of k-NN and BYOL {_changes(losses['byol'])}; in BYOL's paper they lose 3.6 "
+        f"and 0.7 from 4,096 to 256, and {_of_paper('simclr'):.1f} and {_of_paper('byol'):.1f} more from there to 64."
     )
     delivered = (
         f"{'Delivered' if arrived else 'Not delivered'}: with batches of {STANDARD} SimCLR stands "
@@ -104,6 +105,11 @@ def answer(results: Results) -> StudyVerdict:
         f"{STEPS * STANDARD // SMALL:,}, so neither side isolates the negatives."
     )
     return StudyVerdict(kind, reason, delivered, (*sentences, mechanism))
+
+
+def _of_paper(method: str) -> float:
+    """Points that the paper's method loses from batches of 256 to batches of 64."""
+    return PAPER[method][256] - PAPER[method][64]
 
 
 def _trained(results: Results, method: str) -> list[int]:
@@ -132,6 +138,8 @@ def show(page: Page, results: Results) -> None:
         ],
         x_label="logarithm of the batch to base 2",
     )
+    ends = (BATCHES[0], STANDARD, BATCHES[-1])
+    show_neighbors(page, results, [name_of(method, batch) for method in METHODS for batch in ends])
     rows: list[list[Cell]] = [
         [
             f"{batch}",

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
+from rizbin.studies.encoder_images import show_neighbors
 from rizbin.studies.encoders import curves, grid, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -132,10 +133,9 @@ def _copied(results: Results) -> list[str]:
 def show(page: Page, results: Results) -> None:
     grid(page, [variant for variant in variants() if results.trained(variant.name)], results, unit="Paper, top-1")
     page.note(
-        "The papers' numbers are linear top-1 on ImageNet after other lengths; their order need not be that here. "
-        "Spread is the standard deviation of unit-length projections, 1 when even in all directions and 0 when "
-        "constant."
+        "The papers' numbers are linear top-1 on ImageNet after other lengths; their order need not be that here."
     )
+    show_neighbors(page, results, [BYOL, RANDOM, COPY, BARE, OPEN])
     curves(page, results, "k-NN over the run, percent", "knn", [BYOL, RANDOM, COPY, BARE, OPEN])
     curves(page, results, "Spread of the projections", "projection_std", [BYOL, RANDOM, COPY, BARE, OPEN])
     curves(page, results, "Directions in use (RankMe)", "projection_rank", [BYOL, RANDOM, COPY, BARE, OPEN])

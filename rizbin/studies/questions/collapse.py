@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from rizbin.pages.page import Page
+from rizbin.studies.encoder_images import show_neighbors
 from rizbin.studies.encoders import curves, gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, Kind, StudyVerdict
@@ -200,15 +201,15 @@ def _more(results: Results) -> list[str]:
 def show(page: Page, results: Results) -> None:
     grid(page, variants(), results, unit="Paper, top-1")
     page.note(
-        "Spread is the standard deviation of unit-length projections, 1 when even in all directions and 0 when "
-        "constant; rank is RankMe, the effective number of their directions. The papers' numbers are linear top-1 on "
+        "The papers' numbers are linear top-1 on "
         "ImageNet after other lengths, and stand beside ours for what collapses, not for size or order."
     )
-    shown = [BYOL, "BYOL without predictor", "BYOL without stop-gradient", SIMCLR, NO_NEGATIVES]
+    shown = [BYOL, *GUARDS, SIMCLR, NO_NEGATIVES]
+    codes = [DINO, *CODES]
+    show_neighbors(page, results, [*shown, *codes])
     curves(page, results, "k-NN over the run, percent", "knn", shown)
     curves(page, results, "Spread of the projections", "projection_std", shown)
     curves(page, results, "A linear predictor's eigenspace and the projections'", "eigen_alignment", [LINEAR])
-    codes = [DINO, "DINO without centering", "DINO without sharpening"]
     curves(page, results, "DINO: entropy of the teacher's code", "teacher_entropy", codes)
     curves(page, results, "DINO: what the student does not yet say (KL)", "kl", codes)
 

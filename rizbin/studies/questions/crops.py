@@ -8,6 +8,7 @@ from statistics import mean
 
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
+from rizbin.studies.encoder_images import show_crops, show_neighbors
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -114,6 +115,8 @@ def show(page: Page, results: Results) -> None:
         caption="Mean cosine of an image's crops at the end of training",
     )
     three = [LEARNED, COSINE, NONE]
+    show_crops(page, results, three)
+    show_neighbors(page, results, [*three, UNDRAWN, *DINOS.values()])
     curves(page, results, "Cosine of the two small crops", "local_local", three)
     curves(page, results, "Cosine of small and large crops", "local_global", three)
     curves(page, results, "How often the affinity is right", "affinity/right", [LEARNED, SIMSIAM, BYOL])

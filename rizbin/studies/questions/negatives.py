@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from rizbin.pages.charts import Series
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number, PageImage
+from rizbin.studies.encoder_images import show_neighbors
 from rizbin.studies.encoders import curves, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -215,6 +216,7 @@ def show(page: Page, results: Results) -> None:
                 for step, shares in dict(chosen).items()
             ]
         )
+    show_neighbors(page, results, [of_count(count) for count in (COUNTS[0], *COUNTS[-1:])])
     curves(page, results, "Uniformity over the run", "uniformity", [of_count(count) for count in COUNTS])
     curves(page, results, "k-NN over the run, percent", "knn", [of_count(count) for count in COUNTS])
 

@@ -19,6 +19,7 @@ from rizbin.evaluation.collapse import color_nearness, partners_found
 from rizbin.nets.image import ImageEncoder
 from rizbin.pages.page import Page
 from rizbin.pages.pieces import Cell, Number
+from rizbin.studies.encoder_images import show_neighbors, show_views
 from rizbin.studies.encoders import gain, grid, laboratory, measure_encoder
 from rizbin.studies.lab import Numbers, Results, Study, Variant, beyond_chance, judged
 from rizbin.studies.verdict import NOT_TESTABLE, REFUTED, SHOWN, StudyVerdict
@@ -287,6 +288,10 @@ def show(page: Page, results: Results) -> None:
         [("", tasks)],
         caption="Views whose other view is the nearest of a batch, percent: the task that SimCLR's loss sets",
     )
+    rows_shown = {variant.name: variant for variant in variants()}
+    names = {what or "all": name_of("simclr", what) for what in ("", *_removed(results))}
+    show_views(page, {what: rows_shown[name].training for what, name in names.items() if results.trained(name)})
+    show_neighbors(page, results, [name_of(method, what) for what in ("", "crop only") for method in METHODS])
     page.note(
         "The paper's numbers are linear top-1 on ImageNet, ours k-NN on drawings. The color shortcut is the share of "
         "an image's ten nearest images, by the network's features, that are also "
