@@ -309,6 +309,9 @@ def test_the_verdict_on_repulsion_follows_the_numbers() -> None:
         verdict.kind == SHOWN
         and "+0.7 points, 95 percent interval +0.5 to +0.9 over 3 seeds; 1 would" in verdict.reason
     )
+    assert verdict.reason.startswith("Repelling small crops helps, by less than would matter (decided by")
+    much = repulsion.answer(results(lambda name, seed: numbers(name, seed, 2.0), names))
+    assert much.kind == SHOWN and much.reason.startswith("Repelling small crops helps (decided by")
     assert "the three fall by 0.100, 0.200 and 0.300" in " ".join(verdict.sentences)
     none = repulsion.answer(results(lambda name, seed: numbers(name, seed, -0.2), names))
     assert none.kind == REFUTED and none.reason.startswith("Repelling small crops does not help")

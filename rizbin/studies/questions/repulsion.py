@@ -155,7 +155,8 @@ def answer(results: Results) -> StudyVerdict:
     gained = results.gaps(decides, NONE, "probe/map")
     kind = judged(gained, delivered=bool(arrived), least=WORTH)
     begins = {
-        SHOWN: "Repelling small crops helps",
+        SHOWN: "Repelling small crops helps"
+        + (", by less than would matter" if gained and interval(gained)[1] < WORTH else ""),
         REFUTED: "Repelling small crops does not help",
         NOT_TESTABLE: "These seeds cannot tell whether repelling small crops helps"
         if arrived
