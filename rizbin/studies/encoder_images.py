@@ -111,8 +111,8 @@ def _framed_sheet(images: UInt8[Tensor, "images size size 3"], right: Bool[Tenso
 def show_views(page: Page, rows: Mapping[str, Training[Any]]) -> None:
     """Adds training images with the two views that each row's training makes of them in its first step.
 
-    The same random numbers make them all, so rows differ in nothing but what was removed. Under each pair stands how
-    many views of the batch are nearer by color to the first view than the second is.
+    The same random numbers make them all, so rows differ in nothing but what was removed. Under each pair stands the
+    place of the second view among all other views of the batch, by nearness in color to the first.
     """
     batches = {name: first_batch(training) for name, training in rows.items()}
     page.heading("What the views leave", level=3)
