@@ -168,7 +168,7 @@ def show_crops(page: Page, results: Results, names: Sequence[str]) -> None:
     page.heading("What is cropped", level=3)
     page.text(
         f"The first {IMAGES} images of the test part with their crops: two large (teal frames) and two small (orange). "
-        "Beside each title the cosine of the two small crops' projections, by the networks of the first seed."
+        "Under each title the cosine of the two small crops' projections, by the networks of the first seed."
     )
     for place in range(IMAGES):
         crops = [view[place].numpy() for view in batch.views[:4]]
